@@ -1,0 +1,452 @@
+"""Players' conversations: JOIN, moves, receipts, LEAVE.
+
+The gateway stands between transports, which know addresses, and the service, which knows players.
+To it a *peer* is a token that a transport gave it: it is compared, handed back for sending, and
+never looked into.  Reactor thread only.
+
+A player has at most one conversation, named by the nonce of its JOIN.  It ends by a LEAVE that is
+saved, by idleness, by a JOIN with another nonce, by `Gateway.kick`, or with the gateway.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from playerstate.ledger import count
+from playerstate.messages import (
+    DELTA,
+    JOIN,
+    LEAVE,
+    MAX_SEQUENCE,
+    MOVE,
+    PING,
+    VERSION,
+    Codec,
+    GoneReason,
+    Join,
+    Malformed,
+    RefusedReason,
+    decode_join,
+    decode_numbered,
+    encode_gone,
+    encode_receipt,
+    encode_refused,
+)
+from playerstate.outbox import NotSaved
+from playerstate.service import (
+    Joined,
+    NotOnline,
+    NotRunning,
+    PlayerStateService,
+    Progress,
+    ServerFull,
+)
+
+TICK = 0.02
+"""Seconds between two looks at whose receipts are due."""
+RECEIPT_EVERY = 0.1
+RECEIPTS_A_SECOND = 10_000
+"""One player gets a receipt at most every ``max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)``."""
+LINGER = 5.0
+"""Seconds for which one who left is still answered with the last receipt."""
+IDLE_LOOK_EVERY = 1.0
+JOIN_ERROR_TOLD_EVERY = 60.0
+
+_log = Logger()
+
+
+class Transport(Protocol):
+    """What the gateway asks of a transport."""
+
+    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+        """Send a message; it may be lost on the way."""
+
+
+@attrs.define(eq=False)
+class Conversation:
+    """One player's conversation.
+
+    Attributes:
+        session_id: whose it is.
+        transport, peer: where the player is.
+        nonce: of the JOIN that began it.
+        first: the JOIN's sequence; every move is numbered above it.
+        slot: the player's place in the live table.
+        limit: the highest sequence still taken in: a LEAVE's, once there was one.
+        leaving: whether there was one.
+    """
+
+    session_id: int
+    transport: Transport
+    peer: Any
+    nonce: int
+    first: int
+    slot: int
+    limit: int = MAX_SEQUENCE
+    leaving: bool = False
+
+    def send(self, message: bytes) -> None:
+        """Send to the player."""
+        self.transport.send(self.session_id, self.peer, message)
+
+
+@attrs.frozen(eq=False)
+class _Joining:
+    """A JOIN that waits for the store."""
+
+    nonce: int
+    joined: Deferred[Joined]
+
+
+@attrs.frozen(eq=False)
+class _Departed:
+    """A conversation that ended with a saved LEAVE, still answered for a while."""
+
+    conversation: Conversation
+    receipt: bytes
+    until: float
+
+
+class Gateway:
+    """All conversations of one service.
+
+    Args:
+        service: the players' service; started before `start`.
+        idle_timeout: seconds without a word after which a player is taken to have left.
+        jitter: a number from 0 to 1, to spread receipts over time.
+    """
+
+    def __init__(
+        self,
+        service: PlayerStateService,
+        *,
+        idle_timeout: float = 30.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if not 0.1 <= idle_timeout <= 86_400.0:
+            raise ValueError(f"idle_timeout {idle_timeout!r} is not from 0.1 to 86400.0")
+        self.service = service
+        self.idle_timeout = idle_timeout
+        self._jitter = jitter
+        self._codec = Codec(service.schema)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        size = self.service.max_players
+        self._clock = self.service.clock
+        self._table = self.service.table
+        self._ledger = self.service.ledger
+        self._conversations: dict[int, Conversation] = {}
+        self._joining: dict[int, _Joining] = {}
+        self._departed: dict[int, _Departed] = {}
+        self._at_slot: dict[int, Conversation] = {}
+        self._shown_applied = np.zeros(size, np.uint64)
+        self._shown_saved = np.zeros(size, np.uint64)
+        self._shown_at = np.zeros(size, np.float64)
+        # An array's elements are set faster than numpy's, and this is set with every move.
+        self._heard = array("d", [math.inf]) * size
+        self._heard_at = np.frombuffer(self._heard, np.float64)
+        self._now = self._clock.seconds()
+        self._next_slot = 0
+        self._join_error_told_at = -math.inf
+        self._closing = False
+        self._repetitions = [
+            self._clock.every(TICK, self._tick),
+            self._clock.every(IDLE_LOOK_EVERY, self._evict_idle),
+        ]
+
+    def close(self) -> Deferred[Any]:
+        """Take every player offline, saved, with a last receipt and word that the server stops.
+
+        Returns:
+            A Deferred that fires when all are saved, or the service gave up on it.
+        """
+        self._closing = True
+        joinings, self._joining = self._joining, {}
+        for joining in joinings.values():
+            joining.joined.cancel()
+        waiting = [
+            self._leave(conversation)
+            for conversation in list(self._conversations.values())
+            if not conversation.leaving
+        ]
+        return DeferredList(waiting).addCallback(self._stop_ticking)
+
+    def _stop_ticking(self, result: object) -> None:
+        for repetition in self._repetitions:
+            repetition.cancel()
+
+    def kick(self, session_id: int) -> Deferred[Progress]:
+        """End a player's conversation; the player is told, taken offline and saved.
+
+        Returns:
+            What `PlayerStateService.leave` returns.
+        """
+        conversation = self._conversations.get(session_id)
+        if conversation is not None:
+            self._end(conversation, GoneReason.KICKED)
+        return self.service.leave(session_id)
+
+    def malformed(self, reason: str) -> None:
+        """Count something that cannot be read."""
+        self._ledger.received += 1
+        count(self._ledger.malformed, reason)
+
+    def received(
+        self, transport: Transport, session_id: int, peer: Any, data: bytes, at: int
+    ) -> None:
+        """Take in the message from `at` to the end of `data`, which is not empty."""
+        kind = data[at]
+        try:
+            if kind == MOVE:
+                self._received_move(session_id, peer, data, at)
+            elif kind == JOIN:
+                self._received_join(transport, session_id, peer, decode_join(data, at))
+            elif kind in (LEAVE, PING):
+                self._received_numbered(session_id, peer, kind, decode_numbered(data, at))
+            elif kind == DELTA:
+                # No bases are kept: the client sees its numbers stand still and sends a MOVE.
+                self._refuse("unknown_base")
+            else:
+                raise Malformed("unknown_type")
+        except Malformed as error:
+            self.malformed(error.reason)
+
+    def _received_move(self, session_id: int, peer: Any, data: bytes, at: int) -> None:
+        conversation = self._conversations.get(session_id)
+        if conversation is None:
+            return self._refuse("not_joined")
+        if conversation.peer != peer:
+            return self._refuse("other_address")
+        sequence, values = self._codec.decode_move(data, at)
+        if sequence > conversation.limit:
+            return self._refuse("leaving")
+        try:
+            self.service.move(session_id, sequence, values)
+        except NotOnline:
+            self._end(conversation, GoneReason.KICKED)
+            return self._refuse("not_joined")
+        except NotRunning:
+            return self._refuse("stopping")
+        self._ledger.received += 1
+        if not conversation.leaving:
+            self._heard[conversation.slot] = self._now
+
+    def _received_numbered(self, session_id: int, peer: Any, kind: int, sequence: int) -> None:
+        conversation = self._conversations.get(session_id)
+        if conversation is None:
+            departed = self._departed.get(session_id)
+            if departed is None:
+                return self._refuse("not_joined")
+            conversation = departed.conversation
+        else:
+            departed = None
+        if conversation.peer != peer:
+            return self._refuse("other_address")
+        if sequence < conversation.first:
+            self._ledger.received += 1
+            self._ledger.stale += 1
+            return
+        if departed is not None:
+            self._ledger.receipts += 1
+            conversation.send(departed.receipt)
+        elif not self._is_live(conversation):
+            self._end(conversation, GoneReason.KICKED)
+            self._refuse("not_joined")
+        elif kind == LEAVE and not conversation.leaving:
+            conversation.limit = sequence
+            self._show_progress(conversation)
+            self._leave(conversation)
+        else:
+            if not conversation.leaving:
+                self._heard[conversation.slot] = self._now
+            self._answer(conversation)
+
+    def _refuse(self, reason: str) -> None:
+        self._ledger.received += 1
+        count(self._ledger.refused, reason)
+
+    def _received_join(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
+        def refuse(reason: RefusedReason) -> None:
+            count(self._ledger.joins_refused, reason.name.lower())
+            transport.send(session_id, peer, encode_refused(join.nonce, reason))
+
+        def joined(_: Joined) -> None:
+            self._joining.pop(session_id, None)
+            self._begin(transport, session_id, peer, join)
+
+        def failed(failure: Failure) -> None:
+            if failure.check(CancelledError):
+                return
+            self._joining.pop(session_id, None)
+            if failure.check(ServerFull):
+                refuse(RefusedReason.FULL)
+            elif failure.check(NotRunning):
+                refuse(RefusedReason.SHUTTING_DOWN)
+            else:
+                self._tell_join_error(session_id, failure)
+                refuse(RefusedReason.STORE)
+
+        current = self._conversations.get(session_id)
+        if join.version != VERSION:
+            return refuse(RefusedReason.VERSION)
+        if join.fingerprint not in (0, self.service.schema.fingerprint):
+            return refuse(RefusedReason.FINGERPRINT)
+        if self._closing:
+            return refuse(RefusedReason.SHUTTING_DOWN)
+        if not self.service.has_room(session_id):
+            return refuse(RefusedReason.FULL)
+        if join.size < self._codec.welcome_size:
+            raise Malformed("too_short")
+        if current is not None and current.nonce == join.nonce and self._is_live(current):
+            if not current.leaving:
+                self._heard[current.slot] = self._now
+            return self._welcome(transport, session_id, peer, join)
+        departed = self._departed.get(session_id)
+        if departed is not None and departed.conversation.nonce == join.nonce:
+            # A duplicate from the network: that conversation is over.
+            self._ledger.received += 1
+            self._ledger.stale += 1
+            return
+        joining = self._joining.pop(session_id, None)
+        if joining is not None:
+            if joining.nonce == join.nonce:
+                self._joining[session_id] = joining
+                return
+            joining.joined.cancel()
+        waiting = self.service.join(session_id, sequence=join.sequence)
+        if not waiting.called:
+            self._joining[session_id] = _Joining(join.nonce, waiting)
+        waiting.addCallbacks(joined, failed)
+
+    def _begin(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
+        before = self._conversations.get(session_id)
+        if before is not None:
+            elsewhere = before.peer != peer
+            self._end(before, GoneReason.JOINED_ELSEWHERE if elsewhere else None)
+        self._departed.pop(session_id, None)
+        slot = self._table.slots[session_id]
+        conversation = Conversation(session_id, transport, peer, join.nonce, join.sequence, slot)
+        self._conversations[session_id] = self._at_slot[slot] = conversation
+        self._shown_applied[slot] = self._shown_saved[slot] = join.sequence
+        self._shown_at[slot] = self._clock.seconds() - self._jitter() * self._receipt_period()
+        self._heard[slot] = self._clock.seconds()
+        self._welcome(transport, session_id, peer, join)
+
+    def _welcome(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
+        slot = self._table.slots[session_id]
+        values, updated_at = self._table.values(slot), self._table.updated_at(slot)
+        message = self._codec.encode_welcome(join.nonce, updated_at, values)
+        transport.send(session_id, peer, message)
+
+    def _tell_join_error(self, session_id: int, failure: Failure) -> None:
+        now = self._clock.seconds()
+        if now - self._join_error_told_at >= JOIN_ERROR_TOLD_EVERY:
+            self._join_error_told_at = now
+            _log.failure("player {session_id} cannot join", failure, session_id=session_id)
+
+    def _is_live(self, conversation: Conversation) -> bool:
+        """Whether the service still has this player where the conversation began."""
+        return self._table.slots.get(conversation.session_id) == conversation.slot
+
+    def _end(self, conversation: Conversation, reason: GoneReason | None) -> None:
+        """Forget a conversation, with a word to the player if there is a reason."""
+        if self._conversations.get(conversation.session_id) is conversation:
+            del self._conversations[conversation.session_id]
+        if self._at_slot.get(conversation.slot) is conversation:
+            del self._at_slot[conversation.slot]
+            self._heard[conversation.slot] = math.inf
+        if reason is not None:
+            conversation.send(encode_gone(conversation.nonce, reason))
+
+    def _leave(self, conversation: Conversation) -> Deferred[None]:
+        """Take the player of this conversation offline, and answer again when that is saved."""
+        conversation.leaving = True
+        self._heard[conversation.slot] = math.inf
+        return self.service.leave(conversation.session_id).addCallbacks(
+            self._left, self._not_saved, callbackArgs=(conversation,), errbackArgs=(conversation,)
+        )
+
+    def _left(self, progress: Progress, conversation: Conversation) -> None:
+        if self._conversations.get(conversation.session_id) is not conversation:
+            return
+        receipt = encode_receipt(progress.applied, progress.saved)
+        self._ledger.receipts += 1
+        conversation.send(receipt)
+        self._end(conversation, GoneReason.SHUTTING_DOWN if self._closing else None)
+        while len(self._departed) >= self.service.max_players:
+            del self._departed[next(iter(self._departed))]
+        until = self._clock.seconds() + LINGER
+        self._departed[conversation.session_id] = _Departed(conversation, receipt, until)
+
+    def _not_saved(self, failure: Failure, conversation: Conversation) -> None:
+        failure.trap(NotSaved, NotOnline)
+        if self._conversations.get(conversation.session_id) is conversation:
+            reason = GoneReason.SHUTTING_DOWN if self._closing else GoneReason.KICKED
+            self._end(conversation, reason)
+
+    def _receipt_period(self) -> float:
+        return max(RECEIPT_EVERY, len(self._conversations) / RECEIPTS_A_SECOND)
+
+    def _answer(self, conversation: Conversation) -> None:
+        """Send a receipt now, or with the next that are due if the last is too recent."""
+        slot = conversation.slot
+        if self._clock.seconds() - self._shown_at[slot] >= RECEIPT_EVERY:
+            self._show_progress(conversation)
+        else:
+            self._shown_applied[slot] = MAX_SEQUENCE + 1
+
+    def _show_progress(self, conversation: Conversation) -> None:
+        slot = conversation.slot
+        applied, saved = self._table.sequence(slot), int(self._table.saved[slot])
+        self._shown_applied[slot] = applied
+        self._shown_saved[slot] = saved
+        self._shown_at[slot] = self._clock.seconds()
+        self._ledger.receipts += 1
+        conversation.send(encode_receipt(applied, saved))
+
+    def _tick(self) -> None:
+        """Send the receipts that are due, so many at a time that they spread over their period."""
+        self._now = now = self._clock.seconds()
+        while self._departed:
+            session_id, departed = next(iter(self._departed.items()))
+            if departed.until > now:
+                break
+            del self._departed[session_id]
+        high, period = self._table.high, self._receipt_period()
+        changed = self._table.rows["sequence"][:high] != self._shown_applied[:high]
+        changed |= self._table.saved[:high] != self._shown_saved[:high]
+        changed &= self._shown_at[:high] <= now - period
+        due = np.flatnonzero(changed)
+        most = max(1, math.ceil(len(self._conversations) * TICK / period))
+        if len(due) > most:
+            first = int(np.searchsorted(due, self._next_slot))
+            due = np.concatenate((due[first:], due[:first]))[:most]
+            self._next_slot = int(due[-1]) + 1
+        for slot in due.tolist():
+            conversation = self._at_slot.get(slot)
+            if conversation is None:
+                # Joined without a conversation, by the program that embeds the service.
+                self._shown_applied[slot] = self._table.sequence(slot)
+                self._shown_saved[slot] = self._table.saved[slot]
+            elif self._is_live(conversation):
+                self._show_progress(conversation)
+            else:
+                self._end(conversation, GoneReason.KICKED)
+
+    def _evict_idle(self) -> None:
+        idle = np.flatnonzero(self._heard_at[: self._table.high] <= self._now - self.idle_timeout)
+        for slot in idle.tolist():
+            conversation = self._at_slot[slot]
+            self._end(conversation, GoneReason.IDLE)
+            self._leave(conversation)

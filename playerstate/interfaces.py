@@ -1,0 +1,161 @@
+"""What a store is, as zope interfaces, each with its thread and its failures.
+
+A store is opened by a factory from a URL, and hands out two ends: a *reader*, used on the reactor
+thread alone, and a *writer*, made and used on the persist thread alone.  The two share nothing but
+the stored rows, so neither ever waits for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from playerstate.schema import StateSchema
+
+Records = npt.NDArray[np.void]
+"""Rows as a store sees them, of dtype `playerstate.schema.RowLayout.record`: ``session_id``, each
+field by its name (a bool as 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
+
+
+class StoreUnusable(Exception):
+    """The store cannot be used as it is; the message names it and says what to do."""
+
+
+class StoreBusy(Exception):
+    """Somebody else holds the store just now; the same call may succeed later."""
+
+
+class RowRefused(Exception):
+    """The store can never take one of these rows: a constraint, a type or a size."""
+
+
+@attrs.frozen
+class Stored:
+    """One player as a store holds them.
+
+    Attributes:
+        values: plain values, in the order of the schema's fields.
+        updated_at: microseconds since the Unix epoch.
+    """
+
+    values: tuple[Any, ...]
+    updated_at: int
+
+
+class IStateReader(Interface):
+    """Loads players.  Reactor thread only."""
+
+    def load(session_id: int) -> Stored | Deferred[Stored | None] | None:
+        """One stored player, or None where there is none.
+
+        A store across a network must return a Deferred, and stop its work when that is cancelled;
+        one whose answer takes microseconds may return it plainly.
+
+        Raises:
+            StoreBusy: not now; the player may ask again.
+            Exception: anything else, by raising or by the Deferred; the join fails with it.
+        """
+
+    def close() -> None:
+        """Give back what the reader holds.  No call follows."""
+
+
+class IStateWriter(Interface):
+    """Saves players.  Made and used on the persist thread only, but for `interrupt`."""
+
+    def write(records: Records) -> npt.NDArray[np.intp]:
+        """Save one record a player, sorted by session id: all of them or none.  May block.
+
+        A record is left out where the store holds a newer ``updated_at`` of that player; one of
+        the same age is written again.  When this returns, the others are committed.
+
+        Returns:
+            The positions of the records left out, in no particular order; mostly empty.
+
+        Raises:
+            StoreBusy: nothing was written; the same records come again.
+            RowRefused: nothing was written; one of the records can never be.
+            Exception: anything else.  Nothing may have been written; the writer is closed, and
+                the same records go to a new one.
+        """
+
+    def maintain() -> None:
+        """Do what is due between two batches.  May block; what it raises is logged."""
+
+    def interrupt() -> None:
+        """Make a running `write` end soon, by raising.  Any thread; harmless when nothing runs."""
+
+    def close() -> None:
+        """Give back what the writer holds.  No call follows."""
+
+
+class IStateStore(Interface):
+    """What a URL opens: one place where players are kept.
+
+    Opening touches nothing: files, locks and connections wait for `prepare`.
+    """
+
+    schema: StateSchema = Attribute("The schema of the players it keeps.")
+
+    def prepare() -> None:
+        """Take hold of the store: lock it, create or migrate it.  Reactor thread, at start.
+
+        Raises:
+            StoreUnusable: with one line that says what is wrong and what to do.
+        """
+
+    def open_reader() -> IStateReader:
+        """A reader.  Reactor thread, after `prepare`."""
+
+    def open_writer() -> IStateWriter:
+        """A writer.  Persist thread, after `prepare`; may block, and may raise as `write` does."""
+
+    def describe() -> str:
+        """The store in a few words, for the log.  Any thread."""
+
+    def close() -> None:
+        """Let go of what `prepare` took.  Reactor thread, after both ends are closed."""
+
+
+class IStoreBrowser(Interface):
+    """Looks into a store without knowing the state class, beside a server or without one."""
+
+    columns: tuple[str, ...] = Attribute("Names of the columns, ``session_id`` first.")
+
+    def count() -> int:
+        """How many players the store holds."""
+
+    def latest(limit: int | None) -> Iterator[tuple[Any, ...]]:
+        """Rows in the order of `columns`, the latest changed first; None for all."""
+
+    def find(session_id: int) -> tuple[Any, ...] | None:
+        """One player's row, or None."""
+
+    def close() -> None:
+        """Give back what the browser holds."""
+
+
+class IStoreFactory(Interface):
+    """Opens stores of one URL scheme.  Provide `twisted.plugin.IPlugin` as well, to be found."""
+
+    scheme: str = Attribute("What stands before the first colon of the URLs.")
+
+    def open(url: str, schema: StateSchema) -> IStateStore:
+        """A store, as yet untouched; relative paths are resolved here.
+
+        Raises:
+            StoreUnusable: the URL cannot be understood.
+        """
+
+    def browse(url: str) -> IStoreBrowser:
+        """Look into a store that exists.
+
+        Raises:
+            StoreUnusable: there is nothing to look into.
+        """

@@ -1,0 +1,174 @@
+"""The counters of one service, and the identities that tie them.
+
+An *update* is a MOVE, a DELTA or a call of ``update``.  Each is *received* once and ends as exactly
+one of *applied*, *stale*, *malformed* and *refused*; any other message that came to nothing is
+counted with them.  Each applied update ends as *committed*, *superseded* by a newer update of the
+same player before it reached the store, or *guarded*, left out because the store held a newer one;
+until then it is *pending*.  `Snapshot.imbalance` checks both sums.
+
+Reactor thread only.  A snapshot is a value, and may go anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+Counts = dict[str, int]
+
+
+@attrs.frozen(slots=False)
+class Gauges:
+    """What is measured at the moment, not counted.
+
+    Attributes:
+        players_online: players who joined and did not leave.
+        players_leaving: players who left and are not yet saved.
+        pending: applied updates that are neither committed nor superseded nor guarded.
+        queue_depth: rows in the ring.
+        queue_size: rows it can hold.
+        oldest_unsaved_seconds: age of the first update not yet committed of the player who has
+            waited longest; 0 where everything is committed.
+    """
+
+    players_online: int = 0
+    players_leaving: int = 0
+    pending: int = 0
+    queue_depth: int = 0
+    queue_size: int = 0
+    oldest_unsaved_seconds: float = 0.0
+
+
+@attrs.define(slots=False)
+class Counters:
+    """What is counted; each number only grows.
+
+    Attributes:
+        received: updates, and other messages that came to nothing.
+        applied: updates that are now in the live table.
+        stale: updates not above the highest applied, and other messages of the past.
+        malformed: by reason, messages that cannot be read or carry a value outside its field.
+        refused: by reason, messages that are well formed but have no business here.
+        swept: rows handed to the persist thread.
+        superseded: updates overtaken by a newer one before they were saved.
+        committed: rows committed to the store.
+        guarded: rows left out because the store held a newer one.
+        overflows: sweeps that did not fit into the ring.
+        commits: transactions.
+        commit_seconds, commit_seconds_max, commit_seconds_last: how long they took.
+        commit_rows_max, commit_rows_last: how many rows they had.
+        store_errors: by kind, errors of the store; the batch was kept each time.
+        joins: conversations and joins begun; restored: those who found a stored or live state.
+        joins_refused: by reason.
+        leaves: players who left and were saved.
+        receipts: receipts sent.
+        unsent: messages that the system would not take; as good as lost on the way.
+        kernel_drops: datagrams the system dropped because the socket's buffer was full.
+    """
+
+    received: int = 0
+    applied: int = 0
+    stale: int = 0
+    malformed: Counts = attrs.field(factory=dict)
+    refused: Counts = attrs.field(factory=dict)
+    swept: int = 0
+    superseded: int = 0
+    committed: int = 0
+    guarded: int = 0
+    overflows: int = 0
+    commits: int = 0
+    commit_seconds: float = 0.0
+    commit_seconds_max: float = 0.0
+    commit_seconds_last: float = 0.0
+    commit_rows_max: int = 0
+    commit_rows_last: int = 0
+    store_errors: Counts = attrs.field(factory=dict)
+    joins: int = 0
+    restored: int = 0
+    joins_refused: Counts = attrs.field(factory=dict)
+    leaves: int = 0
+    receipts: int = 0
+    unsent: int = 0
+    kernel_drops: int = 0
+
+
+@attrs.define(slots=False)
+class Ledger(Counters):
+    """The counters of a running service; whoever meets an event raises the one that counts it."""
+
+    gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
+
+    def commit(self, rows: int, guarded: int, superseded: int, seconds: float) -> None:
+        """Count one transaction."""
+        self.commits += 1
+        self.committed += rows
+        self.guarded += guarded
+        self.superseded += superseded
+        self.commit_seconds += seconds
+        self.commit_seconds_last = seconds
+        self.commit_seconds_max = max(self.commit_seconds_max, seconds)
+        self.commit_rows_last = rows
+        self.commit_rows_max = max(self.commit_rows_max, rows)
+
+    def snapshot(self) -> Snapshot:
+        """All counters and gauges as they are now."""
+        counters = {
+            field.name: _copied(getattr(self, field.name)) for field in attrs.fields(Counters)
+        }
+        return Snapshot(**counters, **attrs.asdict(self.gauges()))
+
+
+def count(counts: Counts, reason: str) -> None:
+    """Raise one of the counters that are kept by reason."""
+    counts[reason] = counts.get(reason, 0) + 1
+
+
+@attrs.frozen(slots=False)
+class Snapshot(Counters, Gauges):
+    """The ledger at one moment: every counter and every gauge."""
+
+    def imbalance(self) -> list[str]:
+        """The identities that do not hold, each in words; empty when the books balance."""
+        malformed, refused = sum(self.malformed.values()), sum(self.refused.values())
+        pending = self.pending
+        taken_in = self.applied + self.stale + malformed + refused
+        settled = self.committed + self.superseded + self.guarded
+        wrong = []
+        if self.received != taken_in:
+            wrong.append(
+                f"received {self.received} != applied {self.applied} + stale {self.stale}"
+                f" + malformed {malformed} + refused {refused}"
+            )
+        if self.applied != settled + pending:
+            wrong.append(
+                f"applied {self.applied} != committed {self.committed} + superseded"
+                f" {self.superseded} + guarded {self.guarded} + pending {pending}"
+            )
+        return wrong
+
+    def summary(self, before: Snapshot) -> str:
+        """One line for the log: what happened since `before`, and how things stand."""
+        commits = self.commits - before.commits
+        mean = 1000 * (self.commit_seconds - before.commit_seconds) / commits if commits else 0.0
+        turned_away = self.received - before.received - (self.applied - before.applied)
+        return (
+            f"{self.players_online} players online;"
+            f" {self.applied - before.applied} updates applied, {turned_away} turned away;"
+            f" {self.committed - before.committed} rows saved in {commits} commits"
+            f" (mean {mean:.1f} ms), {self.superseded - before.superseded} superseded,"
+            f" {self.pending} pending, oldest unsaved {self.oldest_unsaved_seconds:.1f} s;"
+            f" queue {self.queue_depth}/{self.queue_size},"
+            f" {self.overflows - before.overflows} overflows;"
+            f" {_total(self.store_errors) - _total(before.store_errors)} store errors;"
+            f" {self.kernel_drops - before.kernel_drops} dropped by the kernel"
+        )
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _total(counts: Counts) -> int:
+    return sum(counts.values())

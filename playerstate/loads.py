@@ -1,0 +1,92 @@
+"""Loads under way: players who are joining while the store's answer is still on its way.
+
+Joins of one player at the same time share one load.  Reactor thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from playerstate.interfaces import Stored
+
+T = TypeVar("T")
+
+
+class Loads(Generic[T]):
+    """Loads by session id, each with those who wait for it.
+
+    Args:
+        enter: turns what was loaded into what a waiter gets: called with the session id, the
+            stored row or None, and the waiter's sequence; what it raises goes to that waiter.
+    """
+
+    def __init__(self, enter: Callable[[int, Stored | None, int], T]) -> None:
+        self._enter = enter
+        self._loads: dict[int, _Load[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+    def __contains__(self, session_id: int) -> bool:
+        return session_id in self._loads
+
+    def begin(self, session_id: int, work: Deferred[Stored | None], sequence: int) -> Deferred[T]:
+        """Follow a load, with a first waiter for it."""
+        self._loads[session_id] = _Load(work)
+        waiter = self.wait(session_id, sequence)
+        work.addBoth(self._end, session_id, work)
+        return waiter
+
+    def wait(self, session_id: int, sequence: int) -> Deferred[T]:
+        """A Deferred of one waiter's own: cancelling it touches no other.
+
+        The load itself is cancelled with its last waiter.
+        """
+        load = self._loads[session_id]
+
+        def cancelled(waiter: Deferred[T]) -> None:
+            del load.waiters[waiter]
+            if not load.waiters:
+                del self._loads[session_id]
+                load.work.cancel()
+
+        waiter: Deferred[T] = Deferred(cancelled)
+        load.waiters[waiter] = sequence
+        return waiter
+
+    def fail_all(self, error: Exception) -> None:
+        """Cancel every load; all who wait get `error`."""
+        loads, self._loads = self._loads, {}
+        for load in loads.values():
+            load.work.cancel()
+            for waiter in load.waiters:
+                waiter.errback(error)
+
+    def _end(
+        self, result: Stored | Failure | None, session_id: int, work: Deferred[Stored | None]
+    ) -> None:
+        load = self._loads.get(session_id)
+        if load is None or load.work is not work:
+            return
+        del self._loads[session_id]
+        for waiter, sequence in list(load.waiters.items()):
+            if isinstance(result, Failure):
+                waiter.errback(result)
+                continue
+            try:
+                entered = self._enter(session_id, result, sequence)
+            except Exception:  # goes to the one who waits, who is to judge it
+                waiter.errback()
+            else:
+                waiter.callback(entered)
+
+
+@attrs.define(eq=False)
+class _Load(Generic[T]):
+    work: Deferred[Stored | None]
+    waiters: dict[Deferred[T], int] = attrs.field(factory=dict)

@@ -1,0 +1,266 @@
+"""Bytes to messages and back: protocol version 1.  No addresses, no identity, no state.
+
+Integers and floats are little-endian.  A message begins with its type byte; the transport carries
+whose it is.  What cannot be read raises `Malformed` with the reason it is counted under.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Any
+
+import attrs
+
+from playerstate.schema import InvalidState, StateSchema
+
+VERSION = 1
+
+JOIN, MOVE, LEAVE, PING, DELTA = 0x01, 0x02, 0x03, 0x04, 0x05
+WELCOME, RECEIPT, REFUSED, GONE = 0x81, 0x82, 0x83, 0x84
+
+MAX_SEQUENCE = 2**32 - 1
+MAX_JOIN_SIZE = 1200
+"""Bytes of the longest message; only a JOIN with its padding is that long."""
+
+_JOIN = struct.Struct("<BBIII")
+_NUMBERED = struct.Struct("<BI")
+_WELCOME = struct.Struct("<BBIQ")
+_RECEIPT = struct.Struct("<BII")
+_ANSWER = struct.Struct("<BIB")
+
+_RESTORED = 0x01
+
+
+class RefusedReason(IntEnum):
+    """Why a JOIN was refused."""
+
+    FULL = 1
+    VERSION = 2
+    FINGERPRINT = 3
+    SHUTTING_DOWN = 4
+    STORE = 5
+
+
+class GoneReason(IntEnum):
+    """Why a conversation is over."""
+
+    KICKED = 1
+    IDLE = 2
+    JOINED_ELSEWHERE = 3
+    SHUTTING_DOWN = 4
+
+
+class Malformed(ValueError):
+    """The bytes are no message; ``reason`` is the name it is counted under."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@attrs.frozen
+class Join:
+    """Load or spawn this player.
+
+    Attributes:
+        version: of the protocol.
+        fingerprint: of the client's schema; 0 for "do not check".
+        nonce: names the conversation; the answer carries it back.
+        sequence: the highest number this client has used for this player, 0 for none.
+        size: bytes of the whole message; the answer is never longer.
+    """
+
+    version: int
+    fingerprint: int
+    nonce: int
+    sequence: int
+    size: int
+
+
+@attrs.frozen
+class Move:
+    """The player's whole state now, as accepted packed values."""
+
+    sequence: int
+    values: tuple[Any, ...]
+
+
+@attrs.frozen
+class Leave:
+    """The player goes; `sequence` is that of the last update sent."""
+
+    sequence: int
+
+
+@attrs.frozen
+class Ping:
+    """Still here."""
+
+    sequence: int
+
+
+@attrs.frozen
+class Welcome:
+    """Where the player stands now.
+
+    Attributes:
+        restored: whether the state was ever saved or changed.
+        nonce: the JOIN's.
+        updated_at: microseconds since the Unix epoch; 0 for never.
+        values: packed values.
+    """
+
+    restored: bool
+    nonce: int
+    updated_at: int
+    values: tuple[Any, ...]
+
+
+@attrs.frozen
+class Receipt:
+    """The highest sequence taken in, and the highest whose state is in the store."""
+
+    applied: int
+    saved: int
+
+
+@attrs.frozen
+class Refused:
+    """Answer to a JOIN: no."""
+
+    nonce: int
+    reason: int
+
+
+@attrs.frozen
+class Gone:
+    """The conversation of this nonce is over."""
+
+    nonce: int
+    reason: int
+
+
+def encode_numbered(kind: int, sequence: int) -> bytes:
+    """A LEAVE or a PING."""
+    return _NUMBERED.pack(kind, sequence)
+
+
+def encode_receipt(applied: int, saved: int) -> bytes:
+    """A RECEIPT."""
+    return _RECEIPT.pack(RECEIPT, applied, saved)
+
+
+def encode_refused(nonce: int, reason: RefusedReason) -> bytes:
+    """A REFUSED."""
+    return _ANSWER.pack(REFUSED, nonce, reason)
+
+
+def encode_gone(nonce: int, reason: GoneReason) -> bytes:
+    """A GONE."""
+    return _ANSWER.pack(GONE, nonce, reason)
+
+
+def decode_join(data: bytes, at: int = 0) -> Join:
+    """The JOIN from `at` to the end of `data`."""
+    size = len(data) - at
+    if size < _JOIN.size:
+        raise Malformed("too_short")
+    if size > MAX_JOIN_SIZE:
+        raise Malformed("too_long")
+    _, version, fingerprint, nonce, sequence = _JOIN.unpack_from(data, at)
+    return Join(version, fingerprint, nonce, sequence, size)
+
+
+def decode_numbered(data: bytes, at: int = 0) -> int:
+    """The sequence of the LEAVE or PING from `at` to the end of `data`."""
+    _check_size(data, at, _NUMBERED.size)
+    sequence: int = _NUMBERED.unpack_from(data, at)[1]
+    return sequence
+
+
+def _check_size(data: bytes, at: int, size: int) -> None:
+    if len(data) - at != size:
+        raise Malformed("too_short" if len(data) - at < size else "too_long")
+
+
+class Codec:
+    """The messages that carry fields, for one schema.
+
+    Attributes:
+        move_size, welcome_size: bytes of a MOVE and of a WELCOME.
+    """
+
+    def __init__(self, schema: StateSchema) -> None:
+        fields = schema.struct.format[1:]
+        self._schema = schema
+        self._accept = schema.accept
+        self._unpack_fields = schema.struct.unpack_from
+        self._move = struct.Struct("<BI" + fields)
+        self._welcome = struct.Struct("<BBIQ" + fields)
+        self.move_size = self._move.size
+        self.welcome_size = self._welcome.size
+        self._unpack_sequence = struct.Struct("<I").unpack_from
+
+    def encode_join(self, nonce: int, sequence: int, fingerprint: int | None = None) -> bytes:
+        """A JOIN, padded so that it may be welcomed; the schema's fingerprint by default."""
+        if fingerprint is None:
+            fingerprint = self._schema.fingerprint
+        return _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence).ljust(
+            self.welcome_size, b"\0"
+        )
+
+    def encode_move(self, sequence: int, values: tuple[Any, ...]) -> bytes:
+        """A MOVE of packed values."""
+        return self._move.pack(MOVE, sequence, *values)
+
+    def encode_welcome(self, nonce: int, updated_at: int, values: tuple[Any, ...]) -> bytes:
+        """A WELCOME of packed values."""
+        flags = _RESTORED if updated_at else 0
+        return self._welcome.pack(WELCOME, flags, nonce, max(updated_at, 0), *values)
+
+    def decode_move(self, data: bytes, at: int = 0) -> tuple[int, tuple[Any, ...]]:
+        """The sequence and the accepted values of the MOVE from `at` to the end of `data`.
+
+        Raises:
+            Malformed: ``too_short``, ``too_long``, or ``value`` for one outside its field.
+        """
+        if len(data) - at != self.move_size:
+            _check_size(data, at, self.move_size)
+        try:
+            values = self._accept(*self._unpack_fields(data, at + 5))
+        except InvalidState:
+            raise Malformed("value") from None
+        return self._unpack_sequence(data, at + 1)[0], values
+
+    def decode_client(self, data: bytes) -> Join | Move | Leave | Ping:
+        """Any message of a client."""
+        kind = data[0] if data else None
+        if kind == JOIN:
+            return decode_join(data)
+        if kind == MOVE:
+            return Move(*self.decode_move(data))
+        if kind == LEAVE:
+            return Leave(decode_numbered(data))
+        if kind == PING:
+            return Ping(decode_numbered(data))
+        raise Malformed("too_short" if kind is None else "unknown_type")
+
+    def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
+        """Any message of a server.
+
+        Raises:
+            Malformed: it is none.
+        """
+        kind = data[0] if data else None
+        if kind == WELCOME:
+            _check_size(data, 0, self.welcome_size)
+            _, flags, nonce, updated_at, *values = self._welcome.unpack(data)
+            return Welcome(bool(flags & _RESTORED), nonce, updated_at, tuple(values))
+        if kind == RECEIPT:
+            _check_size(data, 0, _RECEIPT.size)
+            return Receipt(*_RECEIPT.unpack(data)[1:])
+        if kind in (REFUSED, GONE):
+            _check_size(data, 0, _ANSWER.size)
+            return (Refused if kind == REFUSED else Gone)(*_ANSWER.unpack(data)[1:])
+        raise Malformed("too_short" if kind is None else "unknown_type")

@@ -1,0 +1,353 @@
+"""The way of a changed row to the persist thread, and the word that it was committed.
+
+`Outbox` decides when to sweep, keeps account of what is on its way, and owns the persist thread.
+Everything here runs on the reactor thread; the persist thread is spoken to through the ring and
+`Persister`'s few methods, and what it reports arrives by ``callFromThread``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from playerstate.interfaces import IStateStore, StoreBusy
+from playerstate.ledger import Ledger, count
+from playerstate.pace import Pace
+from playerstate.persister import Commit, Persister
+from playerstate.ring import Ring
+from playerstate.schema import RowLayout
+from playerstate.steady import SteadyClock
+from playerstate.table import LiveTable, Sweep
+
+SAVE_TOGETHER = 0.05
+"""Seconds within which players who are to be saved at once share a commit."""
+OVERFLOW_TOLD_EVERY = 10.0
+ERROR_TOLD_EVERY = 60.0
+"""Seconds between two log lines with the trace of one kind of store error."""
+NAMED_AT_MOST = 20
+"""Players named in one log line."""
+
+_log = Logger()
+
+
+class NotSaved(Exception):
+    """An applied update did not reach the store; the message says whose and why."""
+
+
+class PersistThread(Protocol):
+    """What is needed of the persist thread; `threading.Thread` is one."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread, `timeout` seconds at most."""
+
+
+StartThread = Callable[[Callable[[], None]], PersistThread]
+
+
+def start_persist_thread(run: Callable[[], None]) -> PersistThread:
+    """A thread of its own for the persister.
+
+    It is a daemon thread, so that one stuck in a write never keeps the process from exiting; its
+    owner joins it all the same.
+    """
+    thread = threading.Thread(target=run, name="playerstate-persist", daemon=True)
+    thread.start()
+    return thread
+
+
+@attrs.frozen
+class Surroundings:
+    """What the service takes from the world around it, so that tests can put their own.
+
+    Attributes:
+        reactor: provides ``IReactorTime`` and ``IReactorFromThreads``.
+        monotonic: seconds that never step; times everything but ``updated_at``.
+        wall_clock: nanoseconds since the Unix epoch; dates ``updated_at``.
+        start_thread: starts the persist thread.
+        jitter: a number from 0 to 1, to spread retries.
+    """
+
+    reactor: Any
+    monotonic: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], int] = time.time_ns
+    start_thread: StartThread = start_persist_thread
+    jitter: Callable[[], float] = random.random
+
+
+class Outbox:
+    """Sweeps the table into the ring, and follows the rows until they are committed.
+
+    Args:
+        table: the live table.
+        layout: its rows' layout.
+        store: opens the writer, on the persist thread.
+        ledger: where sweeps, commits and errors are counted.
+        clock: the service's timers.
+        around: where the thread comes from.
+        queue_size: the ring's capacity.
+        save_within: seconds within which an applied update is to be committed.
+        settled: called after each commit, when the table knows of it.
+
+    Attributes:
+        ended: fires when the persist thread has ended.
+    """
+
+    def __init__(
+        self,
+        table: LiveTable,
+        layout: RowLayout,
+        store: IStateStore,
+        ledger: Ledger,
+        clock: SteadyClock,
+        around: Surroundings,
+        queue_size: int,
+        save_within: float,
+        settled: Callable[[Commit], None],
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._start_thread = around.start_thread
+        self._settled = settled
+        self._ring = Ring(queue_size, layout.dtype)
+        self._pace = Pace(save_within)
+        self._flights: deque[_Flight] = deque()
+        self._in_flight = 0
+        self._left_over = False
+        self._overflow_told_at = -math.inf
+        self._soon: list[int] = []
+        self._soon_call: IDelayedCall | None = None
+        self._flushes: list[_Flush] = []
+        self._trouble_since: float | None = None
+        self._error_told_at: dict[str, float] = {}
+        self._call_from_thread = around.reactor.callFromThread
+        self._persister = Persister(
+            self._ring, layout.record, store.open_writer, self, around.monotonic, around.jitter
+        )
+        self.ended: Deferred[None] = Deferred()
+
+    def start(self) -> None:
+        """Start the persist thread and the sweeps."""
+        self._thread = self._start_thread(self._persister.run)
+        self._sweep_call = self._clock.callLater(self._pace.interval(False), self.sweep)
+
+    def finish(self) -> None:
+        """Let the persist thread end once it has committed what it was given."""
+        self._persister.finish()
+
+    def abandon(self, why: NotSaved) -> None:
+        """Let the persist thread end as soon as it can; everybody who waits gets `why`."""
+        self._persister.abandon()
+        flushes, self._flushes = self._flushes, []
+        for flush in flushes:
+            flush.waiter.errback(why)
+
+    def join_thread(self, timeout: float) -> None:
+        """Join the persist thread, which has ended or is about to."""
+        self._thread.join(timeout)
+
+    @property
+    def depth(self) -> int:
+        """Rows in the ring."""
+        return self._ring.depth
+
+    @property
+    def pending(self) -> int:
+        """Applied updates that are neither committed nor superseded nor guarded."""
+        return self._table.dirty_count() + self._in_flight
+
+    def oldest_unsaved(self) -> float | None:
+        """When the first update not yet committed was applied of the player who waits longest.
+
+        In the clock's seconds; None where everything is committed.
+        """
+        oldest = [flight.oldest for flight in self._flights]
+        if (dirty := self._table.oldest_dirty()) is not None:
+            oldest.append(dirty)
+        return min(oldest, default=None)
+
+    def sweep(self) -> None:
+        """Hand every dirty row to the persist thread, and plan the next sweep."""
+        self._soon.clear()
+        self._hand_over(self._table.sweep(self._ring))
+        interval = self._pace.interval(self._ring.depth > self._ring.capacity // 2)
+        if self._sweep_call.active():
+            self._sweep_call.reset(interval)
+        else:
+            self._sweep_call = self._clock.callLater(interval, self.sweep)
+
+    def save_soon(self, slot: int) -> None:
+        """Hand this row over without waiting for the next sweep."""
+        self._soon.append(slot)
+        if self._soon_call is None:
+            self._soon_call = self._clock.callLater(SAVE_TOGETHER, self._save_soon)
+
+    def _save_soon(self) -> None:
+        self._soon_call = None
+        slots, self._soon = self._soon, []
+        self._hand_over(self._table.sweep_only(self._ring, slots))
+
+    def saved_since(self, since: float) -> Deferred[None]:
+        """Sweep, and wait until nothing is unsaved that was dirtied up to `since`.
+
+        Returns:
+            A Deferred that fails with `NotSaved` where the store held something newer.
+        """
+        self.sweep()
+        if self.oldest_unsaved() is None:
+            return succeed(None)
+        flush = _Flush(since)
+        flush.waiter = Deferred(lambda _: self._flushes.remove(flush))
+        self._flushes.append(flush)
+        return flush.waiter
+
+    def _hand_over(self, sweep: Sweep) -> None:
+        if sweep.oldest is not None:
+            self._ledger.swept += sweep.pushed
+            self._in_flight += sweep.pushed
+            self._flights.append(_Flight(self._ring.write, sweep.oldest))
+            self._persister.wake()
+        if sweep.left:
+            self._left_over = True
+            self._ledger.overflows += 1
+            self._tell_overflow(sweep)
+
+    def _tell_overflow(self, sweep: Sweep) -> None:
+        if self._clock.seconds() - self._overflow_told_at < OVERFLOW_TOLD_EVERY:
+            return
+        self._overflow_told_at = self._clock.seconds()
+        _log.warn(
+            "the queue of {size} rows is full: {pushed} rows went in, {left} wait for the next"
+            " commit; {overflows} sweeps did not fit so far; a larger queue size avoids it",
+            size=self._ring.capacity,
+            pushed=sweep.pushed,
+            left=sweep.left,
+            overflows=self._ledger.overflows,
+        )
+
+    def committed(self, commit: Commit) -> None:
+        """A batch is in the store.  Persist thread, as are the next three."""
+        self._call_from_thread(self._note_commit, commit)
+
+    def failed(self, error: Exception, rows: int) -> None:
+        """The store failed."""
+        self._call_from_thread(self._note_failure, error, rows)
+
+    def beat(self) -> None:
+        """Time has passed, whatever the reactor's own clock says."""
+        self._call_from_thread(self._clock.catch_up)
+
+    def thread_ended(self) -> None:
+        """The persist thread is about to end."""
+        self._call_from_thread(self.ended.callback, None)
+
+    def _note_commit(self, commit: Commit) -> None:
+        rows, guarded = len(commit.slots), len(commit.guarded)
+        self._ledger.commit(rows, guarded, commit.superseded, commit.seconds)
+        self._in_flight -= rows + guarded + commit.superseded
+        self._pace.committed(commit.seconds + commit.upkeep_seconds)
+        while self._flights and self._flights[0].end <= commit.read:
+            self._flights.popleft()
+        self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
+        if self._trouble_since is not None:
+            _log.info(
+                "the store {store} takes rows again, after {seconds:.1f} s",
+                store=self._store.describe(),
+                seconds=self._clock.seconds() - self._trouble_since,
+            )
+            self._trouble_since = None
+        if guarded:
+            self._note_guarded(commit.guarded.tolist())
+        if self._left_over:
+            self._left_over = False
+            self.sweep()
+        self._settled(commit)
+        if self._flushes:
+            self._fire_flushes()
+
+    def _note_guarded(self, session_ids: list[int]) -> None:
+        _log.warn(
+            "{count} players not saved, the store holds a newer state of theirs: {players};"
+            " does another program write to {store}?",
+            count=len(session_ids),
+            players=named(session_ids),
+            store=self._store.describe(),
+        )
+        for flush in self._flushes:
+            flush.guarded.extend(session_ids)
+
+    def _fire_flushes(self) -> None:
+        oldest = self.oldest_unsaved()
+        flushes, self._flushes = self._flushes, []
+        for flush in flushes:
+            if oldest is not None and oldest <= flush.since:
+                self._flushes.append(flush)
+            elif flush.guarded:
+                flush.waiter.errback(newer_in_store(flush.guarded))
+            else:
+                flush.waiter.callback(None)
+
+    def _note_failure(self, error: Exception, rows: int) -> None:
+        kind = type(error).__name__
+        count(self._ledger.store_errors, kind)
+        now = self._clock.seconds()
+        began = rows > 0 and self._trouble_since is None
+        if began:
+            self._trouble_since = now
+        if isinstance(error, StoreBusy):
+            if began:
+                _log.warn(
+                    "the store {store} is busy: {error}; {rows} rows are kept and tried again",
+                    store=self._store.describe(),
+                    error=error,
+                    rows=rows,
+                )
+        elif now - self._error_told_at.get(kind, -math.inf) >= ERROR_TOLD_EVERY:
+            self._error_told_at[kind] = now
+            _log.failure(
+                "the store {store} failed; {rows} rows are kept and tried again",
+                Failure(error),
+                store=self._store.describe(),
+                rows=rows,
+            )
+
+
+@attrs.frozen
+class _Flight:
+    """A sweep's rows on their way: done when the ring was read up to `end`."""
+
+    end: int
+    oldest: float
+
+
+@attrs.define(eq=False)
+class _Flush:
+    """Somebody waits until nothing dirtied up to `since` is unsaved."""
+
+    since: float
+    waiter: Deferred[None] = attrs.field(init=False)
+    guarded: list[int] = attrs.field(factory=list)
+
+
+def newer_in_store(session_ids: list[int]) -> NotSaved:
+    """Why players were not saved whose rows the guard left out."""
+    return NotSaved(f"the store holds a newer state of player {named(session_ids)}")
+
+
+def named(session_ids: list[int]) -> str:
+    """Some players' ids for a log line."""
+    shown = ", ".join(map(str, session_ids[:NAMED_AT_MOST]))
+    more = len(session_ids) - NAMED_AT_MOST
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,100 @@
+"""A bounded lock-free ring of rows between one producer thread and one consumer thread.
+
+Theory of operation.  `write` and `read` count the rows ever pushed and ever taken; they only grow.
+Row number ``n`` lies in place ``n % capacity``.  Two rules make the ring safe without a lock:
+
+- Each cursor has one writer: `write` belongs to the producer, `read` to the consumer.  The other
+  side only reads it, and may see an older value, which errs on the safe side: a producer sees
+  less room than there is, a consumer fewer rows.
+- The data moves before the cursor that passes it on.  The producer writes rows at or above `write`
+  and below ``read + capacity``, then raises `write`; the consumer copies rows at or above `read`
+  and below `write`, then raises `read`.  So a place is never read before it is whole, and never
+  overwritten before it was copied.
+
+The second rule needs the stores of the data to be visible before the store of the cursor.  Under
+the GIL a switch of threads is a full barrier; in the free-threaded build CPython stores an
+attribute with release and loads it with acquire semantics.  The docs carry the whole argument.
+
+=========== ================ ==================================== =========================
+call        who              full                                 empty
+=========== ================ ==================================== =========================
+`push`      producer         pushes what fits, returns how many   pushes
+`take`      consumer         takes                                returns no rows
+`depth`     anyone           `capacity`                           0
+=========== ================ ==================================== =========================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.void]
+Indices = npt.NDArray[np.intp]
+
+
+class Ring:
+    """A ring of `capacity` rows of one dtype.
+
+    Args:
+        capacity: rows it can hold; a power of two.
+        dtype: the row's type.
+
+    Raises:
+        ValueError: the capacity is not a power of two.
+    """
+
+    __slots__ = ("_places", "capacity", "dtype", "read", "write")
+
+    def __init__(self, capacity: int, dtype: np.dtype[Any]) -> None:
+        if capacity < 1 or capacity & (capacity - 1):
+            raise ValueError(f"ring capacity {capacity} is not a power of two")
+        self.capacity = capacity
+        self.dtype = dtype
+        self._places = np.zeros(capacity, np.dtype(f"V{dtype.itemsize}"))
+        self.write = 0
+        self.read = 0
+
+    @property
+    def depth(self) -> int:
+        """Rows pushed and not yet taken.
+
+        Between two loads the other thread may move; `read` is loaded first, so the answer is never
+        below 0, and cut to `capacity`.
+        """
+        read = self.read
+        return min(self.write - read, self.capacity)
+
+    def push(self, rows: Rows, indices: Indices) -> int:
+        """Push ``rows[indices]`` in that order, as many as fit; return how many that was.
+
+        One vectorised gather (two where it wraps) straight into the ring.  Producer only.
+        """
+        write = self.write
+        count = min(len(indices), self.capacity - (write - self.read))
+        start = write % self.capacity
+        first = min(count, self.capacity - start)
+        source = rows.view(self._places.dtype)
+        # With mode="clip" numpy writes into `out` directly; the default mode buffers the result.
+        np.take(source, indices[:first], out=self._places[start : start + first], mode="clip")
+        if first < count:
+            np.take(source, indices[first:count], out=self._places[: count - first], mode="clip")
+        self.write = write + count
+        return count
+
+    def take(self) -> Rows:
+        """Take every row there is, oldest first, as an array of the caller's own.
+
+        Consumer only.
+        """
+        read = self.read
+        count = self.write - read
+        start = read % self.capacity
+        first = min(count, self.capacity - start)
+        taken = np.empty(count, self._places.dtype)
+        taken[:first] = self._places[start : start + first]
+        taken[first:] = self._places[: count - first]
+        self.read = read + count
+        return taken.view(self.dtype)

@@ -1,0 +1,461 @@
+"""A state class, compiled once into everything that is derived from it.
+
+A game states its player as an attrs class.  `StateSchema.of` reads that class once and yields the
+packed row, the wire fields, the columns a store keeps and the fingerprint that client and server
+compare, so that none of them is ever written down a second time.
+
+A player's state takes three forms here:
+
+- a *state*: an instance of the attrs class, what a game works with;
+- *plain values*: a tuple of ``float``, ``int``, ``bool`` and ``str``, in the order of the fields,
+  what a store keeps;
+- *packed values*: the tuple that `StateSchema.struct` packs: a bool is 0 or 1, a text its
+  zero-padded bytes.  Packed values that passed `StateSchema.accept` are *accepted*: finite, within
+  their bounds, and without a negative zero.
+
+Nothing here depends on a thread: a schema is immutable, and may be used from any.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+
+MAX_FIELDS_BYTES = 1024
+"""The most bytes the packed fields of one player may take (a wire limit)."""
+
+RESERVED_NAMES = frozenset({"session_id", "updated_at"})
+"""Columns that every store has beside the fields."""
+
+_ALLOWED = "float, int, bool, or str with metadata=text(n)"
+_INT64 = (-(2**63), 2**63 - 1)
+_LIMITS = {"int": _INT64, "float": (-sys.float_info.max, sys.float_info.max)}
+_BOUNDS_KEY = "playerstate.within"
+_TEXT_KEY = "playerstate.text"
+
+
+class SchemaError(TypeError):
+    """The state class cannot be packed; the message names the field and says what is allowed."""
+
+
+class InvalidState(ValueError):
+    """A value lies outside its field.
+
+    Attributes:
+        field: the field's name; empty where the state as a whole is of the wrong type.
+        value: the value refused.
+        allowed: what the field takes, in words.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field or 'state'} = {value!r}: must be {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+@attrs.frozen
+class Bounds:
+    """What `within` said of a field."""
+
+    low: float | None
+    high: float | None
+    resolution: float | None
+
+
+def within(
+    low: float | None = None, high: float | None = None, *, resolution: float | None = None
+) -> Mapping[str, Any]:
+    """Metadata of a number's field: the inclusive bounds of an update, and its grid on the wire.
+
+    Args:
+        low: the least value an update may carry; None for no bound.
+        high: the greatest; None for no bound.
+        resolution: the step of a ``float`` field's grid when it is sent as a difference.  It
+            changes neither what is stored nor what a full update carries.
+
+    Bounds bind updates, not what is loaded: a row saved under wider bounds is still restored.
+    """
+    return {_BOUNDS_KEY: Bounds(low, high, resolution)}
+
+
+def text(size: int) -> Mapping[str, Any]:
+    """Metadata of a ``str`` field: the most bytes of UTF-8 it may hold."""
+    return {_TEXT_KEY: size}
+
+
+@attrs.frozen
+class Field:
+    """One field of a state class.
+
+    Attributes:
+        name: the attribute's name, also the column's.
+        kind: ``float``, ``int``, ``bool`` or ``text``.
+        size: packed size in bytes.
+        low, high: the inclusive bounds of an update; None for text.
+        resolution: the grid's step, or None.
+        default: the spawn's value, as a plain value.
+    """
+
+    name: str
+    kind: str
+    size: int
+    low: float | None
+    high: float | None
+    resolution: float | None
+    default: Any
+
+    @property
+    def canonical(self) -> str:
+        """The field in the schema's canonical text, ``name:type``."""
+        kind = f"text({self.size})" if self.kind == "text" else self.kind
+        return f"{self.name}:{kind}" + (f"/{self.resolution!r}" if self.resolution else "")
+
+    @property
+    def format(self) -> str:
+        """The field's `struct` format."""
+        return {"float": "d", "int": "q", "bool": "B"}.get(self.kind) or f"{self.size}s"
+
+    @property
+    def dtype(self) -> str:
+        """The field's numpy type; the zero padding of a text is not part of its value."""
+        return {"float": "<f8", "int": "<i8", "bool": "u1"}.get(self.kind) or f"S{self.size}"
+
+    @property
+    def allowed(self) -> str:
+        """What the field takes, in words."""
+        if self.kind == "bool":
+            return "True or False"
+        if self.kind == "text":
+            return f"text of at most {self.size} bytes of UTF-8, without NUL"
+        noun = "a finite number" if self.kind == "float" else "a whole number"
+        least, most = _LIMITS[self.kind]
+        if (self.low, self.high) == (least, most):
+            return noun if self.kind == "float" else f"{noun} of 64 bits"
+        if self.high == most:
+            return f"{noun}, at least {self.low!r}"
+        if self.low == least:
+            return f"{noun}, at most {self.high!r}"
+        return f"{noun} from {self.low!r} to {self.high!r}"
+
+    def encode(self, value: Any) -> Any:
+        """A plain value as a packed value of the right type; its range is for `accept` to judge."""
+        try:
+            if self.kind == "bool":
+                if not isinstance(value, (bool, np.bool_)):
+                    raise TypeError
+                return int(value)
+            if self.kind == "text":
+                packed = value.encode() if isinstance(value, str) else None
+                if packed is None or len(packed) > self.size or b"\0" in packed:
+                    raise TypeError
+                return packed.ljust(self.size, b"\0")
+            if self.kind == "int":
+                whole = operator.index(value)
+                if not _INT64[0] <= whole <= _INT64[1]:
+                    raise OverflowError
+                return whole
+            if isinstance(value, (str, bytes, bytearray)):
+                raise TypeError
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidState(self.name, value, self.allowed) from None
+
+    def decode(self, value: Any) -> Any:
+        """A packed value as a plain value."""
+        if self.kind == "bool":
+            return bool(value)
+        if self.kind == "text":
+            return value.rstrip(b"\0").decode()
+        return value
+
+
+@attrs.frozen(eq=False)
+class StateSchema:
+    """Everything that follows from one state class; made by `of`.
+
+    Attributes:
+        state_class: the attrs class.
+        fields: its fields, in order.
+        canonical: the text the fingerprint is taken from: ``x:float,y:float``.
+        fingerprint: CRC-32 of `canonical`.
+        struct: packs and unpacks packed values, little-endian, without padding between fields.
+        accept: called with packed values, one argument a field; returns them accepted, or raises
+            `InvalidState`.
+        spawn: the state class's defaults, as accepted packed values.
+    """
+
+    state_class: type
+    fields: tuple[Field, ...]
+    canonical: str
+    fingerprint: int
+    struct: struct.Struct
+    accept: Callable[..., tuple[Any, ...]]
+    spawn: tuple[Any, ...]
+    _plain: Callable[[Any], tuple[Any, ...]]
+    _build: Callable[..., Any]
+    _recode: bool
+
+    @classmethod
+    def of(cls, state_class: type | StateSchema) -> StateSchema:
+        """Compile a state class; a schema is returned as it is.
+
+        Raises:
+            SchemaError: naming the field that cannot be packed, and what is allowed.
+        """
+        if isinstance(state_class, StateSchema):
+            return state_class
+        fields, aliases = _read_class(state_class)
+        names = [field.name for field in fields]
+        getter: Callable[[Any], Any] = operator.attrgetter(*names)
+        positional = aliases is None
+        build = state_class if positional else _by_keyword(state_class, aliases or ())
+        packer = struct.Struct("<" + "".join(field.format for field in fields))
+        canonical = ",".join(field.canonical for field in fields)
+        accept = _compile_accept(fields)
+        spawn = []
+        for field in fields:
+            try:
+                spawn.append(field.encode(field.default))
+            except InvalidState as error:
+                raise _refused(state_class, field.name, f"the default {error}") from None
+        try:
+            accepted = accept(*spawn)
+        except InvalidState as error:
+            raise _refused(state_class, error.field, f"the default {error}") from None
+        return cls(
+            state_class=state_class,
+            fields=fields,
+            canonical=canonical,
+            fingerprint=zlib.crc32(canonical.encode()),
+            struct=packer,
+            accept=accept,
+            spawn=accepted,
+            plain=getter if len(names) > 1 else lambda state: (getter(state),),
+            build=build,
+            recode=any(field.kind in ("bool", "text") for field in fields),
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the packed fields."""
+        return self.struct.size
+
+    def values(self, state: Any) -> tuple[Any, ...]:
+        """A state as accepted packed values.
+
+        Raises:
+            InvalidState: naming the field and what it takes.
+        """
+        if not isinstance(state, self.state_class):
+            raise InvalidState("", state, f"a {self.state_class.__qualname__}")
+        return self.accept(*self.encode(self._plain(state)))
+
+    def state(self, values: tuple[Any, ...]) -> Any:
+        """Packed values as a state."""
+        return self._build(*self.decode(values))
+
+    def encode(self, plain: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Plain values as packed values; types and sizes are checked, bounds are not.
+
+        Raises:
+            InvalidState: a value that its field cannot hold at all.
+        """
+        return tuple(map(Field.encode, self.fields, plain))
+
+    def decode(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Packed values as plain values."""
+        return tuple(map(Field.decode, self.fields, values)) if self._recode else values
+
+
+class RowLayout:
+    """How one player lies in memory: a header of 32 bytes, then the packed fields.
+
+    ====== ===== ==================================================================
+    offset type  what
+    ====== ===== ==================================================================
+    0      i64   session id
+    8      u32   slot in the live table
+    12     u32   generation: which conversation or join of this player
+    16     i64   ``updated_at``, microseconds since the Unix epoch; 0 for never
+    24     u64   sequence: the highest applied in this generation
+    32     ...   fields, packed; padded to a multiple of 8 bytes
+    ====== ===== ==================================================================
+
+    The same row goes from the live table through the ring to the writer.
+
+    Attributes:
+        dtype: the whole row, the fields as one block of bytes.
+        record: what a store sees of it: session id, each field by name, ``updated_at``.
+        size: bytes a row.
+    """
+
+    HEADER = struct.Struct("<qIIqQ")
+
+    def __init__(self, schema: StateSchema) -> None:
+        start = self.HEADER.size
+        self.size = start + -(-schema.size // 8) * 8
+        self.dtype = np.dtype(
+            {
+                "names": ["session_id", "slot", "generation", "updated_at", "sequence", "fields"],
+                "formats": ["<i8", "<u4", "<u4", "<i8", "<u8", f"V{schema.size}"],
+                "offsets": [0, 8, 12, 16, 24, start],
+                "itemsize": self.size,
+            }
+        )
+        offsets, at = [], start
+        for field in schema.fields:
+            offsets.append(at)
+            at += field.size
+        self.record = np.dtype(
+            {
+                "names": ["session_id", *(field.name for field in schema.fields), "updated_at"],
+                "formats": ["<i8", *(field.dtype for field in schema.fields), "<i8"],
+                "offsets": [0, *offsets, 16],
+                "itemsize": self.size,
+            }
+        )
+
+
+def _refused(state_class: type, name: str, why: str) -> SchemaError:
+    return SchemaError(f"{state_class.__qualname__}.{name}: {why}")
+
+
+def _by_keyword(state_class: type, aliases: tuple[str, ...]) -> Callable[..., Any]:
+    return lambda *plain: state_class(**dict(zip(aliases, plain, strict=True)))
+
+
+def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | None]:
+    """The fields of an attrs class, and their keyword names where it is built by keyword only."""
+    if not (isinstance(state_class, type) and attrs.has(state_class)):
+        raise SchemaError(f"{state_class!r} is not an attrs class: decorate it with attrs.frozen")
+    try:
+        attributes = attrs.fields(attrs.resolve_types(state_class))
+    except NameError as error:
+        raise SchemaError(f"{state_class.__qualname__}: {error}; allowed: {_ALLOWED}") from None
+    fields = tuple(_read_attribute(state_class, attribute) for attribute in attributes)
+    if not fields:
+        raise SchemaError(f"{state_class.__qualname__} has no field: give it at least one")
+    seen: dict[str, str] = {}
+    for name in (field.name for field in fields):
+        if name.casefold() in RESERVED_NAMES:
+            raise _refused(state_class, name, "this name is a column of the store's own; rename it")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise _refused(
+                state_class, name, f"differs from {other} only in case; columns ignore case"
+            )
+    size = sum(field.size for field in fields)
+    if size > MAX_FIELDS_BYTES:
+        raise SchemaError(
+            f"{state_class.__qualname__} packs to {size} bytes, from {fields[0].name} to "
+            f"{fields[-1].name}; at most {MAX_FIELDS_BYTES} are allowed"
+        )
+    if any(attribute.kw_only for attribute in attributes):
+        return fields, tuple(attribute.alias for attribute in attributes)
+    return fields, None
+
+
+def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field:
+    name, kind = attribute.name, attribute.type
+    if not attribute.init:
+        raise _refused(state_class, name, "init=False; a restored state must be able to set it")
+    if kind not in (float, int, bool, str):
+        raise _refused(state_class, name, f"cannot pack {kind!r}; allowed: {_ALLOWED}")
+    default = attribute.default
+    if default is attrs.NOTHING:
+        raise _refused(state_class, name, "has no default; the defaults are where a player spawns")
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        raise _refused(state_class, name, "a factory cannot be a column's default; give a value")
+    size = attribute.metadata.get(_TEXT_KEY)
+    bounds = attribute.metadata.get(_BOUNDS_KEY, Bounds(None, None, None))
+    if kind is str:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise _refused(state_class, name, "str needs metadata=text(n), n bytes from 1")
+        if bounds != Bounds(None, None, None):
+            raise _refused(state_class, name, "within() is for float and int, text(n) for str")
+        return Field(name, "text", size, None, None, None, default)
+    if size is not None:
+        raise _refused(state_class, name, f"text(n) is for str, not {kind.__name__}")
+    if kind is bool:
+        if bounds != Bounds(None, None, None):
+            raise _refused(state_class, name, "within() is for float and int, not bool")
+        return Field(name, "bool", 1, 0, 1, None, default)
+    low, high = _read_bounds(state_class, name, kind, bounds)
+    resolution = bounds.resolution
+    if resolution is not None:
+        if kind is not float:
+            raise _refused(state_class, name, "a resolution is for float, an int has one already")
+        if not (_is_number(resolution) and 0 < resolution < math.inf):
+            raise _refused(state_class, name, f"resolution {resolution!r} is not above 0")
+        resolution = float(resolution)
+    return Field(name, kind.__name__, 8, low, high, resolution, default)
+
+
+def _read_bounds(
+    state_class: type, name: str, kind: type, bounds: Bounds
+) -> tuple[float | None, float | None]:
+    least, most = _LIMITS[kind.__name__]
+    low = least if bounds.low is None else bounds.low
+    high = most if bounds.high is None else bounds.high
+    for bound in (low, high):
+        if kind is int and not isinstance(bound, int):
+            raise _refused(state_class, name, f"bound {bound!r} of an int must be an int")
+        if not (_is_number(bound) and least <= bound <= most):
+            raise _refused(state_class, name, f"bound {bound!r} is not a number the field can hold")
+    if low > high:
+        raise _refused(state_class, name, f"no value lies within {low!r} and {high!r}")
+    return kind(low), kind(high)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _compile_accept(fields: tuple[Field, ...]) -> Callable[..., tuple[Any, ...]]:
+    """Compile the check of one player's packed values into one function.
+
+    It runs for every move, so the loop over the fields is unrolled, as attrs does for its own
+    methods.  The comparison that holds a number to its bounds also refuses NaN and the infinities;
+    adding 0.0 takes -0.0 in as 0.0 and changes no other value (IEEE 754, section 6.3).
+    """
+
+    def refuse(index: int, value: Any) -> None:
+        field = fields[index]
+        shown = bool(value) if field.kind == "bool" and value in (0, 1) else value
+        raise InvalidState(field.name, shown, field.allowed)
+
+    checks, results = [], []
+    for index, field in enumerate(fields):
+        value = f"v{index}"
+        if field.kind == "text":
+            checks.append(f"    if not is_text({value}): refuse({index}, {value})")
+        elif (field.low, field.high) != _INT64:
+            checks.append(
+                f"    if not {field.low!r} <= {value} <= {field.high!r}: refuse({index}, {value})"
+            )
+        results.append(f"{value} + 0.0" if field.kind == "float" else value)
+    arguments = ", ".join(f"v{index}" for index in range(len(fields)))
+    source = [f"def accept({arguments}):", *checks, f"    return ({', '.join(results)},)"]
+    scope: dict[str, Any] = {"refuse": refuse, "is_text": _is_text}
+    exec(compile("\n".join(source), "<playerstate schema>", "exec"), scope)
+    accept: Callable[..., tuple[Any, ...]] = scope["accept"]
+    return accept
+
+
+def _is_text(value: bytes) -> bool:
+    """Whether the bytes are UTF-8, zero padded, with no zero byte inside."""
+    body = value.rstrip(b"\0")
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in body

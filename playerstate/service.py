@@ -1,0 +1,520 @@
+"""The service: who is online, where they stand, and the order of start and stop.
+
+Everything here runs on the reactor thread.  `playerstate.outbox` carries changed rows to the
+persist thread and brings back the word that they are committed.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from playerstate.interfaces import IStateStore, Stored
+from playerstate.ledger import Gauges, Ledger, count
+from playerstate.loads import Loads
+from playerstate.outbox import NotSaved, Outbox, Surroundings, named, newer_in_store
+from playerstate.persister import Commit
+from playerstate.schema import InvalidState, RowLayout
+from playerstate.steady import SteadyClock
+from playerstate.table import LiveTable
+
+MAX_SESSION_ID = 2**63 - 1
+SUMMARY_EVERY = 60.0
+CLOSE_WITHIN = 5.0
+"""Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
+ABANDON_WITHIN = 1.0
+"""Seconds an interrupted persist thread is given to end, once the deadline has passed."""
+
+_STOPPED, _RUNNING, _STOPPING = "stopped", "running", "stopping"
+_log = Logger()
+
+
+class NotOnline(LookupError):
+    """This player has not joined, or has left."""
+
+    def __init__(self, session_id: int) -> None:
+        super().__init__(f"player {session_id} is not online")
+        self.session_id = session_id
+
+
+class ServerFull(Exception):
+    """As many players as the service was made for are in it already."""
+
+
+class NotRunning(Exception):
+    """The service is not started, or is stopping."""
+
+
+@attrs.frozen
+class Joined:
+    """A player who has joined.
+
+    Attributes:
+        state: where the player stands now, an instance of the state class.
+        restored: whether that was ever saved or changed; False for one who spawns.
+        updated_at: when it was last changed, microseconds since the Unix epoch; 0 for never.
+    """
+
+    state: Any
+    restored: bool
+    updated_at: int
+
+
+@attrs.frozen
+class Progress:
+    """How far a player's updates have come.
+
+    Attributes:
+        applied: the highest sequence applied.
+        saved: the highest sequence the store holds.
+    """
+
+    applied: int
+    saved: int
+
+
+class PlayerStateService(Service):
+    """Keeps where every online player stands, and saves it without the reactor ever waiting.
+
+    Add it to an application, or call `startService` and `stopService` yourself.  Reactor thread
+    only.
+
+    Args:
+        store: where players are kept, from `playerstate.open_store`.
+        save_within: seconds within which every applied update is to be committed.
+        queue_size: rows the ring to the persist thread holds; a power of two.
+        max_players: the most players at a time, those included who left and are not yet saved.
+        stop_within: seconds that `stopService` gives the store to take what is unsaved.
+        around: the reactor, the clocks and the thread; the real ones by default.
+
+    Attributes:
+        ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
+        clock: timers that stand a wall clock that steps, once the service is started.
+
+    Raises:
+        ValueError: an argument is out of its range; the message names it.
+    """
+
+    name = "playerstate"
+
+    clock: SteadyClock
+    table: LiveTable
+
+    def __init__(
+        self,
+        store: IStateStore,
+        *,
+        save_within: float = 5.0,
+        queue_size: int = 8192,
+        max_players: int = 10_000,
+        stop_within: float = 30.0,
+        around: Surroundings | None = None,
+    ) -> None:
+        _check_range("save_within", save_within, 0.1, 86_400.0)
+        _check_range("max_players", max_players, 1, 2**31)
+        _check_range("queue_size", queue_size, 2, 2**24)
+        _check_range("stop_within", stop_within, 0.0, 86_400.0)
+        if queue_size & (queue_size - 1):
+            raise ValueError(f"queue_size {queue_size} is not a power of two")
+        self.store = store
+        self.schema = store.schema
+        self.save_within = save_within
+        self.queue_size = queue_size
+        self.max_players = max_players
+        self.stop_within = stop_within
+        self.ledger = Ledger()
+        self._around = around
+        self._stop_waiters: list[Deferred[None]] = []
+        self._phase = _STOPPED
+
+    def startService(self) -> None:
+        """Take hold of the store and start the persist thread.
+
+        Raises:
+            StoreUnusable: as `IStateStore.prepare` does; nothing was started.
+        """
+        if self._phase != _STOPPED:
+            return
+        around = self._around
+        if around is None:
+            from twisted.internet import reactor
+
+            around = Surroundings(reactor)
+        self.store.prepare()
+        try:
+            self._reader = self.store.open_reader()
+        except BaseException:
+            self.store.close()
+            raise
+        super().startService()
+        self._phase = _RUNNING
+        layout = RowLayout(self.schema)
+        self.clock = SteadyClock(around.reactor, around.monotonic)
+        self.table = LiveTable(self.schema, self.max_players, self.clock.seconds)
+        self.ledger = Ledger(gauges=self._gauges)
+        self._wall_clock = around.wall_clock
+        self._loads = Loads(self._enter)
+        self._leavers: dict[int, _Leaver] = {}
+        self._guarded: dict[int, int] = {}
+        self._outbox = Outbox(
+            self.table,
+            layout,
+            self.store,
+            self.ledger,
+            self.clock,
+            around,
+            self.queue_size,
+            self.save_within,
+            self._settled,
+        )
+        self._summarised = self.ledger.snapshot()
+        self._outbox.start()
+        self.clock.every(SUMMARY_EVERY, self._summarise)
+        _log.info(
+            "saving to {store} within {seconds} s, for up to {players} players",
+            store=self.store.describe(),
+            seconds=self.save_within,
+            players=self.max_players,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Refuse joins and updates, save everything, join the thread, close the store.
+
+        Returns:
+            A Deferred that fires when every applied update is committed and everything is closed,
+            or when `stop_within` seconds have passed; the log then says what was not saved.
+        """
+        if self._phase == _STOPPED:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._stop_waiters.remove)
+        self._stop_waiters.append(waiter)
+        if self._phase == _RUNNING:
+            super().stopService()
+            self._phase = _STOPPING
+            Deferred.fromCoroutine(self._stop())
+        return waiter
+
+    async def _stop(self) -> None:
+        self._loads.fail_all(NotRunning("the service is stopping"))
+        deadline = self.clock.seconds() + self.stop_within
+        self.clock.every(1.0, partial(self._tell_progress, deadline))
+        try:
+            await self._outbox.saved_since(math.inf).addTimeout(self.stop_within, self.clock)
+        except TimeoutError:
+            self._give_up()
+            end_within = ABANDON_WITHIN
+        except NotSaved as error:
+            _log.error("stopping: {error}", error=error)
+            end_within = self._finish(deadline)
+        else:
+            end_within = self._finish(deadline)
+        try:
+            await self._outbox.ended.addTimeout(end_within, self.clock)
+        except TimeoutError:
+            # The store stays locked: whatever the thread is stuck in may yet write.
+            _log.critical(
+                "the persist thread is stuck in the store {store}; going on without it",
+                store=self.store.describe(),
+            )
+        else:
+            self._outbox.join_thread(ABANDON_WITHIN)
+            self._reader.close()
+            self.store.close()
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+        self._phase = _STOPPED
+        waiters, self._stop_waiters = self._stop_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def _finish(self, deadline: float) -> float:
+        """Everything is settled: let the thread close its writer; return how long it may take."""
+        self._outbox.finish()
+        return max(deadline - self.clock.seconds(), CLOSE_WITHIN)
+
+    def _tell_progress(self, deadline: float) -> None:
+        _log.info(
+            "stopping: {pending} updates wait for {store}; giving up in {seconds:.0f} s",
+            pending=self._outbox.pending,
+            store=self.store.describe(),
+            seconds=deadline - self.clock.seconds(),
+        )
+
+    def _give_up(self) -> None:
+        """The deadline of stopping has passed: say whose updates are not saved, and tell them."""
+        unsaved = self.table.unsaved()
+        why = NotSaved(f"the store did not take everything within {self.stop_within} s")
+        _log.error(
+            "stopped with the newest state of {count} players unsaved: {players}; {why}",
+            count=len(unsaved),
+            players=named(unsaved.tolist()),
+            why=why,
+        )
+        self._outbox.abandon(why)
+        leavers, self._leavers = self._leavers, {}
+        for leaver in leavers.values():
+            for waiter in leaver.waiters:
+                waiter.errback(why)
+
+    def _summarise(self) -> None:
+        now = self.ledger.snapshot()
+        _log.info("{summary}", summary=now.summary(self._summarised))
+        self._summarised = now
+
+    def has_room(self, session_id: int) -> bool:
+        """Whether this player could join now as far as `max_players` goes."""
+        taken = len(self.table) + len(self._loads)
+        return (
+            taken < self.max_players or session_id in self.table.slots or session_id in self._loads
+        )
+
+    def join(self, session_id: int, *, sequence: int = 0) -> Deferred[Joined]:
+        """Bring a player online, where they left or at the spawn.
+
+        A player who is online, or whose leave is not yet saved, is taken over with the newest
+        applied state.  Joins of the same player at the same time share one load; cancelling one
+        touches no other.
+
+        Args:
+            session_id: 1 to 2**63 - 1.
+            sequence: the number above which this player's moves will be numbered.
+
+        Returns:
+            A Deferred that fails with `NotRunning`, `ServerFull`, or what the store raised.
+
+        Raises:
+            ValueError: the session id is out of range.
+        """
+        if not 1 <= session_id <= MAX_SESSION_ID:
+            raise ValueError(f"session id {session_id} is not from 1 to 2**63 - 1")
+        if self._phase != _RUNNING:
+            return fail(NotRunning("the service is not running"))
+        if session_id in self.table.slots:
+            return succeed(self._enter(session_id, None, sequence))
+        if session_id in self._loads:
+            return self._loads.wait(session_id, sequence)
+        if not self.has_room(session_id):
+            return fail(ServerFull(f"all {self.max_players} places are taken"))
+        try:
+            found = self._reader.load(session_id)
+            if isinstance(found, Deferred):
+                return self._loads.begin(session_id, found, sequence)
+            return succeed(self._enter(session_id, found, sequence))
+        except Exception:  # goes to the one who joins, who is to judge it
+            return fail()
+
+    def _enter(self, session_id: int, stored: Stored | None, sequence: int) -> Joined:
+        slot = self.table.slots.get(session_id)
+        if slot is None:
+            if stored is None:
+                slot = self.table.admit(session_id, self.schema.spawn, 0)
+            else:
+                values = self.schema.encode(stored.values)
+                slot = self.table.admit(session_id, values, stored.updated_at)
+        elif (leaver := self._leavers.get(slot)) is not None:
+            leaver.returned = True
+        self.table.begin(slot, sequence)
+        updated_at = self.table.updated_at(slot)
+        self.ledger.joins += 1
+        self.ledger.restored += updated_at != 0
+        return Joined(self.schema.state(self.table.values(slot)), updated_at != 0, updated_at)
+
+    def update(self, session_id: int, state: Any) -> None:
+        """Take in a player's whole state.  Never blocks.
+
+        Raises:
+            InvalidState: a value lies outside its field; nothing has changed.
+            NotOnline: the player has not joined, or has left.
+            NotRunning: the service is not started, or is stopping.
+        """
+        self.ledger.received += 1
+        try:
+            values = self.schema.values(state)
+            slot = self._online(session_id)
+        except InvalidState:
+            count(self.ledger.malformed, "value")
+            raise
+        except NotOnline:
+            count(self.ledger.refused, "not_online")
+            raise
+        except NotRunning:
+            count(self.ledger.refused, "stopping")
+            raise
+        self._apply(slot, self.table.sequence(slot), values)
+
+    def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
+        """Take in a numbered update, as a transport receives it.  Never blocks.
+
+        The player may be leaving, as long as the leave is not yet saved.  The caller counts it as
+        received, and counts what this raises; what becomes of it otherwise is counted here.
+
+        Args:
+            session_id: whose it is.
+            sequence: its number; it is stale if that is not above the highest applied.
+            values: accepted packed values.
+
+        Returns:
+            Whether it was applied; False for a stale one.
+
+        Raises:
+            NotOnline: the player is not in the table.
+            NotRunning: the service is not started, or is stopping.
+        """
+        if self._phase != _RUNNING:
+            raise NotRunning("the service is not running")
+        slot = self.table.slots.get(session_id)
+        if slot is None:
+            raise NotOnline(session_id)
+        if sequence <= self.table.sequence(slot):
+            self.ledger.stale += 1
+            return False
+        self._apply(slot, sequence, values)
+        return True
+
+    def _apply(self, slot: int, sequence: int, values: tuple[Any, ...]) -> None:
+        self.ledger.applied += 1
+        if not self.table.apply(slot, sequence, values, self._wall_clock() // 1000):
+            self.ledger.superseded += 1
+
+    def state(self, session_id: int) -> Any:
+        """The newest applied state of a player online.
+
+        Raises:
+            NotOnline: the player has not joined, or has left.
+            NotRunning: the service is not started, or is stopping.
+        """
+        return self.schema.state(self.table.values(self._online(session_id)))
+
+    def progress(self, session_id: int) -> Progress:
+        """How far the updates of a player have come who is online or leaving.
+
+        Raises:
+            NotOnline: the player is neither.
+        """
+        slot = self.table.slots.get(session_id)
+        if slot is None:
+            raise NotOnline(session_id)
+        return self._progress(slot)
+
+    def leave(self, session_id: int) -> Deferred[Progress]:
+        """Take a player offline and save them at once.
+
+        The player's place counts against `max_players` until the state is saved.  Cancelling the
+        Deferred stops the waiting, not the leave.
+
+        Returns:
+            A Deferred that fires when the player's newest state is committed.  It fails with
+            `NotOnline`, or with `NotSaved` where the store holds a newer state of this player or
+            the service stopped before it could be saved.
+        """
+        slot = self.table.slots.get(session_id) if self._phase != _STOPPED else None
+        if slot is None:
+            return fail(NotOnline(session_id))
+        if (leaver := self._leavers.get(slot)) is None:
+            progress = self._progress(slot)
+            if self.table.is_saved(slot):
+                self._release(slot)
+                return succeed(progress)
+            if self._is_guarded(slot):
+                self._release(slot)
+                return fail(newer_in_store([session_id]))
+            leaver = self._leavers[slot] = _Leaver()
+        elif not leaver.returned:
+            return leaver.wait(self.table.updated_at(slot))
+        leaver.returned = False
+        if self.table.is_dirty(slot):
+            self._outbox.save_soon(slot)
+        return leaver.wait(self.table.updated_at(slot))
+
+    def flush(self) -> Deferred[None]:
+        """Save everything applied so far.
+
+        Returns:
+            A Deferred that fires when all of it is committed.  It fails with `NotRunning`, or with
+            `NotSaved` where the store held something newer or the service stopped before.
+        """
+        if self._phase == _STOPPED:
+            return fail(NotRunning("the service is not running"))
+        return self._outbox.saved_since(self.clock.seconds())
+
+    def _online(self, session_id: int) -> int:
+        if self._phase != _RUNNING:
+            raise NotRunning("the service is not running")
+        slot = self.table.slots.get(session_id)
+        if slot is None or ((leaver := self._leavers.get(slot)) and not leaver.returned):
+            raise NotOnline(session_id)
+        return slot
+
+    def _progress(self, slot: int) -> Progress:
+        return Progress(self.table.sequence(slot), int(self.table.saved[slot]))
+
+    def _release(self, slot: int) -> None:
+        self.table.release(slot)
+        self._guarded.pop(slot, None)
+        self.ledger.leaves += 1
+
+    def _is_guarded(self, slot: int) -> bool:
+        """Whether the store refused this player's newest row because it held a newer one."""
+        return self._guarded.get(slot) == self.table.updated_at(slot)
+
+    def _gauges(self) -> Gauges:
+        oldest = self._outbox.oldest_unsaved()
+        leaving = sum(not leaver.returned for leaver in self._leavers.values())
+        return Gauges(
+            players_online=len(self.table) - leaving,
+            players_leaving=leaving,
+            pending=self._outbox.pending,
+            queue_depth=self._outbox.depth,
+            queue_size=self.queue_size,
+            oldest_unsaved_seconds=0.0 if oldest is None else self.clock.seconds() - oldest,
+        )
+
+    def _settled(self, commit: Commit) -> None:
+        """A commit is noted in the table: let go of who has left and is saved."""
+        self._guarded.update(
+            zip(commit.guarded_slots.tolist(), commit.guarded_at.tolist(), strict=True)
+        )
+        for slot, leaver in list(self._leavers.items()):
+            session_id, progress = self.table.session_id(slot), self._progress(slot)
+            guarded = self._is_guarded(slot)
+            if leaver.returned:
+                if not guarded and self.table.saved_at[slot] < leaver.target:
+                    continue
+            elif guarded or self.table.is_saved(slot):
+                self._release(slot)
+            else:
+                continue
+            del self._leavers[slot]
+            for waiter in leaver.waiters:
+                if guarded:
+                    waiter.errback(newer_in_store([session_id]))
+                else:
+                    waiter.callback(progress)
+
+
+@attrs.define(eq=False)
+class _Leaver:
+    """A player whose leave is not yet saved."""
+
+    returned: bool = True
+    target: int = 0
+    waiters: list[Deferred[Progress]] = attrs.field(factory=list)
+
+    def wait(self, target: int) -> Deferred[Progress]:
+        """A Deferred for when what was changed up to `target` is saved."""
+        self.target = target
+        waiter: Deferred[Progress] = Deferred(self.waiters.remove)
+        self.waiters.append(waiter)
+        return waiter
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value!r} is not from {low} to {high}")

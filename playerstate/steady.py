@@ -1,0 +1,118 @@
+"""Twisted's timers on a clock that never steps.
+
+The reactor's own timers run on the wall clock: when it is set back by an hour, every delayed call
+stands still for that hour.  `SteadyClock` keeps its calls on `time.monotonic` and asks the reactor
+for one alarm only.  Whoever can tell that time has passed without the reactor's help (the persist
+thread, at least once a second) has `SteadyClock.catch_up` called, which runs what is due and sets
+the alarm anew, from the wall clock as it is then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from operator import methodcaller
+from typing import Any
+
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+_log = Logger()
+_due_time = methodcaller("getTime")
+
+
+@implementer(IReactorTime)
+class SteadyClock:
+    """`IReactorTime` on a monotonic clock.  Reactor thread only.
+
+    Meant for the few calls of a service: each is looked at whenever one is due.
+
+    Args:
+        reactor: the `IReactorTime` that wakes us.
+        monotonic: seconds that never step.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._calls: list[DelayedCall] = []
+        self._alarm: IDelayedCall | None = None
+
+    def seconds(self) -> float:
+        """Seconds on the monotonic clock."""
+        return self._monotonic()
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> DelayedCall:
+        """Call `callable` after `delay` seconds; what it raises is logged."""
+        due = self.seconds() + delay
+        call = DelayedCall(due, callable, args, kw, self._cancelled, self._moved, self.seconds)
+        self._calls.append(call)
+        self._set_alarm()
+        return call
+
+    def every(self, interval: float, function: Callable[[], object]) -> Repetition:
+        """Call `function` every `interval` seconds, the first time after one interval.
+
+        What it raises is logged and does not end the repetition; a turn missed is not made up for.
+        """
+        return Repetition(self, interval, function)
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        """The calls to come."""
+        return list(self._calls)
+
+    def catch_up(self) -> None:
+        """Run every call that is due, in order of time, and set the alarm for the next."""
+        while self._calls:
+            call = min(self._calls, key=_due_time)
+            if call.getTime() > self.seconds():
+                break
+            self._calls.remove(call)
+            call.called = 1
+            with _log.failuresHandled("{call} failed", call=call.func):
+                call.func(*call.args, **call.kw)
+        self._set_alarm()
+
+    def _cancelled(self, call: DelayedCall) -> None:
+        self._calls.remove(call)
+        self._set_alarm()
+
+    def _moved(self, call: DelayedCall) -> None:
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        alarm = self._alarm if self._alarm is not None and self._alarm.active() else None
+        if not self._calls:
+            if alarm is not None:
+                alarm.cancel()
+            return
+        delay = max(0.0, min(map(_due_time, self._calls)) - self.seconds())
+        if alarm is not None:
+            alarm.reset(delay)
+        else:
+            self._alarm = self._reactor.callLater(delay, self.catch_up)
+
+
+class Repetition:
+    """A call made again and again, until it is cancelled; see `SteadyClock.every`."""
+
+    def __init__(self, clock: SteadyClock, interval: float, function: Callable[[], object]) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._function = function
+        self._call = clock.callLater(interval, self._turn)
+
+    def _turn(self) -> None:
+        self._call = self._clock.callLater(self._interval, self._turn)
+        self._function()
+
+    def cancel(self) -> None:
+        """Call no more; harmless when it was cancelled before."""
+        if self._call.active():
+            self._call.cancel()

@@ -1,0 +1,57 @@
+"""One server a database: a lock file that names its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from playerstate.interfaces import StoreUnusable
+
+
+class LockFile:
+    """``<database>.lock``, held by ``flock`` and so let go by the system with its process.
+
+    The file is never removed: between the opening and the locking of a file that may vanish, two
+    processes could each hold a lock of their own.
+
+    Args:
+        database: the database's path; symbolic links are followed, so that all names of one
+            database share a lock.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._path = os.path.realpath(database) + ".lock"
+        self._fd: int | None = None
+
+    def take(self) -> None:
+        """Take the lock and write our process id into it.
+
+        Raises:
+            StoreUnusable: naming the process that holds it, or why the file cannot be made.
+        """
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreUnusable(
+                f"cannot create {self._path}: {error.strerror}; the directory of a database must"
+                " exist and be writable"
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise StoreUnusable(
+                f"{self._database} is in use by process {holder}; stop that server first, or name"
+                " another database"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go of the lock; harmless when it is not held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

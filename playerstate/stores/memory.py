@@ -1,0 +1,90 @@
+"""A store that forgets: players are kept as long as the store object lives.
+
+For tests and trials.  URL: ``memory:``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from zope.interface import implementer
+
+from playerstate.interfaces import (
+    IStateReader,
+    IStateStore,
+    IStateWriter,
+    IStoreBrowser,
+    Records,
+    Stored,
+    StoreUnusable,
+)
+from playerstate.schema import StateSchema
+
+
+def open_url(url: str, schema: StateSchema) -> MemoryStore:
+    """See `playerstate.interfaces.IStoreFactory.open`."""
+    if url != "memory:":
+        raise StoreUnusable(f"{url!r}: nothing may follow memory:")
+    return MemoryStore(schema)
+
+
+def browse_url(url: str) -> IStoreBrowser:
+    """See `playerstate.interfaces.IStoreFactory.browse`."""
+    raise StoreUnusable(f"{url!r}: a memory store lives in its server alone")
+
+
+@implementer(IStateStore, IStateReader, IStateWriter)
+class MemoryStore:
+    """All three of a store's faces over one dict.
+
+    The persist thread writes what the reactor thread reads, a whole `Stored` at a time, so each
+    sees either the old one or the new.
+
+    Attributes:
+        players: what is stored, by session id.
+    """
+
+    def __init__(self, schema: StateSchema) -> None:
+        self.schema = schema
+        self.players: dict[int, Stored] = {}
+
+    def prepare(self) -> None:
+        """There is nothing to take hold of."""
+
+    def open_reader(self) -> IStateReader:
+        """The store itself."""
+        return self
+
+    def open_writer(self) -> IStateWriter:
+        """The store itself."""
+        return self
+
+    def describe(self) -> str:
+        """See `IStateStore.describe`."""
+        return "memory"
+
+    def load(self, session_id: int) -> Stored | None:
+        """See `IStateReader.load`."""
+        return self.players.get(session_id)
+
+    def write(self, records: Records) -> npt.NDArray[np.intp]:
+        """See `IStateWriter.write`."""
+        left_out = []
+        for index, record in enumerate(records):
+            session_id, *fields, updated_at = record.tolist()
+            values = self.schema.decode(tuple(fields))
+            before = self.players.get(session_id)
+            if before is not None and before.updated_at > updated_at:
+                left_out.append(index)
+            else:
+                self.players[session_id] = Stored(values, updated_at)
+        return np.array(left_out, np.intp)
+
+    def maintain(self) -> None:
+        """There is no upkeep."""
+
+    def interrupt(self) -> None:
+        """Nothing here runs for long."""
+
+    def close(self) -> None:
+        """What is stored stays, for the next start on the same store."""

@@ -1,0 +1,388 @@
+"""Players in a SQLite database in WAL mode, through apsw.
+
+URL: ``sqlite:PATH`` with one option, ``?synchronous=full`` (the default: a commit is on disk before
+it is called saved) or ``?synchronous=normal`` (a commit is in the system's hands: it outlives the
+process, but not a power cut or a crash of the kernel).
+
+Two connections, and no other, are open while a server runs: the reader's on the reactor thread,
+which cannot write, and the writer's on the persist thread.  WAL lets both work at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+import apsw
+import numpy as np
+import numpy.typing as npt
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from playerstate.interfaces import (
+    IStateReader,
+    IStateStore,
+    IStateWriter,
+    IStoreBrowser,
+    Records,
+    RowRefused,
+    StoreBusy,
+    Stored,
+    StoreUnusable,
+)
+from playerstate.schema import StateSchema
+from playerstate.stores.lockfile import LockFile
+from playerstate.stores.sqlite_format import check_ours, prepare_database, quoted
+
+ROWS_A_STATEMENT = 512
+"""The most rows one INSERT carries; a power of two.  One step of many rows runs with the GIL
+released, and more rows would only hold it longer while their values are bound."""
+SQL_BYTES = 16_000
+"""The longest statement that apsw keeps prepared is a little above this."""
+VARIABLES = 32_766
+"""The most values SQLite binds to one statement, by default."""
+CHECKPOINT_BYTES = 16 * 2**20
+"""The write-ahead log is copied into the database when it has grown to this size.  The largest
+batch of a queue of 8,192 rows, scattered over a large table, adds some 20 MB; so the log stays
+below `LOG_BYTES`."""
+LOG_BYTES = 64 * 2**20
+"""Above this size the log is cut down when it is next begun anew, and a reader that keeps it from
+being begun anew is told of."""
+FRAME_HEADER_BYTES = 24
+STARTUP_BUSY_MS = 5_000
+PINNED_TOLD_EVERY = 60.0
+
+_log = Logger()
+
+
+def open_url(url: str, schema: StateSchema) -> SQLiteStore:
+    """See `playerstate.interfaces.IStoreFactory.open`."""
+    path, synchronous = _parse(url)
+    return SQLiteStore(path, schema, synchronous)
+
+
+def browse_url(url: str) -> SQLiteBrowser:
+    """See `playerstate.interfaces.IStoreFactory.browse`."""
+    path, _ = _parse(url)
+    return SQLiteBrowser(path)
+
+
+def _parse(url: str) -> tuple[str, str]:
+    path, _, query = url.partition(":")[2].partition("?")
+    if not path or path == ":memory:":
+        raise StoreUnusable(f"{url!r} names no file: write sqlite:PATH, or memory: for a trial")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    synchronous = options.pop("synchronous", "full")
+    if options:
+        raise StoreUnusable(f"{url!r}: there is no option {', '.join(options)}, only synchronous")
+    if synchronous not in ("full", "normal"):
+        raise StoreUnusable(f"{url!r}: synchronous is {synchronous!r}, must be full or normal")
+    return os.path.abspath(path), synchronous
+
+
+@implementer(IStateStore)
+class SQLiteStore:
+    """Players in one SQLite database.
+
+    Args:
+        path: the database file; made when it is missing.
+        schema: of the players.
+        synchronous: ``full`` or ``normal``, as SQLite's pragma.
+    """
+
+    def __init__(self, path: str, schema: StateSchema, synchronous: str = "full") -> None:
+        self.path = path
+        self.schema = schema
+        self.synchronous = synchronous
+        self._lock = LockFile(path)
+
+    def prepare(self) -> None:
+        """See `IStateStore.prepare`."""
+        if not _may_be_database(self.path):
+            raise StoreUnusable(_not_a_database(self.path))
+        self._lock.take()
+        try:
+            self._prepare_database()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _prepare_database(self) -> None:
+        try:
+            connection = apsw.Connection(self.path)
+            try:
+                connection.set_busy_timeout(STARTUP_BUSY_MS)
+                added = prepare_database(connection, self.path, self.schema)
+            finally:
+                connection.close()
+        except apsw.Error as error:
+            raise StoreUnusable(_explain(self.path, error)) from error
+        if added:
+            _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
+
+    def open_reader(self) -> IStateReader:
+        """See `IStateStore.open_reader`."""
+        return SQLiteReader(self.path, self.schema)
+
+    def open_writer(self) -> IStateWriter:
+        """See `IStateStore.open_writer`."""
+        return SQLiteWriter(self.path, self.schema, self.synchronous)
+
+    def describe(self) -> str:
+        """See `IStateStore.describe`."""
+        return f"sqlite:{self.path}?synchronous={self.synchronous}"
+
+    def close(self) -> None:
+        """See `IStateStore.close`."""
+        self._lock.release()
+
+
+@implementer(IStateReader)
+class SQLiteReader:
+    """Loads players, over a connection that cannot write."""
+
+    def __init__(self, path: str, schema: StateSchema) -> None:
+        self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        self._connection.pragma("query_only", True)
+        names = ", ".join(quoted(field.name) for field in schema.fields)
+        self._select = f"SELECT {names}, updated_at FROM player_state WHERE session_id = ?"
+        self._flags = [i for i, field in enumerate(schema.fields) if field.kind == "bool"]
+
+    def load(self, session_id: int) -> Stored | None:
+        """See `IStateReader.load`; a look-up takes microseconds and never waits for a writer."""
+        try:
+            # `get` runs the statement to its end, which ends the read transaction with it.
+            row = self._connection.execute(self._select, (session_id,)).get
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise StoreBusy(str(error)) from error
+        if row is None:
+            return None
+        *values, updated_at = row
+        for index in self._flags:
+            values[index] = bool(values[index])
+        return Stored(tuple(values), updated_at)
+
+    def close(self) -> None:
+        """See `IStateReader.close`."""
+        self._connection.close()
+
+
+@implementer(IStateWriter)
+class SQLiteWriter:
+    """Saves players, a batch a transaction."""
+
+    def __init__(
+        self,
+        path: str,
+        schema: StateSchema,
+        synchronous: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._monotonic = monotonic
+        self._pinned_told_at = -PINNED_TOLD_EVERY
+        self._log_pages = 0
+        # No waiting for a busy database in here: the persister waits, where it can be told to end.
+        self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        self._connection.pragma("synchronous", synchronous)
+        self._connection.pragma("journal_size_limit", LOG_BYTES)
+        self._frame_bytes = self._connection.pragma("page_size") + FRAME_HEADER_BYTES
+        # The hook also switches off SQLite's own checkpoints, which would run inside a commit.
+        self._connection.set_wal_hook(self._committed)
+        self._sql = _Upsert(schema)
+
+    def write(self, records: Records) -> npt.NDArray[np.intp]:
+        """See `IStateWriter.write`."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                left_out = self._upsert(records)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise StoreBusy(str(error)) from error
+        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError) as error:
+            raise RowRefused(str(error)) from error
+        return np.array(left_out, np.intp)
+
+    def _upsert(self, records: Records) -> list[int]:
+        connection, left_out = self._connection, []
+        start, left = 0, len(records)
+        while left:
+            # Whole statements first, then one for each power of two: all are few and stay prepared.
+            rows = self._sql.most if left >= self._sql.most else 1 << (left.bit_length() - 1)
+            chunk = records[start : start + rows]
+            values = tuple(itertools.chain.from_iterable(chunk.tolist()))
+            connection.execute(self._sql.of(rows), values)
+            if connection.changes() < rows:
+                left_out += [start + index for index in self._find_newer(chunk)]
+            start, left = start + rows, left - rows
+        return left_out
+
+    def _find_newer(self, chunk: Records) -> list[int]:
+        """Positions of the records that the guard left out."""
+        ids = chunk["session_id"].tolist()
+        marks = ",".join("?" * len(ids))
+        stored = dict(
+            self._connection.execute(
+                f"SELECT session_id, updated_at FROM player_state WHERE session_id IN ({marks})",
+                ids,
+            )
+        )
+        updated_at = chunk["updated_at"].tolist()
+        return [index for index, key in enumerate(ids) if stored[key] > updated_at[index]]
+
+    def maintain(self) -> None:
+        """Copy the write-ahead log into the database once it has grown large.
+
+        A passive checkpoint: it waits for nobody, and copies what no reader still needs.
+        """
+        if self._log_pages * self._frame_bytes < CHECKPOINT_BYTES:
+            return
+        pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        size = self._log_pages * self._frame_bytes
+        now = self._monotonic()
+        if size > LOG_BYTES and now - self._pinned_told_at >= PINNED_TOLD_EVERY:
+            self._pinned_told_at = now
+            _log.warn(
+                "{path}-wal has grown to {size} MiB and cannot be begun anew ({copied} of {pages}"
+                " pages copied): another program keeps a read transaction open on the database;"
+                " end it",
+                path=self._path,
+                size=size >> 20,
+                copied=copied,
+                pages=pages,
+            )
+
+    def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def interrupt(self) -> None:
+        """See `IStateWriter.interrupt`."""
+        # The persist thread may have closed it a moment ago.
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        """See `IStateWriter.close`; the log is copied into the database and emptied, if it can."""
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            pass  # somebody reads: the log stays, and SQLite uses it as it is
+        finally:
+            self._connection.close()
+
+
+class _Upsert:
+    """The INSERT for so many rows at a time.
+
+    The guard lets a row through that is as old as the stored one, so that a batch may be written
+    again after a failure that was none.
+    """
+
+    def __init__(self, schema: StateSchema) -> None:
+        names = ["session_id", *(quoted(field.name) for field in schema.fields), "updated_at"]
+        # A text comes as its UTF-8 bytes.
+        marks = ["?", *("CAST(? AS TEXT)" if f.kind == "text" else "?" for f in schema.fields), "?"]
+        self._row = f"({','.join(marks)})"
+        self._head = f"INSERT INTO player_state ({','.join(names)}) VALUES "
+        self._tail = (
+            " ON CONFLICT (session_id) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+            + " WHERE excluded.updated_at >= player_state.updated_at"
+        )
+        room = SQL_BYTES - len(self._head) - len(self._tail)
+        fitting = min(ROWS_A_STATEMENT, VARIABLES // len(names), room // (len(self._row) + 1))
+        self.most = 1 << (max(fitting, 1).bit_length() - 1)
+        self._by_rows: dict[int, str] = {}
+
+    def of(self, rows: int) -> str:
+        """The statement that takes so many rows."""
+        sql = self._by_rows.get(rows)
+        if sql is None:
+            sql = self._head + ",".join([self._row] * rows) + self._tail
+            self._by_rows[rows] = sql
+        return sql
+
+
+@implementer(IStoreBrowser)
+class SQLiteBrowser:
+    """Looks into a database of players, read-only."""
+
+    def __init__(self, path: str) -> None:
+        if not os.path.exists(path):
+            raise StoreUnusable(f"{path} does not exist")
+        try:
+            self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+            self._connection.set_busy_timeout(STARTUP_BUSY_MS)
+            if not check_ours(self._connection, path):
+                raise StoreUnusable(f"{path} holds no players: it is an empty database")
+            names = self._connection.execute("SELECT name FROM pragma_table_xinfo('player_state')")
+            self.columns = tuple(name for (name,) in names)
+        except apsw.Error as error:
+            raise StoreUnusable(_explain(path, error)) from error
+        self._names = ", ".join(map(quoted, self.columns))
+
+    def count(self) -> int:
+        """See `IStoreBrowser.count`."""
+        count: int = self._connection.execute("SELECT count(*) FROM player_state").get
+        return count
+
+    def latest(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
+        """See `IStoreBrowser.latest`."""
+        return self._connection.execute(
+            f"SELECT {self._names} FROM player_state ORDER BY updated_at DESC, session_id LIMIT ?",
+            (-1 if limit is None else limit,),
+        )
+
+    def find(self, session_id: int) -> tuple[Any, ...] | None:
+        """See `IStoreBrowser.find`."""
+        row: tuple[Any, ...] | None = self._connection.execute(
+            f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
+        ).get
+        return row
+
+    def close(self) -> None:
+        """See `IStoreBrowser.close`."""
+        self._connection.close()
+
+
+def _may_be_database(path: str) -> bool:
+    """Whether the file is missing, empty, or begins as a database does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(16) in (b"", b"SQLite format 3\0")
+    except OSError:
+        return True  # SQLite will say what is wrong with it
+
+
+def _not_a_database(path: str) -> str:
+    return f"{path} is not a SQLite database; it was left as it is: name another file"
+
+
+def _explain(path: str, error: apsw.Error) -> str:
+    """What SQLite met at start, in one line that says what to do."""
+    if isinstance(error, apsw.NotADBError):
+        return _not_a_database(path)
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return (
+            f"{path} is locked by another program, for more than {STARTUP_BUSY_MS // 1000} s;"
+            " end it, or name another file"
+        )
+    if isinstance(error, apsw.CorruptError):
+        return f"{path} is damaged ({error}); it was left as it is: restore a copy of it"
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        return (
+            f"{path} cannot be opened for writing ({error}); it must be a file that this user may"
+            " write, in a directory that this user may write"
+        )
+    return f"{path} cannot be used: {error}"

@@ -1,0 +1,233 @@
+"""The live state of every player online: one packed row each, in one buffer of fixed size.
+
+Everything here belongs to the reactor thread.  A player holds a *slot* from `LiveTable.admit` to
+`LiveTable.release`; freed slots are given out again, newest first, so that the part of the table
+in use stays short.  A change writes the row and raises one flag byte; a sweep looks at the flag
+bytes, one a slot, and at the rows that are dirty, and at nothing else.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from playerstate.schema import RowLayout, StateSchema
+
+Slots = npt.NDArray[np.intp]
+
+
+class TableFull(Exception):
+    """Every slot is taken."""
+
+
+class RowSink(Protocol):
+    """Where a sweep pushes rows; `playerstate.ring.Ring` is one."""
+
+    def push(self, rows: npt.NDArray[np.void], indices: Slots) -> int:
+        """Take ``rows[indices]``, as many as fit, and return how many that was."""
+
+
+@attrs.frozen
+class Sweep:
+    """What one sweep did.
+
+    Attributes:
+        pushed: rows handed over, now clean.
+        left: rows that did not fit, still dirty; the next sweep begins with them.
+        oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
+            nothing was pushed.
+    """
+
+    pushed: int
+    left: int
+    oldest: float | None
+
+
+class LiveTable:
+    """Packed rows of `capacity` players.
+
+    Args:
+        schema: the state's schema.
+        capacity: the most players at a time.
+        now: seconds on a clock that never steps; dates the first unsaved update of a player.
+
+    Attributes:
+        slots: the slot of each player, by session id.
+        rows: all rows, as `RowLayout.dtype`.
+        saved: by slot, the highest sequence of the row's generation that the store holds.
+        saved_at: by slot, the newest ``updated_at`` that the store holds.
+    """
+
+    def __init__(self, schema: StateSchema, capacity: int, now: Callable[[], float]) -> None:
+        layout = RowLayout(schema)
+        self.slots: dict[int, int] = {}
+        self.capacity = capacity
+        self._now = now
+        # Anonymous memory: the system gives it page by page, as it is touched.
+        buffer = mmap.mmap(-1, capacity * layout.size)
+        self.rows: npt.NDArray[np.void] = np.frombuffer(buffer, layout.dtype)
+        self.saved = np.zeros(capacity, np.uint64)
+        self.saved_at = np.zeros(capacity, np.int64)
+        self._buffer = memoryview(buffer)
+        self._words = self._buffer.cast("q")
+        self._words_a_row = layout.size // 8
+        self._row_size = layout.size
+        self._header = layout.HEADER
+        self._change = struct.Struct("<qQ" + schema.struct.format[1:])
+        self._fields = schema.struct
+        self._dirty = bytearray(capacity)
+        self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
+        self._dirtied_at = np.zeros(capacity, np.float64)
+        self._free: list[int] = []
+        self._high = 0
+        self._resume = 0
+        self._generation = 0
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @property
+    def high(self) -> int:
+        """Slots from here on were never used."""
+        return self._high
+
+    def admit(self, session_id: int, values: tuple[Any, ...], updated_at: int) -> int:
+        """Give a player a slot, with the state and ``updated_at`` that the store holds.
+
+        Raises:
+            TableFull: there is no slot left.
+        """
+        if self._free:
+            slot = self._free.pop()
+        elif self._high < self.capacity:
+            slot = self._high
+            self._high += 1
+        else:
+            raise TableFull
+        at = slot * self._row_size
+        self._header.pack_into(self._buffer, at, session_id, slot, 0, updated_at, 0)
+        self._fields.pack_into(self._buffer, at + self._header.size, *values)
+        self.saved_at[slot] = updated_at
+        self.slots[session_id] = slot
+        return slot
+
+    def begin(self, slot: int, sequence: int) -> None:
+        """Start a fresh generation of this player, numbered from `sequence`."""
+        self._generation = (self._generation + 1) & 0xFFFFFFFF
+        row = self.rows[slot]
+        row["generation"] = self._generation
+        row["sequence"] = sequence
+        self.saved[slot] = sequence
+
+    def release(self, slot: int) -> None:
+        """Take the player out of the table; the slot is free for another."""
+        del self.slots[self.session_id(slot)]
+        self._words[slot * self._words_a_row] = 0
+        self._dirty[slot] = 0
+        self._free.append(slot)
+
+    def apply(self, slot: int, sequence: int, values: tuple[Any, ...], now: int) -> bool:
+        """Write a player's accepted values; return whether the row was clean before.
+
+        ``updated_at`` grows with each change even where the wall clock does not:
+        ``max(now, last + 1)``.
+
+        Args:
+            slot: the player's slot.
+            sequence: this update's number.
+            values: accepted packed values.
+            now: the wall clock, microseconds since the Unix epoch.
+        """
+        last = self._words[slot * self._words_a_row + 2]
+        updated_at = now if now > last else last + 1
+        self._change.pack_into(
+            self._buffer, slot * self._row_size + 16, updated_at, sequence, *values
+        )
+        if self._dirty[slot]:
+            return False
+        self._dirty[slot] = 1
+        self._dirtied_at[slot] = self._now()
+        return True
+
+    def session_id(self, slot: int) -> int:
+        """Whose slot this is; 0 for nobody's."""
+        return self._words[slot * self._words_a_row]
+
+    def updated_at(self, slot: int) -> int:
+        """When this player last changed, microseconds since the Unix epoch; 0 for never."""
+        return self._words[slot * self._words_a_row + 2]
+
+    def sequence(self, slot: int) -> int:
+        """The highest sequence applied in this player's generation."""
+        return self._words[slot * self._words_a_row + 3]
+
+    def values(self, slot: int) -> tuple[Any, ...]:
+        """This player's packed values."""
+        return self._fields.unpack_from(self._buffer, slot * self._row_size + self._header.size)
+
+    def is_dirty(self, slot: int) -> bool:
+        """Whether this player changed since the last sweep took the row."""
+        return bool(self._dirty[slot])
+
+    def is_saved(self, slot: int) -> bool:
+        """Whether the store holds this player's newest state."""
+        return self.updated_at(slot) == int(self.saved_at[slot])
+
+    def dirty_count(self) -> int:
+        """How many rows are dirty."""
+        return int(np.count_nonzero(self._dirty_flags[: self._high]))
+
+    def oldest_dirty(self) -> float | None:
+        """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
+        dirty = np.flatnonzero(self._dirty_flags[: self._high])
+        return float(self._dirtied_at[dirty].min()) if len(dirty) else None
+
+    def unsaved(self) -> npt.NDArray[np.int64]:
+        """The session ids of all players whose newest state the store does not hold."""
+        rows = self.rows[: self._high]
+        unsaved = (rows["updated_at"] != self.saved_at[: self._high]) & (rows["session_id"] != 0)
+        return np.asarray(rows["session_id"][unsaved])
+
+    def sweep(self, sink: RowSink) -> Sweep:
+        """Push every dirty row in one gather, beginning where the last sweep ran out of room."""
+        dirty = np.flatnonzero(self._dirty_flags[: self._high])
+        first = int(np.searchsorted(dirty, self._resume))
+        if first:
+            dirty = np.concatenate((dirty[first:], dirty[:first]))
+        sweep = self._push(sink, dirty)
+        self._resume = int(dirty[sweep.pushed]) if sweep.left else 0
+        return sweep
+
+    def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
+        """Push those of the given slots that are dirty."""
+        chosen = np.array(slots, np.intp)
+        return self._push(sink, chosen[self._dirty_flags[chosen]])
+
+    def _push(self, sink: RowSink, dirty: Slots) -> Sweep:
+        pushed = sink.push(self.rows, dirty) if len(dirty) else 0
+        taken = dirty[:pushed]
+        self._dirty_flags[taken] = False
+        oldest = float(self._dirtied_at[taken].min()) if pushed else None
+        return Sweep(pushed, len(dirty) - pushed, oldest)
+
+    def settle(
+        self,
+        slots: npt.NDArray[np.uint32],
+        generations: npt.NDArray[np.uint32],
+        sequences: npt.NDArray[np.uint64],
+        updated_at: npt.NDArray[np.int64],
+    ) -> None:
+        """Note what the store now holds; arrays of equal length, a slot at most once in each.
+
+        A row of another generation than the player's present one is saved all the same, but its
+        sequence is not that generation's.
+        """
+        self.saved_at[slots] = updated_at
+        same = self.rows["generation"][slots] == generations
+        self.saved[slots[same]] = sequences[same]

@@ -1,0 +1,303 @@
+"""For tests of programs that embed the service, and for our own: no thread, no socket, no waiting.
+
+`SteppedService` is the real service over a real ring and a real store, on a clock that moves when
+told and a persist thread that takes a step when told::
+
+    stepped = SteppedService()
+    stepped.join(42)
+    stepped.service.update(42, PlayerState(1.0, 2.0))
+    flushed = stepped.service.flush()
+    stepped.settle()
+    assert flushed.called
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorFromThreads,
+    IReactorUDP,
+    IUDPTransport,
+)
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from playerstate.interfaces import IStateStore, Records, Stored
+from playerstate.outbox import Surroundings
+from playerstate.persister import Persister
+from playerstate.schema import StateSchema
+from playerstate.service import Joined, PlayerStateService
+from playerstate.state import PlayerState
+from playerstate.stores.memory import MemoryStore
+
+Address = tuple[str, int]
+
+EPOCH = 1_700_000_000
+"""The wall clock of a `SteppedService` at second 0, in seconds since the Unix epoch."""
+
+
+@implementer(IReactorFromThreads, IReactorUDP)
+class MemoryReactor(Clock):
+    """A `Clock` that also takes calls from threads and opens UDP ports, all in memory.
+
+    Attributes:
+        ports: the ports that are open, by number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: dict[int, MemoryPort] = {}
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = deque()
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        """Have it called by the next `deliver` or `advance`; any thread."""
+        self._calls.append((callable, args, kwargs))
+
+    def deliver(self) -> None:
+        """Make the calls that came from threads."""
+        while self._calls:
+            function, args, kwargs = self._calls.popleft()
+            function(*args, **kwargs)
+
+    def advance(self, amount: float) -> None:
+        """Let time pass, after the calls from threads."""
+        self.deliver()
+        super().advance(amount)
+
+    def listenUDP(
+        self,
+        port: int,
+        protocol: DatagramProtocol,
+        interface: str = "",
+        maxPacketSize: int = 8192,
+    ) -> MemoryPort:
+        """Open a port in memory; 0 takes the next that is free, from 49152 up."""
+        if port == 0:
+            port = 49_152 + len(self.ports)
+        if port in self.ports:
+            raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+        self.ports[port] = MemoryPort(self, port, protocol, interface, maxPacketSize)
+        protocol.makeConnection(self.ports[port])
+        return self.ports[port]
+
+
+@implementer(IListeningPort, IUDPTransport)
+class MemoryPort:
+    """A UDP port in memory.
+
+    Attributes:
+        sent: what was written and not yet taken, as (datagram, address).
+    """
+
+    maxThroughput = 256 * 1024
+
+    def __init__(
+        self,
+        reactor: MemoryReactor,
+        number: int,
+        protocol: DatagramProtocol,
+        interface: str,
+        max_packet_size: int,
+    ) -> None:
+        self._reactor = reactor
+        self._number = number
+        self._protocol = protocol
+        self._interface = interface
+        self._max_packet_size = max_packet_size
+        self._handle = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sent: deque[tuple[bytes, Address]] = deque()
+
+    def receive(self, datagram: bytes, address: Address) -> None:
+        """A datagram arrives, cut to the packet size as a real port cuts it."""
+        self._protocol.datagramReceived(datagram[: self._max_packet_size], address)
+
+    def take(self) -> list[tuple[bytes, Address]]:
+        """What was sent since the last time."""
+        taken = list(self.sent)
+        self.sent.clear()
+        return taken
+
+    def write(self, packet: bytes, addr: Address | None = None) -> None:
+        """See `IUDPTransport.write`."""
+        assert addr is not None
+        self.sent.append((packet, addr))
+
+    def startListening(self) -> None:
+        """It has been since it was made."""
+
+    def connect(self, host: str, port: int) -> None:
+        """Not offered."""
+        raise NotImplementedError("a port in memory is not connected")
+
+    def getHost(self) -> IPv4Address:
+        """See `IUDPTransport.getHost`."""
+        return IPv4Address("UDP", self._interface, self._number)
+
+    def getHandle(self) -> socket.socket:
+        """A socket that is bound to nothing, for its options."""
+        return self._handle
+
+    def fileno(self) -> int:
+        """That socket's file descriptor."""
+        return self._handle.fileno()
+
+    def setBroadcastAllowed(self, enabled: bool) -> None:
+        """See `IUDPTransport.setBroadcastAllowed`."""
+
+    def getBroadcastAllowed(self) -> bool:
+        """See `IUDPTransport.getBroadcastAllowed`."""
+        return False
+
+    def stopListening(self) -> Deferred[None]:
+        """See `IUDPTransport.stopListening`."""
+        if self._reactor.ports.pop(self._number, None) is not None:
+            self._handle.close()
+            self._protocol.doStop()
+        return succeed(None)
+
+
+class FaultyStore(MemoryStore):
+    """A memory store that fails and stalls as told.
+
+    Attributes:
+        failures: raised by the next writes, one each.
+        held: loads not yet answered, as (session id, Deferred); None while loads are plain.
+        writes: the number of rows of each write that succeeded.
+    """
+
+    def __init__(self, schema: StateSchema) -> None:
+        super().__init__(schema)
+        self.failures: deque[Exception] = deque()
+        self.held: list[tuple[int, Deferred[Stored | None]]] | None = None
+        self.writes: list[int] = []
+
+    def hold_loads(self) -> None:
+        """From now on, answer loads by a Deferred, when `release_loads` is called."""
+        self.held = []
+
+    def release_loads(self) -> None:
+        """Answer the loads that are held."""
+        held, self.held = self.held or [], []
+        for session_id, answer in held:
+            answer.callback(super().load(session_id))
+
+    def load(self, session_id: int) -> Stored | Deferred[Stored | None] | None:  # type: ignore[override]
+        """See `IStateReader.load`."""
+        if self.held is None:
+            return super().load(session_id)
+        answer: Deferred[Stored | None] = Deferred()
+        self.held.append((session_id, answer))
+        return answer
+
+    def write(self, records: Records) -> npt.NDArray[np.intp]:
+        """See `IStateWriter.write`."""
+        if self.failures:
+            raise self.failures.popleft()
+        left_out = super().write(records)
+        self.writes.append(len(records))
+        return left_out
+
+
+class SteppedThread:
+    """Stands in for the persist thread; `Persister.run` runs when told, on the caller's thread."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+        self.joined = False
+
+    @property
+    def persister(self) -> Persister:
+        """Whose thread this would be."""
+        persister: Persister = self._run.__self__  # type: ignore[attr-defined]
+        return persister
+
+    def run(self) -> None:
+        """Live the thread's whole life; only sensible once it was told to end."""
+        self._run()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Note that the thread was joined."""
+        self.joined = True
+
+
+class SteppedService:
+    """A started service whose clock and persist thread move when told.
+
+    Args:
+        state: the state class.
+        store: a store of that class; a `FaultyStore` by default.
+        options: for `PlayerStateService`.
+
+    Attributes:
+        service: the service.
+        reactor: its reactor; `MemoryReactor.advance` lets time pass.
+        store: its store.
+        thread: its persist thread.
+        wall_step: seconds by which the wall clock was stepped.
+    """
+
+    def __init__(
+        self, state: type = PlayerState, store: IStateStore | None = None, **options: Any
+    ) -> None:
+        self.reactor = MemoryReactor()
+        self.store: Any = FaultyStore(StateSchema.of(state)) if store is None else store
+        self.wall_step = 0.0
+        self.service = PlayerStateService(
+            self.store,
+            around=Surroundings(
+                self.reactor,
+                monotonic=self.reactor.seconds,
+                wall_clock=self._wall_clock,
+                start_thread=self._start_thread,
+                jitter=lambda: 0.5,
+            ),
+            **options,
+        )
+        self.service.startService()
+
+    def _wall_clock(self) -> int:
+        return int((EPOCH + self.wall_step + self.reactor.seconds()) * 1e9)
+
+    def _start_thread(self, run: Callable[[], None]) -> SteppedThread:
+        self.thread = SteppedThread(run)
+        return self.thread
+
+    def join(self, session_id: int) -> Joined:
+        """Join, where the store answers at once."""
+        joined: list[Joined] = []
+        self.service.join(session_id).addCallback(joined.append)
+        return joined[0]
+
+    def step(self) -> float | None:
+        """One step of the persist thread; what it reports reaches the service.
+
+        Returns:
+            What `Persister.step` returns.
+        """
+        result = self.thread.persister.step()
+        self.reactor.deliver()
+        return result
+
+    def settle(self) -> None:
+        """Step until the persist thread has nothing left to do, or the store fails."""
+        while self.step() == 0.0:
+            pass
+
+    def stop(self) -> Deferred[None]:
+        """Stop the service, with a persist thread that saves what is left and ends."""
+        stopped = self.service.stopService()
+        self.settle()
+        self.thread.run()
+        self.reactor.deliver()
+        return stopped

@@ -1,0 +1,1 @@
+"""Transports: they know addresses and identity, and carry messages."""

@@ -1,0 +1,15 @@
+"""What Twisted finds of playerstate: the twistd plugin, and the stores by their URL's scheme."""
+
+from twisted.application.service import ServiceMaker
+
+from playerstate.stores import StoreFactory
+
+playerstate = ServiceMaker(
+    "playerstate",
+    "playerstate.tap",
+    "Keeps where every player stands, taking moves over UDP and saving them in batches.",
+    "playerstate",
+)
+
+sqlite_store = StoreFactory("sqlite", "playerstate.stores.sqlite")
+memory_store = StoreFactory("memory", "playerstate.stores.memory")
