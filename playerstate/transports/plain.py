@@ -37,6 +37,8 @@ _log = Logger()
 class PlainProtocol(DatagramProtocol):
     """Carries messages between one UDP port and a gateway."""
 
+    noisy = False
+
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._received = gateway.received

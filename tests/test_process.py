@@ -1,0 +1,299 @@
+"""Real servers, started and stopped as processes, with real sockets and real files."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import socket
+import struct
+import time
+import unittest
+from pathlib import Path
+
+import apsw
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import PATIENCE, TWIST, Player, Server, run_to_end
+
+TRACKS = Path(__file__).parent.parent.parent / "shared" / "data" / "real-tracks.csv"
+
+
+class ProcessTestCase(SynchronousTestCase):
+    """Runs servers in a directory of the test's own."""
+
+    def setUp(self) -> None:
+        """An empty directory."""
+        self.directory = os.path.abspath(self.mktemp())
+        os.mkdir(self.directory)
+
+    def serve(self, *options: str, **kwargs: str) -> Server:
+        """A running server."""
+        server = Server(self.directory, *options, **kwargs)
+        self.addCleanup(server.kill)
+        return server
+
+    def player(self, server: Server, session_id: int) -> Player:
+        """A player with a socket of its own."""
+        player = Player(server.address, session_id)
+        self.addCleanup(player.close)
+        return player
+
+    def rows(self) -> dict[int, tuple[float, float]]:
+        """What the database holds."""
+        connection = apsw.Connection(
+            f"{self.directory}/players.db", flags=apsw.SQLITE_OPEN_READONLY
+        )
+        try:
+            return {
+                i: (x, y)
+                for i, x, y in connection.execute("SELECT session_id, x, y FROM player_state")
+            }
+        finally:
+            connection.close()
+
+
+class ReturningTests(ProcessTestCase):
+    """A returning player stands where they left."""
+
+    def test_after_leaving_and_a_restart(self) -> None:
+        """Join at the spawn, move, leave, SIGTERM, start, join: there, bit for bit."""
+        server = self.serve()
+        player = self.player(server, 42)
+        welcome = player.join()
+        self.assertEqual((welcome.values, welcome.restored), ((350.0, 200.0), False))
+        self.assertEqual(welcome.updated_at, 0)
+        place = (1 / 3, -2.718281828459045e-300)
+        player.move(1.0, 2.0)
+        player.move(*place)
+        player.leave()
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        again = self.player(self.serve(), 42).join()
+        self.assertEqual((again.values, again.restored), (place, True))
+        self.assertLess(abs(again.updated_at / 1e6 - time.time()), 60.0)
+
+    def test_stopped_in_the_middle_of_a_walk(self) -> None:
+        """SIGTERM without a LEAVE saves all the same, with a last receipt and GONE."""
+        server = self.serve()
+        player = self.player(server, 42)
+        player.join()
+        player.move(5.5, 6.25)
+        player.wait_applied()
+        server.stop()
+        player.wait_saved()
+        self.assertEqual(player.answer().reason, 4)
+        self.assertEqual(self.player(self.serve(), 42).join().values, (5.5, 6.25))
+
+    def test_interrupted_from_the_terminal(self) -> None:
+        """Ctrl-C stops it as cleanly."""
+        server = self.serve()
+        player = self.player(server, 42)
+        player.join()
+        player.move(7.0, 8.0)
+        player.wait_applied()
+        server.stop(signal.SIGINT)
+        self.assertIn("0 pending", "\n".join(server.lines))
+        self.assertEqual(sorted(os.listdir(self.directory)), ["players.db", "players.db.lock"])
+        self.assertEqual(self.rows(), {42: (7.0, 8.0)})
+
+    def test_twist(self) -> None:
+        """It runs as `twist playerstate` as well."""
+        server = self.serve(script=TWIST)
+        player = self.player(server, 42)
+        player.join()
+        player.move(1.0, 1.0)
+        player.leave()
+        server.stop()
+        self.assertEqual(self.rows(), {42: (1.0, 1.0)})
+
+
+class DaemonTests(ProcessTestCase):
+    """Daemonized, as an init system of old starts it."""
+
+    def wait_until(self, condition: object) -> None:
+        """Poll for something that another process does."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():  # type: ignore[operator]
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
+
+    def test_serves_and_ends(self) -> None:
+        """It goes into the background, serves, and leaves no pid file when it is ended."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        status, output = run_to_end(self.directory, "playerstate", "--listen", f"udp:{port}")
+        self.assertEqual((status, output), (0, ""))
+        pidfile = Path(self.directory, "twistd.pid")
+        pid = int(pidfile.read_text())
+        self.addCleanup(lambda: pidfile.exists() and os.kill(pid, signal.SIGKILL))
+        player = Player(("127.0.0.1", port), 42)
+        self.addCleanup(player.close)
+        player.join()
+        player.move(3.0, 4.0)
+        player.leave()
+        os.kill(pid, signal.SIGTERM)
+        self.wait_until(lambda: not pidfile.exists())
+        self.assertEqual(self.rows(), {42: (3.0, 4.0)})
+
+    def test_cannot_start(self) -> None:
+        """What keeps it from starting is printed by the process that was started, and logged."""
+        Path(self.directory, "players.db").write_text("a shopping list")
+        status, output = run_to_end(self.directory, "playerstate", "--listen", "udp:0")
+        self.assertEqual(status, 1)
+        self.assertIn("playerstate: --store: ", output)
+        log = Path(self.directory, "twistd.log")
+        self.wait_until(lambda: "is not a SQLite database" in log.read_text())
+        self.assertNotIn("Traceback", log.read_text())
+        self.assertEqual(Path(self.directory, "players.db").read_text(), "a shopping list")
+        self.assertFalse(Path(self.directory, "twistd.pid").exists())
+
+
+class RefusedStartTests(ProcessTestCase):
+    """What cannot be started ends at once, with one line and a status that is not 0."""
+
+    def refused(self, *options: str) -> str:
+        """The line."""
+        status, output = run_to_end(
+            self.directory, "-n", "--pidfile", "other.pid", "playerstate", *options
+        )
+        self.assertEqual(status, 1, output)
+        self.assertNotIn("Traceback", output)
+        lines = [line for line in output.splitlines() if "playerstate: " in line]
+        self.assertEqual(len(lines), 1, output)
+        self.assertFalse(Path(self.directory, "other.pid").exists())
+        return lines[0]
+
+    def test_bad_value(self) -> None:
+        """A bad value."""
+        self.assertIn("--queue-size 100: must be a power of two", self.refused("--queue-size=100"))
+
+    def test_port_in_use(self) -> None:
+        """A port that somebody has."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            port = other.getsockname()[1]
+            line = self.refused("--listen", f"udp:{port}")
+        self.assertIn(f"--listen udp:{port}:interface=127.0.0.1", line)
+        self.assertIn("Address already in use", line)
+
+    def test_database_in_use(self) -> None:
+        """A database that another server holds; the line names its process."""
+        server = self.serve()
+        line = self.refused("--listen", "udp:0")
+        self.assertIn(f"is in use by process {server.pid}", line)
+
+    def test_missing_directory(self) -> None:
+        """A directory that is not there."""
+        line = self.refused("--store", "sqlite:nowhere/players.db")
+        self.assertIn("nowhere/players.db", line)
+        self.assertIn("must exist and be writable", line)
+
+    def test_not_a_database(self) -> None:
+        """A file that is no database is left as it is."""
+        Path(self.directory, "players.db").write_text("a shopping list")
+        self.assertIn("is not a SQLite database", self.refused("--listen", "udp:0"))
+        self.assertEqual(Path(self.directory, "players.db").read_text(), "a shopping list")
+        self.assertFalse(Path(self.directory, "players.db.lock").exists())
+
+
+class LoadTests(ProcessTestCase):
+    """Many players, much traffic, and a database that somebody else holds."""
+
+    def test_join_beside_a_large_open_transaction(self) -> None:
+        """While 100,000 rows are written and not committed, joins load and moves are taken."""
+        server = self.serve("--save-within", "0.5")
+        returning = self.player(server, 42)
+        returning.join()
+        returning.move(9.0, 9.5)
+        returning.leave()
+        writer = apsw.Connection(f"{self.directory}/players.db")
+        self.addCleanup(writer.close)
+        writer.execute("BEGIN IMMEDIATE")
+        writer.executemany(
+            "INSERT INTO player_state VALUES (?, 0, 0, 1)",
+            ((session_id,) for session_id in range(1000, 101_000)),
+        )
+        self.assertEqual(returning.join().values, (9.0, 9.5))
+        self.assertEqual(self.player(server, 1000).join().values, (350.0, 200.0))
+        returning.move(10.0, 10.5)
+        returning.wait_applied()
+        server.wait_for("is busy")
+        writer.execute("COMMIT")
+        returning.wait_saved()
+        server.wait_for("takes rows again")
+        server.stop()
+        self.assertEqual(self.rows()[42], (10.0, 10.5))
+        self.assertEqual(len([line for line in server.lines if "is busy" in line]), 1)
+        self.assertEqual(len([line for line in server.lines if "takes rows again" in line]), 1)
+
+    def test_queue_of_256_and_1000_players(self) -> None:
+        """More players move than the queue holds: overflows are counted, nothing is lost."""
+        server = self.serve("--queue-size", "256", "--save-within", "0.5")
+        player = self.player(server, 1)
+        numbers = range(1, 1001)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everybody:
+            everybody.connect(server.address)
+            for number in numbers:
+                join = struct.pack("<QBBIII", number, 1, 1, 0, 7, 0) + bytes(16)
+                everybody.send(join)
+            for turn in range(1, 6):
+                for number in numbers:
+                    everybody.send(struct.pack("<QBIdd", number, 2, turn, number, turn))
+                time.sleep(0.1)
+            for number in numbers:
+                everybody.send(struct.pack("<QBI", number, 3, 5))
+        server.wait_for("queue of 256 rows is full")
+        player.join()
+        server.stop()
+        rows = self.rows()
+        self.assertEqual({n: rows[n] for n in numbers}, {n: (float(n), 5.0) for n in numbers})
+        self.assertEqual(len([line for line in server.lines if "rows is full" in line]), 1)
+
+    def test_noise(self) -> None:
+        """100,000 random datagrams change no player and fill no log."""
+        server = self.serve()
+        player = self.player(server, 42)
+        player.join()
+        player.move(1.5, 2.5)
+        player.wait_applied()
+        noise = random.Random(1)
+        lines = len(server.lines)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(server.address)
+            for number in range(100_000):
+                datagram = noise.randbytes(noise.randrange(60))
+                # Some name a real player, and some of those look like a message.
+                if number % 3 == 0:
+                    datagram = struct.pack("<QB", 42, noise.randrange(8)) + datagram
+                # A JOIN that happens to be whole would be one.
+                if datagram[8:10] != b"\1\1":
+                    stranger.send(datagram)
+                if number % 4000 == 0:
+                    player.wait_applied()
+        player.wait_applied()
+        server.stop()
+        self.assertEqual(self.rows(), {42: (1.5, 2.5)})
+        self.assertLess(len(server.lines) - lines, 20)
+
+    @unittest.skipUnless(TRACKS.exists(), "the recorded tracks are not at hand")
+    def test_real_tracks(self) -> None:
+        """Recorded movement, twenty times as fast: every last position is saved, exactly."""
+        server = self.serve("--save-within", "0.5")
+        players: dict[int, Player] = {}
+        last: dict[int, tuple[float, float]] = {}
+        begin = time.monotonic()
+        with TRACKS.open() as file:
+            for row in csv.DictReader(file):
+                session_id = int(row["session_id"])
+                if session_id not in players:
+                    players[session_id] = self.player(server, session_id)
+                    players[session_id].join()
+                time.sleep(max(0.0, begin + float(row["t"]) / 20 - time.monotonic()))
+                last[session_id] = (float(row["x"]), float(row["y"]))
+                players[session_id].move(*last[session_id])
+        for player in players.values():
+            player.wait_saved()
+        self.assertEqual(self.rows(), last)
+        server.stop()

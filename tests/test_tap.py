@@ -1,0 +1,169 @@
+"""The options of ``twistd playerstate``, and how its services are put together."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from twisted.application.service import IServiceMaker, MultiService
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+
+from playerstate import PlayerStateService
+from playerstate.state import PlayerState
+from playerstate.tap import Listen, Options, makeService
+from playerstate.transports.plain import PlainService
+
+GAME = """
+import attrs
+
+@attrs.frozen
+class Avatar:
+    hp: int = 100
+
+@attrs.frozen
+class Unpackable:
+    inventory: list = ()
+
+plain = object()
+"""
+
+
+class OptionsTests(SynchronousTestCase):
+    """What each option takes, and the one line that a bad value gets."""
+
+    def parse(self, *arguments: str) -> Options:
+        """The options as parsed."""
+        options = Options()
+        options.parseOptions(arguments)
+        return options
+
+    def line(self, *arguments: str) -> str:
+        """The one line with which bad options end the process."""
+        with self.assertRaises(SystemExit) as caught:
+            self.parse(*arguments)
+        line = caught.exception.code
+        self.assertIsInstance(line, str)
+        self.assertEqual(len(line.splitlines()), 1)
+        self.assertTrue(line.startswith("playerstate: "), line)
+        return line
+
+    def test_defaults(self) -> None:
+        """Without options the server listens on loopback and saves to players.db within 5 s."""
+        options = self.parse()
+        self.assertEqual(options["listen"], Listen(7777, "127.0.0.1"))
+        self.assertEqual(options["store"].path, os.path.abspath("players.db"))
+        self.assertEqual(options["store"].synchronous, "full")
+        self.assertIs(options["state"].state_class, PlayerState)
+        self.assertEqual(options["save-within"], 5.0)
+        self.assertEqual(options["queue-size"], 8192)
+        self.assertEqual(options["max-players"], 10_000)
+        self.assertEqual(options["idle-timeout"], 30.0)
+        self.assertFalse(options["insecure"])
+
+    def test_given_values(self) -> None:
+        """Every option can be given."""
+        options = self.parse(
+            *("--listen", "udp:1:interface=127.0.0.2", "--store", "memory:"),
+            *("--save-within", "0.5", "--queue-size", "256", "--max-players", "7"),
+            *("--idle-timeout", "2.5"),
+        )
+        self.assertEqual(options["listen"], Listen(1, "127.0.0.2"))
+        self.assertEqual(options["store"].describe(), "memory")
+        self.assertEqual(options["save-within"], 0.5)
+        self.assertEqual(options["queue-size"], 256)
+        self.assertEqual(options["max-players"], 7)
+        self.assertEqual(options["idle-timeout"], 2.5)
+
+    def test_bad_values(self) -> None:
+        """A bad value ends the process with a line naming the option, the value and the allowed."""
+        cases = [
+            ("listen", "tcp:7777", "udp:PORT:interface=ADDRESS"),
+            ("listen", "udp", "from 0 to 65535"),
+            ("listen", "udp:70000", "from 0 to 65535"),
+            ("listen", "udp:7777:backlog=3", "no 'backlog=3'"),
+            ("listen", "udp:7777:interface=example.org", "IP address"),
+            ("store", "players.db", "memory:, sqlite:"),
+            ("store", "mysql:players", "memory:, sqlite:"),
+            ("store", "sqlite:", "sqlite:PATH"),
+            ("store", "sqlite:a.db?synchronous=off", "full or normal"),
+            ("save-within", "0", "seconds from 0.1 to 86400"),
+            ("save-within", "soon", "seconds from 0.1 to 86400"),
+            ("save-within", "nan", "seconds from 0.1 to 86400"),
+            ("queue-size", "1000", "power of two"),
+            ("queue-size", "many", "power of two"),
+            ("max-players", "0", "whole number from 1"),
+            ("max-players", "1e3", "whole number from 1"),
+            ("idle-timeout", "-1", "seconds from 0.1"),
+            ("state", "nonsense", "MODULE:CLASS"),
+            ("state", "no_such_module:Avatar", "cannot import no_such_module"),
+            ("state", "os:Avatar", "os has no Avatar"),
+            ("state", "os:path", "not an attrs class"),
+        ]
+        for name, value, allowed in cases:
+            with self.subTest(name=name, value=value):
+                line = self.line(f"--{name}", value)
+                self.assertIn(f"--{name} {value}: ", line)
+                self.assertIn(allowed, line)
+
+    def test_unknown_option_and_argument(self) -> None:
+        """What is no option at all ends the process with one line as well, without the help."""
+        self.assertIn("--speed", self.line("--speed", "9"))
+        self.assertIn("--help", self.line("extra"))
+
+    def test_other_interface_needs_insecure(self) -> None:
+        """The plain transport listens beyond loopback only when told so; the line says why."""
+        for interface in ("0.0.0.0", r"\:\:", "192.0.2.1"):
+            line = self.line("--listen", f"udp:7777:interface={interface}")
+            self.assertIn("--insecure", line)
+            self.assertIn("believes whoever sends", line)
+        options = self.parse("--insecure", "--listen", r"udp:7777:interface=\:\:")
+        self.assertEqual(options["listen"].interface, "::")
+
+    def test_ipv6_loopback(self) -> None:
+        """The IPv6 loopback needs no leave."""
+        options = self.parse("--listen", r"udp:7777:interface=\:\:1")
+        self.assertEqual(options["listen"], Listen(7777, "::1"))
+
+    def test_state_class_of_the_working_directory(self) -> None:
+        """A state class is found beside where the server is started, and the store is its own."""
+        directory = self.mktemp()
+        os.mkdir(directory)
+        with open(os.path.join(directory, "a_game_here.py"), "w") as file:
+            file.write(GAME)
+        before, path = os.getcwd(), list(sys.path)
+        os.chdir(directory)
+
+        def restore() -> None:
+            os.chdir(before)
+            sys.path[:] = path
+            sys.modules.pop("a_game_here", None)
+
+        self.addCleanup(restore)
+        options = self.parse("--state", "a_game_here:Avatar")
+        self.assertEqual(options["state"].canonical, "hp:int")
+        self.assertIs(options["store"].schema, options["state"])
+        self.assertIn("Unpackable.inventory", self.line("--state", "a_game_here:Unpackable"))
+        self.assertIn("not an attrs class", self.line("--state", "a_game_here:plain"))
+
+
+class ServiceTests(SynchronousTestCase):
+    """What the plugin makes."""
+
+    def test_plugin_is_found(self) -> None:
+        """Twisted finds the plugin under its name."""
+        makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        self.assertIs(makers["playerstate"].options, Options)
+        self.assertIs(makers["playerstate"].makeService, makeService)
+
+    def test_nothing_is_touched_before_the_start(self) -> None:
+        """Making the service opens no file and no port; that waits until twistd has forked."""
+        directory = self.mktemp()
+        os.mkdir(directory)
+        options = Options()
+        options.parseOptions(["--store", f"sqlite:{directory}/players.db"])
+        service = makeService(options)
+        self.assertIsInstance(service, MultiService)
+        kinds = [type(child) for child in service]
+        self.assertEqual(kinds, [PlayerStateService, PlainService])
+        self.assertEqual(os.listdir(directory), [])
