@@ -59,6 +59,7 @@ class Counters:
         commits: transactions.
         commit_seconds, commit_seconds_max, commit_seconds_last: how long they took.
         commit_rows_max, commit_rows_last: how many rows they had.
+        age_at_commit_seconds_max: the greatest age an update had when it was committed.
         store_errors: by kind, errors of the store; the batch was kept each time.
         joins: conversations and joins begun; restored: those who found a stored or live state.
         joins_refused: by reason.
@@ -84,6 +85,7 @@ class Counters:
     commit_seconds_last: float = 0.0
     commit_rows_max: int = 0
     commit_rows_last: int = 0
+    age_at_commit_seconds_max: float = 0.0
     store_errors: Counts = attrs.field(factory=dict)
     joins: int = 0
     restored: int = 0
@@ -152,16 +154,18 @@ class Snapshot(Counters, Gauges):
         """One line for the log: what happened since `before`, and how things stand."""
         commits = self.commits - before.commits
         mean = 1000 * (self.commit_seconds - before.commit_seconds) / commits if commits else 0.0
-        turned_away = self.received - before.received - (self.applied - before.applied)
         return (
             f"{self.players_online} players online;"
-            f" {self.applied - before.applied} updates applied, {turned_away} turned away;"
+            f" {self.applied - before.applied} updates applied, {self.stale - before.stale} stale,"
+            f" {_since(self.malformed, before.malformed)} malformed,"
+            f" {_since(self.refused, before.refused)} refused;"
             f" {self.committed - before.committed} rows saved in {commits} commits"
-            f" (mean {mean:.1f} ms), {self.superseded - before.superseded} superseded,"
+            f" (mean {mean:.1f} ms, never more than {self.age_at_commit_seconds_max:.1f} s old),"
+            f" {self.superseded - before.superseded} superseded,"
             f" {self.pending} pending, oldest unsaved {self.oldest_unsaved_seconds:.1f} s;"
             f" queue {self.queue_depth}/{self.queue_size},"
             f" {self.overflows - before.overflows} overflows;"
-            f" {_total(self.store_errors) - _total(before.store_errors)} store errors;"
+            f" {_since(self.store_errors, before.store_errors)} store errors;"
             f" {self.kernel_drops - before.kernel_drops} dropped by the kernel"
         )
 
@@ -170,5 +174,8 @@ def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _total(counts: Counts) -> int:
-    return sum(counts.values())
+def _since(now: Counts, before: Counts) -> str:
+    """How many there were since `before`, and why: ``3 (stopping 1, not_joined 2)``."""
+    risen = {reason: number - before.get(reason, 0) for reason, number in now.items()}
+    reasons = ", ".join(f"{reason} {number}" for reason, number in risen.items() if number)
+    return f"{sum(risen.values())} ({reasons})" if reasons else "0"

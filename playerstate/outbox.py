@@ -259,7 +259,10 @@ class Outbox:
         self._in_flight -= rows + guarded + commit.superseded
         self._pace.committed(commit.seconds + commit.upkeep_seconds)
         while self._flights and self._flights[0].end <= commit.read:
-            self._flights.popleft()
+            age = self._clock.seconds() - self._flights.popleft().oldest
+            self._ledger.age_at_commit_seconds_max = max(
+                self._ledger.age_at_commit_seconds_max, age
+            )
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
         if self._trouble_since is not None:
             _log.info(

@@ -118,12 +118,15 @@ class LiveTable:
         return slot
 
     def begin(self, slot: int, sequence: int) -> None:
-        """Start a fresh generation of this player, numbered from `sequence`."""
+        """Start a fresh generation of this player, numbered from `sequence`.
+
+        That number counts as saved only if the state it stands for is.
+        """
         self._generation = (self._generation + 1) & 0xFFFFFFFF
         row = self.rows[slot]
         row["generation"] = self._generation
         row["sequence"] = sequence
-        self.saved[slot] = sequence
+        self.saved[slot] = sequence if self.is_saved(slot) else 0
 
     def release(self, slot: int) -> None:
         """Take the player out of the table; the slot is free for another."""
@@ -226,8 +229,12 @@ class LiveTable:
         """Note what the store now holds; arrays of equal length, a slot at most once in each.
 
         A row of another generation than the player's present one is saved all the same, but its
-        sequence is not that generation's.
+        sequence is not that generation's; only if nothing has changed since does it bear out the
+        number that the present generation began with.
         """
         self.saved_at[slots] = updated_at
         same = self.rows["generation"][slots] == generations
         self.saved[slots[same]] = sequences[same]
+        newest = slots[~same]
+        newest = newest[self.rows["updated_at"][newest] == self.saved_at[newest]]
+        self.saved[newest] = self.rows["sequence"][newest]
