@@ -12,8 +12,9 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, Stored
 from playerstate.ledger import Gauges, Ledger, count
@@ -197,7 +198,7 @@ class PlayerStateService(Service):
         if self._phase == _RUNNING:
             super().stopService()
             self._phase = _STOPPING
-            Deferred.fromCoroutine(self._stop())
+            Deferred.fromCoroutine(self._stop()).addBoth(self._stopped)
         return waiter
 
     async def _stop(self) -> None:
@@ -229,10 +230,12 @@ class PlayerStateService(Service):
         for call in self.clock.getDelayedCalls():
             call.cancel()
         _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+
+    def _stopped(self, result: Failure | None) -> None:
         self._phase = _STOPPED
         waiters, self._stop_waiters = self._stop_waiters, []
         for waiter in waiters:
-            waiter.callback(None)
+            waiter.callback(result)
 
     def _finish(self, deadline: float) -> float:
         """Everything is settled: let the thread close its writer; return how long it may take."""
