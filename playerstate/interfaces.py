@@ -124,7 +124,10 @@ class IStateStore(Interface):
 
 
 class IStoreBrowser(Interface):
-    """Looks into a store without knowing the state class, beside a server or without one."""
+    """Looks into a store without knowing the state class, beside a server or without one.
+
+    Every method may raise `StoreUnusable`, with one line that says what is wrong and what to do.
+    """
 
     columns: tuple[str, ...] = Attribute("Names of the columns, ``session_id`` first.")
 

@@ -61,7 +61,17 @@ class Server:
     def __init__(self, directory: str, *options: str, script: str = TWISTD) -> None:
         own = ["-n", "--pidfile=server.pid"] if script == TWISTD else ["--log-format=text"]
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-c", script, *own, "playerstate", "--listen", "udp:0", *options],
+            [
+                sys.executable,
+                "-u",
+                "-c",
+                script,
+                *own,
+                "playerstate",
+                "--listen",
+                "udp:0",
+                *options,
+            ],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -113,15 +113,13 @@ class SQLiteStore:
             raise
 
     def _prepare_database(self) -> None:
-        try:
+        with _explained(self.path):
             connection = apsw.Connection(self.path)
             try:
                 connection.set_busy_timeout(STARTUP_BUSY_MS)
                 added = prepare_database(connection, self.path, self.schema)
             finally:
                 connection.close()
-        except apsw.Error as error:
-            raise StoreUnusable(_explain(self.path, error)) from error
         if added:
             _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
 
@@ -321,39 +319,50 @@ class SQLiteBrowser:
     def __init__(self, path: str) -> None:
         if not os.path.exists(path):
             raise StoreUnusable(f"{path} does not exist")
-        try:
+        self._path = path
+        with _explained(path):
             self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
             self._connection.set_busy_timeout(STARTUP_BUSY_MS)
             if not check_ours(self._connection, path):
                 raise StoreUnusable(f"{path} holds no players: it is an empty database")
             names = self._connection.execute("SELECT name FROM pragma_table_xinfo('player_state')")
             self.columns = tuple(name for (name,) in names)
-        except apsw.Error as error:
-            raise StoreUnusable(_explain(path, error)) from error
         self._names = ", ".join(map(quoted, self.columns))
 
     def count(self) -> int:
         """See `IStoreBrowser.count`."""
-        count: int = self._connection.execute("SELECT count(*) FROM player_state").get
+        with _explained(self._path):
+            count: int = self._connection.execute("SELECT count(*) FROM player_state").get
         return count
 
     def latest(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
         """See `IStoreBrowser.latest`."""
-        return self._connection.execute(
-            f"SELECT {self._names} FROM player_state ORDER BY updated_at DESC, session_id LIMIT ?",
-            (-1 if limit is None else limit,),
-        )
+        order = "ORDER BY updated_at DESC, session_id LIMIT ?"
+        with _explained(self._path):
+            yield from self._connection.execute(
+                f"SELECT {self._names} FROM player_state {order}", (-1 if limit is None else limit,)
+            )
 
     def find(self, session_id: int) -> tuple[Any, ...] | None:
         """See `IStoreBrowser.find`."""
-        row: tuple[Any, ...] | None = self._connection.execute(
-            f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
-        ).get
+        with _explained(self._path):
+            row: tuple[Any, ...] | None = self._connection.execute(
+                f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
+            ).get
         return row
 
     def close(self) -> None:
         """See `IStoreBrowser.close`."""
         self._connection.close()
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn what SQLite raises into one line that says what to do."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise StoreUnusable(_explain(path, error)) from error
 
 
 def _may_be_database(path: str) -> bool:

@@ -1,0 +1,164 @@
+"""The ``playerstate`` command: bots, recorded tracks, and a look into a store.
+
+What a command needs is imported when it runs, so that ``--help`` waits for none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from playerstate.cli.parameters import Address, read_address, read_schema
+
+FIRST_ID = 2**62
+"""Where the bots' session ids begin, unless told: far from any real player's."""
+LAST_ID = 2**63 - 1
+
+Command = Callable[..., Any]
+
+
+class OneLineErrors(click.Group):
+    """A group that tells of a wrong option in one line, as ``twistd playerstate`` does."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Command.invoke`."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            error.ctx = None  # with it, click puts three lines of usage before the one that matters
+            raise
+
+
+def server_options(command: Command) -> Command:
+    """The options of every command that speaks to a server."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option(
+            "--state",
+            "schema",
+            metavar="MODULE:CLASS",
+            callback=read_schema,
+            default="playerstate.state:PlayerState",
+            show_default=True,
+            help="The server's state class.",
+        ),
+        click.option(
+            "--to",
+            "server",
+            metavar="HOST:PORT",
+            callback=read_address,
+            default="127.0.0.1:7777",
+            show_default=True,
+            help="Where the server listens.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="playerstate", prog_name="playerstate")
+def main() -> None:
+    """Try out and look into a playerstate server.
+
+    The server itself is a Twisted plugin: twistd playerstate --help.
+    """
+
+
+@main.command()
+@server_options
+@click.option(
+    "--players",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    help="How many bots.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="Moves a second of each bot.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="How long they walk.",
+)
+@click.option(
+    "--first-id",
+    type=click.IntRange(1, LAST_ID),
+    default=FIRST_ID,
+    show_default="2^62, far from any real player's",
+    help="The first bot's session id; the others follow it.",
+)
+def simulate(
+    server: Address,
+    schema: Any,
+    players: int,
+    rate: float,
+    seconds: float,
+    first_id: int,
+    as_json: bool,
+) -> NoReturn:
+    """Send bots to a server, and check that they come back.
+
+    They join, walk, leave, and join again; then every one of them must stand exactly where it
+    left, to the last bit. The exit status is 1 if one does not, or does not get through. Two runs
+    at a time need session ids of their own.
+    """
+    from playerstate.cli.outcome import tell
+    from playerstate.cli.simulate import simulate
+
+    if first_id + players - 1 > LAST_ID:
+        raise click.UsageError(f"--first-id {first_id}: only {LAST_ID - first_id + 1} ids follow")
+    outcome = simulate(server, schema, range(first_id, first_id + players), rate, seconds)
+    tell(outcome, as_json)
+    raise SystemExit(outcome.status)
+
+
+@main.command()
+@server_options
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="2 for twice as fast as it was recorded.",
+)
+def replay(server: Address, schema: Any, file: Path, speed: float, as_json: bool) -> NoReturn:
+    """Play recorded tracks to a server, and wait until they are saved.
+
+    FILE is CSV. Its first line names the columns: t (seconds), session_id, and fields of the state
+    class; a field without a column keeps its default. All players join before the first move.
+    The exit status is 1 if a player was not saved.
+    """
+    from playerstate.cli.outcome import tell
+    from playerstate.cli.replay import replay
+
+    outcome = replay(server, schema, file, speed)
+    tell(outcome, as_json)
+    raise SystemExit(outcome.status)
+
+
+@main.command()
+@click.argument("store")
+@click.argument("session_id", type=click.IntRange(1, LAST_ID), required=False)
+@click.option("--all", "show_all", is_flag=True, help="Every player, not the latest 100 alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(store: str, session_id: int | None, show_all: bool, as_json: bool) -> None:
+    """Look into a store, beside a running server or without one.
+
+    STORE is its URL, such as sqlite:players.db. Shows how many players it holds and who changed
+    last, or one player alone. In JSON, updated_at is in microseconds since 1970, UTC.
+    """
+    from playerstate.cli.show import show
+
+    show(store, session_id, show_all, as_json)

@@ -1,0 +1,120 @@
+"""What came of a run, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import attrs
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+TROUBLES_NAMED = 5
+SHOW_EVERY = 0.2
+"""Seconds between two looks of the progress bar; drawing one takes a millisecond or two."""
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        numbers: what was counted and measured, by name.
+        troubles: what went wrong, by session id.
+        interrupted: whether it was cut short.
+    """
+
+    numbers: dict[str, Any]
+    troubles: dict[int, str]
+    interrupted: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was done, and well."""
+        return not (self.troubles or self.interrupted)
+
+    @property
+    def status(self) -> int:
+        """The exit status that says so."""
+        if self.interrupted:
+            return 130
+        return 0 if self.ok else 1
+
+
+def tell(outcome: Outcome, as_json: bool) -> None:
+    """Print it: the numbers to stdout, and the first of the troubles to stderr."""
+    if as_json:
+        click.echo(json.dumps({**outcome.numbers, "ok": outcome.ok}))
+    else:
+        table = Table("", "", show_header=False, box=None)
+        for name, value in {**outcome.numbers, "ok": outcome.ok}.items():
+            table.add_row(name.replace("_", " "), _shown(value))
+        Console().print(table, highlight=False)
+    if outcome.interrupted:
+        click.echo("interrupted", err=True)
+    for session_id, trouble in list(outcome.troubles.items())[:TROUBLES_NAMED]:
+        click.echo(f"player {session_id} {trouble}", err=True)
+    if (unnamed := len(outcome.troubles) - TROUBLES_NAMED) > 0:
+        click.echo(f"and {unnamed:,} more players", err=True)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    return "-" if value is None else f"{value:,}"
+
+
+def spread_ms(seconds: list[float | None]) -> dict[str, float] | None:
+    """Median, 99th percentile (nearest rank) and maximum, in milliseconds; None for none.
+
+    What is None was not measured, and is left out.
+    """
+    ranked = sorted(second for second in seconds if second is not None)
+    if not ranked:
+        return None
+    ranks = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {
+        name: round(1000 * ranked[math.ceil(rank * len(ranked)) - 1], 2)
+        for name, rank in ranks.items()
+    }
+
+
+class Bar:
+    """A progress bar on a terminal, and nothing elsewhere."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            console=console,
+            # Drawing from a thread would take the interpreter away from the sending.
+            auto_refresh=False,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("")
+        self._next = 0.0
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: float, total: float) -> None:
+        """Show how much of what is done; cheap where it is not time to draw."""
+        now = time.monotonic()
+        if now >= self._next and not self._progress.disable:
+            self._next = now + SHOW_EVERY
+            self._progress.update(
+                self._task, description=what, completed=done, total=total, refresh=True
+            )

@@ -1,0 +1,48 @@
+"""What the commands take that is more than a number or a text: click callbacks that read it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import attrs
+import click
+
+
+@attrs.frozen
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        name: as it was given.
+        ip, port: what that means.
+    """
+
+    name: str
+    ip: str
+    port: int
+
+
+def read_address(ctx: click.Context, param: click.Parameter, value: str) -> Address:
+    """``HOST:PORT``, an IPv6 address in brackets; a name is looked up at once."""
+    host, _, port = value.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:7777")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        raise click.BadParameter(f"no address is known of {host!r}") from error
+    # localhost has two addresses, and a server listens at 127.0.0.1 unless it is told.
+    ip = min(found, key=lambda info: info[0] != socket.AF_INET)[4][0]
+    return Address(value, str(ip), int(port))
+
+
+def read_schema(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    """``MODULE:CLASS``, as the schema of that state class."""
+    from playerstate.schema import SchemaError
+    from playerstate.state import load_schema
+
+    try:
+        return load_schema(value)
+    except SchemaError as error:
+        raise click.BadParameter(f"{value}: {error}") from error

@@ -1,0 +1,185 @@
+"""Recorded tracks, played to a server as they were recorded."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from playerstate.cli.crowd import MOST_A_SLICE, Crowd, run, troubles
+from playerstate.cli.outcome import Outcome
+from playerstate.cli.parameters import Address
+from playerstate.client import Phase
+from playerstate.schema import InvalidState, StateSchema
+from playerstate.service import MAX_SESSION_ID
+
+_BOOLS = {"0": False, "false": False, "1": True, "true": True}
+_READ: dict[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bool": lambda cell: _BOOLS[cell.strip().lower()],
+    "text": str,
+}
+
+
+class BadTracks(click.ClickException):
+    """The file cannot be replayed; nothing was sent."""
+
+    exit_code = 2
+
+
+@attrs.frozen
+class Move:
+    """One row of a file.
+
+    Attributes:
+        at: seconds.
+        session_id: who moves.
+        values: where to, as accepted packed values.
+    """
+
+    at: float
+    session_id: int
+    values: tuple[Any, ...]
+
+
+def replay(server: Address, schema: StateSchema, path: Path, speed: float) -> Outcome:
+    """Play a file's tracks to a server.
+
+    Args:
+        server: where it listens.
+        schema: of its state class.
+        path: of the file.
+        speed: 2.0 for twice as fast as it was recorded.
+
+    Raises:
+        BadTracks: naming the line and the column.
+    """
+    moves = read_tracks(path, schema)
+    session_ids = sorted({move.session_id for move in moves})
+    return run(server, session_ids, schema, partial(play, moves=moves, speed=speed))
+
+
+def read_tracks(path: Path, schema: StateSchema) -> list[Move]:
+    """The moves of a file, in order of time.
+
+    The first line names the columns: ``t`` in seconds, ``session_id``, and fields of the state; a
+    field without a column keeps its default, and so does one that is itself called ``t``.
+
+    Raises:
+        BadTracks: naming the line and the column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            moves = _read(path, csv.reader(file, strict=True), schema)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadTracks(f"{path}: {error}") from error
+    return sorted(moves, key=attrgetter("at"))
+
+
+async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
+    """Have everyone join, make their moves in time, and leave saved."""
+    clients = crowd.clients
+    await crowd.join(clients)
+    done = 0 if crowd.online() else len(moves)
+    now = start = crowd.seconds()
+    while done < len(moves) and not crowd.interrupted:
+        now = await crowd.pause()
+        reached = moves[0].at + (now - start) * speed
+        for move in moves[done : done + MOST_A_SLICE]:
+            if move.at > reached:
+                break
+            client = clients[move.session_id]
+            if client.phase is not Phase.GONE:
+                crowd.send(move.session_id, client.move(move.values, now))
+            done += 1
+        crowd.show("replaying", done, len(moves))
+    await crowd.leave()
+    return Outcome(
+        numbers={
+            "players": len(clients),
+            "moves": sum(client.sequence for client in clients.values()),
+            "seconds": round(now - start, 2),
+            "saved": sum(client.leave_seconds is not None for client in clients.values()),
+        },
+        troubles=troubles(clients),
+        interrupted=crowd.interrupted,
+    )
+
+
+def _read(path: Path, rows: Any, schema: StateSchema) -> list[Move]:
+    columns: list[str] = next(rows, [])
+    _check_columns(path, columns, schema)
+    moves = []
+    for row in rows:
+        if not row:
+            continue
+        try:
+            moves.append(_read_row(columns, row, schema))
+        except InvalidState as error:
+            raise BadTracks(f"{path}, line {rows.line_num}: {error}") from error
+    if not moves:
+        raise BadTracks(f"{path} has no moves")
+    return moves
+
+
+def _check_columns(path: Path, columns: list[str], schema: StateSchema) -> None:
+    fields = [field.name for field in schema.fields]
+    known = ["t", "session_id", *fields]
+    if missing := {"t", "session_id"}.difference(columns):
+        raise BadTracks(
+            f"{path}: the first line must name the columns, and there is no {min(missing)};"
+            f" it knows {', '.join(known)}"
+        )
+    if unknown := [column for column in columns if column not in known]:
+        raise BadTracks(
+            f"{path}: {schema.state_class.__qualname__} has no {', '.join(map(repr, unknown))};"
+            f" it has {', '.join(fields)}"
+        )
+    if len(set(columns)) < len(columns):
+        raise BadTracks(f"{path}: a column is named twice")
+
+
+def _read_row(columns: list[str], row: list[str], schema: StateSchema) -> Move:
+    if len(row) != len(columns):
+        raise InvalidState("columns", len(row), f"{len(columns)}, as in the first line")
+    cells = dict(zip(columns, row, strict=True))
+    at = _read_cell("t", cells.pop("t"), _time, "a finite number of seconds")
+    session_id = _read_cell(
+        "session_id", cells.pop("session_id"), _session_id, "from 1 to 2**63 - 1"
+    )
+    plain = [
+        _read_cell(field.name, cells[field.name], _READ[field.kind], field.allowed)
+        if field.name in cells
+        else field.default
+        for field in schema.fields
+    ]
+    return Move(at, session_id, schema.accept(*schema.encode(tuple(plain))))
+
+
+def _read_cell(column: str, cell: str, read: Callable[[str], Any], allowed: str) -> Any:
+    try:
+        return read(cell)
+    except (ValueError, KeyError):
+        raise InvalidState(column, cell, allowed) from None
+
+
+def _time(cell: str) -> float:
+    seconds = float(cell)
+    if not math.isfinite(seconds):
+        raise ValueError
+    return seconds
+
+
+def _session_id(cell: str) -> int:
+    session_id = int(cell)
+    if not 1 <= session_id <= MAX_SESSION_ID:
+        raise ValueError
+    return session_id

@@ -1,0 +1,142 @@
+"""Bots over the wire: they walk, leave, come back, and must stand where they left."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from playerstate.cli.crowd import Crowd, Turns, run, troubles
+from playerstate.cli.outcome import Outcome, spread_ms
+from playerstate.cli.parameters import Address
+from playerstate.client import Phase
+from playerstate.schema import Field, StateSchema
+
+STRIDE = 1.0
+"""The longest step of a float without bounds."""
+STRIDES_ACROSS = 100
+"""The fewest steps from one bound to the other."""
+
+Step = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
+
+def simulate(
+    server: Address,
+    schema: StateSchema,
+    session_ids: range,
+    moves_a_second: float,
+    seconds: float,
+) -> Outcome:
+    """Send bots to a server.
+
+    Args:
+        server: where it listens.
+        schema: of its state class.
+        session_ids: the bots'.
+        moves_a_second: of each bot.
+        seconds: how long they walk.
+    """
+    step = stepper(schema, random.Random())
+    walk = partial(walk_for, seconds=seconds, moves_a_second=moves_a_second, step=step)
+    return run(server, session_ids, schema, partial(visit_twice, schema=schema, walk=walk))
+
+
+async def visit_twice(
+    crowd: Crowd, schema: StateSchema, walk: Callable[[Crowd], Coroutine[Any, Any, float]]
+) -> Outcome:
+    """Join, walk, leave; join again, compare, leave again."""
+    clients = crowd.clients
+    await crowd.join(clients)
+    joined = len(crowd.online())
+    join_seconds = [client.join_seconds for client in clients.values()]
+    seconds = await walk(crowd)
+    await crowd.leave()
+    # Of the first leave alone: at the second there is nothing to save.
+    leave_seconds = [client.leave_seconds for client in clients.values()]
+    moves = sum(client.sequence for client in clients.values())
+    applied = sum(client.applied for client in clients.values())
+    failed = troubles(clients)
+
+    left = {i: client.values for i, client in clients.items() if i not in failed}
+    mismatches = 0
+    if not crowd.interrupted:
+        await crowd.join(left)
+        join_seconds += [clients[i].join_seconds for i in left]
+        strays = _strays(crowd, schema, left)
+        await crowd.leave()
+        mismatches = len(strays)
+        failed = {**strays, **troubles(clients)}
+    return Outcome(
+        numbers={
+            "players": len(clients),
+            "joined": joined,
+            "moves_sent": moves,
+            "receipts": sum(client.receipts for client in clients.values()),
+            "applied_at_leave": applied,
+            "lost_moves": moves - applied,
+            "mismatches": mismatches,
+            "join_ms": spread_ms(join_seconds),
+            "leave_ms": spread_ms(leave_seconds),
+            "seconds": round(seconds, 2),
+            "moves_per_second": round(moves / seconds, 1) if seconds else 0.0,
+        },
+        troubles=failed,
+        interrupted=crowd.interrupted,
+    )
+
+
+async def walk_for(
+    crowd: Crowd,
+    seconds: float,
+    moves_a_second: float,
+    step: Step,
+) -> float:
+    """Have everyone online walk, as long as anyone is; return how many seconds that was."""
+    clients, send = crowd.clients, crowd.send
+    walkers = crowd.online()
+    now = start = crowd.seconds()
+    turns = Turns(walkers, 1 / moves_a_second, start)
+    while now - start < seconds and not crowd.interrupted:
+        if all(clients[i].phase is Phase.GONE for i in walkers):
+            break
+        now = await crowd.pause()
+        for session_id in turns.due(now):
+            client = clients[session_id]
+            if client.phase is Phase.ONLINE:
+                send(session_id, client.move(step(client.values), now))
+        crowd.show("walking", now - start, seconds)
+    return now - start
+
+
+def stepper(schema: StateSchema, rng: random.Random) -> Step:
+    """A function from where a player stands to where the next step leads, as accepted values."""
+    steps = [_field_step(field, rng) for field in schema.fields]
+    accept = schema.accept
+    return lambda values: accept(*[step(value) for step, value in zip(steps, values, strict=True)])
+
+
+def _field_step(field: Field, rng: random.Random) -> Callable[[Any], Any]:
+    if field.kind == "bool":
+        return lambda value: 1 - value
+    if field.kind == "text":
+        size = field.size
+        return lambda value: f"{rng.getrandbits(64):x}".encode()[:size].ljust(size, b"\0")
+    assert field.low is not None and field.high is not None
+    low, high, draw = field.low, field.high, rng.random
+    if field.kind == "int":
+        return lambda value: min(max(value + (1 if draw() < 0.5 else -1), low), high)
+    stride = min(STRIDE, (high - low) / STRIDES_ACROSS)
+    return lambda value: min(max(value + stride * (2 * draw() - 1), low), high)
+
+
+def _strays(crowd: Crowd, schema: StateSchema, left: dict[int, tuple[Any, ...]]) -> dict[int, str]:
+    """Who was welcomed anywhere but where they left."""
+    strays = {}
+    for session_id in crowd.online():
+        values, expected = crowd.clients[session_id].values, left[session_id]
+        if schema.struct.pack(*values) != schema.struct.pack(*expected):
+            strays[session_id] = (
+                f"came back to {schema.decode(values)}, not to {schema.decode(expected)}"
+            )
+    return strays

@@ -1,0 +1,232 @@
+"""A player's side of the conversation: protocol version 1, without a socket and without a clock.
+
+A `Client` is told what its player wants (`Client.join`, `Client.move`, `Client.leave`) and what the
+server said (`Client.received`), each with the time.  `Client.move` returns the message to send;
+all else comes from `Client.due`, which is to be asked whenever `Client.wake_at` has come.
+
+Datagrams get lost, so whatever the server is to answer is said again until it does: the JOIN, the
+last MOVE where nothing newer follows it, the LEAVE.  A MOVE that was stale after all, or a RECEIPT
+that was lost, does no harm: the PING that goes with a repeated MOVE brings another RECEIPT.
+
+A server that has been silent for `RECEIPT_WITHIN` may have been started anew, so the client joins
+again.  It is the player who knows where the player stands: the last values go out once more, under
+a number above the JOIN's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from playerstate.messages import (
+    LEAVE,
+    PING,
+    Codec,
+    Gone,
+    Receipt,
+    Refused,
+    Welcome,
+    encode_numbered,
+)
+
+REPEAT_EVERY = 0.5
+"""Seconds after which something unanswered is said again."""
+RECEIPT_WITHIN = 3.0
+"""Seconds without a RECEIPT after which a client that is owed one joins again."""
+PING_AFTER = 5.0
+"""Seconds of silence after which a client says that it is still there; a server takes one that it
+has not heard for 30 s, by default, to have left."""
+
+
+class Phase(Enum):
+    """How far a client is in its conversation."""
+
+    JOINING = "joining"
+    ONLINE = "online"
+    LEAVING = "leaving"
+    GONE = "gone"
+
+
+class Client:
+    """One player's conversation with a server, then the next, and so on.
+
+    All times are seconds on a clock that never steps.
+
+    Args:
+        codec: of the state's schema.
+        draw_nonce: a number of 32 bits, another each time.
+        sequence: the highest number this player's moves ever had; 0 for none.
+
+    Attributes:
+        phase: how far it is.
+        sequence: the number of the last move.
+        values: where the player stands, as packed values: the last move's, or else the welcome's.
+        applied: the highest sequence the server has taken in, as far as is known.
+        saved: the highest sequence the server's store holds, as far as is known.
+        welcome: the answer to the last JOIN that was welcomed.
+        ended_by: why the player is gone without having asked for it; else None.
+        receipts: how many came.
+        join_seconds: from the JOIN to its WELCOME; None while there is none.
+        leave_seconds: from the LEAVE to the RECEIPT that everything is saved; None likewise.
+        wake_at: when `due` is to be asked again.
+    """
+
+    def __init__(self, codec: Codec, draw_nonce: Callable[[], int], sequence: int = 0) -> None:
+        self._codec = codec
+        self._draw_nonce = draw_nonce
+        self.phase = Phase.GONE
+        # Every move of a conversation is numbered above its JOIN's sequence.
+        self.sequence = self._first = sequence
+        self.values: tuple[Any, ...] = ()
+        self.applied = self.saved = 0
+        self.welcome: Welcome | None = None
+        self.ended_by: Refused | Gone | None = None
+        self.receipts = 0
+        self.join_seconds: float | None = None
+        self.leave_seconds: float | None = None
+        self.wake_at = math.inf
+        self._nonce = 0
+        self._joined_at = 0.0
+        self._leaves = False
+        self._left_at: float | None = None
+        self._spoke_at = 0.0
+        # When the oldest message was sent that is owed a RECEIPT.
+        self._waits_since = math.inf
+
+    def join(self, now: float) -> None:
+        """Begin a fresh conversation; the server says where the player stands."""
+        self._leaves = False
+        self._ask_to_join(now)
+
+    def move(self, values: tuple[Any, ...], now: float) -> bytes:
+        """The MOVE to where the player stands now, from `join` to `leave`.
+
+        Args:
+            values: accepted packed values.
+            now: the time.
+        """
+        self.sequence += 1
+        self.values = values
+        self._spoke(now)
+        return self._codec.encode_move(self.sequence, values)
+
+    def leave(self, now: float) -> None:
+        """Leave once the last move is known to be applied; harmless when gone.
+
+        A player who is still joining does so first, for the server may have taken the JOIN in.
+        """
+        self._leaves = True
+        if self.phase is Phase.ONLINE:
+            self._begin_to_leave(now)
+
+    def due(self, now: float) -> list[bytes]:
+        """The messages to be sent now, in order; none before `wake_at`."""
+        if now < self.wake_at:
+            return []
+        if self.phase is not Phase.JOINING and now - self._waits_since >= RECEIPT_WITHIN:
+            self._join_again(now)
+        self.wake_at = now + REPEAT_EVERY
+        if self.phase is Phase.JOINING:
+            return [self._codec.encode_join(self._nonce, self._first)]
+        if self.phase is Phase.LEAVING:
+            if self.applied < self.sequence:
+                return self._make_sure(now)
+            if self._left_at is None:
+                self._left_at = now
+            return [encode_numbered(LEAVE, self.sequence)]
+        silent = now - self._spoke_at
+        if self.applied < self.sequence and silent >= REPEAT_EVERY:
+            return self._make_sure(now)
+        if silent >= PING_AFTER:
+            return [self._ping(now)]
+        return []
+
+    def received(self, message: bytes, now: float) -> None:
+        """Take in a message of the server; one of another conversation changes nothing.
+
+        Raises:
+            Malformed: it is none.
+        """
+        answer = self._codec.decode_server(message)
+        if isinstance(answer, Receipt):
+            if self.phase in (Phase.ONLINE, Phase.LEAVING):
+                self._take_receipt(answer, now)
+        elif answer.nonce != self._nonce or self.phase is Phase.GONE:
+            return
+        elif isinstance(answer, Gone):
+            self._end(answer)
+        elif self.phase is Phase.JOINING:
+            if isinstance(answer, Welcome):
+                self._enter(answer, now)
+            else:
+                self._end(answer)
+
+    def _ask_to_join(self, now: float) -> None:
+        self.phase = Phase.JOINING
+        self.ended_by = None
+        self.join_seconds = self.leave_seconds = None
+        self._nonce = self._draw_nonce()
+        self._first = self.sequence
+        self._joined_at = self.wake_at = now
+
+    def _join_again(self, now: float) -> None:
+        has_moved = self.sequence > self._first
+        self._ask_to_join(now)
+        if has_moved:
+            self.sequence += 1
+
+    def _enter(self, welcome: Welcome, now: float) -> None:
+        self.welcome = welcome
+        self.applied = self._first
+        self.join_seconds = now - self._joined_at
+        self.phase = Phase.ONLINE
+        self.wake_at = now + REPEAT_EVERY
+        self._waits_since = math.inf
+        if self.sequence == self._first:
+            self.values = welcome.values
+            self._spoke_at = now
+        else:
+            self._spoke_at = -math.inf
+            self.wake_at = now
+        if self._leaves:
+            self._begin_to_leave(now)
+
+    def _begin_to_leave(self, now: float) -> None:
+        self.phase = Phase.LEAVING
+        self._left_at = None
+        self.wake_at = self._waits_since = now
+
+    def _take_receipt(self, receipt: Receipt, now: float) -> None:
+        self.receipts += 1
+        self.applied = max(self.applied, receipt.applied)
+        self.saved = max(self.saved, receipt.saved)
+        if self.phase is Phase.ONLINE:
+            self._waits_since = math.inf
+            return
+        self._waits_since = now
+        if self._left_at is None:
+            if self.applied >= self.sequence:
+                self.wake_at = now
+        elif self.saved >= self.sequence:
+            self.leave_seconds = now - self._left_at
+            self._end(None)
+
+    def _end(self, why: Refused | Gone | None) -> None:
+        self.phase = Phase.GONE
+        self.ended_by = why
+        self.wake_at = math.inf
+
+    def _make_sure(self, now: float) -> list[bytes]:
+        """The last MOVE once more, and a PING for the case that only its RECEIPT was lost."""
+        return [self._codec.encode_move(self.sequence, self.values), self._ping(now)]
+
+    def _ping(self, now: float) -> bytes:
+        self._spoke(now)
+        return encode_numbered(PING, self.sequence)
+
+    def _spoke(self, now: float) -> None:
+        self._spoke_at = now
+        if now < self._waits_since:
+            self._waits_since = now
