@@ -51,7 +51,7 @@ class Loads(Generic[T]):
 
         def cancelled(waiter: Deferred[T]) -> None:
             del load.waiters[waiter]
-            if not load.waiters:
+            if not load.waiters and self._loads.get(session_id) is load:
                 del self._loads[session_id]
                 load.work.cancel()
 
@@ -64,8 +64,8 @@ class Loads(Generic[T]):
         loads, self._loads = self._loads, {}
         for load in loads.values():
             load.work.cancel()
-            for waiter in load.waiters:
-                waiter.errback(error)
+            while load.waiters:
+                load.next_waiter()[0].errback(error)
 
     def _end(
         self, result: Stored | Failure | None, session_id: int, work: Deferred[Stored | None]
@@ -74,7 +74,8 @@ class Loads(Generic[T]):
         if load is None or load.work is not work:
             return
         del self._loads[session_id]
-        for waiter, sequence in list(load.waiters.items()):
+        while load.waiters:
+            waiter, sequence = load.next_waiter()
             if isinstance(result, Failure):
                 waiter.errback(result)
                 continue
@@ -90,3 +91,8 @@ class Loads(Generic[T]):
 class _Load(Generic[T]):
     work: Deferred[Stored | None]
     waiters: dict[Deferred[T], int] = attrs.field(factory=dict)
+
+    def next_waiter(self) -> tuple[Deferred[T], int]:
+        """Take the waiter who came first; what it does meanwhile may cancel others."""
+        waiter = next(iter(self.waiters))
+        return waiter, self.waiters.pop(waiter)

@@ -154,9 +154,10 @@ class Persister:
         """The thread's life: step, sleep until woken, until told to end."""
         while not self._abandoned.is_set():
             self._wake.clear()
+            finishing = self._finishing  # before the look: what was pushed before it is then seen
             retry_after = self.step()
             if retry_after is None:
-                if self._finishing:
+                if finishing:
                     break
                 self._wake.wait(MAX_SLEEP)
                 self._listener.beat()
@@ -201,6 +202,8 @@ class Persister:
         batch = self._batch
         if self._writer is None:
             self._writer = self._open_writer()
+        if self._abandoned.is_set():
+            raise StoreBusy("abandoned before the write began")
         started = self._monotonic()
         left_out = self._writer.write(batch.view(self._record))
         seconds = self._monotonic() - started

@@ -18,7 +18,6 @@ Nothing here depends on a thread: a schema is immutable, and may be used from an
 
 from __future__ import annotations
 
-import math
 import operator
 import struct
 import sys
@@ -339,8 +338,10 @@ def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | 
         raise SchemaError(f"{state_class!r} is not an attrs class: decorate it with attrs.frozen")
     try:
         attributes = attrs.fields(attrs.resolve_types(state_class))
-    except NameError as error:
-        raise SchemaError(f"{state_class.__qualname__}: {error}; allowed: {_ALLOWED}") from None
+    except Exception as error:  # whatever a string annotation does when it is read
+        raise _refused(
+            state_class, _unreadable(state_class), f"{error}; allowed: {_ALLOWED}"
+        ) from None
     fields = tuple(_read_attribute(state_class, attribute) for attribute in attributes)
     if not fields:
         raise SchemaError(f"{state_class.__qualname__} has no field: give it at least one")
@@ -362,6 +363,18 @@ def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | 
     if any(attribute.kw_only for attribute in attributes):
         return fields, tuple(attribute.alias for attribute in attributes)
     return fields, None
+
+
+def _unreadable(state_class: type) -> str:
+    """The first field whose annotation is a text that cannot be read."""
+    scope = vars(sys.modules[state_class.__module__])
+    for attribute in attrs.fields(state_class):
+        try:
+            if isinstance(attribute.type, str):
+                eval(attribute.type, scope)
+        except Exception:  # that is the one that is looked for
+            return str(attribute.name)
+    return "*"
 
 
 def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field:
@@ -394,7 +407,7 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
     if resolution is not None:
         if kind is not float:
             raise _refused(state_class, name, "a resolution is for float, an int has one already")
-        if not (_is_number(resolution) and 0 < resolution < math.inf):
+        if not (_is_number(resolution) and 0 < resolution <= sys.float_info.max):
             raise _refused(state_class, name, f"resolution {resolution!r} is not above 0")
         resolution = float(resolution)
     return Field(name, kind.__name__, 8, low, high, resolution, default)
@@ -430,8 +443,7 @@ def _compile_accept(fields: tuple[Field, ...]) -> Callable[..., tuple[Any, ...]]
 
     def refuse(index: int, value: Any) -> None:
         field = fields[index]
-        shown = bool(value) if field.kind == "bool" and value in (0, 1) else value
-        raise InvalidState(field.name, shown, field.allowed)
+        raise InvalidState(field.name, value, field.allowed)
 
     checks, results = [], []
     for index, field in enumerate(fields):

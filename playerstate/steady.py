@@ -69,10 +69,11 @@ class SteadyClock:
 
     def catch_up(self) -> None:
         """Run every call that is due, in order of time, and set the alarm for the next."""
-        while self._calls:
-            call = min(self._calls, key=_due_time)
-            if call.getTime() > self.seconds():
-                break
+        now = self.seconds()
+        due = sorted((call for call in self._calls if call.getTime() <= now), key=_due_time)
+        for call in due:
+            if not call.active() or call.getTime() > now:
+                continue  # an earlier one cancelled it, moved it, or caught up itself
             self._calls.remove(call)
             call.called = 1
             with _log.failuresHandled("{call} failed", call=call.func):

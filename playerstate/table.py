@@ -209,7 +209,7 @@ class LiveTable:
 
     def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
         """Push those of the given slots that are dirty."""
-        chosen = np.array(slots, np.intp)
+        chosen = np.unique(np.array(slots, np.intp))
         return self._push(sink, chosen[self._dirty_flags[chosen]])
 
     def _push(self, sink: RowSink, dirty: Slots) -> Sweep:

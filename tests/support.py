@@ -1,0 +1,25 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+import attrs
+from hypothesis import settings
+
+from playerstate.schema import text
+
+LAW = settings(deadline=None, derandomize=True, database=None)
+"""Of each Hypothesis test: the same examples on every run, and no file left behind."""
+
+PATIENCE = 20.0
+"""Seconds after which a test gives up on what should have come long before."""
+
+
+@attrs.frozen
+class Everything:
+    """One field of each kind, in an order that no sorting gives."""
+
+    x: float = 1.5
+    hp: int = 100
+    alive: bool = True
+    zone: str = attrs.field(default="spawn", metadata=text(16))
+    angle: float = -0.25
