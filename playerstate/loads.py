@@ -25,7 +25,7 @@ class Loads(Generic[T]):
             stored row or None, and the waiter's sequence; what it raises goes to that waiter.
     """
 
-    def __init__(self, enter: Callable[[int, Stored | None, int], T]) -> None:
+    def __init__(self, enter: Callable[[int, Stored | None, int | None], T]) -> None:
         self._enter = enter
         self._loads: dict[int, _Load[T]] = {}
 
@@ -35,14 +35,16 @@ class Loads(Generic[T]):
     def __contains__(self, session_id: int) -> bool:
         return session_id in self._loads
 
-    def begin(self, session_id: int, work: Deferred[Stored | None], sequence: int) -> Deferred[T]:
+    def begin(
+        self, session_id: int, work: Deferred[Stored | None], sequence: int | None
+    ) -> Deferred[T]:
         """Follow a load, with a first waiter for it."""
         self._loads[session_id] = _Load(work)
         waiter = self.wait(session_id, sequence)
         work.addBoth(self._end, session_id, work)
         return waiter
 
-    def wait(self, session_id: int, sequence: int) -> Deferred[T]:
+    def wait(self, session_id: int, sequence: int | None) -> Deferred[T]:
         """A Deferred of one waiter's own: cancelling it touches no other.
 
         The load itself is cancelled with its last waiter.
@@ -90,9 +92,9 @@ class Loads(Generic[T]):
 @attrs.define(eq=False)
 class _Load(Generic[T]):
     work: Deferred[Stored | None]
-    waiters: dict[Deferred[T], int] = attrs.field(factory=dict)
+    waiters: dict[Deferred[T], int | None] = attrs.field(factory=dict)
 
-    def next_waiter(self) -> tuple[Deferred[T], int]:
+    def next_waiter(self) -> tuple[Deferred[T], int | None]:
         """Take the waiter who came first; what it does meanwhile may cancel others."""
         waiter = next(iter(self.waiters))
         return waiter, self.waiters.pop(waiter)

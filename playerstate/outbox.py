@@ -33,6 +33,8 @@ from playerstate.table import LiveTable, Sweep
 SAVE_TOGETHER = 0.05
 """Seconds within which players who are to be saved at once share a commit."""
 OVERFLOW_TOLD_EVERY = 10.0
+BUSY_TOLD_EVERY = 10.0
+"""Seconds between two log lines that begin to tell of a busy store."""
 ERROR_TOLD_EVERY = 60.0
 """Seconds between two log lines with the trace of one kind of store error."""
 NAMED_AT_MOST = 20
@@ -131,6 +133,7 @@ class Outbox:
         self._soon_call: IDelayedCall | None = None
         self._flushes: list[_Flush] = []
         self._trouble_since: float | None = None
+        self._trouble_told = False
         self._error_told_at: dict[str, float] = {}
         self._call_from_thread = around.reactor.callFromThread
         self._persister = Persister(
@@ -182,11 +185,17 @@ class Outbox:
         """Hand every dirty row to the persist thread, and plan the next sweep."""
         self._soon.clear()
         self._hand_over(self._table.sweep(self._ring))
+        self._swept_at = self._clock.seconds()
+        self._plan_sweep()
+
+    def _plan_sweep(self) -> None:
+        """Set the time of the next sweep, from the last one and from how full the ring is now."""
         interval = self._pace.interval(self._ring.depth > self._ring.capacity // 2)
+        delay = max(0.0, self._swept_at + interval - self._clock.seconds())
         if self._sweep_call.active():
-            self._sweep_call.reset(interval)
+            self._sweep_call.reset(delay)
         else:
-            self._sweep_call = self._clock.callLater(interval, self.sweep)
+            self._sweep_call = self._clock.callLater(delay, self.sweep)
 
     def save_soon(self, slot: int) -> None:
         """Hand this row over without waiting for the next sweep."""
@@ -264,27 +273,28 @@ class Outbox:
                 self._ledger.age_at_commit_seconds_max, age
             )
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
-        if self._trouble_since is not None:
+        if self._trouble_since is not None and self._trouble_told:
             _log.info(
                 "the store {store} takes rows again, after {seconds:.1f} s",
                 store=self._store.describe(),
                 seconds=self._clock.seconds() - self._trouble_since,
             )
-            self._trouble_since = None
+        self._trouble_since = None
         if guarded:
             self._note_guarded(commit.guarded.tolist())
         if self._left_over:
             self._left_over = False
             self.sweep()
+        else:
+            self._plan_sweep()
         self._settled(commit)
         if self._flushes:
             self._fire_flushes()
 
     def _note_guarded(self, session_ids: list[int]) -> None:
         _log.warn(
-            "{count} players not saved, the store holds a newer state of theirs: {players};"
-            " does another program write to {store}?",
-            count=len(session_ids),
+            "not saved, because {store} holds a newer state of theirs: player {players};"
+            " does another program write to it?",
             players=named(session_ids),
             store=self._store.describe(),
         )
@@ -305,26 +315,37 @@ class Outbox:
     def _note_failure(self, error: Exception, rows: int) -> None:
         kind = type(error).__name__
         count(self._ledger.store_errors, kind)
-        now = self._clock.seconds()
-        began = rows > 0 and self._trouble_since is None
-        if began:
-            self._trouble_since = now
+        if rows and self._trouble_since is None:
+            self._trouble_since = self._clock.seconds()
+            self._trouble_told = False
+        what = f"{rows} rows are kept and tried again" if rows else "this was upkeep"
         if isinstance(error, StoreBusy):
-            if began:
-                _log.warn(
-                    "the store {store} is busy: {error}; {rows} rows are kept and tried again",
-                    store=self._store.describe(),
-                    error=error,
-                    rows=rows,
-                )
-        elif now - self._error_told_at.get(kind, -math.inf) >= ERROR_TOLD_EVERY:
-            self._error_told_at[kind] = now
+            if self._trouble_told or not self._may_tell(kind, BUSY_TOLD_EVERY):
+                return
+            _log.warn(
+                "the store {store} is busy: {error}; {what}",
+                store=self._store.describe(),
+                error=error,
+                what=what,
+            )
+        elif self._may_tell(kind, ERROR_TOLD_EVERY):
             _log.failure(
-                "the store {store} failed; {rows} rows are kept and tried again",
+                "the store {store} failed; {what}",
                 Failure(error),
                 store=self._store.describe(),
-                rows=rows,
+                what=what,
             )
+        else:
+            return
+        self._trouble_told = True
+
+    def _may_tell(self, kind: str, every: float) -> bool:
+        """Whether this kind of error was not logged within so many seconds; it is to be now."""
+        now = self._clock.seconds()
+        if now - self._error_told_at.get(kind, -math.inf) < every:
+            return False
+        self._error_told_at[kind] = now
+        return True
 
 
 @attrs.frozen

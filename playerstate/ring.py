@@ -12,8 +12,9 @@ Row number ``n`` lies in place ``n % capacity``.  Two rules make the ring safe w
   overwritten before it was copied.
 
 The second rule needs the stores of the data to be visible before the store of the cursor.  Under
-the GIL a switch of threads is a full barrier; in the free-threaded build CPython stores an
-attribute with release and loads it with acquire semantics.  The docs carry the whole argument.
+the GIL the cursor is stored and loaded by a thread that holds it, and taking it over orders all
+that its last holder did before; in the free-threaded build CPython stores an attribute with release
+and loads it with acquire semantics.  The docs carry the whole argument.
 
 =========== ================ ==================================== =========================
 call        who              full                                 empty

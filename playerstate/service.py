@@ -26,6 +26,7 @@ from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable
 
 MAX_SESSION_ID = 2**63 - 1
+MAX_SEQUENCE = 2**32 - 1
 SUMMARY_EVERY = 60.0
 CLOSE_WITHIN = 5.0
 """Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
@@ -69,7 +70,9 @@ class Joined:
 
 @attrs.frozen
 class Progress:
-    """How far a player's updates have come.
+    """How far a player's moves have come, by the numbers that their transport gave them.
+
+    Both stand where the join set them for a player who only ever changed by ``update``.
 
     Attributes:
         applied: the highest sequence applied.
@@ -118,7 +121,7 @@ class PlayerStateService(Service):
         around: Surroundings | None = None,
     ) -> None:
         _check_range("save_within", save_within, 0.1, 86_400.0)
-        _check_range("max_players", max_players, 1, 2**31)
+        _check_range("max_players", max_players, 1, 2**24)
         _check_range("queue_size", queue_size, 2, 2**24)
         _check_range("stop_within", stop_within, 0.0, 86_400.0)
         if queue_size & (queue_size - 1):
@@ -204,7 +207,7 @@ class PlayerStateService(Service):
     async def _stop(self) -> None:
         self._loads.fail_all(NotRunning("the service is stopping"))
         deadline = self.clock.seconds() + self.stop_within
-        self.clock.every(1.0, partial(self._tell_progress, deadline))
+        progress = self.clock.every(1.0, partial(self._tell_progress, deadline))
         try:
             await self._outbox.saved_since(math.inf).addTimeout(self.stop_within, self.clock)
         except TimeoutError:
@@ -215,6 +218,8 @@ class PlayerStateService(Service):
             end_within = self._finish(deadline)
         else:
             end_within = self._finish(deadline)
+        finally:
+            progress.cancel()
         try:
             await self._outbox.ended.addTimeout(end_within, self.clock)
         except TimeoutError:
@@ -244,7 +249,7 @@ class PlayerStateService(Service):
 
     def _tell_progress(self, deadline: float) -> None:
         _log.info(
-            "stopping: {pending} updates wait for {store}; giving up in {seconds:.0f} s",
+            "stopping: updates that wait for {store}: {pending}; giving up in {seconds:.0f} s",
             pending=self._outbox.pending,
             store=self.store.describe(),
             seconds=deadline - self.clock.seconds(),
@@ -255,8 +260,7 @@ class PlayerStateService(Service):
         unsaved = self.table.unsaved()
         why = NotSaved(f"the store did not take everything within {self.stop_within} s")
         _log.error(
-            "stopped with the newest state of {count} players unsaved: {players}; {why}",
-            count=len(unsaved),
+            "stopped with the newest state unsaved of player {players}; {why}",
             players=named(unsaved.tolist()),
             why=why,
         )
@@ -278,7 +282,7 @@ class PlayerStateService(Service):
             taken < self.max_players or session_id in self.table.slots or session_id in self._loads
         )
 
-    def join(self, session_id: int, *, sequence: int = 0) -> Deferred[Joined]:
+    def join(self, session_id: int, *, sequence: int | None = None) -> Deferred[Joined]:
         """Bring a player online, where they left or at the spawn.
 
         A player who is online, or whose leave is not yet saved, is taken over with the newest
@@ -287,16 +291,19 @@ class PlayerStateService(Service):
 
         Args:
             session_id: 1 to 2**63 - 1.
-            sequence: the number above which this player's moves will be numbered.
+            sequence: the number above which this player's moves will be numbered, 0 to 2**32 - 1;
+                by default they go on as they were, for a player who is still there, or from 0.
 
         Returns:
             A Deferred that fails with `NotRunning`, `ServerFull`, or what the store raised.
 
         Raises:
-            ValueError: the session id is out of range.
+            ValueError: the session id or the sequence is out of range.
         """
         if not 1 <= session_id <= MAX_SESSION_ID:
             raise ValueError(f"session id {session_id} is not from 1 to 2**63 - 1")
+        if sequence is not None and not 0 <= sequence <= MAX_SEQUENCE:
+            raise ValueError(f"sequence {sequence} is not from 0 to 2**32 - 1")
         if self._phase != _RUNNING:
             return fail(NotRunning("the service is not running"))
         if session_id in self.table.slots:
@@ -313,7 +320,7 @@ class PlayerStateService(Service):
         except Exception:  # goes to the one who joins, who is to judge it
             return fail()
 
-    def _enter(self, session_id: int, stored: Stored | None, sequence: int) -> Joined:
+    def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
         slot = self.table.slots.get(session_id)
         if slot is None:
             if stored is None:
@@ -323,7 +330,7 @@ class PlayerStateService(Service):
                 slot = self.table.admit(session_id, values, stored.updated_at)
         elif (leaver := self._leavers.get(slot)) is not None:
             leaver.returned = True
-        self.table.begin(slot, sequence)
+        self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)
         updated_at = self.table.updated_at(slot)
         self.ledger.joins += 1
         self.ledger.restored += updated_at != 0

@@ -391,7 +391,7 @@ def _explain(path: str, error: apsw.Error) -> str:
         return f"{path} is damaged ({error}); it was left as it is: restore a copy of it"
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
         return (
-            f"{path} cannot be opened for writing ({error}); it must be a file that this user may"
-            " write, in a directory that this user may write"
+            f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"
+            " directory that this user may write"
         )
     return f"{path} cannot be used: {error}"

@@ -78,8 +78,7 @@ def check_ours(connection: apsw.Connection, path: str) -> bool:
         return False
     if application_id != APPLICATION_ID:
         raise StoreUnusable(
-            f"{path} is a database of another program (application_id {application_id}); it was"
-            " left as it is: name another file"
+            f"{path} is a database of another program; it was left as it is: name another file"
         )
     version = connection.pragma("user_version")
     if version > FORMAT:

@@ -96,11 +96,11 @@ class PlainService(Service):
         reactor = self._reactor
         if reactor is None:
             from twisted.internet import reactor
-        self._gateway.start()
         # Twisted cuts what is longer without a word: one byte more shows that it was.
         self._port = reactor.listenUDP(
             self._number, PlainProtocol(self._gateway), self._interface, MAX_DATAGRAM + 1
         )
+        self._gateway.start()
         super().startService()
         self._port.maxThroughput = MAX_THROUGHPUT
         granted = _enlarge_buffer(self._port.getHandle())
