@@ -152,7 +152,8 @@ class Gateway:
         self._at_slot: dict[int, Conversation] = {}
         self._shown_applied = np.zeros(size, np.uint64)
         self._shown_saved = np.zeros(size, np.uint64)
-        self._shown_at = np.zeros(size, np.float64)
+        # Infinite where there is no conversation: nothing is ever due there.
+        self._shown_at = np.full(size, math.inf)
         # An array's elements are set faster than numpy's, and this is set with every move.
         self._heard = array("d", [math.inf]) * size
         self._heard_at = np.frombuffer(self._heard, np.float64)
@@ -175,11 +176,11 @@ class Gateway:
         joinings, self._joining = self._joining, {}
         for joining in joinings.values():
             joining.joined.cancel()
-        waiting = [
-            self._leave(conversation)
-            for conversation in list(self._conversations.values())
-            if not conversation.leaving
-        ]
+        waiting = []
+        for conversation in list(self._conversations.values()):
+            # Moves that went on would keep the newest state from ever being the saved one.
+            conversation.limit = min(conversation.limit, self._table.sequence(conversation.slot))
+            waiting.append(self._leave(conversation))
         return DeferredList(waiting).addCallback(self._stop_ticking)
 
     def _stop_ticking(self, result: object) -> None:
@@ -286,7 +287,7 @@ class Gateway:
             self._begin(transport, session_id, peer, join)
 
         def failed(failure: Failure) -> None:
-            if failure.check(CancelledError):
+            if failure.check(CancelledError) and session_id not in self._joining:
                 return
             self._joining.pop(session_id, None)
             if failure.check(ServerFull):
@@ -336,6 +337,9 @@ class Gateway:
             self._end(before, GoneReason.JOINED_ELSEWHERE if elsewhere else None)
         self._departed.pop(session_id, None)
         slot = self._table.slots[session_id]
+        if (gone := self._at_slot.get(slot)) is not None:
+            # The program that embeds the service took that player offline.
+            self._end(gone, GoneReason.KICKED)
         conversation = Conversation(session_id, transport, peer, join.nonce, join.sequence, slot)
         self._conversations[session_id] = self._at_slot[slot] = conversation
         self._shown_applied[slot] = self._shown_saved[slot] = join.sequence
@@ -365,7 +369,7 @@ class Gateway:
             del self._conversations[conversation.session_id]
         if self._at_slot.get(conversation.slot) is conversation:
             del self._at_slot[conversation.slot]
-            self._heard[conversation.slot] = math.inf
+            self._heard[conversation.slot] = self._shown_at[conversation.slot] = math.inf
         if reason is not None:
             conversation.send(encode_gone(conversation.nonce, reason))
 
@@ -401,7 +405,7 @@ class Gateway:
     def _answer(self, conversation: Conversation) -> None:
         """Send a receipt now, or with the next that are due if the last is too recent."""
         slot = conversation.slot
-        if self._clock.seconds() - self._shown_at[slot] >= RECEIPT_EVERY:
+        if self._clock.seconds() - self._shown_at[slot] >= self._receipt_period():
             self._show_progress(conversation)
         else:
             self._shown_applied[slot] = MAX_SEQUENCE + 1
@@ -434,12 +438,8 @@ class Gateway:
             due = np.concatenate((due[first:], due[:first]))[:most]
             self._next_slot = int(due[-1]) + 1
         for slot in due.tolist():
-            conversation = self._at_slot.get(slot)
-            if conversation is None:
-                # Joined without a conversation, by the program that embeds the service.
-                self._shown_applied[slot] = self._table.sequence(slot)
-                self._shown_saved[slot] = self._table.saved[slot]
-            elif self._is_live(conversation):
+            conversation = self._at_slot[slot]
+            if self._is_live(conversation):
                 self._show_progress(conversation)
             else:
                 self._end(conversation, GoneReason.KICKED)

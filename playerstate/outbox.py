@@ -129,9 +129,9 @@ class Outbox:
         self._in_flight = 0
         self._left_over = False
         self._overflow_told_at = -math.inf
-        self._soon: list[int] = []
+        self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
-        self._flushes: list[_Flush] = []
+        self._flushes: dict[_Flush, None] = {}
         self._trouble_since: float | None = None
         self._trouble_told = False
         self._error_told_at: dict[str, float] = {}
@@ -143,6 +143,7 @@ class Outbox:
 
     def start(self) -> None:
         """Start the persist thread and the sweeps."""
+        self._swept_at = self._clock.seconds()
         self._thread = self._start_thread(self._persister.run)
         self._sweep_call = self._clock.callLater(self._pace.interval(False), self.sweep)
 
@@ -150,12 +151,14 @@ class Outbox:
         """Let the persist thread end once it has committed what it was given."""
         self._persister.finish()
 
-    def abandon(self, why: NotSaved) -> None:
-        """Let the persist thread end as soon as it can; everybody who waits gets `why`."""
+    def abandon(self) -> None:
+        """Let the persist thread end as soon as it can."""
         self._persister.abandon()
-        flushes, self._flushes = self._flushes, []
-        for flush in flushes:
-            flush.waiter.errback(why)
+
+    def fail_flushes(self, why: NotSaved) -> None:
+        """Everybody who waits gets `why`."""
+        while self._flushes:
+            self._flushes.popitem()[0].waiter.errback(why)
 
     def join_thread(self, timeout: float) -> None:
         """Join the persist thread, which has ended or is about to."""
@@ -199,13 +202,13 @@ class Outbox:
 
     def save_soon(self, slot: int) -> None:
         """Hand this row over without waiting for the next sweep."""
-        self._soon.append(slot)
+        self._soon[slot] = None
         if self._soon_call is None:
             self._soon_call = self._clock.callLater(SAVE_TOGETHER, self._save_soon)
 
     def _save_soon(self) -> None:
         self._soon_call = None
-        slots, self._soon = self._soon, []
+        slots, self._soon = list(self._soon), {}
         self._hand_over(self._table.sweep_only(self._ring, slots))
 
     def saved_since(self, since: float) -> Deferred[None]:
@@ -218,8 +221,8 @@ class Outbox:
         if self.oldest_unsaved() is None:
             return succeed(None)
         flush = _Flush(since)
-        flush.waiter = Deferred(lambda _: self._flushes.remove(flush))
-        self._flushes.append(flush)
+        flush.waiter = Deferred(lambda _: self._flushes.pop(flush))
+        self._flushes[flush] = None
         return flush.waiter
 
     def _hand_over(self, sweep: Sweep) -> None:
@@ -282,7 +285,7 @@ class Outbox:
         self._trouble_since = None
         if guarded:
             self._note_guarded(commit.guarded.tolist())
-        if self._left_over:
+        if self._left_over and not self._persister.told_to_end:
             self._left_over = False
             self.sweep()
         else:
@@ -303,11 +306,11 @@ class Outbox:
 
     def _fire_flushes(self) -> None:
         oldest = self.oldest_unsaved()
-        flushes, self._flushes = self._flushes, []
-        for flush in flushes:
-            if oldest is not None and oldest <= flush.since:
-                self._flushes.append(flush)
-            elif flush.guarded:
+        for flush in list(self._flushes):
+            if flush not in self._flushes or (oldest is not None and oldest <= flush.since):
+                continue
+            del self._flushes[flush]
+            if flush.guarded:
                 flush.waiter.errback(newer_in_store(flush.guarded))
             else:
                 flush.waiter.callback(None)

@@ -150,6 +150,11 @@ class Persister:
         if (writer := self._writer) is not None:
             writer.interrupt()
 
+    @property
+    def told_to_end(self) -> bool:
+        """Whether the thread is to end."""
+        return self._finishing or self._abandoned.is_set()
+
     def run(self) -> None:
         """The thread's life: step, sleep until woken, until told to end."""
         while not self._abandoned.is_set():

@@ -7,6 +7,7 @@ persist thread and brings back the word that they are committed.
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -150,14 +151,26 @@ class PlayerStateService(Service):
             from twisted.internet import reactor
 
             around = Surroundings(reactor)
-        self.store.prepare()
-        try:
+        with ExitStack() as undo:
+            self.store.prepare()
+            undo.callback(self.store.close)
             self._reader = self.store.open_reader()
-        except BaseException:
-            self.store.close()
-            raise
+            undo.callback(self._reader.close)
+            self._set_up(around)
+            self._outbox.start()
+            undo.pop_all()
         super().startService()
         self._phase = _RUNNING
+        self.clock.every(SUMMARY_EVERY, self._summarise)
+        _log.info(
+            "saving to {store} within {seconds} s, for up to {players} players",
+            store=self.store.describe(),
+            seconds=self.save_within,
+            players=self.max_players,
+        )
+
+    def _set_up(self, around: Surroundings) -> None:
+        """Make everything anew; nothing runs yet."""
         layout = RowLayout(self.schema)
         self.clock = SteadyClock(around.reactor, around.monotonic)
         self.table = LiveTable(self.schema, self.max_players, self.clock.seconds)
@@ -178,14 +191,6 @@ class PlayerStateService(Service):
             self._settled,
         )
         self._summarised = self.ledger.snapshot()
-        self._outbox.start()
-        self.clock.every(SUMMARY_EVERY, self._summarise)
-        _log.info(
-            "saving to {store} within {seconds} s, for up to {players} players",
-            store=self.store.describe(),
-            seconds=self.save_within,
-            players=self.max_players,
-        )
 
     def stopService(self) -> Deferred[None]:
         """Refuse joins and updates, save everything, join the thread, close the store.
@@ -230,17 +235,20 @@ class PlayerStateService(Service):
             )
         else:
             self._outbox.join_thread(ABANDON_WITHIN)
-            self._reader.close()
-            self.store.close()
+            for end in (self._reader, self.store):
+                # Nothing more can be done with it, and whoever waits for the end must be told.
+                with _log.failuresHandled("closing {store} failed", store=self.store.describe()):
+                    end.close()
         for call in self.clock.getDelayedCalls():
             call.cancel()
         _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
 
     def _stopped(self, result: Failure | None) -> None:
         self._phase = _STOPPED
-        waiters, self._stop_waiters = self._stop_waiters, []
-        for waiter in waiters:
-            waiter.callback(result)
+        # Those who began to wait after the service gave up.
+        self._fail_waiters(NotSaved("the service has stopped"))
+        while self._stop_waiters:
+            self._stop_waiters.pop(0).callback(result)
 
     def _finish(self, deadline: float) -> float:
         """Everything is settled: let the thread close its writer; return how long it may take."""
@@ -264,10 +272,13 @@ class PlayerStateService(Service):
             players=named(unsaved.tolist()),
             why=why,
         )
-        self._outbox.abandon(why)
-        leavers, self._leavers = self._leavers, {}
-        for leaver in leavers.values():
-            for waiter in leaver.waiters:
+        self._outbox.abandon()
+        self._fail_waiters(why)
+
+    def _fail_waiters(self, why: NotSaved) -> None:
+        self._outbox.fail_flushes(why)
+        while self._leavers:
+            for waiter in self._leavers.popitem()[1].waiters:
                 waiter.errback(why)
 
     def _summarise(self) -> None:
@@ -400,7 +411,8 @@ class PlayerStateService(Service):
             NotOnline: the player has not joined, or has left.
             NotRunning: the service is not started, or is stopping.
         """
-        return self.schema.state(self.table.values(self._online(session_id)))
+        slot = self._online(session_id)
+        return self.schema.state(self.table.values(slot))
 
     def progress(self, session_id: int) -> Progress:
         """How far the updates of a player have come who is online or leaving.
@@ -408,7 +420,7 @@ class PlayerStateService(Service):
         Raises:
             NotOnline: the player is neither.
         """
-        slot = self.table.slots.get(session_id)
+        slot = self.table.slots.get(session_id) if self._phase != _STOPPED else None
         if slot is None:
             raise NotOnline(session_id)
         return self._progress(slot)

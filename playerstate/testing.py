@@ -16,6 +16,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class MemoryReactor(Clock):
     ) -> MemoryPort:
         """Open a port in memory; 0 takes the next that is free, from 49152 up."""
         if port == 0:
-            port = 49_152 + len(self.ports)
+            port = next(number for number in count(49_152) if number not in self.ports)
         if port in self.ports:
             raise CannotListenError(interface, port, OSError(98, "Address already in use"))
         self.ports[port] = MemoryPort(self, port, protocol, interface, maxPacketSize)
@@ -115,11 +116,14 @@ class MemoryPort:
         self._protocol = protocol
         self._interface = interface
         self._max_packet_size = max_packet_size
+        self._open = True
         self._handle = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sent: deque[tuple[bytes, Address]] = deque()
 
     def receive(self, datagram: bytes, address: Address) -> None:
-        """A datagram arrives, cut to the packet size as a real port cuts it."""
+        """A datagram arrives, cut to the packet size as a real port cuts it; lost if closed."""
+        if not self._open:
+            return
         self._protocol.datagramReceived(datagram[: self._max_packet_size], address)
 
     def take(self) -> list[tuple[bytes, Address]]:
@@ -131,6 +135,7 @@ class MemoryPort:
     def write(self, packet: bytes, addr: Address | None = None) -> None:
         """See `IUDPTransport.write`."""
         assert addr is not None
+        assert self._open, "the port is closed"
         self.sent.append((packet, addr))
 
     def startListening(self) -> None:
@@ -161,7 +166,9 @@ class MemoryPort:
 
     def stopListening(self) -> Deferred[None]:
         """See `IUDPTransport.stopListening`."""
-        if self._reactor.ports.pop(self._number, None) is not None:
+        if self._open:
+            self._open = False
+            del self._reactor.ports[self._number]
             self._handle.close()
             self._protocol.doStop()
         return succeed(None)
@@ -223,7 +230,13 @@ class SteppedThread:
         return persister
 
     def run(self) -> None:
-        """Live the thread's whole life; only sensible once it was told to end."""
+        """Live the thread's whole life.
+
+        Raises:
+            RuntimeError: it was not told to end, and would wait for ever.
+        """
+        if not self.persister.told_to_end:
+            raise RuntimeError("the persist thread was not told to end")
         self._run()
 
     def join(self, timeout: float | None = None) -> None:
@@ -295,9 +308,15 @@ class SteppedService:
             pass
 
     def stop(self) -> Deferred[None]:
-        """Stop the service, with a persist thread that saves what is left and ends."""
+        """Stop the service, with a persist thread that saves what is left and ends.
+
+        Where the store fails, the time passes that the thread waits before it tries again.
+        """
         stopped = self.service.stopService()
-        self.settle()
-        self.thread.run()
-        self.reactor.deliver()
+        persister = self.thread.persister
+        while not (stopped.called or persister.told_to_end):
+            self.reactor.advance(self.step() or 0.0)
+        if not stopped.called:
+            self.thread.run()
+            self.reactor.deliver()
         return stopped

@@ -38,17 +38,28 @@ class LockFile:
                 " exist and be writable"
             ) from None
         try:
+            self._lock(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def _lock(self, fd: int) -> None:
+        try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.write(fd, b"%d\n" % os.getpid())
         except BlockingIOError:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
-            os.close(fd)
             raise StoreUnusable(
                 f"{self._database} is in use by process {holder}; stop that server first, or name"
                 " another database"
             ) from None
-        os.ftruncate(fd, 0)
-        os.write(fd, b"%d\n" % os.getpid())
-        self._fd = fd
+        except OSError as error:
+            raise StoreUnusable(
+                f"cannot lock {self._path}: {error.strerror}; a database must lie on a local disk"
+                " with room left"
+            ) from None
 
     def release(self) -> None:
         """Let go of the lock; harmless when it is not held."""

@@ -70,6 +70,7 @@ class MemoryStore:
     def write(self, records: Records) -> npt.NDArray[np.intp]:
         """See `IStateWriter.write`."""
         left_out = []
+        taken: dict[int, Stored] = {}
         for index, record in enumerate(records):
             session_id, *fields, updated_at = record.tolist()
             values = self.schema.decode(tuple(fields))
@@ -77,7 +78,8 @@ class MemoryStore:
             if before is not None and before.updated_at > updated_at:
                 left_out.append(index)
             else:
-                self.players[session_id] = Stored(values, updated_at)
+                taken[session_id] = Stored(values, updated_at)
+        self.players.update(taken)
         return np.array(left_out, np.intp)
 
     def maintain(self) -> None:

@@ -129,7 +129,10 @@ class SQLiteStore:
 
     def open_writer(self) -> IStateWriter:
         """See `IStateStore.open_writer`."""
-        return SQLiteWriter(self.path, self.schema, self.synchronous)
+        try:
+            return SQLiteWriter(self.path, self.schema, self.synchronous)
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise StoreBusy(str(error)) from error
 
     def describe(self) -> str:
         """See `IStateStore.describe`."""
@@ -185,17 +188,23 @@ class SQLiteWriter:
         self._monotonic = monotonic
         self._pinned_told_at = -PINNED_TOLD_EVERY
         self._log_pages = 0
+        self._interrupted = False
         # No waiting for a busy database in here: the persister waits, where it can be told to end.
         self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
-        self._connection.pragma("synchronous", synchronous)
-        self._connection.pragma("journal_size_limit", LOG_BYTES)
-        self._frame_bytes = self._connection.pragma("page_size") + FRAME_HEADER_BYTES
-        # The hook also switches off SQLite's own checkpoints, which would run inside a commit.
-        self._connection.set_wal_hook(self._committed)
+        try:
+            self._connection.pragma("synchronous", synchronous)
+            self._connection.pragma("journal_size_limit", LOG_BYTES)
+            self._frame_bytes = self._connection.pragma("page_size") + FRAME_HEADER_BYTES
+            # The hook also switches off SQLite's own checkpoints, which would run inside a commit.
+            self._connection.set_wal_hook(self._committed)
+        except BaseException:
+            self._connection.close()
+            raise
         self._sql = _Upsert(schema)
 
     def write(self, records: Records) -> npt.NDArray[np.intp]:
         """See `IStateWriter.write`."""
+        self._interrupted = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -220,6 +229,8 @@ class SQLiteWriter:
             chunk = records[start : start + rows]
             values = tuple(itertools.chain.from_iterable(chunk.tolist()))
             connection.execute(self._sql.of(rows), values)
+            if self._interrupted:  # SQLite forgets one that comes while no statement runs
+                raise apsw.InterruptError("interrupted")
             if connection.changes() < rows:
                 left_out += [start + index for index in self._find_newer(chunk)]
             start, left = start + rows, left - rows
@@ -248,7 +259,7 @@ class SQLiteWriter:
         pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         size = self._log_pages * self._frame_bytes
         now = self._monotonic()
-        if size > LOG_BYTES and now - self._pinned_told_at >= PINNED_TOLD_EVERY:
+        if copied < pages and size > LOG_BYTES and now - self._pinned_told_at >= PINNED_TOLD_EVERY:
             self._pinned_told_at = now
             _log.warn(
                 "{path}-wal has grown to {size} MiB and cannot be begun anew ({copied} of {pages}"
@@ -266,6 +277,7 @@ class SQLiteWriter:
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
+        self._interrupted = True
         # The persist thread may have closed it a moment ago.
         with contextlib.suppress(apsw.ConnectionClosedError):
             self._connection.interrupt()
@@ -274,8 +286,8 @@ class SQLiteWriter:
         """See `IStateWriter.close`; the log is copied into the database and emptied, if it can."""
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.BusyError:
-            pass  # somebody reads: the log stays, and SQLite uses it as it is
+        except (apsw.BusyError, apsw.InterruptError):
+            pass  # somebody reads, or is in a hurry: the log stays, and SQLite uses it as it is
         finally:
             self._connection.close()
 
@@ -298,7 +310,7 @@ class _Upsert:
             + ", ".join(f"{name} = excluded.{name}" for name in names[1:])
             + " WHERE excluded.updated_at >= player_state.updated_at"
         )
-        room = SQL_BYTES - len(self._head) - len(self._tail)
+        room = SQL_BYTES - len(self._head.encode()) - len(self._tail.encode())
         fitting = min(ROWS_A_STATEMENT, VARIABLES // len(names), room // (len(self._row) + 1))
         self.most = 1 << (max(fitting, 1).bit_length() - 1)
         self._by_rows: dict[int, str] = {}
@@ -319,15 +331,26 @@ class SQLiteBrowser:
     def __init__(self, path: str) -> None:
         if not os.path.exists(path):
             raise StoreUnusable(f"{path} does not exist")
+        if not _may_be_database(path):
+            raise StoreUnusable(_not_a_database(path))
         self._path = path
         with _explained(path):
-            self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
-            self._connection.set_busy_timeout(STARTUP_BUSY_MS)
-            if not check_ours(self._connection, path):
-                raise StoreUnusable(f"{path} holds no players: it is an empty database")
-            names = self._connection.execute("SELECT name FROM pragma_table_xinfo('player_state')")
-            self.columns = tuple(name for (name,) in names)
+            # A connection opened read-only would leave its -wal and -shm files behind.
+            self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                self._connection.pragma("query_only", True)
+                self._connection.set_busy_timeout(STARTUP_BUSY_MS)
+                self.columns = self._read_columns()
+            except BaseException:
+                self._connection.close()
+                raise
         self._names = ", ".join(map(quoted, self.columns))
+
+    def _read_columns(self) -> tuple[str, ...]:
+        if not check_ours(self._connection, self._path):
+            raise StoreUnusable(f"{self._path} holds no players: it is an empty database")
+        names = self._connection.execute("SELECT name FROM pragma_table_xinfo('player_state')")
+        return tuple(name for (name,) in names)
 
     def count(self) -> int:
         """See `IStoreBrowser.count`."""
@@ -370,6 +393,8 @@ def _may_be_database(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(16) in (b"", b"SQLite format 3\0")
+    except IsADirectoryError:
+        return False
     except OSError:
         return True  # SQLite will say what is wrong with it
 

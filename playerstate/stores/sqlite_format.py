@@ -90,9 +90,14 @@ def check_ours(connection: apsw.Connection, path: str) -> bool:
 
 
 def _columns(connection: apsw.Connection) -> dict[str, str]:
-    """The declared types of the table's columns, by casefolded name; empty where it is missing."""
+    """The declared types of the table's columns, by folded name; empty where it is missing."""
     rows = connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')")
-    return {name.casefold(): kind for name, kind in rows}
+    return {_folded(name): kind for name, kind in rows}
+
+
+def _folded(name: str) -> str:
+    """A name as SQLite compares it: letters of ASCII alone lose their case."""
+    return name.encode().lower().decode()
 
 
 def _create(connection: apsw.Connection, schema: StateSchema) -> None:
@@ -108,7 +113,7 @@ def _migrate(
 ) -> list[str]:
     missing = []
     for field in schema.fields:
-        held = columns.get(field.name.casefold())
+        held = columns.get(_folded(field.name))
         if held is None:
             missing.append(field)
         elif held != COLUMN_TYPES[field.kind]:

@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
@@ -123,6 +123,8 @@ class PlainService(Service):
 
     def stopService(self) -> Deferred[None]:
         """Save every player, tell them, and close the port."""
+        if not self.running:
+            return succeed(None)
         super().stopService()
         return self._gateway.close().addCallback(self._close_port)
 

@@ -1,0 +1,530 @@
+"""From the table to the persist thread and back: sweeps, pacing, overflow, trouble, ages."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import LogLevel
+
+from playerstate import PlayerStateService, StoreBusy, Surroundings
+from playerstate.interfaces import Stored
+from playerstate.outbox import Outbox
+from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
+from tests.players import SCHEMA, ServiceTestCase, SlowStore, at
+from tests.support import LAW
+
+
+class SweepTests(ServiceTestCase):
+    """When rows are handed over."""
+
+    def interval(self, stepped: SteppedService) -> float:
+        """Seconds from a sweep that happens now to the next."""
+        stepped.service.flush()
+        stepped.settle()
+        stepped.service.flush()
+        stepped.service.update(1, at(1))
+        begun = stepped.reactor.seconds()
+        while not stepped.service.ledger.snapshot().queue_depth:
+            stepped.reactor.advance(0.01)
+        return stepped.reactor.seconds() - begun
+
+    def test_follows_save_within(self) -> None:
+        """The interval is the planned part of `save_within`."""
+        for save_within in (0.5, 5.0, 20.0):
+            stepped = self.start(save_within=save_within)
+            stepped.join(1)
+            self.assertApproximates(self.interval(stepped), 0.6 * save_within, 0.011)
+
+    def test_slow_commits(self) -> None:
+        """After a slow commit the interval is shorter by twice what it took."""
+        store = SlowStore()
+        store.stepped = stepped = self.start(store=store)
+        stepped.join(1)
+        stepped.service.update(1, at(1))
+        store.seconds = 0.5
+        stepped.service.flush()
+        stepped.settle()
+        store.seconds = 0.0
+        self.assertApproximates(self.interval(stepped), 3.0 - 2 * 0.5, 0.011)
+        # It fades with each commit that follows.
+        self.assertApproximates(self.interval(stepped), 3.0 - 2 * 0.5 * 0.9, 0.011)
+
+    def test_slow_upkeep(self) -> None:
+        """The writer's upkeep counts as part of the commit that follows it."""
+        store = SlowStore()
+        store.stepped = stepped = self.start(store=store)
+        self.patch(store, "maintain", lambda: stepped.reactor.advance(0.5))
+        for _ in range(2):
+            stepped.join(1)
+            stepped.service.update(1, at(1))
+            stepped.service.flush()
+            stepped.step()
+        self.patch(store, "maintain", lambda: None)
+        self.assertApproximates(self.interval(stepped), 3.0 - 2 * 0.5, 0.011)
+
+    def test_crowded(self) -> None:
+        """While the ring is more than half full, the next sweep comes after a fifth of the time."""
+        stepped = self.start(queue_size=8)
+        for session_id in range(1, 8):
+            stepped.join(session_id)
+        service = stepped.service
+        for session_id in range(1, 6):
+            service.update(session_id, at(1))
+        stepped.reactor.advance(3.0)
+        self.assertEqual(service.ledger.snapshot().queue_depth, 5)
+        service.update(6, at(1))
+        stepped.reactor.advance(0.59)
+        self.assertEqual(service.ledger.snapshot().queue_depth, 5)
+        stepped.reactor.advance(0.02)
+        self.assertEqual(service.ledger.snapshot().queue_depth, 6)
+
+    def test_half_full_is_not_crowded(self) -> None:
+        """With the ring just half full, the next sweep comes at its usual time."""
+        stepped = self.start(queue_size=8)
+        for session_id in range(1, 6):
+            stepped.join(session_id)
+            stepped.service.update(session_id, at(1))
+            if session_id == 4:
+                stepped.reactor.advance(3.0)
+        stepped.reactor.advance(2.9)
+        self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 4)
+        stepped.reactor.advance(0.2)
+        self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 5)
+
+    def test_only_what_changed(self) -> None:
+        """A sweep hands over those who changed since the last, and each of them once."""
+        stepped = self.start()
+        for session_id in range(1, 6):
+            stepped.join(session_id)
+        for _ in range(3):
+            stepped.service.update(2, at(2))
+            stepped.service.update(4, at(4))
+        stepped.reactor.advance(3.0)
+        stepped.settle()
+        stepped.reactor.advance(3.0)
+        stepped.settle()
+        self.assertEqual(stepped.store.writes, [2])
+        self.assertEqual(stepped.service.ledger.superseded, 4)
+
+    def test_superseded_on_the_way(self) -> None:
+        """Of a player's rows that come out of the ring together, the newest alone is written."""
+        stepped = self.start()
+        stepped.join(1)
+        for n in range(3):
+            stepped.service.update(1, at(n))
+            stepped.reactor.advance(3.0)
+        self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 3)
+        self.assertEqual(stepped.service.ledger.snapshot().pending, 3)
+        stepped.settle()
+        books = stepped.service.ledger.snapshot()
+        self.assertEqual((books.committed, books.superseded, books.pending), (1, 2, 0))
+        self.assertEqual(self.stored(stepped), {1: (2.0, 0.0)})
+
+
+class SteppingClockTests(ServiceTestCase):
+    """A reactor whose own clock, the wall clock, is set while the service runs."""
+
+    def setUp(self) -> None:
+        """A service whose reactor's clock and monotonic clock are told apart."""
+        super().setUp()
+        self.reactor = MemoryReactor()
+        self.monotonic = 1000.0
+        self.store = FaultyStore(SCHEMA)
+        self.threads: list[SteppedThread] = []
+
+        def start_thread(run: Any) -> SteppedThread:
+            self.threads.append(SteppedThread(run))
+            return self.threads[0]
+
+        self.service = PlayerStateService(
+            self.store,
+            around=Surroundings(
+                self.reactor,
+                monotonic=lambda: self.monotonic,
+                wall_clock=lambda: int(self.reactor.seconds() * 1e9),
+                start_thread=start_thread,
+            ),
+        )
+        self.service.startService()
+        self.service.join(1)
+
+    def live(self, seconds: float) -> None:
+        """Time passes, told by the thread's beat each second, while the reactor's clock stands."""
+        for _ in range(round(seconds)):
+            self.monotonic += 1.0
+            self.threads[0].persister._listener.beat()
+            self.reactor.deliver()
+
+    def test_set_back(self) -> None:
+        """While a clock that was set back an hour catches up, sweeps and leaves go on."""
+        self.reactor.advance(0.0)
+        self.reactor.rightNow -= 3600.0
+        self.service.update(1, at(1))
+        self.live(3)
+        self.threads[0].persister.step()
+        self.reactor.deliver()
+        self.assertEqual(len(self.store.players), 1)
+        self.service.update(1, at(2))
+        left = self.service.leave(1)
+        self.live(1)
+        self.threads[0].persister.step()
+        self.reactor.deliver()
+        self.successResultOf(left)
+
+    def test_set_back_while_stopping(self) -> None:
+        """The deadline of a stop holds on a clock that was set back."""
+        self.service.update(1, at(1))
+        self.reactor.rightNow -= 3600.0
+        stopped = self.service.stopService()
+        self.live(29)
+        self.assertEqual(self.told("unsaved"), [])
+        self.live(2)
+        self.assertEqual(len(self.told("unsaved of player 1;")), 1)
+        self.successResultOf(stopped)
+
+    def test_set_forward(self) -> None:
+        """A clock that is set forward a year makes nothing due too soon."""
+        self.service.update(1, at(1))
+        self.reactor.advance(365 * 86_400.0)
+        self.assertEqual(self.service.ledger.snapshot().queue_depth, 0)
+        self.monotonic += 3.0
+        self.reactor.advance(3.0)
+        self.assertEqual(self.service.ledger.snapshot().queue_depth, 1)
+        self.assertAlmostEqual(self.service.ledger.snapshot().oldest_unsaved_seconds, 3.0)
+
+
+class OldestUnsavedTests(ServiceTestCase):
+    """The age of the first update not yet committed of who waits longest."""
+
+    def setUp(self) -> None:
+        """A service with two players."""
+        super().setUp()
+        self.stepped = self.start()
+        self.service = self.stepped.service
+        self.stepped.join(1)
+        self.stepped.join(2)
+
+    @property
+    def age(self) -> float:
+        """The gauge, to the millisecond."""
+        return round(self.service.ledger.snapshot().oldest_unsaved_seconds, 3)
+
+    def test_all_the_way(self) -> None:
+        """It counts from a player's first update, in table, ring, hand, and through failures."""
+        self.assertEqual(self.age, 0.0)
+        self.service.update(1, at(1))
+        self.stepped.reactor.advance(2.0)
+        self.service.update(1, at(2))
+        self.service.update(2, at(2))
+        self.assertEqual(self.age, 2.0)
+        self.stepped.reactor.advance(1.0)  # swept
+        self.assertEqual(self.age, 3.0)
+        self.service.update(1, at(3))
+        self.assertEqual(self.age, 3.0)
+        self.stepped.store.failures.append(StoreBusy("locked"))
+        self.stepped.step()  # in hand, and failed
+        self.stepped.reactor.advance(1.5)
+        self.assertEqual(self.age, 4.5)
+        self.stepped.step()  # commits what was swept at 3.0; the update of then is swept no more
+        self.assertEqual(self.age, 1.5)
+        self.stepped.reactor.advance(1.5)
+        self.stepped.settle()
+        self.assertEqual(self.age, 0.0)
+
+    def test_several_sweeps_on_their_way(self) -> None:
+        """Rows of several sweeps that wait are as old as the oldest of them."""
+        self.service.update(1, at(1))
+        self.stepped.reactor.advance(3.0)
+        self.service.update(2, at(2))
+        self.stepped.reactor.advance(3.0)
+        self.assertEqual(self.age, 6.0)
+        self.stepped.step()
+        self.assertEqual(self.age, 0.0)
+
+    def test_committed_after_take(self) -> None:
+        """A commit settles the rows it held, not those that were handed over since."""
+        self.service.update(1, at(1))
+        self.stepped.reactor.advance(3.0)
+        self.stepped.store.failures.append(StoreBusy("locked"))
+        self.stepped.step()
+        self.service.update(2, at(2))
+        self.stepped.reactor.advance(3.0)
+        self.stepped.step()
+        self.assertEqual(self.age, 3.0)
+        self.assertEqual(self.service.ledger.snapshot().pending, 1)
+
+    def test_guarded(self) -> None:
+        """What the store will never take counts no longer."""
+        self.stepped.store.players[1] = Stored((0.0, 0.0), (EPOCH + 86_400) * 10**6)
+        self.service.update(1, at(1))
+        self.stepped.reactor.advance(3.0)
+        self.stepped.step()
+        self.assertEqual(self.age, 0.0)
+
+
+class SaveWithinTests(ServiceTestCase):
+    """The promise that gives `save_within` its name."""
+
+    @settings(LAW, max_examples=25)
+    @given(seed=st.integers(0, 2**32), save_within=st.sampled_from([0.5, 1.0, 5.0, 60.0]))
+    def test_never_exceeded(self, seed: int, save_within: float) -> None:
+        """With a store whose commits take less than a fifth of it, no update waits longer.
+
+        Each commit takes a time of its own; while it runs, the reactor goes on, and players move.
+        """
+        choice = random.Random(seed)
+        store = SlowStore()
+        store.stepped = stepped = SteppedService(
+            store=store, save_within=save_within, queue_size=64
+        )
+        service, tick = stepped.service, save_within / 100
+        for session_id in range(1, 21):
+            stepped.join(session_id)
+
+        def play() -> None:
+            stepped.reactor.callLater(tick, play)
+            if choice.random() < 0.7:
+                for session_id in choice.choices(range(1, 21), k=choice.randint(1, 9)):
+                    service.update(session_id, at(choice.random()))
+            oldest = service.ledger.snapshot().oldest_unsaved_seconds
+            self.assertLessEqual(oldest, save_within)
+
+        stepped.reactor.callLater(tick, play)
+        while stepped.reactor.seconds() < 12 * save_within:
+            store.seconds = choice.choice([0.0, choice.uniform(0.0, 0.19)]) * save_within
+            if stepped.step() is None:
+                stepped.reactor.advance(tick)
+        self.assertLessEqual(service.ledger.age_at_commit_seconds_max, save_within)
+        self.assertGreater(service.ledger.commits, 12)
+        self.assertEqual(service.ledger.snapshot().imbalance(), [])
+
+    def test_with_a_crowded_ring(self) -> None:
+        """It holds with a ring that all who move just fill."""
+        stepped = self.start(save_within=5.0, queue_size=16)
+        for session_id in range(1, 17):
+            stepped.join(session_id)
+        for turn in range(1000):
+            for session_id in range(1, 17):
+                stepped.service.update(session_id, at(turn))
+            stepped.reactor.advance(0.02)
+            if turn % 25 == 24:
+                stepped.step()
+        self.assertLessEqual(stepped.service.ledger.age_at_commit_seconds_max, 5.0)
+
+
+class OverflowTests(ServiceTestCase):
+    """A ring too small for all who move (invariant 2)."""
+
+    PLAYERS = 1000
+
+    def crowd(self, queue_size: int, players: int = PLAYERS) -> SteppedService:
+        """A service whose players have all moved."""
+        stepped = self.start(queue_size=queue_size)
+        for session_id in range(1, players + 1):
+            stepped.join(session_id)
+            stepped.service.update(session_id, at(session_id))
+        return stepped
+
+    def test_nothing_is_lost(self) -> None:
+        """Whatever the ring's size, everybody is saved, the rest at once after each commit."""
+        for queue_size in (2, 4, 256):
+            stepped = self.crowd(queue_size)
+            stepped.reactor.advance(3.0)
+            self.assertEqual(stepped.service.ledger.overflows, 1)
+            steps = 0
+            while stepped.step() is not None:
+                steps += 1
+            self.assertEqual(steps, -(-self.PLAYERS // queue_size))
+            self.assertEqual(stepped.service.ledger.overflows, steps - 1)
+            self.assertEqual(
+                self.stored(stepped), {n: (float(n), 0.0) for n in range(1, self.PLAYERS + 1)}
+            )
+            self.assertEqual(stepped.service.ledger.swept, self.PLAYERS)
+
+    def test_what_is_left_goes_first(self) -> None:
+        """The next sweep begins with who did not fit, though the others move all the time."""
+        stepped = self.crowd(4, 12)
+        written: list[int] = []
+        write = stepped.store.write
+
+        def note(records: Any) -> Any:
+            written.extend(records["session_id"].tolist())
+            for session_id in range(1, 13):
+                stepped.service.update(session_id, at(0))
+            return write(records)
+
+        self.patch(stepped.store, "write", note)
+        stepped.reactor.advance(3.0)
+        for _ in range(6):
+            stepped.step()
+        self.assertEqual(written, [*range(1, 13), *range(1, 13)])
+
+    def test_nobody_starves(self) -> None:
+        """With a ring of 2 and everybody moving, each is saved as often as any other."""
+        stepped = self.crowd(2, 50)
+        counts = dict.fromkeys(range(1, 51), 0)
+        write = stepped.store.write
+
+        def note(records: Any) -> Any:
+            for session_id in records["session_id"].tolist():
+                counts[session_id] += 1
+            return write(records)
+
+        self.patch(stepped.store, "write", note)
+        for _ in range(100):
+            for session_id in range(1, 51):
+                stepped.service.update(session_id, at(0))
+            stepped.reactor.advance(0.2)
+            stepped.step()
+        self.assertLessEqual(max(counts.values()) - min(counts.values()), 1)
+        self.assertGreater(min(counts.values()), 1)
+
+    def test_waits_for_the_commit(self) -> None:
+        """What did not fit goes on at the next commit report, not at the timer."""
+        stepped = self.crowd(2, 4)
+        stepped.reactor.advance(3.0)
+        stepped.thread.persister.step()
+        self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 0)
+        stepped.reactor.deliver()
+        self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 2)
+
+    def test_leaves_do_not_fit(self) -> None:
+        """Leaves for which the ring has no room are handed over at the next commit report."""
+        stepped = self.crowd(2, 6)
+        leaves = [stepped.service.leave(session_id) for session_id in range(1, 7)]
+        stepped.reactor.advance(0.05)
+        self.assertEqual(stepped.service.ledger.overflows, 1)
+        stepped.settle()
+        for left in leaves:
+            self.successResultOf(left)
+        self.assertEqual(stepped.store.writes, [2, 2, 2])
+
+    def test_told_at_most_every_ten_seconds(self) -> None:
+        """An overflow is warned of with its numbers, and again after 10 s at the earliest."""
+        stepped = self.crowd(2, 6)
+        stepped.store.failures.extend(StoreBusy("locked") for _ in range(500))
+        for _ in range(140):
+            stepped.reactor.advance(0.1)
+            stepped.step()
+        lines = self.told("the queue of", LogLevel.warn)
+        self.assertEqual(len(lines), 2)
+        self.assertTrue(
+            lines[0].startswith(
+                "the queue of 2 rows is full: 2 rows went in, 4 wait for the next commit;"
+                " 1 sweeps did not fit so far"
+            ),
+            lines[0],
+        )
+        stepped.store.failures.clear()
+        stepped.settle()
+        self.assertEqual(len(stepped.store.players), 6)
+
+
+class TroubleTests(ServiceTestCase):
+    """A store that fails: the batch stays in hand (invariant 3)."""
+
+    def setUp(self) -> None:
+        """A service with one player."""
+        super().setUp()
+        self.stepped = self.start()
+        self.service = self.stepped.service
+        self.stepped.join(1)
+
+    def play(self, seconds: float) -> None:
+        """The player moves and the persist thread tries, ten times a second."""
+        for _ in range(round(seconds * 10)):
+            self.service.update(1, at(self.stepped.reactor.seconds()))
+            self.stepped.reactor.advance(0.1)
+            self.stepped.step()
+
+    def test_busy_for_a_while(self) -> None:
+        """A store busy for 20 s is told of when it begins and when it ends; nothing is lost."""
+        self.play(5.0)
+        self.stepped.store.failures.extend(StoreBusy("database is locked") for _ in range(200))
+        self.play(40.0)
+        [begun] = self.told("is busy", LogLevel.warn)
+        self.assertEqual(
+            begun, "the store memory is busy: database is locked; 1 rows are kept and tried again"
+        )
+        [ended] = self.told("takes rows again", LogLevel.info)
+        self.assertEqual(ended, "the store memory takes rows again, after 20.0 s")
+        self.assertEqual(self.service.ledger.store_errors, {"StoreBusy": 200})
+        self.successResultOf(self.stepped.stop())
+        self.assertEqual(self.service.ledger.snapshot().pending, 0)
+
+    def test_busy_again(self) -> None:
+        """Trouble that comes again is told of again, at most every 10 s."""
+        for wait in (4.0, 12.0, 4.0):
+            self.stepped.store.failures.append(StoreBusy("database is locked"))
+            self.play(wait)
+        self.assertEqual(len(self.told("is busy")), 2)
+        self.assertEqual(len(self.told("takes rows again")), 2)
+
+    def test_other_error(self) -> None:
+        """Any other error is logged with its trace; the batch is kept, and tried again."""
+        self.service.update(1, at(1))
+        flushed = self.service.flush()
+        self.stepped.store.failures.append(OSError(28, "no space left"))
+        self.assertGreater(self.stepped.step() or 0.0, 0.0)
+        [failure] = self.flushLoggedErrors(OSError)
+        self.assertIn("in write", failure.getTraceback())
+        self.assertEqual(
+            len(self.told("the store memory failed; 1 rows are kept and tried again")), 1
+        )
+        self.waits(flushed)
+        self.stepped.step()
+        self.successResultOf(flushed)
+        self.assertEqual(self.service.ledger.store_errors, {"OSError": 1})
+
+    def test_other_error_is_told_each_minute(self) -> None:
+        """An error that goes on is logged once a minute, and its end once."""
+        self.stepped.store.failures.extend(OSError(28, "no space left") for _ in range(700))
+        self.play(75.0)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        self.assertEqual(len(self.told("takes rows again")), 1)
+        self.assertEqual(self.service.ledger.store_errors, {"OSError": 700})
+
+    def test_kinds_are_told_apart(self) -> None:
+        """Errors of different kinds are each told of."""
+        self.service.update(1, at(1))
+        self.service.flush()
+        self.stepped.store.failures.extend([OSError(28, "full"), RuntimeError("else")])
+        for _ in range(3):
+            self.stepped.step()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_upkeep_fails(self) -> None:
+        """An upkeep that fails is logged and counted; what was committed is no trouble."""
+        self.patch(self.stepped.store, "maintain", lambda: 1 / 0)
+        self.service.update(1, at(1))
+        flushed = self.service.flush()
+        self.stepped.settle()
+        self.successResultOf(flushed)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.service.update(1, at(2))
+        self.service.flush()
+        self.stepped.settle()
+        self.assertEqual(self.told("takes rows again"), [])
+        self.assertEqual(self.service.ledger.store_errors, {"ZeroDivisionError": 2})
+
+    def test_memory_is_bounded(self) -> None:
+        """Invariant 11: for as long as a store is away, no more waits than the ring and the table.
+
+        Each sweep on its way is one entry; with a full ring there is no other.
+        """
+        stepped = self.start(queue_size=4)
+        for session_id in range(1, 4):
+            stepped.join(session_id)
+        stepped.store.failures.extend(StoreBusy("locked") for _ in range(2000))
+        outbox: Outbox = stepped.service._outbox
+        for _ in range(1000):
+            for session_id in range(1, 4):
+                stepped.service.update(session_id, at(0))
+            stepped.reactor.advance(1.0)
+            stepped.step()
+            self.assertLessEqual(len(outbox._flights), 1 + 4)
+            self.assertLessEqual(stepped.service.ledger.snapshot().pending, 4 + 4 + 3)

@@ -1,0 +1,1035 @@
+"""What the SQLite store does beyond what every store must."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import apsw
+import numpy as np
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from zope.interface.verify import verifyObject
+
+from playerstate.interfaces import (
+    IStateReader,
+    IStateWriter,
+    IStoreBrowser,
+    Records,
+    RowRefused,
+    StoreBusy,
+    Stored,
+    StoreUnusable,
+)
+from playerstate.schema import StateSchema
+from playerstate.state import PlayerState
+from playerstate.stores import browse_store, open_store, sqlite
+from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
+from tests.databases import DirectoryTestCase, connections, digest, records, spawned, state_class
+from tests.support import PATIENCE, Everything
+
+PLAIN = StateSchema.of(PlayerState)
+EVERYTHING = StateSchema.of(Everything)
+
+
+class StoreTestCase(DirectoryTestCase):
+    """A test over a database that is closed after it."""
+
+    def prepare(self, state: Any = PLAIN, options: str = "") -> SQLiteStore:
+        """The store, prepared."""
+        store = open_store(self.url + options, state)
+        store.prepare()
+        self.addCleanup(store.close)
+        return store
+
+    @contextmanager
+    def reader(self, store: SQLiteStore) -> Iterator[tuple[IStateReader, apsw.Connection]]:
+        """A reader, and its connection."""
+        with connections() as opened:
+            reader = store.open_reader()
+        with closing(reader):
+            (connection,) = opened
+            yield reader, connection
+
+    @contextmanager
+    def writer(self, store: SQLiteStore) -> Iterator[tuple[IStateWriter, apsw.Connection]]:
+        """A writer, and its connection."""
+        with connections() as opened:
+            writer = store.open_writer()
+        with closing(writer):
+            (connection,) = opened
+            yield writer, connection
+
+    def assert_closed(self, *connections: apsw.Connection) -> None:
+        """These connections, one at least, are closed."""
+        self.assertTrue(connections)
+        for connection in connections:
+            self.assertRaises(apsw.ConnectionClosedError, connection.changes)
+
+    def stored(self) -> list[tuple[Any, ...]]:
+        """What the database holds, by session id."""
+        return self.sql("SELECT * FROM player_state ORDER BY session_id")
+
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log; 0 where there is none."""
+        log = self.path + "-wal"
+        return os.path.getsize(log) if os.path.exists(log) else 0
+
+
+def pause_in_a_statement(
+    connection: apsw.Connection, meanwhile: Callable[[], object]
+) -> threading.Event:
+    """Have the next statement stop halfway until `meanwhile` was called by another thread.
+
+    Returns:
+        Set when the statement goes on.
+    """
+    halfway, goes_on = threading.Event(), threading.Event()
+
+    def stop() -> bool:
+        connection.set_progress_handler(None)
+        halfway.set()
+        goes_on.wait(PATIENCE)
+        return False
+
+    def act() -> None:
+        halfway.wait(PATIENCE)
+        try:
+            meanwhile()
+        finally:
+            goes_on.set()
+
+    connection.set_progress_handler(stop, 100)
+    threading.Thread(target=act, daemon=True).start()
+    return goes_on
+
+
+class ConnectionTests(StoreTestCase):
+    """How the two connections are set up, and that neither waits for the other."""
+
+    def test_write_ahead_log(self) -> None:
+        """The database is in WAL mode."""
+        self.prepare()
+        self.assertEqual(self.sql("PRAGMA journal_mode"), [("wal",)])
+
+    def test_synchronous_full(self) -> None:
+        """A commit is on disk before it is called saved, unless told otherwise."""
+        with self.writer(self.prepare()) as (_, connection):
+            self.assertEqual(connection.pragma("synchronous"), 2)
+
+    def test_synchronous_normal(self) -> None:
+        """An option of the URL leaves commits to the system."""
+        with self.writer(self.prepare(options="?synchronous=normal")) as (_, connection):
+            self.assertEqual(connection.pragma("synchronous"), 1)
+
+    def test_reader_cannot_write(self) -> None:
+        """The reader's connection takes no change."""
+        insert = "INSERT INTO player_state VALUES (1, 0, 0, 1)"
+        with self.reader(self.prepare()) as (_, connection):
+            self.assertRaises(apsw.ReadOnlyError, connection.execute, insert)
+        self.assertEqual(self.stored(), [])
+
+    def test_no_other_connection(self) -> None:
+        """A store holds one connection a reader and one a writer, and none once they are closed."""
+        with connections() as opened:
+            store = self.prepare()
+        self.assert_closed(*opened)
+        with connections() as opened, closing(store.open_reader()) as reader:
+            with closing(store.open_writer()) as writer:
+                writer.write(spawned(PLAIN, [1]))
+                writer.maintain()
+            reader.load(1)
+        self.assertEqual(len(opened), 2)
+        self.assert_closed(*opened)
+
+    def test_opening_touches_nothing(self) -> None:
+        """Until it is prepared, a store leaves no file and no lock."""
+        open_store(self.url, PLAIN).close()
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_writer_in_its_own_thread(self) -> None:
+        """A writer opened, used and closed in its own thread does not hinder the reader in ours."""
+        store = self.prepare()
+        wrote, close = threading.Event(), threading.Event()
+        failures: list[BaseException] = []
+
+        def persist() -> None:
+            try:
+                with closing(store.open_writer()) as writer:
+                    writer.write(records(PLAIN, (1, 1.0, 2.0, 3)))
+                    wrote.set()
+                    close.wait(PATIENCE)
+                    writer.maintain()
+            except BaseException as error:
+                failures.append(error)
+                wrote.set()
+
+        thread = threading.Thread(target=persist)
+        with self.reader(store) as (reader, _):
+            self.assertIsNone(reader.load(1))
+            thread.start()
+            wrote.wait(PATIENCE)
+            self.assertEqual(reader.load(1), Stored((1.0, 2.0), 3))
+            close.set()
+            thread.join(PATIENCE)
+            self.assertEqual(reader.load(1), Stored((1.0, 2.0), 3))
+        self.assertEqual(failures, [])
+
+    def test_load_during_a_write(self) -> None:
+        """While the writer is halfway through a batch, the reader sees what was committed."""
+        store = self.prepare()
+        seen: list[Any] = []
+        with self.reader(store) as (reader, _), self.writer(store) as (writer, connection):
+            writer.write(records(PLAIN, (1, 1.0, 1.0, 1)))
+            paused = pause_in_a_statement(connection, lambda: seen.append(reader.load(1)))
+            writer.write(spawned(PLAIN, np.arange(1, 8193), updated_at=2))
+            self.assertTrue(paused.is_set())
+            self.assertEqual(seen, [Stored((1.0, 1.0), 1)])
+            self.assertEqual(reader.load(1), Stored((350.0, 200.0), 2))
+
+    def test_load_beside_a_large_transaction(self) -> None:
+        """A transaction of 100,000 rows that another holds open hides nothing committed."""
+        store = self.prepare()
+        with self.writer(store) as (writer, _):
+            writer.write(records(PLAIN, (7, 1.0, 2.0, 3)))
+        other = self.by_hand()
+        other.pragma("cache_size", 10)
+        other.execute(
+            """
+            BEGIN IMMEDIATE;
+            WITH RECURSIVE ids (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM ids LIMIT 100000)
+            INSERT INTO player_state SELECT id, 0, 0, 9 FROM ids WHERE true
+            ON CONFLICT (session_id) DO UPDATE SET x = 0, y = 0, updated_at = 9
+            """
+        )
+        self.assertGreater(self.log_bytes(), 0)  # most of it did not fit in the cache
+        with self.reader(store) as (reader, _):
+            self.assertEqual(reader.load(7), Stored((1.0, 2.0), 3))
+            self.assertIsNone(reader.load(8))
+            other.execute("COMMIT")
+            self.assertEqual(reader.load(7), Stored((0.0, 0.0), 9))
+            self.assertEqual(reader.load(8), Stored((0.0, 0.0), 9))
+
+    def test_load_holds_nothing(self) -> None:
+        """A look-up ends its read transaction, so that the log can be begun anew after it."""
+        store = self.prepare()
+        with self.reader(store) as (reader, connection), self.writer(store) as (writer, _):
+            writer.write(records(PLAIN, (1, 0.0, 0.0, 1)))
+            reader.load(1)
+            reader.load(2)
+            self.assertEqual(connection.txn_state(), apsw.SQLITE_TXN_NONE)
+
+    def test_reader_busy(self) -> None:
+        """A load while another program keeps the database to itself may be tried again."""
+        store = self.prepare()
+        with self.reader(store) as (reader, _):
+            other = self.by_hand()
+            other.pragma("locking_mode", "exclusive")
+            other.execute("BEGIN EXCLUSIVE")
+            self.assertRaises(StoreBusy, reader.load, 1)
+            other.close()
+            self.assertIsNone(reader.load(1))
+
+    def test_open_writer_busy(self) -> None:
+        """A writer opened while another program keeps the database to itself may be tried again."""
+        store = self.prepare()
+        other = self.by_hand()
+        other.pragma("locking_mode", "exclusive")
+        other.execute("BEGIN EXCLUSIVE")
+        with connections() as opened:
+            self.assertRaises(StoreBusy, store.open_writer)
+        self.assert_closed(*opened)
+        other.close()
+        store.open_writer().close()
+
+    def test_describe(self) -> None:
+        """The log is told the file and how commits are made."""
+        store = open_store(self.url + "?synchronous=normal", PLAIN)
+        self.assertEqual(store.describe(), f"{self.url}?synchronous=normal")
+
+
+class UpsertTests(StoreTestCase):
+    """How a batch becomes statements."""
+
+    def statements(self, schema: StateSchema, batch: Records) -> list[str]:
+        """The INSERTs of one batch; that they stored it is checked too."""
+        store = self.prepare(schema)
+        ran: list[str] = []
+
+        def note(cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
+            ran.append(sql)
+            return True
+
+        with self.writer(store) as (writer, connection):
+            connection.exec_trace = note
+            self.assertEqual(len(writer.write(batch)), 0)
+        self.assertEqual(ran[0], "BEGIN IMMEDIATE")
+        self.assertEqual(ran[-1], "COMMIT")
+        self.assertEqual(len(self.stored()), len(batch))
+        return ran[1:-1]
+
+    def rows(self, statements: list[str]) -> list[int]:
+        """How many rows each INSERT carries."""
+        return [1 + sql.count("),(") for sql in statements]
+
+    def test_rows_a_statement(self) -> None:
+        """Whole statements carry 512 rows, and what is left over goes by powers of two."""
+        for size, expected in (
+            (1, [1]),
+            (2, [2]),
+            (3, [2, 1]),
+            (511, [256, 128, 64, 32, 16, 8, 4, 2, 1]),
+            (512, [512]),
+            (513, [512, 1]),
+            (1000, [512, 256, 128, 64, 32, 8]),
+            (8192, [512] * 16),
+        ):
+            self.use(f"{size}.db")
+            statements = self.statements(PLAIN, spawned(PLAIN, np.arange(1, size + 1)))
+            self.assertEqual(self.rows(statements), expected, size)
+
+    def test_wide_state(self) -> None:
+        """A state of 100 fields is saved by statements of fewer rows, all kept prepared."""
+        schema = StateSchema.of(state_class(**{f"field_{i}": float(i) for i in range(100)}))
+        statements = self.statements(schema, spawned(schema, np.arange(1, 100)))
+        self.assertEqual(self.rows(statements), [32, 32, 32, 2, 1])
+        self.assertLess(max(map(len, statements)), 16_384)
+
+    def test_wide_texts(self) -> None:
+        """Texts take longer statements, so those carry fewer rows yet."""
+        schema = StateSchema.of(state_class(**{f"text_{i}": "x" for i in range(32)}))
+        statements = self.statements(schema, spawned(schema, np.arange(1, 101)))
+        self.assertEqual(self.rows(statements), [16] * 6 + [4])
+        self.assertLess(max(map(len, statements)), 16_384)
+
+    def test_names_beyond_ascii(self) -> None:
+        """Names are counted by their bytes, so that their statements stay prepared too."""
+        schema = StateSchema.of(state_class(**{"名" * 40 + str(i): 1.0 for i in range(30)}))
+        statements = self.statements(schema, spawned(schema, np.arange(1, 200)))
+        self.assertLess(max(len(sql.encode()) for sql in statements), 16_384)
+
+    def test_widest_state(self) -> None:
+        """The most fields there can be, 1,024 bools, are saved a row at a time."""
+        schema = StateSchema.of(state_class(**{f"flag_{i}": bool(i % 2) for i in range(1024)}))
+        statements = self.statements(schema, spawned(schema, [1, 2, 3]))
+        self.assertEqual(self.rows(statements), [1, 1, 1])
+        self.assertEqual(self.stored()[2], (3, *(i % 2 for i in range(1024)), 1))
+
+    def test_statements_are_kept_prepared(self) -> None:
+        """Batches of whatever sizes use few texts, which SQLite parses once."""
+        schema = EVERYTHING
+        store = self.prepare(schema)
+        with self.writer(store) as (writer, connection):
+            for size in (*range(1, 9), 100, 511, 513, 1023):
+                writer.write(spawned(schema, np.arange(1, size + 1)))
+            parsed = connection.cache_stats()["misses"]
+            for size in (3, 77, 300, 999, 2049):
+                writer.write(spawned(schema, np.arange(1, size + 1)))
+            stats = connection.cache_stats(include_entries=True)
+            self.assertEqual(stats["misses"], parsed)
+            self.assertEqual((stats["too_big"], stats["evictions"]), (0, 0))
+            inserts = [e for e in stats["entries"] if e["query"].startswith("INSERT")]
+            self.assertLessEqual(len(inserts), 10)
+
+    def test_names_are_quoted(self) -> None:
+        """A field may be called as SQL's own words, tables and columns are, or in any script."""
+        names = (
+            "order",
+            "select",
+            "group",
+            "table",
+            "index",
+            "default",
+            "rowid",
+            "oid",
+            "excluded",
+            "player_state",
+            "größe",
+            "名前",
+            "_hidden",
+        )
+        schema = StateSchema.of(state_class(**dict.fromkeys(names, 0)))
+        store = self.prepare(schema)
+        values = tuple(range(len(names)))
+        with self.writer(store) as (writer, _), self.reader(store) as (reader, _):
+            writer.write(records(schema, (1, *(0 for _ in names), 1)))
+            writer.write(records(schema, (1, *values, 2)))
+            self.assertEqual(reader.load(1), Stored(values, 2))
+        with closing(browse_store(self.url)) as browser:
+            self.assertEqual(browser.columns, ("session_id", *names, "updated_at"))
+            self.assertEqual(browser.find(1), (1, *values, 2))
+
+    def test_negative_ids(self) -> None:
+        """The database itself keeps any 64 bits as a session id."""
+        store = self.prepare()
+        with self.writer(store) as (writer, _), self.reader(store) as (reader, _):
+            writer.write(records(PLAIN, (-(2**63), 1.0, 2.0, 3)))
+            self.assertEqual(reader.load(-(2**63)), Stored((1.0, 2.0), 3))
+
+
+class FailureTests(StoreTestCase):
+    """What a write that cannot be done leaves behind."""
+
+    def test_busy(self) -> None:
+        """While another program writes, nothing is written; the same batch goes in afterwards."""
+        store = self.prepare()
+        batch = spawned(PLAIN, np.arange(1, 601))
+        with self.writer(store) as (writer, _), self.reader(store) as (reader, _):
+            other = self.by_hand()
+            other.execute("BEGIN IMMEDIATE")
+            self.assertRaises(StoreBusy, writer.write, batch)
+            self.assertRaises(StoreBusy, writer.write, batch)
+            other.execute("ROLLBACK")
+            self.assertIsNone(reader.load(1))
+            self.assertEqual(len(writer.write(batch)), 0)
+            self.assertIsNotNone(reader.load(600))
+
+    def test_busy_names_the_cause(self) -> None:
+        """What SQLite said is in the message."""
+        with self.writer(self.prepare()) as (writer, _):
+            self.by_hand().execute("BEGIN IMMEDIATE")
+            with self.assertRaisesRegex(StoreBusy, "locked"):
+                writer.write(spawned(PLAIN, [1]))
+
+    def test_check(self) -> None:
+        """A record against a constraint added by hand is refused, and the message names it."""
+        store = self.prepare()
+        self.sql(
+            "DROP TABLE player_state;"
+            "CREATE TABLE player_state (session_id INTEGER PRIMARY KEY, x REAL NOT NULL,"
+            " y REAL NOT NULL CONSTRAINT y_in_the_map CHECK (y < 1000),"
+            " updated_at INTEGER NOT NULL) STRICT"
+        )
+        with self.writer(store) as (writer, _):
+            with self.assertRaisesRegex(RowRefused, "y_in_the_map"):
+                writer.write(records(PLAIN, (1, 1.0, 1000.0, 1)))
+            self.assertEqual(len(writer.write(records(PLAIN, (1, 1000.0, 1.0, 1)))), 0)
+        self.assertEqual(self.stored(), [(1, 1000.0, 1.0, 1)])
+
+    def test_not_a_number(self) -> None:
+        """NaN, which SQLite knows as NULL, is refused."""
+        with self.writer(self.prepare()) as (writer, _):
+            batch = spawned(PLAIN, [1])
+            batch["x"] = np.nan
+            self.assertRaises(RowRefused, writer.write, batch)
+
+    def test_not_a_bool(self) -> None:
+        """A bool column holds 0 and 1 alone."""
+        with self.writer(self.prepare(EVERYTHING)) as (writer, _):
+            batch = spawned(EVERYTHING, [1])
+            batch["alive"] = 2
+            self.assertRaises(RowRefused, writer.write, batch)
+
+    def test_too_big(self) -> None:
+        """A record above SQLite's own limit is refused."""
+        with self.writer(self.prepare(EVERYTHING)) as (writer, connection):
+            writer.write(spawned(EVERYTHING, [1]))
+            connection.limit(apsw.SQLITE_LIMIT_LENGTH, 40)
+            batch = spawned(EVERYTHING, [1], updated_at=2)
+            batch["zone"] = b"a" * 16
+            self.assertRaises(RowRefused, writer.write, batch)
+
+    def test_all_or_nothing(self) -> None:
+        """One record that is refused, in whichever statement, takes the whole batch back."""
+        store = self.prepare(EVERYTHING)
+        with self.writer(store) as (writer, _), self.reader(store) as (reader, _):
+            writer.write(spawned(EVERYTHING, [1], updated_at=1))
+            for position in (0, 300, 999):
+                batch = spawned(EVERYTHING, np.arange(1, 1001), updated_at=2)
+                batch["alive"][position] = 2
+                self.assertRaises(RowRefused, writer.write, batch)
+                self.assertEqual(reader.load(1).updated_at, 1)
+                self.assertIsNone(reader.load(2))
+            batch["alive"] = 1
+            self.assertEqual(len(writer.write(batch)), 0)
+            self.assertIsNotNone(reader.load(1000))
+
+    def test_rolled_back_by_sqlite(self) -> None:
+        """Where SQLite has ended the transaction itself, the cause is told and writing goes on."""
+        store = self.prepare()
+        self.sql(
+            "CREATE TRIGGER no_thirteen BEFORE INSERT ON player_state WHEN NEW.session_id = 13"
+            " BEGIN SELECT RAISE(ROLLBACK, 'unlucky'); END"
+        )
+        with self.writer(store) as (writer, _):
+            with self.assertRaisesRegex(RowRefused, "unlucky"):
+                writer.write(spawned(PLAIN, np.arange(1, 20)))
+            writer.write(spawned(PLAIN, [20]))
+        self.assertEqual([row[0] for row in self.stored()], [20])
+
+    def test_anything_else(self) -> None:
+        """An error of another sort comes as it is, and nothing stays written."""
+        store = self.prepare()
+        self.sql("ALTER TABLE player_state DROP COLUMN y")
+        with self.writer(store) as (writer, connection):
+            self.assertRaises(apsw.SQLError, writer.write, spawned(PLAIN, [1]))
+            self.assertFalse(connection.in_transaction)
+        self.assertEqual(self.stored(), [])
+
+    def test_missing_file(self) -> None:
+        """Neither end makes a database that was removed meanwhile."""
+        store = self.prepare()
+        os.remove(self.path)
+        for open_end in (store.open_reader, store.open_writer):
+            with self.assertRaises(apsw.CantOpenError):
+                open_end().load(1)
+        self.assertFalse(os.path.exists(self.path))
+
+
+class InterruptTests(StoreTestCase):
+    """How a write is ended from another thread."""
+
+    def test_running_write(self) -> None:
+        """An interrupt while a statement runs ends the write, which leaves nothing."""
+        with self.writer(self.prepare()) as (writer, connection):
+            writer.write(spawned(PLAIN, [1], updated_at=1))
+            interrupted = pause_in_a_statement(connection, writer.interrupt)
+            with self.assertRaises(apsw.InterruptError):
+                writer.write(spawned(PLAIN, np.arange(1, 8193), updated_at=2))
+            self.assertTrue(interrupted.is_set())
+            self.assertFalse(connection.in_transaction)
+        self.assertEqual(self.stored(), [(1, 350.0, 200.0, 1)])
+
+    def test_between_two_statements(self) -> None:
+        """An interrupt that comes between two statements of a write ends it too."""
+        with self.writer(self.prepare()) as (writer, connection):
+
+            def interrupt(cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
+                if sql.startswith("INSERT"):
+                    connection.exec_trace = None
+                    writer.interrupt()
+                return True
+
+            connection.exec_trace = interrupt
+            with self.assertRaises(apsw.InterruptError):
+                writer.write(spawned(PLAIN, np.arange(1, 8193)))
+        self.assertEqual(self.stored(), [])
+
+    def test_writing_afterwards(self) -> None:
+        """The same batch can be written after it was interrupted."""
+        batch = spawned(PLAIN, np.arange(1, 8193))
+        with self.writer(self.prepare()) as (writer, connection):
+            pause_in_a_statement(connection, writer.interrupt)
+            self.assertRaises(apsw.InterruptError, writer.write, batch)
+            self.assertEqual(len(writer.write(batch)), 0)
+        self.assertEqual(self.sql("SELECT count(*) FROM player_state"), [(8192,)])
+
+    def test_close_afterwards(self) -> None:
+        """A writer that was interrupted closes as any other, whether a write ran or not."""
+        store = self.prepare()
+        writer = store.open_writer()
+        writer.write(spawned(PLAIN, [1]))
+        writer.interrupt()
+        writer.close()
+        with connections() as opened:
+            writer = store.open_writer()
+        pause_in_a_statement(opened[0], writer.interrupt)
+        self.assertRaises(apsw.InterruptError, writer.write, spawned(PLAIN, np.arange(1, 8193)))
+        writer.close()
+        self.assertEqual(self.log_bytes(), 0)
+
+    def test_while_closing(self) -> None:
+        """An interrupt from another thread finds a closed writer, and does nothing."""
+        with self.writer(self.prepare()) as (writer, _):
+            pass
+        failures: list[BaseException] = []
+
+        def interrupt() -> None:
+            try:
+                writer.interrupt()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        thread.join(PATIENCE)
+        self.assertEqual(failures, [])
+
+
+class CheckpointTests(StoreTestCase):
+    """The write-ahead log is copied into the database by the writer's upkeep, and by nothing else.
+
+    A page of the log is 4,096 bytes and a header.
+    """
+
+    FRAME = 4096 + 24
+
+    def setUp(self) -> None:
+        """Shrink the sizes at which something happens: one batch is up to some 40 pages."""
+        super().setUp()
+        self.patch(sqlite, "CHECKPOINT_BYTES", 60 * self.FRAME)
+        self.patch(sqlite, "LOG_BYTES", 240 * self.FRAME)
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.schema = StateSchema.of(state_class(note="n" * 32, x=1.0))
+        self.updated_at = 1
+        self.random = np.random.default_rng(1)
+
+    def filled(self) -> SQLiteStore:
+        """A store over a table of some 400 pages, and an empty log."""
+        store = self.prepare(self.schema)
+        with closing(store.open_writer()) as writer:
+            writer.write(spawned(self.schema, np.arange(1, 20_001)))
+        return store
+
+    @contextmanager
+    def timed_writer(self) -> Iterator[SQLiteWriter]:
+        """A writer on a clock of ours."""
+        with closing(
+            SQLiteWriter(self.path, self.schema, "full", monotonic=self.clock.seconds)
+        ) as writer:
+            yield writer
+
+    def scatter(self, writer: IStateWriter) -> None:
+        """Write some 40 rows far from each other."""
+        self.updated_at += 1
+        ids = np.unique(self.random.integers(1, 20_001, 40))
+        writer.write(spawned(self.schema, ids, self.updated_at))
+
+    def grow(self, writer: IStateWriter, size: int, *, maintained: bool = False) -> None:
+        """Write until the log has this size."""
+        for _ in range(200):
+            if self.log_bytes() >= size:
+                return
+            self.scatter(writer)
+            if maintained:
+                writer.maintain()
+        self.fail("the log does not grow")
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Another program reads, and does not end its transaction."""
+        with closing(apsw.Connection(self.path)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            yield
+
+    def test_sizes(self) -> None:
+        """The log is to stay below 64 MiB, and is copied long before."""
+        self.doCleanups()  # what `setUp` patched
+        self.assertEqual(sqlite.LOG_BYTES, 64 * 2**20)
+        self.assertEqual(sqlite.CHECKPOINT_BYTES, 16 * 2**20)
+
+    def test_log_stays_small(self) -> None:
+        """Over many batches of scattered rows the log never grows beyond its limit."""
+        store = self.filled()
+        largest = 0
+        with self.timed_writer() as writer, self.reader(store) as (reader, _):
+            for _ in range(100):
+                self.scatter(writer)
+                largest = max(largest, self.log_bytes())
+                reader.load(1)
+                writer.maintain()
+        self.assertGreater(largest, sqlite.CHECKPOINT_BYTES)
+        self.assertLess(largest, sqlite.LOG_BYTES)
+
+    def test_no_log_before_the_first_commit(self) -> None:
+        """Upkeep before anything was written copies nothing."""
+        self.filled()
+        with self.timed_writer() as writer:
+            writer.maintain()
+            self.assertEqual(self.log_bytes(), 0)
+
+    def test_small_log_is_left_alone(self) -> None:
+        """Below the size at which it is due, upkeep copies nothing."""
+        self.filled()
+        before = digest(self.path)
+        with self.timed_writer() as writer:
+            self.scatter(writer)
+            writer.maintain()
+            self.assertLess(self.log_bytes(), sqlite.CHECKPOINT_BYTES)
+            self.assertEqual(digest(self.path), before)
+
+    def test_commits_copy_nothing(self) -> None:
+        """However large the log, a commit copies none of it: that is upkeep's, between batches."""
+        self.filled()
+        before = digest(self.path)
+        with self.timed_writer() as writer:
+            self.grow(writer, 1100 * self.FRAME)  # SQLite's own would come at 1,000 pages
+            self.assertEqual(digest(self.path), before)
+            writer.maintain()
+            self.assertNotEqual(digest(self.path), before)
+
+    def test_log_is_cut_down(self) -> None:
+        """A log that has grown beyond its limit is cut down to it when it is begun anew."""
+        self.filled()
+        with self.timed_writer() as writer:
+            with self.pinned():
+                self.grow(writer, 2 * sqlite.LOG_BYTES)
+            writer.maintain()
+            self.scatter(writer)
+            self.assertLessEqual(self.log_bytes(), sqlite.LOG_BYTES)
+
+    def test_pinned_log_is_told_of(self) -> None:
+        """A reader that keeps the log from being begun anew is told of once; writing goes on."""
+        store = self.filled()
+        with self.timed_writer() as writer, self.pinned(), capturedLogs() as logs:
+            self.grow(writer, 2 * sqlite.LOG_BYTES, maintained=True)
+        (event,) = (event for event in logs if event["log_level"] >= LogLevel.warn)
+        self.assertEqual(event["log_level"], LogLevel.warn)
+        self.assertEqual(event["path"], self.path)
+        self.assertLess(event["copied"], event["pages"])
+        self.assertIn("keeps a read transaction open", event["log_format"])
+        with self.reader(store) as (reader, _):
+            (newest,) = self.sql("SELECT max(updated_at) FROM player_state")[0]
+            self.assertEqual(newest, self.updated_at)
+            self.assertIsNotNone(reader.load(1))
+
+    def test_pinned_log_is_told_of_again(self) -> None:
+        """While it stays so, it is told of again after a minute."""
+        self.filled()
+        with self.timed_writer() as writer, self.pinned(), capturedLogs() as logs:
+            self.grow(writer, sqlite.LOG_BYTES + 40 * self.FRAME)
+            for seconds in (0, 30, 29.5, 0.5, 0, 59.5, 0.5):
+                self.clock.advance(seconds)
+                writer.maintain()
+        self.assertEqual(len([event for event in logs if "copied" in event]), 3)
+
+    def test_large_batch_is_not_a_pin(self) -> None:
+        """A log that one large batch has filled, and nobody pins, is no cause for a warning."""
+        self.filled()
+        self.patch(sqlite, "LOG_BYTES", 100 * self.FRAME)
+        with self.timed_writer() as writer, capturedLogs() as logs:
+            writer.write(spawned(self.schema, np.arange(1, 20_001), updated_at=9))
+            self.assertGreater(self.log_bytes(), sqlite.LOG_BYTES)
+            writer.maintain()
+        self.assertEqual([event for event in logs if event["log_level"] >= LogLevel.warn], [])
+
+    def test_close_leaves_no_log(self) -> None:
+        """Once both ends are closed, in whichever order, the database is one file again."""
+        store = self.filled()
+        for first in (0, 1):
+            writer, reader = store.open_writer(), store.open_reader()
+            self.scatter(writer)
+            reader.load(1)
+            ends = (writer, reader)
+            ends[first].close()
+            ends[1 - first].close()
+            self.assertEqual(sorted(os.listdir(self.directory)), ["players.db", "players.db.lock"])
+
+    def test_close_empties_the_log(self) -> None:
+        """The writer's end copies the log, though the reader's connection is still open."""
+        store = self.filled()
+        with self.reader(store) as (reader, _):
+            with self.timed_writer() as writer:
+                self.scatter(writer)
+                reader.load(1)
+                self.assertGreater(self.log_bytes(), 0)
+            self.assertEqual(self.log_bytes(), 0)
+
+    def test_close_while_pinned(self) -> None:
+        """A reader that pins the log does not keep the writer from closing; nothing is lost."""
+        store = self.filled()
+        with self.pinned():
+            with connections() as opened, self.timed_writer() as writer:
+                writer.write(records(self.schema, (1, "last", 5.0, 99)))
+            self.assert_closed(*opened)
+        with self.reader(store) as (reader, _):
+            self.assertEqual(reader.load(1), Stored(("last", 5.0), 99))
+
+
+class CrashTests(StoreTestCase):
+    """What is left when a server ends without closing anything."""
+
+    def test_committed(self) -> None:
+        """Every batch that `write` returned from is there at the next start, and no other."""
+        store = self.prepare()
+        with self.writer(store) as (writer, connection):
+            for updated_at in (1, 2, 3):
+                writer.write(spawned(PLAIN, np.arange(1, 1001), updated_at))
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE player_state SET updated_at = 4")
+            crashed = os.path.join(self.directory, "crashed.db")
+            for suffix in ("", "-wal"):
+                shutil.copyfile(self.path + suffix, crashed + suffix)
+            connection.execute("ROLLBACK")
+        self.use("crashed.db")
+        self.prepare()
+        self.assertEqual(
+            self.sql("SELECT count(*), min(updated_at), max(updated_at) FROM player_state"),
+            [(1000, 3, 3)],
+        )
+
+
+class UrlTests(DirectoryTestCase):
+    """What a URL may say."""
+
+    def refusal(self, url: str) -> str:
+        """The one line for a URL that cannot be read, whether to open it or to look into it."""
+        with self.assertRaises(StoreUnusable) as caught:
+            open_store(url, PLAIN)
+        line = self.assert_one_line(caught.exception)
+        with self.assertRaises(StoreUnusable) as caught:
+            browse_store(url)
+        self.assertEqual(str(caught.exception), line)
+        return line
+
+    def test_path(self) -> None:
+        """What follows the scheme is the path, up to the options."""
+        store = open_store(self.url, PLAIN)
+        self.assertEqual((store.path, store.synchronous), (self.path, "full"))
+
+    def test_path_with_a_colon(self) -> None:
+        """A path may hold colons and percent signs; they mean nothing."""
+        store = open_store("sqlite:/games/a:b%20c.db", PLAIN)
+        self.assertEqual(store.path, "/games/a:b%20c.db")
+
+    def test_options(self) -> None:
+        """``synchronous`` is full or normal."""
+        for value in ("full", "normal"):
+            store = open_store(f"{self.url}?synchronous={value}", PLAIN)
+            self.assertEqual((store.path, store.synchronous), (self.path, value))
+
+    def test_question_mark_alone(self) -> None:
+        """A question mark without options is as none."""
+        self.assertEqual(open_store(self.url + "?", PLAIN).path, self.path)
+
+    def test_no_path(self) -> None:
+        """Without a path, or with SQLite's name for none, the line says what to write."""
+        for url in ("sqlite:", "sqlite::memory:", "sqlite:?synchronous=full"):
+            line = self.refusal(url)
+            self.assertIn(repr(url), line)
+            self.assertIn("write sqlite:PATH, or memory:", line)
+
+    def test_unknown_option(self) -> None:
+        """An option that there is not is named."""
+        line = self.refusal("sqlite:a.db?sync=full&cache=9")
+        self.assertEqual(
+            line,
+            "'sqlite:a.db?sync=full&cache=9': there is no option sync, cache, only synchronous",
+        )
+
+    def test_unknown_value(self) -> None:
+        """A value that there is not is named, the empty one too."""
+        for option, value in (
+            ("synchronous=off", "off"),
+            ("synchronous=FULL", "FULL"),
+            ("synchronous=", ""),
+            ("synchronous", ""),
+        ):
+            line = self.refusal(f"sqlite:a.db?{option}")
+            self.assertIn(f"synchronous is {value!r}, must be full or normal", line)
+
+    def test_relative_path(self) -> None:
+        """A relative path is made absolute at once: a later change of directory moves nothing."""
+        elsewhere = os.path.join(self.directory, "elsewhere")
+        os.mkdir(elsewhere)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        store = open_store("sqlite:players.db", PLAIN)
+        os.chdir(elsewhere)
+        store.prepare()
+        with closing(store.open_writer()) as writer, closing(store.open_reader()) as reader:
+            writer.write(spawned(PLAIN, [1]))
+            self.assertIsNotNone(reader.load(1))
+        store.close()
+        self.assertEqual(os.listdir(elsewhere), [])
+        self.assertEqual(sorted(os.listdir(self.directory))[1:], ["players.db", "players.db.lock"])
+
+
+class BrowserTests(StoreTestCase):
+    """Looking into a database without its state class."""
+
+    def fill(self) -> None:
+        """A database of three players."""
+        store = self.prepare(EVERYTHING)
+        with closing(store.open_writer()) as writer:
+            writer.write(
+                records(
+                    EVERYTHING,
+                    (1, 1.0, 10, True, "one", 0.1, 200),
+                    (2, 2.0, 20, False, "two", 0.2, 300),
+                    (3, 3.0, 30, True, "three", 0.3, 200),
+                )
+            )
+        store.close()
+
+    @contextmanager
+    def browser(self) -> Iterator[IStoreBrowser]:
+        """The browser of that database."""
+        with closing(browse_store(self.url)) as browser:
+            yield browser
+
+    def refusal(self) -> str:
+        """The one line for a database that cannot be looked into."""
+        with self.assertRaises(StoreUnusable) as caught:
+            browse_store(self.url)
+        return self.assert_one_line(caught.exception)
+
+    def test_interface(self) -> None:
+        """A browser provides what it says."""
+        self.fill()
+        with self.browser() as browser:
+            self.assertTrue(verifyObject(IStoreBrowser, browser))
+
+    def test_columns(self) -> None:
+        """The columns come in the table's order, the session id first."""
+        self.fill()
+        with self.browser() as browser:
+            self.assertEqual(
+                browser.columns,
+                ("session_id", "x", "hp", "alive", "zone", "angle", "updated_at"),
+            )
+
+    def test_count(self) -> None:
+        """Every player counts."""
+        self.fill()
+        with self.browser() as browser:
+            self.assertEqual(browser.count(), 3)
+
+    def test_latest(self) -> None:
+        """The latest changed come first, and those of one time by their id."""
+        self.fill()
+        with self.browser() as browser:
+            rows = list(browser.latest(None))
+            self.assertEqual([row[0] for row in rows], [2, 1, 3])
+            self.assertEqual(rows[0], (2, 2.0, 20, 0, "two", 0.2, 300))
+
+    def test_limit(self) -> None:
+        """So many rows and no more, and none for 0."""
+        self.fill()
+        with self.browser() as browser:
+            for limit, ids in ((0, []), (1, [2]), (2, [2, 1]), (9, [2, 1, 3])):
+                self.assertEqual([row[0] for row in browser.latest(limit)], ids)
+
+    def test_find(self) -> None:
+        """One player's row, or None."""
+        self.fill()
+        with self.browser() as browser:
+            self.assertEqual(browser.find(3), (3, 3.0, 30, 1, "three", 0.3, 200))
+            self.assertIsNone(browser.find(4))
+
+    def test_no_player(self) -> None:
+        """A database without players is looked into as any other."""
+        self.prepare().close()
+        with self.browser() as browser:
+            self.assertEqual((browser.count(), [*browser.latest(None)]), (0, []))
+
+    def test_old_columns(self) -> None:
+        """The columns of fields that are gone are shown too."""
+        self.fill()
+        self.prepare(state_class(x=0.0, hp=0, mana=7)).close()
+        with self.browser() as browser:
+            self.assertEqual(
+                browser.columns,
+                ("session_id", "x", "hp", "alive", "zone", "angle", "updated_at", "mana"),
+            )
+            self.assertEqual(browser.find(1), (1, 1.0, 10, 1, "one", 0.1, 200, 7))
+
+    def test_cannot_write(self) -> None:
+        """Its connection takes no change."""
+        self.fill()
+        with connections() as opened, self.browser():
+            (connection,) = opened
+            self.assertRaises(apsw.ReadOnlyError, connection.execute, "DELETE FROM player_state")
+
+    def test_leaves_nothing(self) -> None:
+        """Looking takes no lock, changes no byte and leaves no file beside the database."""
+        self.fill()
+        os.remove(self.path + ".lock")
+        before = digest(self.path)
+        with self.browser() as browser:
+            browser.count()
+        self.assertEqual(os.listdir(self.directory), ["players.db"])
+        self.assertEqual(digest(self.path), before)
+
+    def test_beside_a_server(self) -> None:
+        """Beside a server it sees what is committed, and nothing that is not."""
+        self.fill()
+        store = self.prepare(EVERYTHING)
+        with self.writer(store) as (writer, connection), self.reader(store) as (reader, _):
+            writer.write(records(EVERYTHING, (4, 4.0, 40, True, "four", 0.4, 400)))
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM player_state")
+            with self.browser() as browser:
+                self.assertEqual(browser.count(), 4)
+                self.assertEqual([row[0] for row in browser.latest(1)], [4])
+            connection.execute("ROLLBACK")
+            writer.write(records(EVERYTHING, (5, 5.0, 50, True, "five", 0.5, 500)))
+            self.assertIsNotNone(reader.load(5))
+
+    def test_missing(self) -> None:
+        """A file that is missing is named, and not made."""
+        self.assertEqual(self.refusal(), f"{self.path} does not exist")
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_empty(self) -> None:
+        """An empty file holds no players."""
+        open(self.path, "wb").close()
+        self.assertEqual(self.refusal(), f"{self.path} holds no players: it is an empty database")
+
+    def test_of_another_program(self) -> None:
+        """A database of another program is refused, and left as it is."""
+        self.sql("CREATE TABLE notes (note TEXT)")
+        before = digest(self.path)
+        self.assertIn("is a database of another program", self.refusal())
+        self.assertEqual(digest(self.path), before)
+
+    def test_not_a_database(self) -> None:
+        """A file that is no database is refused, and left as it is."""
+        with open(self.path, "wb") as file:
+            file.write(b"a letter to the players\n" * 100)
+        before = digest(self.path)
+        self.assertIn("is not a SQLite database", self.refusal())
+        self.assertEqual(digest(self.path), before)
+        self.assertEqual(os.listdir(self.directory), ["players.db"])
+
+    def test_damaged(self) -> None:
+        """Damage that shows only while looking is told in a line too."""
+        self.fill()
+        with open(self.path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 4096)
+        with self.browser() as browser:
+            for look in (browser.count, lambda: [*browser.latest(None)], lambda: browser.find(1)):
+                with self.assertRaises(StoreUnusable) as caught:
+                    look()
+                line = self.assert_one_line(caught.exception)
+                self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
+
+    def test_close_halfway(self) -> None:
+        """A browser may be closed before its rows were all taken."""
+        self.fill()
+        with self.browser() as browser:
+            rows = browser.latest(None)
+            self.assertEqual(next(rows)[0], 2)
+
+    def test_refusal_closes(self) -> None:
+        """A database that is refused is closed at once, not when the error is forgotten."""
+        open(self.path, "wb").close()
+        with connections() as opened:
+            self.refusal()
+        self.assert_closed(*opened)
+
+    def test_header_alone(self) -> None:
+        """A file that only begins as a database does is refused too."""
+        with open(self.path, "wb") as file:
+            file.write(b"SQLite format 3\0" + b"\xff" * 4080)
+        self.assertIn("is not a SQLite database", self.refusal())
+
+    def test_not_a_database_however_short(self) -> None:
+        """A file too short for SQLite to tell is no empty database either."""
+        with open(self.path, "wb") as file:
+            file.write(b"x")
+        self.assertIn("is not a SQLite database", self.refusal())
+
+    def test_directory(self) -> None:
+        """A directory is refused in a line."""
+        os.mkdir(self.path)
+        self.assertIn("is not a SQLite database", self.refusal())
+
+
+class LimitTests(DirectoryTestCase):
+    """What the store takes for given of apsw and SQLite."""
+
+    def test_limits(self) -> None:
+        """Statements of the longest INSERT's length are kept prepared, and take its values."""
+        with closing(apsw.Connection(self.path)) as connection:
+            self.assertGreater(connection.cache_stats()["max_cacheable_bytes"], sqlite.SQL_BYTES)
+            self.assertGreaterEqual(
+                connection.limit(apsw.SQLITE_LIMIT_VARIABLE_NUMBER), sqlite.VARIABLES
+            )
