@@ -569,7 +569,7 @@ class ReceiptTests(GatewayTestCase):
                 self.assertLessEqual(now - seen, 0.2 + 1e-9)
 
     def test_late_ticks(self) -> None:
-        """Where a busy reactor's ticks come late, so do receipts, but nobody's more than others'."""
+        """Where a busy reactor's ticks come late, so do receipts, but nobody's more than most."""
         self.open()
         clients = [self.joined(n) for n in range(1, 101)]
         counts = dict.fromkeys(range(1, 101), 0)

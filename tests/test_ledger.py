@@ -162,8 +162,8 @@ class SummaryTests(SynchronousTestCase):
             "12 players online;"
             " 50 updates applied, 3 stale, 2 (short 2) malformed,"
             " 12 (stopping 5, not_online 7) refused;"
-            " 40 rows saved in 2 commits (mean 250.0 ms; since the start at most 2.2 s old), 7 superseded,"
-            " 10 pending, oldest unsaved 1.2 s; queue 3/64, 1 overflows;"
+            " 40 rows saved in 2 commits (mean 250.0 ms; since the start at most 2.2 s old),"
+            " 7 superseded, 10 pending, oldest unsaved 1.2 s; queue 3/64, 1 overflows;"
             " 3 (StoreBusy 2, OSError 1) store errors; 5 dropped by the kernel",
         )
 
