@@ -163,7 +163,7 @@ class Gateway:
         self._closing = False
         self._repetitions = [
             self._clock.every(TICK, self._tick),
-            self._clock.every(IDLE_LOOK_EVERY, self._evict_idle),
+            self._clock.every(min(IDLE_LOOK_EVERY, self.idle_timeout / 4), self._evict_idle),
         ]
 
     def close(self) -> Deferred[Any]:
@@ -310,7 +310,7 @@ class Gateway:
         if join.size < self._codec.welcome_size:
             raise Malformed("too_short")
         if current is not None and current.nonce == join.nonce and self._is_live(current):
-            if not current.leaving:
+            if not current.leaving and current.peer == peer:
                 self._heard[current.slot] = self._now
             return self._welcome(transport, session_id, peer, join)
         departed = self._departed.get(session_id)

@@ -62,7 +62,7 @@ class Counters:
         age_at_commit_seconds_max: the greatest age an update had when it was committed.
         store_errors: by kind, errors of the store; the batch was kept each time.
         joins: conversations and joins begun; restored: those who found a stored or live state.
-        joins_refused: by reason.
+        joins_refused: by reason, JOINs over the wire.
         leaves: players who left and were saved.
         receipts: receipts sent.
         unsent: messages that the system would not take; as good as lost on the way.

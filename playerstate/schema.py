@@ -18,6 +18,7 @@ Nothing here depends on a thread: a schema is immutable, and may be used from an
 
 from __future__ import annotations
 
+import math
 import operator
 import struct
 import sys
@@ -31,8 +32,8 @@ import numpy as np
 MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
 
-RESERVED_NAMES = frozenset({"session_id", "updated_at"})
-"""Columns that every store has beside the fields."""
+RESERVED_NAMES = frozenset({"session_id", "updated_at", "rowid", "oid", "_rowid_"})
+"""Columns that every store has beside the fields, and what SQLite calls the first of them."""
 
 _ALLOWED = "float, int, bool, or str with metadata=text(n)"
 _INT64 = (-(2**63), 2**63 - 1)
@@ -164,7 +165,10 @@ class Field:
                 return whole
             if isinstance(value, (str, bytes, bytearray)):
                 raise TypeError
-            return float(value)
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
         except (TypeError, ValueError, OverflowError):
             raise InvalidState(self.name, value, self.allowed) from None
 
@@ -255,7 +259,7 @@ class StateSchema:
             InvalidState: naming the field and what it takes.
         """
         if not isinstance(state, self.state_class):
-            raise InvalidState("", state, f"a {self.state_class.__qualname__}")
+            raise InvalidState("", state, f"of class {self.state_class.__qualname__}")
         return self.accept(*self.encode(self._plain(state)))
 
     def state(self, values: tuple[Any, ...]) -> Any:

@@ -7,6 +7,7 @@ persist thread and brings back the word that they are committed.
 from __future__ import annotations
 
 import math
+import operator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -103,6 +104,7 @@ class PlayerStateService(Service):
         clock: timers that stand a wall clock that steps, once the service is started.
 
     Raises:
+        TypeError: `queue_size` or `max_players` is no whole number.
         ValueError: an argument is out of its range; the message names it.
     """
 
@@ -122,8 +124,8 @@ class PlayerStateService(Service):
         around: Surroundings | None = None,
     ) -> None:
         _check_range("save_within", save_within, 0.1, 86_400.0)
-        _check_range("max_players", max_players, 1, 2**24)
-        _check_range("queue_size", queue_size, 2, 2**24)
+        _check_range("max_players", operator.index(max_players), 1, 2**24)
+        _check_range("queue_size", operator.index(queue_size), 2, 2**24)
         _check_range("stop_within", stop_within, 0.0, 86_400.0)
         if queue_size & (queue_size - 1):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
@@ -309,8 +311,10 @@ class PlayerStateService(Service):
             A Deferred that fails with `NotRunning`, `ServerFull`, or what the store raised.
 
         Raises:
+            TypeError: the session id is no whole number.
             ValueError: the session id or the sequence is out of range.
         """
+        session_id = operator.index(session_id)
         if not 1 <= session_id <= MAX_SESSION_ID:
             raise ValueError(f"session id {session_id} is not from 1 to 2**63 - 1")
         if sequence is not None and not 0 <= sequence <= MAX_SEQUENCE:
@@ -490,7 +494,7 @@ class PlayerStateService(Service):
         oldest = self._outbox.oldest_unsaved()
         leaving = sum(not leaver.returned for leaver in self._leavers.values())
         return Gauges(
-            players_online=len(self.table) - leaving,
+            players_online=len(self.table) - leaving if self._phase != _STOPPED else 0,
             players_leaving=leaving,
             pending=self._outbox.pending,
             queue_depth=self._outbox.depth,

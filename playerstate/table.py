@@ -102,6 +102,7 @@ class LiveTable:
 
         Raises:
             TableFull: there is no slot left.
+            struct.error: a number cannot be packed; no slot was taken.
         """
         if self._free:
             slot = self._free.pop()
@@ -111,8 +112,12 @@ class LiveTable:
         else:
             raise TableFull
         at = slot * self._row_size
-        self._header.pack_into(self._buffer, at, session_id, slot, 0, updated_at, 0)
-        self._fields.pack_into(self._buffer, at + self._header.size, *values)
+        try:
+            self._header.pack_into(self._buffer, at, session_id, slot, 0, updated_at, 0)
+            self._fields.pack_into(self._buffer, at + self._header.size, *values)
+        except BaseException:
+            self._free.append(slot)
+            raise
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
         return slot

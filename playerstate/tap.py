@@ -40,7 +40,10 @@ class Listen:
         scheme, *parts = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
         if scheme != "udp":
             raise ValueError("must be udp:PORT:interface=ADDRESS")
-        port = _whole(0, 65_535)(parts[0] if parts else "")
+        try:
+            port = _whole(0, 65_535)(parts[0] if parts else "")
+        except ValueError as error:
+            raise ValueError(f"the port {error}") from None
         interface = "127.0.0.1"
         for part in parts[1:]:
             key, _, value = part.partition("=")

@@ -87,6 +87,15 @@ class JoinTests(GatewayTestCase):
             client.join(1)
         self.assertEqual(self.service.state(42), at(350, 200))
 
+    def test_repeat_from_elsewhere_keeps_nobody_awake(self) -> None:
+        """A repeated JOIN from another address is no word of the player who is there."""
+        self.open(idle_timeout=1.0)
+        client, other = self.joined(host=1), self.client(host=2)
+        for _ in range(5):
+            self.advance(0.25)
+            other.join(1)
+        self.assertEqual(client.heard(), [(GONE, 1, 2)])
+
     def test_other_nonce(self) -> None:
         """Another nonce begins anew, numbered from its sequence; the same address hears no GONE."""
         self.open()

@@ -327,7 +327,7 @@ class SchemaErrorTests(SynchronousTestCase):
 
     def test_reserved_names(self) -> None:
         """The store's own columns cannot be fields, in whatever case."""
-        for name in ("session_id", "updated_at", "Session_ID"):
+        for name in ("session_id", "updated_at", "Session_ID", "oid", "rowid", "_ROWID_"):
             self.assertIn("column of the store's own", self.refused(name, field(float, 1.0)))
 
     def test_names_that_differ_in_case(self) -> None:
@@ -499,7 +499,7 @@ class StateFormsTests(SynchronousTestCase):
         """A state of another class is refused as a whole, under no field's name."""
         error = self.assertRaises(InvalidState, StateSchema.of(PlayerState).values, Avatar())
         self.assertEqual(error.field, "")
-        self.assertEqual(str(error), f"state = {Avatar()!r}: must be a PlayerState")
+        self.assertEqual(str(error), f"state = {Avatar()!r}: must be of class PlayerState")
 
     def test_first_wrong_field_is_named(self) -> None:
         """Of several wrong values, the first in the order of the fields is named."""

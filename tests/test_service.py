@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import Any
 
 import attrs
@@ -132,6 +134,31 @@ class JoinTests(ServiceTestCase):
         stepped.store.players[1] = Stored(("left", "right"), 5)
         self.failureResultOf(stepped.service.join(1), InvalidState)
         self.assertEqual(stepped.join(2).state, SPAWN)
+
+    def test_failed_join_keeps_no_place(self) -> None:
+        """A join whose stored row cannot be taken in costs nothing, however often it is tried."""
+        stepped = self.start(max_players=1)
+        stepped.store.players[1] = Stored((1.0, 2.0), 2**70)
+        for _ in range(3):
+            self.failureResultOf(stepped.service.join(1), struct.error)
+        stepped.store.players[2] = Stored((math.inf, 2.0), 5)
+        self.failureResultOf(stepped.service.join(2), InvalidState)
+        self.assertEqual(self.successResultOf(stepped.service.join(3)).state, PlayerState())
+
+    def test_session_id_of_another_type(self) -> None:
+        """What is no whole number is no session id."""
+        stepped = self.start()
+        for session_id in (1.5, "1", None):
+            with self.assertRaises(TypeError):
+                stepped.service.join(session_id)
+
+    def test_nobody_is_online_afterwards(self) -> None:
+        """A service that has stopped has nobody online."""
+        stepped = self.start()
+        stepped.join(42)
+        self.assertEqual(stepped.service.ledger.snapshot().players_online, 1)
+        stepped.stop()
+        self.assertEqual(stepped.service.ledger.snapshot().players_online, 0)
 
     def test_full(self) -> None:
         """Who finds no place is told how many there are; who is online joins all the same."""

@@ -344,8 +344,6 @@ class UpsertTests(StoreTestCase):
             "table",
             "index",
             "default",
-            "rowid",
-            "oid",
             "excluded",
             "player_state",
             "größe",
