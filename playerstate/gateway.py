@@ -377,7 +377,8 @@ class Gateway:
         """Take the player of this conversation offline, and answer again when that is saved."""
         conversation.leaving = True
         self._heard[conversation.slot] = math.inf
-        return self.service.leave(conversation.session_id).addCallbacks(
+        left = self.service.leave(conversation.session_id, last=conversation.limit)
+        return left.addCallbacks(
             self._left, self._not_saved, callbackArgs=(conversation,), errbackArgs=(conversation,)
         )
 
@@ -448,5 +449,8 @@ class Gateway:
         idle = np.flatnonzero(self._heard_at[: self._table.high] <= self._now - self.idle_timeout)
         for slot in idle.tolist():
             conversation = self._at_slot[slot]
+            is_live = self._is_live(conversation)
             self._end(conversation, GoneReason.IDLE)
-            self._leave(conversation)
+            # Else the program that embeds the service took that player offline.
+            if is_live:
+                self._leave(conversation)

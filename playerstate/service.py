@@ -389,7 +389,7 @@ class PlayerStateService(Service):
             Whether it was applied; False for a stale one.
 
         Raises:
-            NotOnline: the player is not in the table.
+            NotOnline: the player is not in the table, or has left with a lower number.
             NotRunning: the service is not started, or is stopping.
         """
         if self._phase != _RUNNING:
@@ -400,6 +400,8 @@ class PlayerStateService(Service):
         if sequence <= self.table.sequence(slot):
             self.ledger.stale += 1
             return False
+        if self._leavers and (leaver := self._leavers.get(slot)) and not leaver.takes(sequence):
+            raise NotOnline(session_id)
         self._apply(slot, sequence, values)
         return True
 
@@ -429,11 +431,16 @@ class PlayerStateService(Service):
             raise NotOnline(session_id)
         return self._progress(slot)
 
-    def leave(self, session_id: int) -> Deferred[Progress]:
+    def leave(self, session_id: int, *, last: int | None = None) -> Deferred[Progress]:
         """Take a player offline and save them at once.
 
         The player's place counts against `max_players` until the state is saved.  Cancelling the
         Deferred stops the waiting, not the leave.
+
+        Args:
+            session_id: whose leave it is.
+            last: the highest number of a move that is still taken in until then; by default the
+                highest applied, so that a player who goes on moving cannot put the leave off.
 
         Returns:
             A Deferred that fires when the player's newest state is committed.  It fails with
@@ -453,8 +460,11 @@ class PlayerStateService(Service):
                 return fail(newer_in_store([session_id]))
             leaver = self._leavers[slot] = _Leaver()
         elif not leaver.returned:
+            if last is None:
+                leaver.last = self.table.sequence(slot)
             return leaver.wait(self.table.updated_at(slot))
         leaver.returned = False
+        leaver.last = self.table.sequence(slot) if last is None else last
         if self.table.is_dirty(slot):
             self._outbox.save_soon(slot)
         return leaver.wait(self.table.updated_at(slot))
@@ -530,8 +540,13 @@ class _Leaver:
     """A player whose leave is not yet saved."""
 
     returned: bool = True
+    last: int = 0
     target: int = 0
     waiters: list[Deferred[Progress]] = attrs.field(factory=list)
+
+    def takes(self, sequence: int) -> bool:
+        """Whether a move of this number is still taken in."""
+        return self.returned or sequence <= self.last
 
     def wait(self, target: int) -> Deferred[Progress]:
         """A Deferred for when what was changed up to `target` is saved."""

@@ -996,6 +996,17 @@ class ProgramTests(GatewayTestCase):
         self.advance(2.5)
         self.assertEqual(client.heard(), [(GONE, 1, IDLE)])
 
+    def test_taken_offline_brought_back_and_idle(self) -> None:
+        """The idle end of a conversation leaves a player alone whom the program brought back."""
+        self.open(idle_timeout=1.0)
+        client = self.joined()
+        self.successResultOf(self.service.leave(42))
+        self.stepped.join(7)
+        self.stepped.join(42)
+        self.advance(2.5)
+        self.assertEqual(client.heard(), [(GONE, 1, IDLE)])
+        self.assertEqual(self.service.state(42), at(350, 200))
+
     def test_joins_again_after_that(self) -> None:
         """A JOIN of the same nonce, from a client that does not know, begins anew."""
         self.open()
@@ -1200,7 +1211,7 @@ class FailureTests(GatewayTestCase):
         """A leave that fails by anything but `NotSaved` and `NotOnline` is logged as an error."""
         self.open()
         client = self.joined()
-        self.patch(self.service, "leave", lambda session_id: fail(ZeroDivisionError()))
+        self.patch(self.service, "leave", lambda session_id, last: fail(ZeroDivisionError()))
         client.leave(0)
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

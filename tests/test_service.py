@@ -591,8 +591,8 @@ class LeaveTests(ServiceTestCase):
         self.assertEqual(self.stored(self.stepped), {42: (2.0, 0.0)})
 
     def test_move_while_leaving(self) -> None:
-        """A numbered move is still taken in while a leave is pending, and saved before it fires."""
-        left = self.service.leave(42)
+        """A move up to the last is taken in while a leave is pending, and saved before it fires."""
+        left = self.service.leave(42, last=1)
         self.stepped.reactor.advance(0.05)
         self.assertTrue(self.service.move(42, 1, (9.0, 9.0)))
         self.service.ledger.received += 1
@@ -602,6 +602,23 @@ class LeaveTests(ServiceTestCase):
         self.stepped.settle()
         self.assertEqual(self.successResultOf(left), Progress(1, 1))
         self.assertEqual(self.stored(self.stepped), {42: (9.0, 9.0)})
+
+    def test_moves_do_not_put_a_leave_off(self) -> None:
+        """Without a last number, and above it, a move of one who leaves is refused."""
+        left = self.service.leave(42)
+        for sequence in (1, 2):
+            with self.assertRaises(NotOnline):
+                self.service.move(42, sequence, (9.0, 9.0))
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.stepped.join(42)
+        self.assertTrue(self.service.move(42, 1, (9.0, 9.0)))
+        self.service.ledger.received += 1
+        self.service.leave(42, last=3)
+        self.service.leave(42)
+        with self.assertRaises(NotOnline):
+            self.service.move(42, 2, (9.0, 9.0))
 
     def test_newest_while_leaving(self) -> None:
         """Invariant 9: who joins again gets the newest state, wherever its row is just then."""
