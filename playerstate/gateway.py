@@ -22,6 +22,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from playerstate.interfaces import StoreBusy
 from playerstate.ledger import count
 from playerstate.messages import (
     DELTA,
@@ -295,7 +296,8 @@ class Gateway:
             elif failure.check(NotRunning):
                 refuse(RefusedReason.SHUTTING_DOWN)
             else:
-                self._tell_join_error(session_id, failure)
+                if not failure.check(StoreBusy):
+                    self._tell_join_error(session_id, failure)
                 refuse(RefusedReason.STORE)
 
         current = self._conversations.get(session_id)
@@ -429,7 +431,7 @@ class Gateway:
                 break
             del self._departed[session_id]
         high, period = self._table.high, self._receipt_period()
-        changed = self._table.rows["sequence"][:high] != self._shown_applied[:high]
+        changed = self._table.sequences() != self._shown_applied[:high]
         changed |= self._table.saved[:high] != self._shown_saved[:high]
         changed &= self._shown_at[:high] <= now - period
         due = np.flatnonzero(changed)

@@ -7,7 +7,7 @@ the stored rows, so neither ever waits for the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import attrs
@@ -19,7 +19,7 @@ from zope.interface import Attribute, Interface
 from playerstate.schema import StateSchema
 
 Records = npt.NDArray[np.void]
-"""Rows as a store sees them, of dtype `playerstate.schema.RowLayout.record`: ``session_id``, each
+"""Rows as a store sees them, of dtype `playerstate.layout.RowLayout.record`: ``session_id``, each
 field by its name (a bool as 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
 
 
@@ -29,6 +29,10 @@ class StoreUnusable(Exception):
 
 class StoreBusy(Exception):
     """Somebody else holds the store just now; the same call may succeed later."""
+
+
+class StoreReplaced(Exception):
+    """The store is no longer the one that was opened: a file was removed or replaced."""
 
 
 class RowRefused(Exception):
@@ -86,7 +90,22 @@ class IStateWriter(Interface):
         """
 
     def maintain() -> None:
-        """Do what is due between two batches.  May block; what it raises is logged."""
+        """Do what is due between two batches; called once a second at least.  May block.
+
+        Raises:
+            StoreReplaced: the store is not the one that was opened; the writer is closed.
+            Exception: anything else is logged.
+        """
+
+    def set_aside(record: Records, reason: str) -> None:
+        """Keep this one record, which `write` has refused for good, where somebody may find it."""
+
+    def sync() -> None:
+        """Bring everything committed to disk, past every cache.  May block.
+
+        Raises:
+            Exception: it is not known to be there.
+        """
 
     def interrupt() -> None:
         """Make a running `write` end soon, by raising.  Any thread; harmless when nothing runs."""
@@ -102,19 +121,51 @@ class IStateStore(Interface):
     """
 
     schema: StateSchema = Attribute("The schema of the players it keeps.")
+    path: str | None = Attribute("The file it keeps, which has its companions beside it, if any.")
 
-    def prepare() -> None:
-        """Take hold of the store: lock it, create or migrate it.  Reactor thread, at start.
+    def prepare() -> bytes:
+        """Take hold of the store: lock it, and look whether it can be used.  Changes nothing in it.
+
+        Reactor thread, at start.
+
+        Returns:
+            The identity that `migrate` last gave it, 16 bytes; zeros for a store that has none.
 
         Raises:
             StoreUnusable: with one line that says what is wrong and what to do.
         """
 
+    def migrate(identity: bytes) -> None:
+        """Create the store, or fit it to the schema, and give it this identity.
+
+        The identity ties a journal to the store whose it is: one restored from a copy of earlier
+        days has another.  Reactor thread, after `prepare`.
+
+        Raises:
+            StoreUnusable: as for `prepare`; nothing was changed.
+        """
+
+    def reopen(identity: bytes, online: Set[int]) -> list[int]:
+        """Go over to the store that has taken the place of the one that was opened.
+
+        Reactor thread, with the writer closed and the old reader still open.  The lock stays.
+
+        Args:
+            identity: for the store that is there now.
+            online: the players whose rows will be written again.
+
+        Returns:
+            Other players whose newest state went with the old store; at most a thousand.
+
+        Raises:
+            StoreUnusable: what is there now cannot be used, or nothing can be put there.
+        """
+
     def open_reader() -> IStateReader:
-        """A reader.  Reactor thread, after `prepare`."""
+        """A reader.  Reactor thread, after `migrate`."""
 
     def open_writer() -> IStateWriter:
-        """A writer.  Persist thread, after `prepare`; may block, and may raise as `write` does."""
+        """A writer.  Persist thread, after `migrate`; may block, and may raise as `write` does."""
 
     def describe() -> str:
         """The store in a few words, for the log.  Any thread."""

@@ -4,7 +4,8 @@ An *update* is a MOVE, a DELTA or a call of ``update``.  Each is *received* once
 one of *applied*, *stale*, *malformed* and *refused*; any other message that came to nothing is
 counted with them.  Each applied update ends as *committed*, *superseded* by a newer update of the
 same player before it reached the store, or *guarded*, left out because the store held a newer one;
-until then it is *pending*.  `Snapshot.imbalance` checks both sums.
+until then it is *pending*.  So does each update *recovered* from what a process before left.
+`Snapshot.imbalance` checks both sums.
 
 Reactor thread only.  A snapshot is a value, and may go anywhere.
 """
@@ -29,6 +30,8 @@ class Gauges:
         pending: applied updates that are neither committed nor superseded nor guarded.
         queue_depth: rows in the ring.
         queue_size: rows it can hold.
+        degraded: why rows have not got into the store for longer than they may; empty if they do.
+        degraded_seconds: for how long that has lasted.
         oldest_unsaved_seconds: age of the first update not yet committed of the player who has
             waited longest; 0 where everything is committed.
     """
@@ -38,6 +41,8 @@ class Gauges:
     pending: int = 0
     queue_depth: int = 0
     queue_size: int = 0
+    degraded: str = ""
+    degraded_seconds: float = 0.0
     oldest_unsaved_seconds: float = 0.0
 
 
@@ -48,6 +53,7 @@ class Counters:
     Attributes:
         received: updates, and other messages that came to nothing.
         applied: updates that are now in the live table.
+        recovered: updates that a process before this one left, and that the store did not have.
         stale: updates not above the highest applied, and other messages of the past.
         malformed: by reason, messages that cannot be read or carry a value outside its field.
         refused: by reason, messages that are well formed but have no business here.
@@ -55,6 +61,8 @@ class Counters:
         superseded: updates overtaken by a newer one before they were saved.
         committed: rows committed to the store.
         guarded: rows left out because the store held a newer one.
+        set_aside: rows that the store can never take.
+        thread_deaths: persist threads that died and were followed by another.
         overflows: sweeps that did not fit into the ring.
         commits: transactions.
         commit_seconds, commit_seconds_max, commit_seconds_last: how long they took.
@@ -71,6 +79,7 @@ class Counters:
 
     received: int = 0
     applied: int = 0
+    recovered: int = 0
     stale: int = 0
     malformed: Counts = attrs.field(factory=dict)
     refused: Counts = attrs.field(factory=dict)
@@ -78,6 +87,8 @@ class Counters:
     superseded: int = 0
     committed: int = 0
     guarded: int = 0
+    set_aside: int = 0
+    thread_deaths: int = 0
     overflows: int = 0
     commits: int = 0
     commit_seconds: float = 0.0
@@ -102,11 +113,14 @@ class Ledger(Counters):
 
     gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
 
-    def commit(self, rows: int, guarded: int, superseded: int, seconds: float) -> None:
-        """Count one transaction."""
+    def commit(
+        self, rows: int, guarded: int, set_aside: int, superseded: int, seconds: float
+    ) -> None:
+        """Count one commit, and what was settled with it."""
         self.commits += 1
         self.committed += rows
         self.guarded += guarded
+        self.set_aside += set_aside
         self.superseded += superseded
         self.commit_seconds += seconds
         self.commit_seconds_last = seconds
@@ -136,17 +150,18 @@ class Snapshot(Counters, Gauges):
         malformed, refused = sum(self.malformed.values()), sum(self.refused.values())
         pending = self.pending
         taken_in = self.applied + self.stale + malformed + refused
-        settled = self.committed + self.superseded + self.guarded
+        settled = self.committed + self.superseded + self.guarded + self.set_aside
         wrong = []
         if self.received != taken_in:
             wrong.append(
                 f"received {self.received} != applied {self.applied} + stale {self.stale}"
                 f" + malformed {malformed} + refused {refused}"
             )
-        if self.applied != settled + pending:
+        if self.applied + self.recovered != settled + pending:
             wrong.append(
-                f"applied {self.applied} != committed {self.committed} + superseded"
-                f" {self.superseded} + guarded {self.guarded} + pending {pending}"
+                f"applied {self.applied} + recovered {self.recovered}"
+                f" != committed {self.committed} + superseded {self.superseded}"
+                f" + guarded {self.guarded} + set aside {self.set_aside} + pending {pending}"
             )
         return wrong
 

@@ -7,26 +7,30 @@ Everything here runs on the reactor thread; the persist thread is spoken to thro
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy
+from playerstate.layout import RowLayout
 from playerstate.ledger import Ledger, count
 from playerstate.pace import Pace
-from playerstate.persister import Commit, Persister
+from playerstate.persister import Commit, Persister, Unsaved
 from playerstate.ring import Ring
-from playerstate.schema import RowLayout
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable, Sweep
 
@@ -37,10 +41,15 @@ BUSY_TOLD_EVERY = 10.0
 """Seconds between two log lines that begin to tell of a busy store."""
 ERROR_TOLD_EVERY = 60.0
 """Seconds between two log lines with the trace of one kind of store error."""
+FIRST_RESTART = 0.1
+LAST_RESTART = 5.0
+"""Seconds before a persist thread that died is followed by the next, with jitter."""
+JOIN_WITHIN = 1.0
 NAMED_AT_MOST = 20
 """Players named in one log line."""
 
 _log = Logger()
+_why = attrgetter("why")
 
 
 class NotSaved(Exception):
@@ -100,9 +109,12 @@ class Outbox:
         queue_size: the ring's capacity.
         save_within: seconds within which an applied update is to be committed.
         settled: called after each commit, when the table knows of it.
+        recovered: rows that a process before this one left, to be saved first; empty for none.
+        when_recovered: called when they are in the store.
+        reopen: called when the store was replaced; is to call `resume` once it can be written.
 
     Attributes:
-        ended: fires when the persist thread has ended.
+        ended: fires when the persist thread has ended, with whether all it saved is on disk.
     """
 
     def __init__(
@@ -116,6 +128,9 @@ class Outbox:
         queue_size: int,
         save_within: float,
         settled: Callable[[Commit], None],
+        recovered: npt.NDArray[np.void],
+        when_recovered: Callable[[], None],
+        reopen: Callable[[], None],
     ) -> None:
         self._table = table
         self._store = store
@@ -123,23 +138,40 @@ class Outbox:
         self._clock = clock
         self._start_thread = around.start_thread
         self._settled = settled
+        self._when_recovered = when_recovered
         self._ring = Ring(queue_size, layout.dtype)
         self._pace = Pace(save_within)
         self._flights: deque[_Flight] = deque()
-        self._in_flight = 0
+        self._in_flight = len(recovered)
+        if len(recovered):
+            # Ends with the recovery, whatever was read of the ring.
+            self._flights.append(_Flight(1 << 63, clock.seconds()))
         self._left_over = False
         self._overflow_told_at = -math.inf
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes: dict[_Flush, None] = {}
         self._trouble_since: float | None = None
+        self._trouble = ""
+        self._deaths = 0
+        self._restart: IDelayedCall | None = None
+        self._abandoned = False
+        self._save_within = save_within
+        self._jitter = around.jitter
+        self._reopen = reopen
         self._trouble_told = False
         self._error_told_at: dict[str, float] = {}
         self._call_from_thread = around.reactor.callFromThread
         self._persister = Persister(
-            self._ring, layout.record, store.open_writer, self, around.monotonic, around.jitter
+            self._ring,
+            layout.record,
+            store.open_writer,
+            self,
+            around.monotonic,
+            around.jitter,
+            recovered if len(recovered) else None,
         )
-        self.ended: Deferred[None] = Deferred()
+        self.ended: Deferred[bool] = Deferred()
 
     def start(self) -> None:
         """Start the persist thread and the sweeps."""
@@ -153,7 +185,11 @@ class Outbox:
 
     def abandon(self) -> None:
         """Let the persist thread end as soon as it can."""
+        self._abandoned = True
         self._persister.abandon()
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+            self.ended.callback(False)
 
     def fail_flushes(self, why: NotSaved) -> None:
         """Everybody who waits gets `why`."""
@@ -171,7 +207,7 @@ class Outbox:
 
     @property
     def pending(self) -> int:
-        """Applied updates that are neither committed nor superseded nor guarded."""
+        """Updates applied or recovered that are neither committed nor superseded nor guarded."""
         return self._table.dirty_count() + self._in_flight
 
     def oldest_unsaved(self) -> float | None:
@@ -250,8 +286,12 @@ class Outbox:
         )
 
     def committed(self, commit: Commit) -> None:
-        """A batch is in the store.  Persist thread, as are the next three."""
+        """Rows are in the store.  Persist thread, as are the methods up to `thread_ended`."""
         self._call_from_thread(self._note_commit, commit)
+
+    def recovered(self, commit: Commit) -> None:
+        """What a process before this one left is in the store."""
+        self._call_from_thread(self._note_recovered, commit)
 
     def failed(self, error: Exception, rows: int) -> None:
         """The store failed."""
@@ -261,21 +301,37 @@ class Outbox:
         """Time has passed, whatever the reactor's own clock says."""
         self._call_from_thread(self._clock.catch_up)
 
-    def thread_ended(self) -> None:
-        """The persist thread is about to end."""
-        self._call_from_thread(self.ended.callback, None)
+    def replaced(self, error: Exception) -> None:
+        """The store is not the one that was opened."""
+        self._call_from_thread(self._note_replaced, error)
 
-    def _note_commit(self, commit: Commit) -> None:
-        rows, guarded = len(commit.slots), len(commit.guarded)
-        self._ledger.commit(rows, guarded, commit.superseded, commit.seconds)
-        self._in_flight -= rows + guarded + commit.superseded
-        self._pace.committed(commit.seconds + commit.upkeep_seconds)
+    def died(self, error: BaseException) -> None:
+        """The persist thread is about to end by an error."""
+        self._call_from_thread(self._note_death, error)
+
+    def thread_ended(self, synced: bool) -> None:
+        """The persist thread is about to end."""
+        self._call_from_thread(self.ended.callback, synced)
+
+    def _note_recovered(self, commit: Commit) -> None:
+        self._count_commit(commit)
+        self._tell_unsaved(commit.unsaved)
+        if not self._in_flight:
+            self._flights.popleft()
+            self._when_recovered()
+        self._fire_flushes()
+
+    def _count_commit(self, commit: Commit) -> None:
+        rows, unsaved = len(commit.slots), len(commit.unsaved)
+        guarded = sum(row.guarded for row in commit.unsaved)
+        self._ledger.commit(rows, guarded, unsaved - guarded, commit.superseded, commit.seconds)
+        self._in_flight -= rows + unsaved + commit.superseded
         while self._flights and self._flights[0].end <= commit.read:
             age = self._clock.seconds() - self._flights.popleft().oldest
             self._ledger.age_at_commit_seconds_max = max(
                 self._ledger.age_at_commit_seconds_max, age
             )
-        self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
+        self._pace.committed(commit.seconds + commit.upkeep_seconds)
         if self._trouble_since is not None and self._trouble_told:
             _log.info(
                 "the store {store} takes rows again, after {seconds:.1f} s",
@@ -283,44 +339,49 @@ class Outbox:
                 seconds=self._clock.seconds() - self._trouble_since,
             )
         self._trouble_since = None
-        if guarded:
-            self._note_guarded(commit.guarded.tolist())
-        if self._left_over and not self._persister.told_to_end:
+        self._deaths = 0
+
+    def _note_commit(self, commit: Commit) -> None:
+        self._count_commit(commit)
+        self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
+        self._tell_unsaved(commit.unsaved)
+        if self._left_over and not self._abandoned:
             self._left_over = False
             self.sweep()
         else:
             self._plan_sweep()
         self._settled(commit)
-        if self._flushes:
-            self._fire_flushes()
+        self._fire_flushes()
 
-    def _note_guarded(self, session_ids: list[int]) -> None:
-        _log.warn(
-            "not saved, because {store} holds a newer state of theirs: player {players};"
-            " does another program write to it?",
-            players=named(session_ids),
-            store=self._store.describe(),
-        )
+    def _tell_unsaved(self, unsaved: tuple[Unsaved, ...]) -> None:
+        for why, rows in itertools.groupby(sorted(unsaved, key=_why), key=_why):
+            _log.error(
+                "not saved to {store}: player {players}: {why}",
+                store=self._store.describe(),
+                players=named([row.session_id for row in rows]),
+                why=why,
+            )
         for flush in self._flushes:
-            flush.guarded.extend(session_ids)
+            flush.unsaved.extend(unsaved)
 
     def _fire_flushes(self) -> None:
+        if not self._flushes:
+            return
         oldest = self.oldest_unsaved()
         for flush in list(self._flushes):
             if flush not in self._flushes or (oldest is not None and oldest <= flush.since):
                 continue
             del self._flushes[flush]
-            if flush.guarded:
-                flush.waiter.errback(newer_in_store(flush.guarded))
+            if flush.unsaved:
+                flush.waiter.errback(not_saved(flush.unsaved))
             else:
                 flush.waiter.callback(None)
 
     def _note_failure(self, error: Exception, rows: int) -> None:
         kind = type(error).__name__
         count(self._ledger.store_errors, kind)
-        if rows and self._trouble_since is None:
-            self._trouble_since = self._clock.seconds()
-            self._trouble_told = False
+        if rows:
+            self._begin_trouble(str(error))
         what = f"{rows} rows are kept and tried again" if rows else "this was upkeep"
         if isinstance(error, StoreBusy):
             if self._trouble_told or not self._may_tell(kind, BUSY_TOLD_EVERY):
@@ -350,6 +411,75 @@ class Outbox:
         self._error_told_at[kind] = now
         return True
 
+    def _begin_trouble(self, why: str) -> None:
+        self._trouble = why
+        if self._trouble_since is None:
+            self._trouble_since = self._clock.seconds()
+            self._trouble_told = False
+
+    def _note_replaced(self, error: Exception) -> None:
+        count(self._ledger.store_errors, type(error).__name__)
+        self._begin_trouble(str(error))
+        self._reopen()
+
+    def _note_death(self, error: BaseException) -> None:
+        """Start the next persist thread, unless this one was given up anyhow."""
+        self._ledger.thread_deaths += 1
+        if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
+            what = "the persist thread died; what it held is kept for the next"
+            _log.failure(what, Failure(error))
+        if self._abandoned:
+            self.ended.callback(False)
+            return
+        self._begin_trouble(f"the persist thread died: {error}")
+        self._plan_restart()
+
+    def _plan_restart(self) -> None:
+        self._deaths = min(self._deaths + 1, 16)
+        delay = min(FIRST_RESTART * 2.0 ** (self._deaths - 1), LAST_RESTART)
+        delay *= 0.5 + self._jitter() / 2
+        self._restart = self._clock.callLater(delay, self._start_again)
+
+    def _start_again(self) -> None:
+        self._thread.join(JOIN_WITHIN)
+        try:
+            self._thread = self._start_thread(self._persister.run)
+        except Exception as error:  # no room for a thread just now; trouble goes on
+            if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
+                _log.failure("no persist thread can be started", Failure(error))
+            self._begin_trouble(f"no persist thread can be started: {error}")
+            self._plan_restart()
+            return
+        if not self.pending:
+            # Nothing waits for a commit, and so none will come to say that all is well.
+            self._trouble_since = None
+
+    def resume(self) -> None:
+        """The store was replaced, and what is there now may be written."""
+        self._trouble_since = None
+        self._persister.resume()
+
+    def trouble(self) -> Trouble | None:
+        """What has kept rows from the store for longer than `save_within`, if anything has."""
+        now = self._clock.seconds()
+        writing_since = self._persister.writing_since
+        if self._trouble_since is not None and now - self._trouble_since > self._save_within:
+            return Trouble(self._trouble, now - self._trouble_since)
+        if writing_since is not None and now - writing_since > self._save_within:
+            return Trouble("the persist thread is stuck in a write", now - writing_since)
+        upkeep_since = self._persister.upkeep_since
+        if upkeep_since is not None and now - upkeep_since > self._save_within and self.pending:
+            return Trouble("the persist thread is stuck in the upkeep", now - upkeep_since)
+        return None
+
+
+@attrs.frozen
+class Trouble:
+    """Why rows do not get into the store, and for how many seconds they have not."""
+
+    why: str
+    seconds: float
+
 
 @attrs.frozen
 class _Flight:
@@ -365,12 +495,16 @@ class _Flush:
 
     since: float
     waiter: Deferred[None] = attrs.field(init=False)
-    guarded: list[int] = attrs.field(factory=list)
+    unsaved: list[Unsaved] = attrs.field(factory=list)
 
 
-def newer_in_store(session_ids: list[int]) -> NotSaved:
-    """Why players were not saved whose rows the guard left out."""
-    return NotSaved(f"the store holds a newer state of player {named(session_ids)}")
+def not_saved(unsaved: Sequence[Unsaved]) -> NotSaved:
+    """Why players were not saved whose rows the store does not hold."""
+    reasons = (
+        f"{why}: not saved for player {named([row.session_id for row in rows])}"
+        for why, rows in itertools.groupby(sorted(unsaved, key=_why), key=_why)
+    )
+    return NotSaved("; ".join(reasons))
 
 
 def named(session_ids: list[int]) -> str:

@@ -26,7 +26,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from playerstate.interfaces import IStateWriter, StoreBusy
+from playerstate.interfaces import IStateWriter, RowRefused, StoreBusy, StoreReplaced
 from playerstate.ring import Ring
 
 MAX_SLEEP = 1.0
@@ -36,32 +36,49 @@ FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
 """Seconds before a batch is tried again: doubled from the first to the last, each with jitter."""
 
+REFUSALS = 3
+"""Times a row must be refused alone before it is set aside."""
+
 Rows = npt.NDArray[np.void]
+
+
+@attrs.frozen
+class Unsaved:
+    """A row that the store does not hold and will not be given again.
+
+    Attributes:
+        session_id, slot, updated_at: of the row.
+        why: in words.
+        guarded: whether the store holds a newer one; else it can never take this one.
+    """
+
+    session_id: int
+    slot: int
+    updated_at: int
+    why: str
+    guarded: bool
 
 
 @attrs.frozen(eq=False)
 class Commit:
-    """What the writer has just committed.
+    """What became of rows in the persister's hands.
 
-    The arrays have one element a player; those left out by the guard are not among them.
+    The arrays have one element a player.
 
     Attributes:
         slots, generations, sequences, updated_at: columns of the rows committed.
-        guarded: session ids of players whose row was left out: the store holds a newer one.
-        guarded_slots, guarded_at: slots and ``updated_at`` of those rows.
-        superseded: rows of the batch for which it also held a newer one.
-        read: the ring's read cursor after this batch: every row below it is settled.
-        seconds: how long the write took.
-        upkeep_seconds: how long the writer's own upkeep took before it.
+        unsaved: rows that were not, and are settled all the same.
+        superseded: rows for which the persister also held a newer one of the same player.
+        read: every row below this cursor of the ring is settled.
+        seconds: how long the writes took.
+        upkeep_seconds: how long the writer's own upkeep took before them.
     """
 
     slots: npt.NDArray[np.uint32]
     generations: npt.NDArray[np.uint32]
     sequences: npt.NDArray[np.uint64]
     updated_at: npt.NDArray[np.int64]
-    guarded: npt.NDArray[np.int64]
-    guarded_slots: npt.NDArray[np.uint32]
-    guarded_at: npt.NDArray[np.int64]
+    unsaved: tuple[Unsaved, ...]
     superseded: int
     read: int
     seconds: float
@@ -72,16 +89,29 @@ class PersistListener(Protocol):
     """What the persist thread tells.  Every method is called on the persist thread."""
 
     def committed(self, commit: Commit) -> None:
-        """A batch is in the store."""
+        """Rows are in the store, or settled otherwise."""
+
+    def recovered(self, commit: Commit) -> None:
+        """The same of rows that a process before this one left; those committed are on disk."""
 
     def failed(self, error: Exception, rows: int) -> None:
-        """The batch of so many rows, or the writer's upkeep (0 rows), met this error."""
+        """So many rows are kept after this error, or the writer's upkeep met it (0 rows)."""
+
+    def replaced(self, error: Exception) -> None:
+        """The store is not the one that was opened; the writer waits for `Persister.resume`."""
 
     def beat(self) -> None:
         """The thread woke by itself; at most `MAX_SLEEP` passed since the last."""
 
-    def thread_ended(self) -> None:
-        """The thread is about to end, with its writer closed."""
+    def died(self, error: BaseException) -> None:
+        """The thread is about to end by an error; what it held is kept for the next thread."""
+
+    def thread_ended(self, synced: bool) -> None:
+        """The thread is about to end as it was told to, with its writer closed.
+
+        Args:
+            synced: whether everything committed is known to be on disk.
+        """
 
 
 def newest_of_each(rows: Rows) -> Rows:
@@ -108,6 +138,8 @@ class Persister:
         listener: is told what happens.
         monotonic: seconds that never step.
         jitter: a number from 0 to 1, to spread retries.
+        recovered: rows that a process before this one left, to be saved before all others, one a
+            player, sorted by session id.
     """
 
     def __init__(
@@ -118,6 +150,7 @@ class Persister:
         listener: PersistListener,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        recovered: Rows | None = None,
     ) -> None:
         self._ring = ring
         self._record = record
@@ -129,10 +162,18 @@ class Persister:
         self._finishing = False
         self._abandoned = threading.Event()
         self._writer: IStateWriter | None = None
-        self._taken: Rows | None = None
+        self._replaced = False
+        self._taken: Rows | None = recovered
+        self._recovering = recovered is not None
         self._batch: Rows | None = None
+        self._superseded = 0
+        self._settled = 0
+        self._refusals: dict[int, _Refusal] = {}
+        self._rows_committed = 0
         self._attempts = 0
         self._upkeep_seconds = 0.0
+        self.writing_since: float | None = None
+        self.upkeep_since: float | None = None
 
     def wake(self) -> None:
         """There are rows in the ring.  Reactor thread."""
@@ -150,15 +191,36 @@ class Persister:
         if (writer := self._writer) is not None:
             writer.interrupt()
 
+    def resume(self) -> None:
+        """The store that was replaced may be opened again.  Reactor thread."""
+        self._replaced = False
+        self._wake.set()
+
     @property
     def told_to_end(self) -> bool:
         """Whether the thread is to end."""
         return self._finishing or self._abandoned.is_set()
 
     def run(self) -> None:
-        """The thread's life: step, sleep until woken, until told to end."""
-        while not self._abandoned.is_set():
-            self._wake.clear()
+        """The thread's life: step, sleep until woken, until told to end.
+
+        After `PersistListener.died` another thread may run it: it goes on where this one stopped.
+        """
+        try:
+            self._live()
+            synced = not (self._abandoned.is_set() or self._replaced) and self._sync()
+            self._close_writer()
+        except BaseException as error:  # even one from a bug: the listener starts the next thread
+            self._close_writer()
+            self._listener.died(error)
+        else:
+            self._listener.thread_ended(synced)
+
+    def _live(self) -> None:
+        while True:
+            self._wake.clear()  # before every look: what is set after one of them wakes
+            if self._abandoned.is_set():
+                break
             finishing = self._finishing  # before the look: what was pushed before it is then seen
             retry_after = self.step()
             if retry_after is None:
@@ -166,12 +228,11 @@ class Persister:
                     break
                 self._wake.wait(MAX_SLEEP)
                 self._listener.beat()
+                self._maintain()
             elif retry_after:
                 # Not the event that sweeps set: they must not hurry a store that is busy.
                 self._abandoned.wait(retry_after)
                 self._listener.beat()
-        self.close()
-        self._listener.thread_ended()
 
     def step(self) -> float | None:
         """Take what is in the ring, or the batch still in hand, and try to commit it once.
@@ -180,63 +241,186 @@ class Persister:
             Seconds to wait before the next step: 0 after a commit, more after a failure; None
             where there was nothing to do.
         """
-        if self._taken is None:
-            taken = self._ring.take()
-            if not len(taken):
-                return None
-            self._taken = taken
+        if self._replaced:
+            nothing = not self._in_hand() and not self._ring.depth
+            return None if self._finishing and nothing else MAX_SLEEP
         try:
-            self._attempt(self._taken)
-        except Exception as error:  # whatever it was, the batch is kept and the listener told
-            self._listener.failed(error, len(self._taken))
+            self._take()
+            if self._batch is None:
+                return None
+            settled = self._save(self._batch)
+        except StoreReplaced as error:
+            self.writing_since = None
+            self._note_replaced(error)
+            return MAX_SLEEP
+        except Exception as error:  # whatever it was, the rows are kept and the listener told
+            self.writing_since = None
+            self._listener.failed(error, self._in_hand())
             if not isinstance(error, StoreBusy):
                 self._close_writer()
             return self._back_off()
-        self._taken = self._batch = None
-        self._attempts = 0
         self._maintain()
+        if not settled:
+            return self._back_off()
+        self._attempts = 0
         return 0.0
 
-    def close(self) -> None:
-        """Close the writer.  On the persist thread, or with that thread ended."""
-        self._close_writer()
+    def _in_hand(self) -> int:
+        return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)
 
-    def _attempt(self, taken: Rows) -> None:
-        if self._batch is None:
-            self._batch = newest_of_each(taken)
-        batch = self._batch
-        if self._writer is None:
-            self._writer = self._open_writer()
-        if self._abandoned.is_set():
-            raise StoreBusy("abandoned before the write began")
-        started = self._monotonic()
-        left_out = self._writer.write(batch.view(self._record))
-        seconds = self._monotonic() - started
-        guarded = batch[left_out]
-        committed = np.delete(batch, left_out) if len(left_out) else batch
+    def _take(self) -> None:
+        """Take rows from the ring, if none are in hand or those in hand were refused."""
+        if self._taken is None and (self._batch is None or self._refusals):
+            taken = self._ring.take()
+            self._taken = taken if len(taken) else None
+        if self._taken is None:
+            return
+        rows = (
+            self._taken
+            if self._batch is None
+            else np.concatenate((self._batch, self._taken), dtype=self._ring.dtype)
+        )
+        batch = newest_of_each(rows)
+        self._superseded += len(rows) - len(batch)
+        self._batch, self._taken = batch, None
+
+    def _save(self, batch: Rows) -> bool:
+        """Write a batch; where rows are refused, in ever smaller pieces until they stand alone.
+
+        Returns:
+            Whether all of it is settled; what is not is the batch from now on.
+        """
+        pieces, refused = [batch], []
+        saved: list[Rows] = []
+        unsaved: list[Unsaved] = []
+        told = not self._recovering
+        rows_committed = self._rows_committed
+        self.writing_since = started = self._monotonic()
+        try:
+            if self._writer is None:
+                self._writer = self._open_writer()
+            while pieces:
+                piece = pieces[-1]
+                if self._abandoned.is_set():
+                    raise StoreBusy("abandoned before the write began")
+                try:
+                    left_out = self._writer.write(piece.view(self._record))
+                except RowRefused as error:
+                    if len(piece) == 1:
+                        refused.append((pieces.pop(), error))
+                    else:
+                        middle = len(piece) // 2
+                        pieces[-1:] = [piece[middle:], piece[:middle]]
+                    continue
+                guarded = [_guarded(row) for row in piece[left_out]]
+                saved.append(np.delete(piece, left_out) if len(left_out) else piece)
+                unsaved += guarded
+                pieces.pop()
+                self._rows_committed += len(saved[-1])
+            if self._recovering:
+                self._writer.sync()
+                told = True
+            self._judge_refused(refused, unsaved, rows_committed)
+        finally:
+            self.writing_since = None
+            # What is told of has left our hands, and nothing else: after an error before that, the
+            # whole batch is written again.
+            if told:
+                kept = [*pieces, *(row for row, _ in refused)]
+                rest = (
+                    newest_of_each(np.concatenate(kept, dtype=self._ring.dtype)) if kept else None
+                )
+                if saved or unsaved:
+                    self._report(saved, unsaved, rest is None, self._monotonic() - started)
+                self._batch = rest
+        return self._batch is None
+
+    def _judge_refused(
+        self,
+        refused: list[tuple[Rows, RowRefused]],
+        unsaved: list[Unsaved],
+        rows_committed: int,
+    ) -> None:
+        """Count how often each row was refused alone; set aside, off the list, who never will do.
+
+        While no other row is committed it may be the store that is at fault, not the row.
+        """
+        before, self._refusals = self._refusals, {}
+        for row, _ in refused:
+            session_id = int(row["session_id"][0])
+            refusal = before.get(session_id) or _Refusal(rows_committed)
+            refusal.times += 1
+            self._refusals[session_id] = refusal
+        for place in reversed(range(len(refused))):  # each leaves the list when it is settled
+            row, error = refused[place]
+            session_id = int(row["session_id"][0])
+            refusal = self._refusals[session_id]
+            others = self._recovering or self._rows_committed > refusal.rows_committed
+            if refusal.times >= REFUSALS and others:
+                assert self._writer is not None
+                self._writer.set_aside(row.view(self._record), str(error))
+                unsaved.append(_unsaved(row[0], str(error), guarded=False))
+                del refused[place], self._refusals[session_id]
+            else:
+                self._listener.failed(error, 1)
+
+    def _report(
+        self, saved: list[Rows], unsaved: list[Unsaved], settled: bool, seconds: float
+    ) -> None:
+        rows = (
+            np.concatenate(saved, dtype=self._ring.dtype)
+            if saved
+            else np.empty(0, self._ring.dtype)
+        )
+        if settled:
+            self._settled = self._ring.read
         commit = Commit(
-            slots=committed["slot"],
-            generations=committed["generation"],
-            sequences=committed["sequence"],
-            updated_at=committed["updated_at"],
-            guarded=guarded["session_id"],
-            guarded_slots=guarded["slot"],
-            guarded_at=guarded["updated_at"],
-            superseded=len(taken) - len(batch),
-            read=self._ring.read,
+            slots=rows["slot"],
+            generations=rows["generation"],
+            sequences=rows["sequence"],
+            updated_at=rows["updated_at"],
+            unsaved=tuple(unsaved),
+            superseded=self._superseded,
+            read=self._settled,
             seconds=seconds,
             upkeep_seconds=self._upkeep_seconds,
         )
-        self._listener.committed(commit)
+        if self._recovering:
+            self._listener.recovered(commit)
+            self._recovering = not settled
+        else:
+            self._listener.committed(commit)
+        self._superseded = 0
+
+    def _sync(self) -> bool:
+        """Bring everything committed to disk; whether that is known to have been done."""
+        try:
+            if self._writer is None:
+                self._writer = self._open_writer()
+            self._writer.sync()
+        except Exception as error:  # the next start will look into the journal
+            self._listener.failed(error, 0)
+            return False
+        return True
 
     def _maintain(self) -> None:
-        assert self._writer is not None
-        started = self._monotonic()
+        if self._writer is None:
+            return
+        self.upkeep_since = started = self._monotonic()
         try:
             self._writer.maintain()
+        except StoreReplaced as error:
+            self._note_replaced(error)
         except Exception as error:  # the rows are committed; upkeep is due again after the next
             self._listener.failed(error, 0)
+        finally:
+            self.upkeep_since = None
         self._upkeep_seconds = self._monotonic() - started
+
+    def _note_replaced(self, error: StoreReplaced) -> None:
+        self._replaced = True
+        self._close_writer()
+        self._listener.replaced(error)
 
     def _back_off(self) -> float:
         """Exponential back-off with equal jitter: between half of the delay and all of it."""
@@ -252,3 +436,20 @@ class Persister:
             writer.close()
         except Exception as error:  # nothing more can be done with it
             self._listener.failed(error, 0)
+
+
+@attrs.define
+class _Refusal:
+    """How often a row was refused alone, and how many rows had been committed before the first."""
+
+    rows_committed: int
+    times: int = 0
+
+
+def _unsaved(row: np.void, why: str, guarded: bool) -> Unsaved:
+    ids = int(row["session_id"]), int(row["slot"]), int(row["updated_at"])
+    return Unsaved(*ids, why, guarded)
+
+
+def _guarded(row: np.void) -> Unsaved:
+    return _unsaved(row, "the store holds a newer state", guarded=True)

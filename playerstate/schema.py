@@ -279,55 +279,6 @@ class StateSchema:
         return tuple(map(Field.decode, self.fields, values)) if self._recode else values
 
 
-class RowLayout:
-    """How one player lies in memory: a header of 32 bytes, then the packed fields.
-
-    ====== ===== ==================================================================
-    offset type  what
-    ====== ===== ==================================================================
-    0      i64   session id
-    8      u32   slot in the live table
-    12     u32   generation: which conversation or join of this player
-    16     i64   ``updated_at``, microseconds since the Unix epoch; 0 for never
-    24     u64   sequence: the highest applied in this generation
-    32     ...   fields, packed; padded to a multiple of 8 bytes
-    ====== ===== ==================================================================
-
-    The same row goes from the live table through the ring to the writer.
-
-    Attributes:
-        dtype: the whole row, the fields as one block of bytes.
-        record: what a store sees of it: session id, each field by name, ``updated_at``.
-        size: bytes a row.
-    """
-
-    HEADER = struct.Struct("<qIIqQ")
-
-    def __init__(self, schema: StateSchema) -> None:
-        start = self.HEADER.size
-        self.size = start + -(-schema.size // 8) * 8
-        self.dtype = np.dtype(
-            {
-                "names": ["session_id", "slot", "generation", "updated_at", "sequence", "fields"],
-                "formats": ["<i8", "<u4", "<u4", "<i8", "<u8", f"V{schema.size}"],
-                "offsets": [0, 8, 12, 16, 24, start],
-                "itemsize": self.size,
-            }
-        )
-        offsets, at = [], start
-        for field in schema.fields:
-            offsets.append(at)
-            at += field.size
-        self.record = np.dtype(
-            {
-                "names": ["session_id", *(field.name for field in schema.fields), "updated_at"],
-                "formats": ["<i8", *(field.dtype for field in schema.fields), "<i8"],
-                "offsets": [0, *offsets, 16],
-                "itemsize": self.size,
-            }
-        )
-
-
 def _refused(state_class: type, name: str, why: str) -> SchemaError:
     return SchemaError(f"{state_class.__qualname__}.{name}: {why}")
 

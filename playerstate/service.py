@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+import time
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from playerstate.interfaces import IStateStore, Stored
+from playerstate.interfaces import IStateStore, StoreBusy, Stored
+from playerstate.journal import Journal, ProcessMemory, Remains, as_rows
+from playerstate.layout import RowLayout
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.loads import Loads
-from playerstate.outbox import NotSaved, Outbox, Surroundings, named, newer_in_store
-from playerstate.persister import Commit
-from playerstate.schema import InvalidState, RowLayout
+from playerstate.outbox import NotSaved, Outbox, Surroundings, Trouble, named, not_saved
+from playerstate.persister import Commit, Unsaved
+from playerstate.schema import InvalidState
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable
 
 MAX_SESSION_ID = 2**63 - 1
 MAX_SEQUENCE = 2**32 - 1
 SUMMARY_EVERY = 60.0
+REOPEN_EVERY = 1.0
 CLOSE_WITHIN = 5.0
 """Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
 ABANDON_WITHIN = 1.0
@@ -97,11 +104,14 @@ class PlayerStateService(Service):
         queue_size: rows the ring to the persist thread holds; a power of two.
         max_players: the most players at a time, those included who left and are not yet saved.
         stop_within: seconds that `stopService` gives the store to take what is unsaved.
+        journal: path of the file that keeps what is applied beyond the death of the process; None
+            for none.
         around: the reactor, the clocks and the thread; the real ones by default.
 
     Attributes:
         ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
         clock: timers that stand a wall clock that steps, once the service is started.
+        gave_up: whether the last stop ended before everything was saved.
 
     Raises:
         TypeError: `queue_size` or `max_players` is no whole number.
@@ -121,6 +131,7 @@ class PlayerStateService(Service):
         queue_size: int = 8192,
         max_players: int = 10_000,
         stop_within: float = 30.0,
+        journal: str | None = None,
         around: Surroundings | None = None,
     ) -> None:
         _check_range("save_within", save_within, 0.1, 86_400.0)
@@ -136,12 +147,14 @@ class PlayerStateService(Service):
         self.max_players = max_players
         self.stop_within = stop_within
         self.ledger = Ledger()
+        self._memory = ProcessMemory() if journal is None else Journal(journal)
         self._around = around
+        self.gave_up = False
         self._stop_waiters: list[Deferred[None]] = []
         self._phase = _STOPPED
 
     def startService(self) -> None:
-        """Take hold of the store and start the persist thread.
+        """Take hold of the store, save what a process before left, start the persist thread.
 
         Raises:
             StoreUnusable: as `IStateStore.prepare` does; nothing was started.
@@ -154,16 +167,22 @@ class PlayerStateService(Service):
 
             around = Surroundings(reactor)
         with ExitStack() as undo:
-            self.store.prepare()
+            identity = self.store.prepare()
             undo.callback(self.store.close)
+            remains = self._memory.take_remains(identity)
+            undo.callback(self._memory.close, clean=False)
+            self._identity = os.urandom(16) if remains is None else identity
+            self.store.migrate(self._identity)
             self._reader = self.store.open_reader()
             undo.callback(self._reader.close)
-            self._set_up(around)
+            buffer = self._memory.open(self.schema, self.max_players, self._identity)
+            self._set_up(around, buffer, remains)
             self._outbox.start()
             undo.pop_all()
         super().startService()
         self._phase = _RUNNING
         self.clock.every(SUMMARY_EVERY, self._summarise)
+        self.clock.every(1.0, self._tell_trouble)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
             store=self.store.describe(),
@@ -171,19 +190,22 @@ class PlayerStateService(Service):
             players=self.max_players,
         )
 
-    def _set_up(self, around: Surroundings) -> None:
+    def _set_up(self, around: Surroundings, buffer: memoryview, remains: Remains | None) -> None:
         """Make everything anew; nothing runs yet."""
-        layout = RowLayout(self.schema)
+        self.gave_up = False
         self.clock = SteadyClock(around.reactor, around.monotonic)
-        self.table = LiveTable(self.schema, self.max_players, self.clock.seconds)
+        self.table = LiveTable(self.schema, self.max_players, self.clock.seconds, buffer)
         self.ledger = Ledger(gauges=self._gauges)
         self._wall_clock = around.wall_clock
         self._loads = Loads(self._enter)
         self._leavers: dict[int, _Leaver] = {}
-        self._guarded: dict[int, int] = {}
+        self._unsaved: dict[int, Unsaved] = {}
+        self._degraded = False
+        recovered = self._find_unsaved(remains)
+        self._recovering = len(recovered) > 0
         self._outbox = Outbox(
             self.table,
-            layout,
+            RowLayout(self.schema.fields),
             self.store,
             self.ledger,
             self.clock,
@@ -191,8 +213,67 @@ class PlayerStateService(Service):
             self.queue_size,
             self.save_within,
             self._settled,
+            recovered,
+            self._recovered,
+            self._reopen,
         )
         self._summarised = self.ledger.snapshot()
+
+    def _find_unsaved(self, remains: Remains | None) -> npt.NDArray[np.void]:
+        """What a process before this one left and the store does not have, as rows to be saved."""
+        rows = as_rows(remains, self.schema)
+        if remains is None:
+            return rows
+        newer = np.ones(len(rows), np.bool_)
+        for index, session_id in enumerate(rows["session_id"].tolist()):
+            try:
+                found = self._reader.load(session_id)
+            except Exception:
+                # Then it is written, and the writer's guard compares.
+                continue
+            if isinstance(found, Deferred):
+                found.addErrback(lambda _: None)
+                found.cancel()
+                continue
+            newer[index] = found is None or found.updated_at < rows["updated_at"][index]
+            if found is not None and newer[index]:
+                self._keep_unknown(rows[index : index + 1], found, remains)
+        self._tell_recovery(rows[newer], len(rows))
+        if not newer.any():
+            self._memory.forget_remains()
+        self.ledger.recovered = int(newer.sum())
+        return rows[newer]
+
+    def _keep_unknown(self, row: npt.NDArray[np.void], found: Stored, remains: Remains) -> None:
+        """Leave fields as they are stored that the run which left this row did not know."""
+        known = {field.name for field in remains.fields}
+        record = row.view(RowLayout(self.schema.fields).record)
+        for field, value in zip(self.schema.fields, found.values, strict=True):
+            if field.name not in known:
+                record[field.name] = field.encode(value)
+
+    def _tell_recovery(self, rows: npt.NDArray[np.void], players: int) -> None:
+        if not len(rows):
+            _log.warn(
+                "the last run did not stop cleanly: the store has all of the {players} players in"
+                " its journal",
+                players=players,
+            )
+            return
+        newest = int(rows["updated_at"].max(initial=0))
+        _log.warn(
+            "the last run did not stop cleanly: of {players} players in its journal, {rows} are"
+            " newer than in the store, the newest of {newest} UTC; they are saved before anybody"
+            " joins",
+            players=players,
+            rows=len(rows),
+            newest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(newest / 1e6)),
+        )
+
+    def _recovered(self) -> None:
+        self._memory.forget_remains()
+        self._recovering = False
+        _log.info("what the last run left is saved: players may join")
 
     def stopService(self) -> Deferred[None]:
         """Refuse joins and updates, save everything, join the thread, close the store.
@@ -218,7 +299,9 @@ class PlayerStateService(Service):
         try:
             await self._outbox.saved_since(math.inf).addTimeout(self.stop_within, self.clock)
         except TimeoutError:
-            self._give_up()
+            self._give_up(
+                NotSaved(f"the store did not take everything within {self.stop_within} s")
+            )
             end_within = ABANDON_WITHIN
         except NotSaved as error:
             _log.error("stopping: {error}", error=error)
@@ -228,7 +311,7 @@ class PlayerStateService(Service):
         finally:
             progress.cancel()
         try:
-            await self._outbox.ended.addTimeout(end_within, self.clock)
+            synced = await self._outbox.ended.addTimeout(end_within, self.clock)
         except TimeoutError:
             # The store stays locked: whatever the thread is stuck in may yet write.
             _log.critical(
@@ -237,10 +320,15 @@ class PlayerStateService(Service):
             )
         else:
             self._outbox.join_thread(ABANDON_WITHIN)
-            for end in (self._reader, self.store):
+            if self._outbox.pending and not self.gave_up:
+                # The store was found to be replaced after it had taken everything.
+                self._give_up(NotSaved("the store was removed or replaced while stopping"))
+            clean = synced and not self.gave_up
+            ends = (self._reader.close, partial(self._memory.close, clean=clean), self.store.close)
+            for end in ends:
                 # Nothing more can be done with it, and whoever waits for the end must be told.
                 with _log.failuresHandled("closing {store} failed", store=self.store.describe()):
-                    end.close()
+                    end()
         for call in self.clock.getDelayedCalls():
             call.cancel()
         _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
@@ -265,14 +353,15 @@ class PlayerStateService(Service):
             seconds=deadline - self.clock.seconds(),
         )
 
-    def _give_up(self) -> None:
-        """The deadline of stopping has passed: say whose updates are not saved, and tell them."""
+    def _give_up(self, why: NotSaved) -> None:
+        """Nothing more can be saved: say whose updates are not saved, and tell them."""
+        self.gave_up = True
         unsaved = self.table.unsaved()
-        why = NotSaved(f"the store did not take everything within {self.stop_within} s")
         _log.error(
-            "stopped with the newest state unsaved of player {players}; {why}",
+            "stopped with the newest state unsaved of player {players}; {why}; {fate}",
             players=named(unsaved.tolist()),
             why=why,
+            fate=self._memory.fate,
         )
         self._outbox.abandon()
         self._fail_waiters(why)
@@ -321,6 +410,8 @@ class PlayerStateService(Service):
             raise ValueError(f"sequence {sequence} is not from 0 to 2**32 - 1")
         if self._phase != _RUNNING:
             return fail(NotRunning("the service is not running"))
+        if self._recovering:
+            return fail(StoreBusy("what the last run left is not saved yet"))
         if session_id in self.table.slots:
             return succeed(self._enter(session_id, None, sequence))
         if session_id in self._loads:
@@ -455,9 +546,9 @@ class PlayerStateService(Service):
             if self.table.is_saved(slot):
                 self._release(slot)
                 return succeed(progress)
-            if self._is_guarded(slot):
+            if (unsaved := self._refused(slot)) is not None:
                 self._release(slot)
-                return fail(newer_in_store([session_id]))
+                return fail(not_saved([unsaved]))
             leaver = self._leavers[slot] = _Leaver()
         elif not leaver.returned:
             if last is None:
@@ -493,17 +584,82 @@ class PlayerStateService(Service):
 
     def _release(self, slot: int) -> None:
         self.table.release(slot)
-        self._guarded.pop(slot, None)
+        self._unsaved.pop(slot, None)
         self.ledger.leaves += 1
 
-    def _is_guarded(self, slot: int) -> bool:
-        """Whether the store refused this player's newest row because it held a newer one."""
-        return self._guarded.get(slot) == self.table.updated_at(slot)
+    def _refused(self, slot: int) -> Unsaved | None:
+        """Why the store does not hold this player's newest row and will not, if that is so."""
+        unsaved = self._unsaved.get(slot)
+        if unsaved is not None and unsaved.updated_at == self.table.updated_at(slot):
+            return unsaved
+        return None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What has kept rows from the store for longer than `save_within`; None if all is well.
+
+        While there is something the service is degraded: it takes joins and updates as ever, but
+        they are not being saved.
+        """
+        return self._outbox.trouble() if self._phase != _STOPPED else None
+
+    def _tell_trouble(self) -> None:
+        trouble = self.trouble
+        if (trouble is not None) == self._degraded:
+            return
+        self._degraded = trouble is not None
+        if trouble is None:
+            _log.info("no longer degraded: the store takes rows")
+        else:
+            _log.critical(
+                "degraded: nothing has been saved for {seconds:.1f} s: {why}; {pending} updates"
+                " wait",
+                seconds=trouble.seconds,
+                why=trouble.why,
+                pending=self._outbox.pending,
+            )
+
+    def _reopen(self) -> None:
+        """The store was removed or replaced: go over to what is there now, and save all again."""
+        if self._phase == _STOPPED:
+            return
+        self._dirty_all()  # at once: nobody is to be told that they are saved
+        try:
+            lost = self.store.reopen(self._identity, self.table.slots.keys())
+            reader = self.store.open_reader()
+        except Exception as error:  # what is there cannot be used yet, which is told as trouble
+            _log.error(
+                "cannot go on with {store}: {error}", store=self.store.describe(), error=error
+            )
+            self.clock.callLater(REOPEN_EVERY, self._reopen)
+            return
+        self._reader.close()
+        self._reader = reader
+        self._dirty_all()  # who joined meanwhile
+        _log.critical(
+            "the store {store} was removed or replaced while it was in use; the {again} players"
+            " in the game are saved again, lost is the newest state of {count} others: {players}",
+            store=self.store.describe(),
+            again=len(self.table),
+            count=len(lost),
+            players=named(lost) or "none",
+        )
+        self._outbox.sweep()
+        self._outbox.resume()
+
+    def _dirty_all(self) -> None:
+        """The store is not to be had: everything is to be saved into the next one."""
+        given_up = [slot for slot in self._unsaved if self._refused(slot) is not None]
+        self._unsaved.clear()
+        self.ledger.recovered += self.table.dirty_all(given_up)
 
     def _gauges(self) -> Gauges:
         oldest = self._outbox.oldest_unsaved()
         leaving = sum(not leaver.returned for leaver in self._leavers.values())
+        trouble = self.trouble
         return Gauges(
+            degraded="" if trouble is None else trouble.why,
+            degraded_seconds=0.0 if trouble is None else trouble.seconds,
             players_online=len(self.table) - leaving if self._phase != _STOPPED else 0,
             players_leaving=leaving,
             pending=self._outbox.pending,
@@ -514,23 +670,20 @@ class PlayerStateService(Service):
 
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: let go of who has left and is saved."""
-        self._guarded.update(
-            zip(commit.guarded_slots.tolist(), commit.guarded_at.tolist(), strict=True)
-        )
+        self._unsaved.update((row.slot, row) for row in commit.unsaved)
         for slot, leaver in list(self._leavers.items()):
-            session_id, progress = self.table.session_id(slot), self._progress(slot)
-            guarded = self._is_guarded(slot)
+            progress, refused = self._progress(slot), self._refused(slot)
             if leaver.returned:
-                if not guarded and self.table.saved_at[slot] < leaver.target:
+                if refused is None and self.table.saved_at[slot] < leaver.target:
                     continue
-            elif guarded or self.table.is_saved(slot):
+            elif refused is not None or self.table.is_saved(slot):
                 self._release(slot)
             else:
                 continue
             del self._leavers[slot]
             for waiter in leaver.waiters:
-                if guarded:
-                    waiter.errback(newer_in_store([session_id]))
+                if refused is not None:
+                    waiter.errback(not_saved([refused]))
                 else:
                     waiter.callback(progress)
 

@@ -1,4 +1,4 @@
-"""The live state of every player online: one packed row each, in one buffer of fixed size.
+"""The live state of every player online: packed rows in one buffer of fixed size.
 
 Everything here belongs to the reactor thread.  A player holds a *slot* from `LiveTable.admit` to
 `LiveTable.release`; freed slots are given out again, newest first, so that the part of the table
@@ -8,16 +8,15 @@ bytes, one a slot, and at the rows that are dirty, and at nothing else.
 
 from __future__ import annotations
 
-import mmap
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from playerstate.schema import RowLayout, StateSchema
+from playerstate.layout import FIELDS_AT, RowLayout
+from playerstate.schema import StateSchema
 
 Slots = npt.NDArray[np.intp]
 
@@ -50,37 +49,41 @@ class Sweep:
 
 
 class LiveTable:
-    """Packed rows of `capacity` players.
+    """Packed rows of `capacity` players, two halves a slot.
 
     Args:
         schema: the state's schema.
         capacity: the most players at a time.
         now: seconds on a clock that never steps; dates the first unsaved update of a player.
+        buffer: where the rows lie, `bytes_needed` of it, zeroed.  What is written there is applied;
+            see `playerstate.layout` for what of it outlives the process.
 
     Attributes:
         slots: the slot of each player, by session id.
-        rows: all rows, as `RowLayout.dtype`.
         saved: by slot, the highest sequence of the row's generation that the store holds.
         saved_at: by slot, the newest ``updated_at`` that the store holds.
     """
 
-    def __init__(self, schema: StateSchema, capacity: int, now: Callable[[], float]) -> None:
-        layout = RowLayout(schema)
+    def __init__(
+        self, schema: StateSchema, capacity: int, now: Callable[[], float], buffer: memoryview
+    ) -> None:
+        layout = RowLayout(schema.fields)
         self.slots: dict[int, int] = {}
         self.capacity = capacity
         self._now = now
-        # Anonymous memory: the system gives it page by page, as it is touched.
-        buffer = mmap.mmap(-1, capacity * layout.size)
-        self.rows: npt.NDArray[np.void] = np.frombuffer(buffer, layout.dtype)
+        self._halves = np.frombuffer(buffer, layout.dtype)
         self.saved = np.zeros(capacity, np.uint64)
         self.saved_at = np.zeros(capacity, np.int64)
-        self._buffer = memoryview(buffer)
-        self._words = self._buffer.cast("q")
-        self._words_a_row = layout.size // 8
-        self._row_size = layout.size
-        self._header = layout.HEADER
-        self._change = struct.Struct("<qQ" + schema.struct.format[1:])
-        self._fields = schema.struct
+        self._buffer = buffer
+        self._words = buffer.cast("q")
+        self._size = layout.size
+        self._words_a_half = layout.size // 8
+        self._pack = layout.struct.pack_into
+        self._unpack_fields = layout.fields.unpack_from
+        self._version = 0
+        self._half = bytearray(capacity)
+        self._half_numbers = np.frombuffer(self._half, np.uint8)
+        self._sequences = self._halves["sequence"].reshape(capacity, 2)
         self._dirty = bytearray(capacity)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.zeros(capacity, np.float64)
@@ -88,6 +91,11 @@ class LiveTable:
         self._high = 0
         self._resume = 0
         self._generation = 0
+
+    @staticmethod
+    def bytes_needed(schema: StateSchema, capacity: int) -> int:
+        """The size of the buffer for so many players."""
+        return 2 * RowLayout(schema.fields).size * capacity
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -111,10 +119,8 @@ class LiveTable:
             self._high += 1
         else:
             raise TableFull
-        at = slot * self._row_size
         try:
-            self._header.pack_into(self._buffer, at, session_id, slot, 0, updated_at, 0)
-            self._fields.pack_into(self._buffer, at + self._header.size, *values)
+            self._write(slot, session_id, slot, updated_at, 0, values)
         except BaseException:
             self._free.append(slot)
             raise
@@ -127,16 +133,21 @@ class LiveTable:
 
         That number counts as saved only if the state it stands for is.
         """
-        self._generation = (self._generation + 1) & 0xFFFFFFFF
-        row = self.rows[slot]
-        row["generation"] = self._generation
-        row["sequence"] = sequence
+        self._generation = (self._generation + 1) & 0x7FFFFFFF
+        self._write(
+            slot,
+            self.session_id(slot),
+            slot | self._generation << 32,
+            self.updated_at(slot),
+            sequence,
+            self.values(slot),
+        )
         self.saved[slot] = sequence if self.is_saved(slot) else 0
 
     def release(self, slot: int) -> None:
         """Take the player out of the table; the slot is free for another."""
         del self.slots[self.session_id(slot)]
-        self._words[slot * self._words_a_row] = 0
+        self._write(slot, 0, slot, 0, 0, self.values(slot))
         self._dirty[slot] = 0
         self._free.append(slot)
 
@@ -152,32 +163,71 @@ class LiveTable:
             values: accepted packed values.
             now: the wall clock, microseconds since the Unix epoch.
         """
-        last = self._words[slot * self._words_a_row + 2]
+        words = self._words
+        at = (2 * slot + self._half[slot]) * self._words_a_half
+        last = words[at + 3]
         updated_at = now if now > last else last + 1
-        self._change.pack_into(
-            self._buffer, slot * self._row_size + 16, updated_at, sequence, *values
-        )
+        self._write(slot, words[at + 1], words[at + 2], updated_at, sequence, values)
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
         self._dirtied_at[slot] = self._now()
         return True
 
+    def _write(
+        self,
+        slot: int,
+        session_id: int,
+        slot_and_generation: int,
+        updated_at: int,
+        sequence: int,
+        values: tuple[Any, ...],
+    ) -> None:
+        """Write the half that is not the present one, which it becomes."""
+        self._version = version = self._version + 1
+        half = self._half[slot] ^ 1
+        self._pack(
+            self._buffer,
+            (2 * slot + half) * self._size,
+            version,
+            session_id,
+            slot_and_generation,
+            updated_at,
+            sequence,
+            *values,
+            version,
+        )
+        self._half[slot] = half
+
+    def _word(self, slot: int, index: int) -> int:
+        return self._words[(2 * slot + self._half[slot]) * self._words_a_half + index]
+
+    def _present(self, slots: npt.NDArray[Any]) -> Slots:
+        """Where the present halves of these slots lie among all halves."""
+        present: Slots = 2 * slots.astype(np.intp) + self._half_numbers[slots]
+        return present
+
     def session_id(self, slot: int) -> int:
         """Whose slot this is; 0 for nobody's."""
-        return self._words[slot * self._words_a_row]
+        return self._word(slot, 1)
 
     def updated_at(self, slot: int) -> int:
         """When this player last changed, microseconds since the Unix epoch; 0 for never."""
-        return self._words[slot * self._words_a_row + 2]
+        return self._word(slot, 3)
 
     def sequence(self, slot: int) -> int:
         """The highest sequence applied in this player's generation."""
-        return self._words[slot * self._words_a_row + 3]
+        return self._word(slot, 4)
+
+    def sequences(self) -> npt.NDArray[np.uint64]:
+        """`sequence` of every slot below `high`."""
+        both = self._sequences[: self._high]
+        return np.where(self._half_numbers[: self._high], both[:, 1], both[:, 0])
 
     def values(self, slot: int) -> tuple[Any, ...]:
         """This player's packed values."""
-        return self._fields.unpack_from(self._buffer, slot * self._row_size + self._header.size)
+        at = (2 * slot + self._half[slot]) * self._size
+        return self._unpack_fields(self._buffer, at + FIELDS_AT)
 
     def is_dirty(self, slot: int) -> bool:
         """Whether this player changed since the last sweep took the row."""
@@ -196,9 +246,32 @@ class LiveTable:
         dirty = np.flatnonzero(self._dirty_flags[: self._high])
         return float(self._dirtied_at[dirty].min()) if len(dirty) else None
 
+    def dirty_all(self, given_up: Collection[int] = ()) -> int:
+        """Make every changed player's row dirty, for a store that holds none of them.
+
+        Rows on their way to the store are left alone: they are going to be written there anyhow,
+        and one that came twice could be settled after its slot was given to another.
+
+        Args:
+            given_up: slots of rows that are neither saved nor on their way.
+
+        Returns:
+            How many rows were clean.
+        """
+        rows = self._halves[self._present(np.arange(self._high))]
+        changed = np.flatnonzero((rows["session_id"] != 0) & (rows["updated_at"] != 0))
+        settled = rows["updated_at"] == self.saved_at[: self._high]
+        settled[list(given_up)] = True
+        clean = changed[settled[changed] & ~self._dirty_flags[changed]]
+        self.saved_at[changed] = 0
+        self.saved[changed] = 0
+        self._dirty_flags[clean] = True
+        self._dirtied_at[clean] = self._now()
+        return len(clean)
+
     def unsaved(self) -> npt.NDArray[np.int64]:
         """The session ids of all players whose newest state the store does not hold."""
-        rows = self.rows[: self._high]
+        rows = self._halves[self._present(np.arange(self._high))]
         unsaved = (rows["updated_at"] != self.saved_at[: self._high]) & (rows["session_id"] != 0)
         return np.asarray(rows["session_id"][unsaved])
 
@@ -218,7 +291,7 @@ class LiveTable:
         return self._push(sink, chosen[self._dirty_flags[chosen]])
 
     def _push(self, sink: RowSink, dirty: Slots) -> Sweep:
-        pushed = sink.push(self.rows, dirty) if len(dirty) else 0
+        pushed = sink.push(self._halves, self._present(dirty)) if len(dirty) else 0
         taken = dirty[:pushed]
         self._dirty_flags[taken] = False
         oldest = float(self._dirtied_at[taken].min()) if pushed else None
@@ -238,8 +311,8 @@ class LiveTable:
         number that the present generation began with.
         """
         self.saved_at[slots] = updated_at
-        same = self.rows["generation"][slots] == generations
+        present = self._halves[self._present(slots)]
+        same = present["generation"] == generations
         self.saved[slots[same]] = sequences[same]
-        newest = slots[~same]
-        newest = newest[self.rows["updated_at"][newest] == self.saved_at[newest]]
-        self.saved[newest] = self.rows["sequence"][newest]
+        borne_out = ~same & (present["updated_at"] == updated_at)
+        self.saved[slots[borne_out]] = present["sequence"][borne_out]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import math
 import os
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import attrs
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
@@ -110,6 +112,11 @@ class Options(usage.Options):
         ["listen", "l", "udp:7777:interface=127.0.0.1", "Where to take players' moves."],
         ["store", "s", "sqlite:players.db", "Where to save: sqlite:PATH[?synchronous=normal]."],
         ["state", None, DEFAULT_STATE, "The state class, as MODULE:CLASS."],
+        [
+            *("journal", "j", None),
+            "File that keeps moves beyond the death of the process, or none [default: beside the"
+            " database, ending in .live; playerstate.live for stores without a file].",
+        ],
         ["save-within", None, "5", "Seconds within which a move is to be saved."],
         ["queue-size", None, "8192", "Rows that may wait for the persist thread, a power of two."],
         ["max-players", None, "10000", "The most players at a time."],
@@ -141,6 +148,10 @@ class Options(usage.Options):
         for name, parse in self._parsers.items():
             self._convert(name, parse)
         self._convert("store", lambda url: open_store(url, self["state"]))
+        if self["journal"] is None:
+            path = self["store"].path
+            self["journal"] = "playerstate.live" if path is None else f"{path}.live"
+        self["journal"] = None if self["journal"] == "none" else os.path.abspath(self["journal"])
         listen = self["listen"]
         if not (listen.is_loopback or self["insecure"]):
             _end(
@@ -159,13 +170,14 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """The whole server; nothing is opened before it is started."""
-    root = _Server(options)
     service = PlayerStateService(
         options["store"],
         save_within=options["save-within"],
         queue_size=options["queue-size"],
         max_players=options["max-players"],
+        journal=options["journal"],
     )
+    root = _Server(options, service)
     service.setServiceParent(root)
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
     listen = options["listen"]
@@ -176,9 +188,10 @@ def makeService(options: Options) -> IService:
 class _Server(MultiService):
     """The services in their order, ending in one line where one of them cannot start."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, service: PlayerStateService) -> None:
         super().__init__()
         self._options = options
+        self._service = service
 
     def startService(self) -> None:
         """Start the store's service, then the transport."""
@@ -191,6 +204,19 @@ class _Server(MultiService):
                 f"--listen udp:{error.port}:interface={error.interface}: cannot listen there:"
                 f" {error.socketError.strerror}; end what listens there, or name another port"
             )
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the services; the process fails if not everything could be saved."""
+        stopped: Deferred[Any] = super().stopService()
+        return stopped.addCallback(self._set_exit_status)
+
+    def _set_exit_status(self, result: object) -> None:
+        if self._service.gave_up:
+            from twisted.internet import reactor
+
+            # twistd would end by the signal that stopped it, and knows no status of its own.
+            reactor._exitSignal = None  # type: ignore[attr-defined]
+            atexit.register(os._exit, 1)
 
     def _cannot_start(self, line: str) -> NoReturn:
         """End the process; do what twistd does after an exception, but without a traceback.

@@ -14,8 +14,12 @@ import attrs
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.interfaces import Records
-from playerstate.schema import RowLayout, StateSchema, text
+from playerstate.interfaces import IStateStore, Records
+from playerstate.layout import RowLayout
+from playerstate.schema import StateSchema, text
+
+IDENTITY = bytes(range(1, 17))
+"""What the tests' databases are given."""
 
 
 def state_class(**fields: Any) -> type:
@@ -36,7 +40,7 @@ def state_class(**fields: Any) -> type:
 
 def records(schema: StateSchema, *players: tuple[Any, ...]) -> Records:
     """Records of players, each given as (session id, plain value of each field, updated_at)."""
-    made = np.zeros(len(players), RowLayout(schema).record)
+    made = np.zeros(len(players), RowLayout(schema.fields).record)
     for index, (session_id, *plain, updated_at) in enumerate(players):
         made[index] = (session_id, *schema.encode(tuple(plain)), updated_at)
     return made
@@ -44,10 +48,16 @@ def records(schema: StateSchema, *players: tuple[Any, ...]) -> Records:
 
 def spawned(schema: StateSchema, ids: Any, updated_at: int = 1) -> Records:
     """Records of many players at their spawn."""
-    made = np.zeros(len(ids), RowLayout(schema).record)
+    made = np.zeros(len(ids), RowLayout(schema.fields).record)
     made[:] = (0, *schema.spawn, updated_at)
     made["session_id"] = ids
     return made
+
+
+def take(store: IStateStore, identity: bytes = IDENTITY) -> None:
+    """Take hold of the store and fit it to its schema, as a service does at its start."""
+    store.prepare()
+    store.migrate(identity)
 
 
 def digest(path: str) -> str:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from collections.abc import Set
 from typing import Any
 
+import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema
+from playerstate import service as service_module
 from playerstate.gateway import Gateway
+from playerstate.interfaces import Records, RowRefused, Stored, StoreReplaced
+from playerstate.journal import ProcessMemory, Remains
+from playerstate.layout import RowLayout
 from playerstate.testing import Address, FaultyStore, MemoryPort, SteppedService
 from playerstate.transports.plain import PlainService
 
@@ -81,6 +88,146 @@ class SlowStore(FaultyStore):
         """See `IStateWriter.write`."""
         self.stepped.reactor.advance(self.seconds)
         return super().write(records)
+
+
+class FragileStore(FaultyStore):
+    """A store that is replaced when told, and that can never take some players.
+
+    Attributes:
+        refused: players whose rows are refused.
+        aside: what was set aside, as (session id, reason).
+        successor: what has taken its place and was not gone over to as yet; None for nothing.
+        reopen_failures: raised by the next tries to go over to it, one each.
+        lost: what going over to it returns.
+        reopened: the identity and the players online of each time that it was.
+        readers: every reader opened, in order.
+        writers_closed: how often the writer was closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(SCHEMA)
+        self.refused: set[int] = set()
+        self.aside: list[tuple[int, str]] = []
+        self.successor: dict[int, Stored] | None = None
+        self.reopen_failures: deque[Exception] = deque()
+        self.lost: list[int] = []
+        self.reopened: list[tuple[bytes, frozenset[int]]] = []
+        self.readers: list[FragileReader] = []
+        self.writers_closed = 0
+
+    def open_reader(self) -> Any:
+        """A reader of what is there now."""
+        self.readers.append(FragileReader(self.players))
+        return self.readers[-1]
+
+    def write(self, records: Records) -> Any:
+        """See `IStateWriter.write`."""
+        if self.refused & set(records["session_id"].tolist()):
+            raise RowRefused("not this one")
+        return super().write(records)
+
+    def set_aside(self, record: Records, reason: str) -> None:
+        """See `IStateWriter.set_aside`."""
+        self.aside.append((int(record["session_id"][0]), reason))
+
+    def maintain(self) -> None:
+        """Find out that it was replaced."""
+        if self.successor is not None:
+            raise StoreReplaced("players.db was removed or replaced")
+
+    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
+        """See `IStateStore.reopen`."""
+        if self.reopen_failures:
+            raise self.reopen_failures.popleft()
+        assert self.successor is not None
+        self.players, self.successor = self.successor, None
+        self.reopened.append((identity, frozenset(online)))
+        return self.lost
+
+    def close(self) -> None:
+        """The writer or the store itself; what is stored stays."""
+        self.writers_closed += 1
+
+
+class FragileReader:
+    """A reader of the players of one time.
+
+    Attributes:
+        closed: whether it was.
+    """
+
+    def __init__(self, players: dict[int, Stored]) -> None:
+        self.players = players
+        self.closed = False
+
+    def load(self, session_id: int) -> Stored | None:
+        """See `IStateReader.load`."""
+        assert not self.closed
+        return self.players.get(session_id)
+
+    def close(self) -> None:
+        """See `IStateReader.close`."""
+        self.closed = True
+
+
+class FoundMemory(ProcessMemory):
+    """A memory in which a process before left these players' states.
+
+    Args:
+        players: as a store would hold them.
+
+    Attributes:
+        forgotten: how often it was told that they are saved.
+        closes: whether it was clean each time it was closed.
+    """
+
+    def __init__(self, players: dict[int, Stored]) -> None:
+        layout = RowLayout(SCHEMA.fields)
+        rows = np.zeros(len(players), layout.dtype)
+        records = rows.view(layout.record)
+        for record, session_id in zip(records, sorted(players), strict=True):
+            stored = players[session_id]
+            record["session_id"] = session_id
+            record["x"], record["y"] = stored.values
+            record["updated_at"] = stored.updated_at
+        self.remains: Remains | None = Remains(bytes(16), False, tuple(SCHEMA.fields), records)
+        self.forgotten = 0
+        self.closes: list[bool] = []
+
+    def take_remains(self, identity: bytes) -> Any:
+        """See `Memory.take_remains`."""
+        return self.remains
+
+    def forget_remains(self) -> None:
+        """See `Memory.forget_remains`."""
+        self.remains = None
+        self.forgotten += 1
+
+    def close(self, clean: bool) -> None:
+        """See `Memory.close`."""
+        self.closes.append(clean)
+
+
+def leave_behind(case: SynchronousTestCase, players: dict[int, Stored]) -> FoundMemory:
+    """Have the services made from now on find what a process before left."""
+    memory = FoundMemory(players)
+    case.patch(service_module, "ProcessMemory", lambda: memory)
+    return memory
+
+
+def look_after(stepped: SteppedService) -> None:
+    """Let the persist thread look after the store, as it does once a second while idle."""
+    stepped.thread.persister._maintain()
+    stepped.reactor.deliver()
+
+
+def die(stepped: SteppedService, error: BaseException) -> None:
+    """Let the persist thread, which must have something to do, die of an error."""
+    persister = stepped.thread.persister
+    assert persister._in_hand() or persister._ring.depth, "it would sleep for ever"
+    stepped.store.failures.append(error)
+    stepped.thread._run()
+    stepped.reactor.deliver()
 
 
 def outcome(deferred: Deferred[Any]) -> list[Any]:

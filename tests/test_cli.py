@@ -35,10 +35,11 @@ from playerstate.cli.simulate import stepper, visit_twice, walk_for
 from playerstate.client import Client
 from playerstate.gateway import Gateway
 from playerstate.interfaces import Stored
+from playerstate.layout import RowLayout
 from playerstate.messages import MOVE, Codec, GoneReason, RefusedReason, encode_gone, encode_refused
-from playerstate.schema import RowLayout
 from playerstate.testing import SteppedService
 from playerstate.transports.plain import PlainService
+from tests.databases import take
 from tests.processes import PATIENCE, Server
 
 SERVER, CLIENT = ("127.0.0.1", 7777), ("127.0.0.1", 5000)
@@ -553,9 +554,9 @@ class ShowTests(SynchronousTestCase):
         path = os.path.abspath(self.mktemp())
         url, schema = f"sqlite:{path}", StateSchema.of(PlayerState)
         store = open_store(url, schema)
-        store.prepare()
+        take(store)
         writer = store.open_writer()
-        records = np.zeros(players, RowLayout(schema).record)
+        records = np.zeros(players, RowLayout(schema.fields).record)
         records["session_id"] = np.arange(1, players + 1)
         records["x"] = 0.1
         self.now = int(time.time()) * 1_000_000

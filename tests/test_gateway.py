@@ -15,7 +15,7 @@ from twisted.logger import LogLevel
 from playerstate import NotOnline, PlayerStateService, StoreBusy
 from playerstate import gateway as gateway_module
 from playerstate.gateway import Gateway
-from playerstate.interfaces import Stored
+from playerstate.interfaces import RowRefused, Stored
 from playerstate.testing import EPOCH, FaultyStore
 from tests.players import (
     GONE,
@@ -24,8 +24,12 @@ from tests.players import (
     SCHEMA,
     WELCOME,
     Client,
+    FragileStore,
     GatewayTestCase,
     at,
+    die,
+    leave_behind,
+    look_after,
 )
 
 FULL, VERSION, FINGERPRINT, STOPPING, STORE = range(1, 6)
@@ -262,6 +266,45 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(len(self.told("player 42 cannot join")), 2)
         self.assertEqual(self.books.joins_refused, {"store": 69})
 
+    def test_refused_while_recovering(self) -> None:
+        """REFUSED 5, without a trace in the log, until what the last run left is saved."""
+        memory = leave_behind(self, {42: Stored((1.0, 2.0), 99)})
+        self.open()
+        self.stepped.store.failures.extend(StoreBusy("locked") for _ in range(5))
+        client, other = self.client(), self.client(43)
+        for nonce in range(1, 6):
+            client.join(nonce)
+            other.join(nonce)
+            self.assertEqual(client.heard(), [(REFUSED, nonce, STORE)])
+            self.assertEqual(other.heard(), [(REFUSED, nonce, STORE)])
+            self.stepped.step()
+        client.move(1, 9.0)
+        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.joins_refused, {"store": 10})
+        self.assertEqual(self.told("cannot join"), [])
+        self.assertEqual(memory.forgotten, 0)
+        self.stepped.step()
+        self.assertEqual(memory.forgotten, 1)
+        client.join(6)
+        other.join(6)
+        self.assertEqual(client.heard(), [(WELCOME, 1, 6, 99, 1.0, 2.0)])
+        self.assertEqual(other.heard(), [(WELCOME, 0, 6, 0, 350.0, 200.0)])
+
+    def test_refused_busy(self) -> None:
+        """REFUSED 5, without a trace in the log, where the store is busy just then."""
+
+        def load(session_id: int) -> None:
+            raise StoreBusy("locked")
+
+        self.open()
+        with mock.patch.object(self.stepped.store, "load", load):
+            client = self.client()
+            client.join(1)
+            self.assertEqual(client.heard(), [(REFUSED, 1, STORE)])
+        self.assertEqual(self.told("cannot join"), [])
+        client.join(1)
+        self.assertEqual(client.heard(), [SPAWNED])
+
 
 class PendingJoinTests(GatewayTestCase):
     """JOINs while the store takes its time."""
@@ -309,7 +352,6 @@ class PendingJoinTests(GatewayTestCase):
         client.join(1)
         _, answer = self.stepped.store.held.pop()
         answer.errback(StoreBusy("locked"))
-        self.flushLoggedErrors(StoreBusy)
         self.assertEqual(client.heard(), [(REFUSED, 1, STORE)])
         client.join(1)
         self.release()
@@ -508,6 +550,60 @@ class ReceiptTests(GatewayTestCase):
                 self.assertEqual(self.service.state(42).x, applied or 350.0)
                 self.assertLessEqual(saved, self.stored(self.stepped).get(42, (0, 0))[0])
         self.assertGreater(self.books.receipts, 150)
+
+    def test_while_degraded(self) -> None:
+        """While nothing is saved, moves are applied and joins welcomed as ever; saved stands still.
+
+        The receipts catch up with the first commit.
+        """
+        self.open()
+        client = self.joined()
+        self.stepped.store.failures.extend(StoreBusy("locked") for _ in range(10_000))
+        for sequence in range(1, 101):
+            client.move(sequence, float(sequence))
+            self.advance(0.2)
+        self.assertIsNotNone(self.service.trouble)
+        receipts = client.receipts()
+        self.assertEqual({saved for _, saved in receipts}, {0})
+        self.assertGreaterEqual(receipts[-1][0], 99)
+        self.joined(43, host=2)
+        self.stepped.store.failures.clear()
+        self.advance(4.0)
+        self.assertEqual(client.receipts()[-1], (100, 100))
+        self.assertIs(self.service.trouble, None)
+
+    def test_after_the_thread_died(self) -> None:
+        """A persist thread that dies is nothing a player hears of but a later receipt."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        self.idle(3.1)
+        client.heard()
+        die(self.stepped, SystemExit("out"))
+        client.move(2, 2.0)
+        self.idle(0.2)
+        self.assertEqual(client.heard(), [(RECEIPT, 2, 0)])
+        self.advance(0.2)
+        self.assertEqual(client.heard(), [(RECEIPT, 2, 1)])
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+    def test_after_the_store_was_replaced(self) -> None:
+        """Players play on; who leaves hears that the store of now has it."""
+        store = FragileStore()
+        self.open(store=store)
+        client = self.joined()
+        client.move(1, 1.0)
+        self.advance(3.1)
+        store.successor = {}
+        look_after(self.stepped)
+        client.heard()
+        client.leave(1)
+        self.assertEqual(client.heard(), [(RECEIPT, 1, 0)])
+        self.idle(0.1)
+        self.assertEqual(list(self.service.table.slots), [42])
+        self.advance(0.1)
+        self.assertEqual(client.heard(), [(RECEIPT, 1, 1)])
+        self.assertEqual(self.stored(self.stepped), {42: (1.0, 0.0)})
 
     def test_at_most_every_100_ms(self) -> None:
         """However fast a player moves or asks, there are at least 100 ms between two receipts."""
@@ -843,6 +939,30 @@ class LeaveTests(GatewayTestCase):
         self.stepped.settle()
         self.assertNotIn(GONE, [answer[0] for answer in client.heard()])
         self.assertEqual(self.service.state(42), at(1))
+
+    def test_set_aside(self) -> None:
+        """A row that the store can never take: the leave is never called saved, the place is free.
+
+        Who else leaves then is answered as ever.
+        """
+        store = FragileStore()
+        store.refused = {42}
+        self.open(store=store)
+        client, other = self.joined(42, host=1), self.joined(43, host=2)
+        client.move(1, 1.0)
+        client.leave(1)
+        for sequence in range(1, 5):
+            other.move(sequence, 1.0)
+            self.advance(3.0)
+        self.assertEqual(store.aside, [(42, "not this one")])
+        self.assertEqual(client.heard(), [(RECEIPT, 1, 0), (GONE, 1, KICKED)])
+        self.assertEqual(list(self.service.table.slots), [43])
+        other.heard()
+        other.leave(4)
+        self.advance(0.2)
+        self.assertEqual(other.receipts()[-1], (4, 4))
+        self.assertEqual((self.books.set_aside, self.books.pending), (1, 0))
+        self.assertEqual(len(self.flushLoggedErrors(RowRefused)), 1)
 
     def test_bounded(self) -> None:
         """Invariant 11: no more of those who left are remembered than there may be players."""

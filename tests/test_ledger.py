@@ -20,11 +20,12 @@ class LedgerTests(SynchronousTestCase):
     def test_commit(self) -> None:
         """A commit is counted in rows and in seconds, with the last and the greatest."""
         ledger = Ledger()
-        ledger.commit(rows=10, guarded=1, superseded=5, seconds=0.5)
-        ledger.commit(rows=3, guarded=2, superseded=0, seconds=0.25)
+        ledger.commit(rows=10, guarded=1, set_aside=4, superseded=5, seconds=0.5)
+        ledger.commit(rows=3, guarded=2, set_aside=3, superseded=0, seconds=0.25)
         self.assertEqual(ledger.commits, 2)
         self.assertEqual(ledger.committed, 13)
         self.assertEqual(ledger.guarded, 3)
+        self.assertEqual(ledger.set_aside, 7)
         self.assertEqual(ledger.superseded, 5)
         self.assertEqual(ledger.commit_seconds, 0.75)
         self.assertEqual((ledger.commit_seconds_last, ledger.commit_seconds_max), (0.25, 0.5))
@@ -74,9 +75,11 @@ class BalanceTests(SynchronousTestCase):
         stale=4,
         malformed={"value": 2, "short": 1},
         refused={"not_online": 3, "stopping": 1},
-        committed=5,
+        recovered=7,
+        committed=8,
         superseded=2,
         guarded=1,
+        set_aside=4,
         pending=2,
     )
 
@@ -102,18 +105,33 @@ class BalanceTests(SynchronousTestCase):
 
     def test_applied(self) -> None:
         """Invariant 7: each term of what was applied counts, and all are named."""
-        for change in ({"committed": 6}, {"superseded": 3}, {"guarded": 0}, {"pending": 1}):
+        for change in (
+            {"recovered": 8},
+            {"committed": 9},
+            {"superseded": 3},
+            {"guarded": 0},
+            {"set_aside": 5},
+            {"pending": 1},
+        ):
             wrong = attrs.evolve(self.BALANCED, **change).imbalance()
             self.assertEqual(len(wrong), 1, change)
             self.assertTrue(wrong[0].startswith("applied "), wrong)
         self.assertEqual(
             attrs.evolve(self.BALANCED, pending=3).imbalance(),
-            ["applied 10 != committed 5 + superseded 2 + guarded 1 + pending 3"],
+            [
+                "applied 10 + recovered 7 != committed 8 + superseded 2 + guarded 1 + set aside 4"
+                " + pending 3"
+            ],
         )
 
     def test_both(self) -> None:
         """Invariant 7: an update applied but never received breaks both identities."""
         self.assertEqual(len(attrs.evolve(self.BALANCED, applied=11).imbalance()), 2)
+
+    def test_thread_deaths(self) -> None:
+        """Threads that died, and how long the store takes nothing, are in no sum."""
+        change = {"thread_deaths": 3, "degraded": "locked", "degraded_seconds": 9.0}
+        self.assertEqual(attrs.evolve(self.BALANCED, **change).imbalance(), [])
 
 
 class SummaryTests(SynchronousTestCase):

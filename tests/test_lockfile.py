@@ -15,7 +15,7 @@ from playerstate.state import PlayerState
 from playerstate.stores import open_store
 from playerstate.stores.lockfile import LockFile
 from playerstate.stores.sqlite import SQLiteStore
-from tests.databases import DirectoryTestCase, environment, state_class
+from tests.databases import DirectoryTestCase, environment, state_class, take
 from tests.support import PATIENCE
 
 HOLDER = """
@@ -41,7 +41,7 @@ class LockTests(DirectoryTestCase):
     def store(self, url: str | None = None) -> SQLiteStore:
         """A store that holds the database until the end of the test."""
         store = open_store(url or self.url, PlayerState)
-        store.prepare()
+        take(store)
         self.addCleanup(store.close)
         return store
 
@@ -156,9 +156,21 @@ class LockTests(DirectoryTestCase):
 
     def test_failed_prepare(self) -> None:
         """A store whose database is refused has let go of the lock."""
-        self.store().close()
+        self.sql("CREATE TABLE notes (note TEXT)")
         with self.assertRaises(StoreUnusable):
-            open_store(self.url, state_class(x="text")).prepare()
+            open_store(self.url, PlayerState).prepare()
+        self.assertNotIn(self.lock_path, self.open_files())
+        self.sql("DROP TABLE notes")
+        self.store()
+
+    def test_failed_migration(self) -> None:
+        """A store that cannot be fitted to the state class keeps the lock until it is closed."""
+        self.store().close()
+        store = open_store(self.url, state_class(x="text"))
+        with self.assertRaises(StoreUnusable):
+            take(store)
+        self.assertEqual(self.refusal(), self.in_use(os.getpid()))
+        store.close()
         self.assertNotIn(self.lock_path, self.open_files())
         self.store()
 

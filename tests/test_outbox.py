@@ -9,11 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
-from playerstate import PlayerStateService, StoreBusy, Surroundings
-from playerstate.interfaces import Stored
-from playerstate.outbox import Outbox
+from playerstate import NotSaved, PlayerState, PlayerStateService, StoreBusy, Surroundings
+from playerstate.interfaces import RowRefused, Stored
+from playerstate.outbox import Outbox, Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
-from tests.players import SCHEMA, ServiceTestCase, SlowStore, at
+from tests.players import (
+    SCHEMA,
+    FragileStore,
+    ServiceTestCase,
+    SlowStore,
+    at,
+    die,
+    end_thread,
+)
 from tests.support import LAW
 
 
@@ -511,6 +519,17 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(self.told("takes rows again"), [])
         self.assertEqual(self.service.ledger.store_errors, {"ZeroDivisionError": 2})
 
+    def test_upkeep_that_goes_on_failing_is_no_trouble(self) -> None:
+        """Rows that get into the store are no trouble, however long the upkeep fails."""
+
+        def maintain() -> None:
+            raise StoreBusy("somebody reads")
+
+        self.patch(self.stepped.store, "maintain", maintain)
+        self.play(30.0)
+        self.assertIs(self.service.trouble, None)
+        self.assertEqual(self.told("degraded"), [])
+
     def test_memory_is_bounded(self) -> None:
         """Invariant 11: for as long as a store is away, no more waits than the ring and the table.
 
@@ -528,3 +547,450 @@ class TroubleTests(ServiceTestCase):
             stepped.step()
             self.assertLessEqual(len(outbox._flights), 1 + 4)
             self.assertLessEqual(stepped.service.ledger.snapshot().pending, 4 + 4 + 3)
+
+
+class DegradedTests(ServiceTestCase):
+    """Nothing has been saved for longer than it may: it is told, and is known to the program."""
+
+    def setUp(self) -> None:
+        """A service with one player."""
+        super().setUp()
+        self.store = FragileStore()
+        self.stepped = self.start(store=self.store, save_within=5.0)
+        self.service = self.stepped.service
+        self.stepped.join(1)
+
+    def begins(self) -> list[str]:
+        """Lines that say it began."""
+        return self.told("degraded: nothing has been saved for", LogLevel.critical)
+
+    def ends(self) -> list[str]:
+        """Lines that say it ended."""
+        return self.told("no longer degraded: the store takes rows", LogLevel.info)
+
+    def break_down(self) -> None:
+        """An update meets a store that is busy for as long as failures are left."""
+        self.store.failures.extend(StoreBusy("database is locked") for _ in range(10_000))
+        self.service.update(1, at(1))
+        self.service.flush().addErrback(lambda failure: failure.trap(NotSaved))
+        self.stepped.step()
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, the persist thread tries each second."""
+        for _ in range(round(seconds)):
+            self.stepped.reactor.advance(1.0)
+            self.stepped.step()
+
+    def check_gauges(self) -> None:
+        """The gauges say what the service says."""
+        trouble, books = self.service.trouble, self.service.ledger.snapshot()
+        expected = ("", 0.0) if trouble is None else (trouble.why, trouble.seconds)
+        self.assertEqual((books.degraded, books.degraded_seconds), expected)
+
+    def test_begins_after_save_within(self) -> None:
+        """It begins `save_within` after the first failure, not before, and tells for how long."""
+        self.stepped.reactor.advance(2.0)
+        self.break_down()
+        self.stepped.reactor.advance(5.0)
+        self.assertIs(self.service.trouble, None)
+        self.check_gauges()
+        self.stepped.reactor.advance(0.5)
+        self.assertEqual(self.service.trouble, Trouble("database is locked", 5.5))
+        self.check_gauges()
+        self.wait(10.0)
+        self.assertEqual(self.service.trouble, Trouble("database is locked", 15.5))
+        self.check_gauges()
+
+    def test_ends_with_the_next_commit(self) -> None:
+        """The next commit ends it."""
+        self.break_down()
+        self.wait(20.0)
+        self.assertIsNot(self.service.trouble, None)
+        self.store.failures.clear()
+        self.stepped.step()
+        self.assertIs(self.service.trouble, None)
+        self.check_gauges()
+
+    def test_told_once(self) -> None:
+        """Its beginning and its end are told once each, within a second, however long it lasts."""
+        self.break_down()
+        self.wait(5.0)
+        self.assertEqual(self.begins(), [])
+        self.wait(1.0)
+        line = "degraded: nothing has been saved for 6.0 s: database is locked; 1 updates wait"
+        self.assertEqual(self.begins(), [line])
+        self.wait(300.0)
+        self.assertEqual((len(self.begins()), self.ends()), (1, []))
+        self.store.failures.clear()
+        self.stepped.settle()
+        self.wait(1.0)
+        self.assertEqual((len(self.begins()), len(self.ends())), (1, 1))
+        self.wait(300.0)
+        self.assertEqual((len(self.begins()), len(self.ends())), (1, 1))
+
+    def test_again(self) -> None:
+        """What comes again is told of again, and counts from its own beginning."""
+        for _ in range(3):
+            self.break_down()
+            self.wait(8.0)
+            self.assertEqual(self.service.trouble, Trouble("database is locked", 8.0))
+            self.store.failures.clear()
+            self.wait(2.0)
+        self.assertEqual((len(self.begins()), len(self.ends())), (3, 3))
+
+    def test_short_trouble(self) -> None:
+        """A store that takes rows every now and then is no trouble, nor told of as such."""
+        for _ in range(20):
+            self.break_down()
+            self.wait(4.0)
+            self.store.failures.clear()
+            self.wait(1.0)
+        self.assertEqual((self.begins(), self.ends()), ([], []))
+
+    def test_latest_reason(self) -> None:
+        """The reason is that of the latest failure."""
+        self.break_down()
+        self.store.failures.clear()
+        self.store.failures.extend(OSError(28, "No space left on device") for _ in range(100))
+        self.wait(7.0)
+        self.assertEqual(self.service.trouble, Trouble("[Errno 28] No space left on device", 7.0))
+        self.flushLoggedErrors(OSError)
+
+    def test_nobody_moves(self) -> None:
+        """With nothing to save for hours there is no trouble."""
+        self.wait(3600.0)
+        self.assertIs(self.service.trouble, None)
+        self.assertEqual(self.begins(), [])
+
+    def test_stuck_write(self) -> None:
+        """A write that does not come to an end is told of while it lasts; its end ends it."""
+        write = self.store.write
+        seen: list[Trouble | None] = []
+
+        def stick(records: Any) -> Any:
+            for _ in range(120):
+                self.stepped.reactor.advance(0.1)
+                self.check_gauges()
+                seen.append(self.service.trouble)
+            return write(records)
+
+        self.patch(self.store, "write", stick)
+        self.service.update(1, at(1))
+        flushed = self.service.flush()
+        self.stepped.thread.persister.step()
+        self.assertEqual(seen[:49], [None] * 49)
+        last = seen[-1]
+        assert last is not None
+        self.assertEqual(last.why, "the persist thread is stuck in a write")
+        self.assertApproximates(last.seconds, 12.0, 1e-6)
+        [line] = self.begins()
+        self.assertRegex(line, r"for (5\.\d|6\.0) s: the persist thread is stuck in a write; 1 up")
+        self.assertIs(self.service.trouble, None)
+        self.stepped.reactor.deliver()
+        self.successResultOf(flushed)
+        self.wait(1.0)
+        self.assertEqual(len(self.ends()), 1)
+
+    def test_stuck_upkeep(self) -> None:
+        """An upkeep that does not come to an end is told of where rows wait for it."""
+        seen: list[Trouble | None] = []
+
+        def stick() -> None:
+            self.service.update(1, at(2))
+            for _ in range(120):
+                self.stepped.reactor.advance(0.1)
+                seen.append(self.service.trouble)
+
+        self.patch(self.store, "maintain", stick)
+        self.service.update(1, at(1))
+        self.service.flush()
+        self.stepped.thread.persister.step()
+        last = seen[-1]
+        assert last is not None
+        self.assertApproximates(last.seconds, 12.0, 0.2)
+        self.assertEqual(len(self.begins()), 1)
+
+    def test_goes_on_as_ever(self) -> None:
+        """Joins, updates and moves are taken meanwhile; leaves and flushes wait for the end."""
+        self.break_down()
+        self.wait(10.0)
+        self.assertEqual(self.stepped.join(2).state, PlayerState())
+        self.service.update(2, at(2))
+        self.assertTrue(self.service.move(1, 1, (3.0, 3.0)))
+        self.service.ledger.received += 1
+        left, flushed = self.service.leave(1), self.service.flush()
+        self.wait(10.0)
+        self.waits(left, flushed)
+        self.assertEqual(self.service.ledger.snapshot().imbalance(), [])
+        self.store.failures.clear()
+        self.wait(5.0)
+        self.successResultOf(left)
+        self.successResultOf(flushed)
+        self.assertEqual(self.stored(self.stepped), {1: (3.0, 3.0), 2: (2.0, 0.0)})
+
+    def test_a_row_that_is_refused(self) -> None:
+        """One row that the store refuses is trouble only as long as nobody else is saved."""
+        self.store.refused = {1}
+        self.break_down()
+        self.store.failures.clear()
+        self.wait(10.0)
+        self.assertIn("not this one", self.service.trouble.why)  # type: ignore[union-attr]
+        self.stepped.join(2)
+        self.service.update(2, at(2))
+        self.wait(4.0)
+        self.assertIs(self.service.trouble, None)
+        self.assertEqual(self.store.aside, [(1, "not this one")])
+        self.assertEqual(len(self.flushLoggedErrors(RowRefused)), 1)
+
+    def test_stopped(self) -> None:
+        """A service that is not running is in no trouble, before the start and after the stop."""
+        self.assertIs(PlayerStateService(FaultyStore(SCHEMA)).trouble, None)
+        self.service.stop_within = 10.0
+        self.break_down()
+        self.successResultOf(self.stepped.stop())
+        self.assertTrue(self.service.gave_up)
+        self.assertEqual(len(self.begins()), 1)
+        self.assertIs(self.service.trouble, None)
+        self.check_gauges()
+
+    def test_while_stopping(self) -> None:
+        """It is told during a stop as well."""
+        self.break_down()
+        stopped = self.service.stopService()
+        self.wait(10.0)
+        self.assertEqual(len(self.begins()), 1)
+        self.check_gauges()
+        self.store.failures.clear()
+        self.stepped.settle()
+        self.stepped.thread.run()
+        self.stepped.reactor.deliver()
+        self.successResultOf(stopped)
+
+
+class ThreadDeathTests(ServiceTestCase):
+    """A persist thread that dies is followed by another, which goes on where it stopped."""
+
+    def setUp(self) -> None:
+        """A service with one player who has moved, and the row handed over."""
+        super().setUp()
+        self.stepped = self.start(stop_within=60.0)
+        self.service = self.stepped.service
+        self.stepped.join(1)
+        self.move()
+        self.addCleanup(self.flushLoggedErrors, SystemExit)
+
+    def move(self) -> None:
+        """The player moves, and the row is handed over."""
+        self.service.update(1, at(self.stepped.reactor.seconds()))
+        self.service.flush().addErrback(lambda failure: failure.trap(NotSaved))
+
+    def die(self) -> None:
+        """The thread dies in a write."""
+        die(self.stepped, SystemExit("out"))
+
+    def delay(self) -> float:
+        """Let time pass until the next thread is started, an hour at most; the seconds it took."""
+        dead, begun = self.stepped.thread, self.stepped.reactor.seconds()
+        while self.stepped.thread is dead:
+            calls = self.stepped.reactor.getDelayedCalls()
+            self.stepped.reactor.advance(
+                max(min(call.getTime() for call in calls) - self.stepped.reactor.seconds(), 0.0)
+            )
+            self.assertLess(self.stepped.reactor.seconds() - begun, 3600.0)
+        return round(self.stepped.reactor.seconds() - begun, 6)
+
+    def test_goes_on(self) -> None:
+        """The next thread commits what the one before held; the dead one is joined."""
+        dead = self.stepped.thread
+        flushed = self.service.flush()
+        self.die()
+        self.waits(flushed)
+        self.assertEqual(self.service.ledger.thread_deaths, 1)
+        self.assertFalse(dead.joined)
+        self.delay()
+        self.assertTrue(dead.joined)
+        self.assertIs(self.stepped.thread.persister, dead.persister)
+        self.stepped.settle()
+        self.successResultOf(flushed)
+        self.assertEqual(len(self.stepped.store.players), 1)
+        self.assertEqual(self.service.ledger.snapshot().pending, 0)
+
+    def test_backs_off(self) -> None:
+        """The delay is doubled with each death, from 0.1 s up to 5 s, here with a jitter of 3/4."""
+        delays = []
+        for _ in range(9):
+            self.die()
+            delays.append(self.delay())
+        self.assertEqual(delays, [0.075, 0.15, 0.3, 0.6, 1.2, 2.4, 3.75, 3.75, 3.75])
+        self.assertEqual(self.service.ledger.thread_deaths, 9)
+
+    def test_jitter(self) -> None:
+        """The delay is between half of that and all of it."""
+        for jitter, delays in ((0.0, [0.05, 0.1, 0.2]), (1.0, [0.1, 0.2, 0.4])):
+            self.patch(self.service._outbox, "_jitter", lambda jitter=jitter: jitter)
+            for delay in delays:
+                self.die()
+                self.assertEqual(self.delay(), delay)
+            self.stepped.settle()
+            self.move()
+
+    def test_begins_anew_after_a_commit(self) -> None:
+        """A commit sets the delay back to the first."""
+        for _ in range(5):
+            self.die()
+            self.delay()
+        self.stepped.settle()
+        self.move()
+        self.die()
+        self.assertEqual(self.delay(), 0.075)
+
+    def test_many_deaths(self) -> None:
+        """Thousands of deaths in a row overflow nothing."""
+        outbox: Outbox = self.service._outbox
+        for _ in range(2000):
+            outbox.died(SystemExit("out"))
+            self.stepped.reactor.deliver()
+            self.stepped.reactor.advance(3.75)
+        self.assertEqual(self.service.ledger.thread_deaths, 2000)
+        self.assertEqual(len(self.stepped.service.clock.getDelayedCalls()), 3)
+
+    def test_told_at_most_each_minute(self) -> None:
+        """Deaths are logged with their trace, those of one kind once a minute."""
+        for _ in range(40):
+            self.die()
+            self.delay()
+        self.assertGreater(self.stepped.reactor.seconds(), 120.0)
+        self.assertLess(self.stepped.reactor.seconds(), 180.0)
+        self.assertEqual(len(self.told("the persist thread died; what it held is kept")), 3)
+        failures = self.flushLoggedErrors(SystemExit)
+        self.assertEqual(len(failures), 3)
+        self.assertIn("in write", failures[0].getTraceback())
+        die(self.stepped, KeyboardInterrupt())
+        self.assertEqual(len(self.flushLoggedErrors(KeyboardInterrupt)), 1)
+
+    def test_degraded(self) -> None:
+        """Deaths without a commit between them are trouble once they last; a commit ends it."""
+        while self.stepped.reactor.seconds() <= 5.0:
+            self.assertIs(self.service.trouble, None)
+            self.die()
+            self.delay()
+        trouble = self.service.trouble
+        assert trouble is not None
+        self.assertEqual(trouble.why, "the persist thread died: out")
+        self.stepped.reactor.advance(1.0)
+        self.assertEqual(len(self.told("degraded: nothing has been saved", LogLevel.critical)), 1)
+        self.stepped.settle()
+        self.assertIs(self.service.trouble, None)
+
+    def test_by_the_steady_clock(self) -> None:
+        """The next thread is started though the reactor's own clock was set back an hour."""
+        seconds = [1000.0]
+        threads: list[SteppedThread] = []
+
+        def start_thread(run: Any) -> SteppedThread:
+            threads.append(SteppedThread(run))
+            return threads[-1]
+
+        reactor = MemoryReactor()
+        around = Surroundings(
+            reactor, monotonic=lambda: seconds[0], start_thread=start_thread, jitter=lambda: 0.5
+        )
+        service = PlayerStateService(FaultyStore(SCHEMA), around=around)
+        service.startService()
+        service._outbox.died(SystemExit("out"))
+        reactor.deliver()
+        reactor.rightNow -= 3600.0
+        seconds[0] += 0.07
+        service._outbox.beat()
+        reactor.deliver()
+        self.assertEqual(len(threads), 1)
+        seconds[0] += 0.01
+        service._outbox.beat()
+        reactor.deliver()
+        self.assertEqual(len(threads), 2)
+
+    def test_thread_that_cannot_be_started(self) -> None:
+        """Where no thread can be started just then, it is tried again."""
+        self.die()
+        start_thread, attempts = self.service._outbox._start_thread, []
+
+        def reluctant(run: Any) -> Any:
+            attempts.append(run)
+            if len(attempts) <= 3:
+                raise RuntimeError("can't start new thread")
+            return start_thread(run)
+
+        self.patch(self.service._outbox, "_start_thread", reluctant)
+        for _ in range(60):
+            self.stepped.reactor.advance(1.0)
+        self.assertEqual(len(attempts), 4)
+        self.stepped.settle()
+        self.assertEqual(len(self.stepped.store.players), 1)
+        self.assertGreaterEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_while_stopping(self) -> None:
+        """A thread that dies while the service stops is followed by another, which saves all."""
+        stopped = self.service.stopService()
+        self.die()
+        self.delay()
+        self.stepped.settle()
+        self.assertTrue(self.stepped.thread.persister.told_to_end)
+        self.waits(stopped)
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertFalse(self.service.gave_up)
+        self.assertEqual(len(self.stepped.store.players), 1)
+
+    def test_while_closing(self) -> None:
+        """One that dies after the last commit is followed by one that syncs and closes."""
+        stopped = self.service.stopService()
+        self.stepped.settle()
+        syncs: list[None] = []
+
+        def sync() -> None:
+            syncs.append(None)
+            if len(syncs) == 1:
+                raise SystemExit("out")
+
+        self.patch(self.stepped.store, "sync", sync)
+        end_thread(self.stepped)
+        self.waits(stopped)
+        self.delay()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(len(syncs), 2)
+        self.assertFalse(self.service.gave_up)
+
+    def test_after_it_was_given_up(self) -> None:
+        """One that dies after the deadline of a stop has no follower; the stop ends."""
+        self.service.stop_within = 1.0
+        stopped = self.service.stopService()
+        self.stepped.reactor.advance(1.0)
+        self.assertTrue(self.service.gave_up)
+        thread = self.stepped.thread
+        thread.persister._listener.died(SystemExit("interrupted"))
+        self.stepped.reactor.deliver()
+        self.successResultOf(stopped)
+        self.assertEqual(self.stepped.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.told("is stuck"), [])
+        self.stepped.reactor.advance(60.0)
+        self.assertIs(self.stepped.thread, thread)
+
+    def test_given_up_before_the_next(self) -> None:
+        """A stop given up while no thread lives starts none, and is not held up by it."""
+        for _ in range(6):
+            self.die()
+            self.delay()
+        self.die()  # the next is to come in 3.75 s
+        thread = self.stepped.thread
+        self.service.stop_within = 1.0
+        stopped = self.service.stopService()
+        self.stepped.reactor.advance(1.0)
+        self.assertTrue(self.service.gave_up)
+        self.stepped.reactor.advance(1.0)
+        self.successResultOf(stopped)
+        self.assertEqual(self.told("is stuck"), [])
+        self.assertTrue(thread.joined)
+        self.stepped.reactor.advance(60.0)
+        self.assertIs(self.stepped.thread, thread)
+        self.assertEqual(self.stepped.reactor.getDelayedCalls(), [])

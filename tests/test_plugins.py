@@ -70,14 +70,26 @@ def browse_url(url):
 
 @implementer(IStateStore)
 class Store:
+    path = None
+
     def __init__(self, url, schema):
         self.url = url
         self.schema = schema
+        self.identity = bytes(16)
         self.calls = []
         self.shelf = {}
 
     def prepare(self):
         self.calls.append("prepare")
+        return self.identity
+
+    def migrate(self, identity):
+        self.calls.append("migrate")
+        self.identity = identity
+
+    def reopen(self, identity, online):
+        self.calls.append("reopen")
+        return []
 
     def open_reader(self):
         self.calls.append("open_reader")
@@ -118,6 +130,12 @@ class Writer:
 
     def maintain(self):
         pass
+
+    def set_aside(self, record, reason):
+        self.store.calls.append("set_aside")
+
+    def sync(self):
+        self.store.calls.append("sync")
 
     def interrupt(self):
         pass
@@ -260,8 +278,10 @@ class PluginDirectoryTests(DirectoryTestCase):
         """A store that was dropped into ``twisted/plugins/`` serves a service, start to stop."""
         self.assertEqual(
             self.run_script(END_TO_END),
-            "demo:whatever, prepare, open_reader, open_writer, close writer, close reader, close,"
-            " prepare, open_reader, close reader, close\n",
+            "demo:whatever"
+            ", prepare, migrate, open_reader, open_writer, sync, close writer, close reader, close"
+            ", prepare, migrate, open_reader, open_writer, sync, close writer, close reader, close"
+            "\n",
         )
 
     def test_factory_of_any_class(self) -> None:

@@ -10,13 +10,20 @@ import socket
 import struct
 import time
 import unittest
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes import PATIENCE, TWIST, Player, Server, run_to_end
+from tests.processes import PATIENCE, TWIST, TWISTD, Player, Server, run_to_end
 
+IMPATIENT = """
+from playerstate import PlayerState, PlayerStateService
+
+PlayerStateService.__init__.__kwdefaults__["stop_within"] = 0.5
+"""
+"""A game whose server gives up half a second after it was told to stop."""
 TRACKS = Path(__file__).parent.parent.parent / "shared" / "data" / "real-tracks.csv"
 
 
@@ -94,7 +101,10 @@ class ReturningTests(ProcessTestCase):
         player.wait_applied()
         server.stop(signal.SIGINT)
         self.assertIn("0 pending", "\n".join(server.lines))
-        self.assertEqual(sorted(os.listdir(self.directory)), ["players.db", "players.db.lock"])
+        self.assertEqual(
+            sorted(os.listdir(self.directory)),
+            ["players.db", "players.db.live", "players.db.lock"],
+        )
         self.assertEqual(self.rows(), {42: (7.0, 8.0)})
 
     def test_twist(self) -> None:
@@ -106,6 +116,113 @@ class ReturningTests(ProcessTestCase):
         player.leave()
         server.stop()
         self.assertEqual(self.rows(), {42: (1.0, 1.0)})
+
+
+class JournalTests(ProcessTestCase):
+    """The file that keeps moves beyond the death of the process."""
+
+    def test_killed(self) -> None:
+        """Moves applied and not yet saved when the process is killed are there at the next."""
+        server = self.serve("--save-within", "60")
+        player = self.player(server, 42)
+        player.join()
+        player.move(3.0, 4.0)
+        player.wait_applied()
+        server.kill()
+        self.assertEqual(self.rows(), {})
+        again = self.serve()
+        again.wait_for("players may join")
+        self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
+        self.assertEqual(self.rows(), {42: (3.0, 4.0)})
+
+    def left(self, *options: str) -> list[str]:
+        """The files that a server leaves, once it has served."""
+        server = self.serve(*options)
+        self.player(server, 42).join()
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        return sorted(os.listdir(self.directory))
+
+    def test_named(self) -> None:
+        """It lies where it is told to."""
+        self.assertEqual(
+            self.left("--journal", "moves"), ["moves", "players.db", "players.db.lock"]
+        )
+
+    def test_none(self) -> None:
+        """There need not be one."""
+        self.assertEqual(self.left("--journal", "none"), ["players.db", "players.db.lock"])
+
+    def test_memory_store(self) -> None:
+        """A store without a file has one in the working directory."""
+        self.assertEqual(self.left("--store", "memory:"), ["playerstate.live"])
+
+
+class ReplacedTests(ProcessTestCase):
+    """Files of the database that are removed under a running server."""
+
+    def save_after_losing(self, name: str, lost: str) -> dict[int, tuple[float, float]]:
+        """What is saved once this was removed beneath two players, one of whom has left."""
+        server = self.serve("--save-within", "0.2")
+        gone, player = self.player(server, 41), self.player(server, 42)
+        gone.join()
+        gone.move(1.0, 2.0)
+        gone.leave()
+        player.join()
+        player.move(3.0, 4.0)
+        player.wait_saved()
+        Path(self.directory, name).unlink()
+        line = server.wait_for(r"was removed or replaced while it was in use; the 1 players.*")[0]
+        self.assertIn(f"lost is the newest state of {lost}", line)
+        player.move(5.0, 6.0)
+        player.wait_saved()
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        return self.rows()
+
+    def test_database_removed(self) -> None:
+        """Where the database was removed, who is online is saved to another."""
+        self.assertEqual(self.save_after_losing("players.db", "1 others: 41"), {42: (5.0, 6.0)})
+
+    def test_log_removed(self) -> None:
+        """Where its log was removed, nobody is lost."""
+        rows = self.save_after_losing("players.db-wal", "0 others: none")
+        self.assertEqual(rows, {41: (1.0, 2.0), 42: (5.0, 6.0)})
+
+
+class GaveUpTests(ProcessTestCase):
+    """A stop that could not save everything ends the process with status 1."""
+
+    def give_up(self, script: str, stop_signal: signal.Signals) -> int:
+        """Stop a server whose database another program keeps; its exit status."""
+        Path(self.directory, "impatient.py").write_text(IMPATIENT)
+        options = ("--save-within", "0.1", "--state", "impatient:PlayerState")
+        server = self.serve(*options, script=script)
+        player = self.player(server, 42)
+        player.join()
+        with closing(apsw.Connection(f"{self.directory}/players.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            player.move(3.0, 4.0)
+            player.wait_applied()
+            status = server.stop(stop_signal)
+        self.assertEqual(len([line for line in server.lines if "newest state unsaved" in line]), 1)
+        self.assertNotIn("Traceback", "\n".join(server.lines))
+        return status
+
+    def test_twistd(self) -> None:
+        """Under twistd, which would end by the signal; the next start saves the rest."""
+        self.assertEqual(self.give_up(TWISTD, signal.SIGTERM), 1)
+        again = self.serve()
+        again.wait_for("players may join")
+        self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
+        self.assertEqual(again.stop(), -signal.SIGTERM)
+        self.assertEqual(self.rows(), {42: (3.0, 4.0)})
+
+    def test_terminal(self) -> None:
+        """By Ctrl-C too."""
+        self.assertEqual(self.give_up(TWISTD, signal.SIGINT), 1)
+
+    def test_twist(self) -> None:
+        """Under twist too."""
+        self.assertEqual(self.give_up(TWIST, signal.SIGTERM), 1)
 
 
 class DaemonTests(ProcessTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -36,10 +37,28 @@ from playerstate import (
     StoreUnusable,
     within,
 )
-from playerstate.interfaces import IStateReader, IStateStore, IStateWriter, Stored
-from playerstate.outbox import Surroundings
+from playerstate.interfaces import (
+    IStateReader,
+    IStateStore,
+    IStateWriter,
+    RowRefused,
+    Stored,
+    StoreReplaced,
+)
+from playerstate.outbox import Surroundings, Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
-from tests.players import SCHEMA, ServiceTestCase, at, end_thread, outcome
+from tests.players import (
+    SCHEMA,
+    FragileReader,
+    FragileStore,
+    ServiceTestCase,
+    at,
+    die,
+    end_thread,
+    leave_behind,
+    look_after,
+    outcome,
+)
 from tests.support import LAW
 
 SPAWN = PlayerState(350.0, 200.0)
@@ -684,11 +703,14 @@ class GuardTests(ServiceTestCase):
         self.save()
         failure = self.failureResultOf(left, NotSaved)
         self.failureResultOf(again, NotSaved)
-        self.assertEqual(str(failure.value), "the store holds a newer state of player 42")
+        self.assertEqual(
+            str(failure.value), "the store holds a newer state: not saved for player 42"
+        )
         books = self.service.ledger.snapshot()
         self.assertEqual((books.guarded, books.committed), (1, 0))
         self.assertEqual(
-            len(self.told("not saved, because memory holds a newer state of theirs: player 42;")), 1
+            self.told("not saved to", LogLevel.error),
+            ["not saved to memory: player 42: the store holds a newer state"],
         )
         self.assertEqual(self.service.table.slots, {})
         self.assertEqual(self.stepped.join(42).state, at(9, 9))
@@ -743,9 +765,10 @@ class GuardTests(ServiceTestCase):
         flushed = self.service.flush()
         self.stepped.settle()
         names = ", ".join(map(str, range(42, 62)))
+        self.assertIn(f"player {names} and 8 more: ", self.told("not saved to")[0])
         self.assertEqual(
             str(self.failureResultOf(flushed, NotSaved).value),
-            f"the store holds a newer state of player {names} and 8 more",
+            f"the store holds a newer state: not saved for player {names} and 8 more",
         )
 
     def test_stop(self) -> None:
@@ -754,6 +777,687 @@ class GuardTests(ServiceTestCase):
         [line] = self.told("stopping: the store holds", LogLevel.error)
         self.assertIn("player 42", line)
         self.assertTrue(self.stepped.thread.joined)
+
+
+class SetAsideTests(ServiceTestCase):
+    """A row that the store can never take."""
+
+    def setUp(self) -> None:
+        """Two players who have moved; the store refuses one of them."""
+        super().setUp()
+        self.store = FragileStore()
+        self.stepped = self.start(store=self.store)
+        self.service = self.stepped.service
+        for session_id in (42, 43):
+            self.stepped.join(session_id)
+            self.service.update(session_id, at(1))
+        self.store.refused = {42}
+        self.addCleanup(self.flushLoggedErrors, RowRefused)
+
+    def save(self) -> None:
+        """Let time pass until the row was refused for good; the other player is saved again."""
+        for turn in range(3):
+            self.service.update(43, at(turn))
+            self.stepped.reactor.advance(3.0)
+            self.stepped.step()
+        self.assertEqual(self.store.aside, [(42, "not this one")])
+
+    def test_leave(self) -> None:
+        """The leave fails with the store's reason, and the place is free."""
+        left, again = self.service.leave(42), self.service.leave(42)
+        self.stepped.reactor.advance(0.05)
+        self.stepped.step()
+        self.waits(left, again)
+        self.save()
+        for waiter in (left, again):
+            failure = self.failureResultOf(waiter, NotSaved)
+            self.assertEqual(str(failure.value), "not this one: not saved for player 42")
+        self.assertEqual(list(self.service.table.slots), [43])
+        self.failureResultOf(self.service.leave(42), NotOnline)
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.set_aside, books.guarded, books.leaves), (1, 0, 1))
+        self.assertEqual(books.pending, 0)
+        self.assertEqual(
+            self.told("not saved to", LogLevel.error),
+            ["not saved to memory: player 42: not this one"],
+        )
+
+    def test_leave_later(self) -> None:
+        """Who was set aside before leaving is told so by the leave, without another try."""
+        self.save()
+        failure = self.failureResultOf(self.service.leave(42), NotSaved)
+        self.assertEqual(str(failure.value), "not this one: not saved for player 42")
+        self.failureResultOf(self.service.leave(42), NotOnline)
+        self.assertEqual(self.store.aside, [(42, "not this one")])
+
+    def test_slot_used_again(self) -> None:
+        """Who gets the place of one who was set aside has nothing of it."""
+        self.save()
+        self.failureResultOf(self.service.leave(42), NotSaved)
+        self.stepped.join(44)
+        self.assertEqual(self.successResultOf(self.service.leave(44)), Progress(0, 0))
+        self.stepped.join(45)
+        self.service.update(45, at(1))
+        left = self.service.leave(45)
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.successResultOf(left)
+
+    def test_next_update(self) -> None:
+        """A newer state of the same player is tried again, and saved once the store takes it."""
+        self.save()
+        self.store.refused = set()
+        self.service.update(42, at(5))
+        left = self.service.leave(42)
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.assertEqual(self.stored(self.stepped)[42], (5.0, 0.0))
+
+    def test_rejoined(self) -> None:
+        """Who came back before it was set aside stays; the leave fails all the same."""
+        left = self.service.leave(42)
+        self.stepped.reactor.advance(0.05)
+        self.stepped.join(42)
+        self.save()
+        self.failureResultOf(left, NotSaved)
+        self.assertEqual(self.service.state(42), at(1))
+
+    def test_flush(self) -> None:
+        """A flush waits until it is set aside, and fails; one for what came after does not."""
+        flushed = self.service.flush()
+        self.stepped.step()
+        self.waits(flushed)
+        self.save()
+        failure = self.failureResultOf(flushed, NotSaved)
+        self.assertEqual(str(failure.value), "not this one: not saved for player 42")
+        self.service.update(43, at(9))
+        flushed = self.service.flush()
+        self.stepped.settle()
+        self.successResultOf(flushed)
+
+    def test_flush_with_two_reasons(self) -> None:
+        """A flush that fails for different reasons says of whom each is."""
+        self.stepped.join(44)
+        self.service.update(44, at(1))
+        self.store.players[44] = Stored((9.0, 9.0), (EPOCH + 86_400) * MICROSECONDS)
+        for _ in range(2):
+            self.service.update(43, at(1))
+            self.store.failures.append(StoreBusy("locked"))
+            self.service.flush().addErrback(lambda failure: failure.trap(NotSaved))
+            self.stepped.step()
+        flushed = self.service.flush()
+        self.save()
+        why = str(self.failureResultOf(flushed, NotSaved).value)
+        self.assertIn("the store holds a newer state: not saved for player 44", why)
+        self.assertIn("not this one: not saved for player 42", why)
+
+    def test_move_is_not_called_saved(self) -> None:
+        """A row that was set aside is never called saved."""
+        self.assertTrue(self.service.move(42, 5, (2.0, 2.0)))
+        self.service.ledger.received += 1
+        self.save()
+        self.assertEqual(self.service.progress(42), Progress(5, 0))
+
+    def test_stop(self) -> None:
+        """A stop that comes while a row is refused waits until that is for good, or gives up."""
+        stopped = self.service.stopService()
+        self.stepped.step()
+        self.stepped.step()
+        self.waits(stopped)
+        self.stepped.reactor.advance(self.service.stop_within)
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertTrue(self.service.gave_up)
+        self.assertEqual(len(self.told("unsaved of player 42;")), 1)
+
+    def test_stop_with_a_row_set_aside(self) -> None:
+        """Stopping with a row set aside ends in good order: it is kept where it can be found."""
+        self.save()
+        self.successResultOf(self.stepped.stop())
+        self.assertFalse(self.service.gave_up)
+
+
+class ReplacedTests(ServiceTestCase):
+    """The store is removed or replaced while it is in use."""
+
+    def setUp(self) -> None:
+        """Three players online, of whom two are saved and one never moved; one who has left."""
+        super().setUp()
+        self.store = FragileStore()
+        self.stepped = self.start(store=self.store, queue_size=2)
+        self.service = self.stepped.service
+        for session_id in (1, 2, 3, 4):
+            self.stepped.join(session_id)
+            if session_id != 3:
+                self.service.update(session_id, at(session_id))
+        left = self.service.leave(4)
+        self.save()
+        self.successResultOf(left)
+        self.store.lost = [4]
+
+    def save(self) -> None:
+        """Let everything through."""
+        flushed = self.service.flush()
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.successResultOf(flushed)
+
+    def replace(self, **players: tuple[float, float, int]) -> None:
+        """Another store takes the place: ``p5=(x, y, updated_at)``."""
+        self.store.successor = {
+            int(name[1:]): Stored((x, y), updated_at)
+            for name, (x, y, updated_at) in players.items()
+        }
+
+    def test_all_saved_again(self) -> None:
+        """Who is online and has ever changed is saved again; the log names who is lost."""
+        self.replace()
+        look_after(self.stepped)
+        [(identity, online)] = self.store.reopened
+        self.assertEqual((len(identity), online), (16, {1, 2, 3}))
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.recovered, books.pending), (2, 2))
+        self.assertEqual(books.imbalance(), [])
+        self.assertEqual(books.store_errors, {"StoreReplaced": 1})
+        self.assertEqual(
+            self.told("was removed or replaced", LogLevel.critical),
+            [
+                "the store memory was removed or replaced while it was in use; the 3 players in"
+                " the game are saved again, lost is the newest state of 1 others: 4"
+            ],
+        )
+        self.stepped.settle()
+        self.assertEqual(self.stored(self.stepped), {1: (1.0, 0.0), 2: (2.0, 0.0)})
+        self.assertEqual(self.service.ledger.snapshot().pending, 0)
+        self.assertEqual(self.stepped.join(4).state, SPAWN)
+
+    def test_nobody_lost(self) -> None:
+        """Where nobody is lost, the log says so."""
+        self.store.lost = []
+        self.replace()
+        look_after(self.stepped)
+        [line] = self.told("was removed or replaced", LogLevel.critical)
+        self.assertTrue(line.endswith("of 0 others: none"), line)
+
+    def test_reader(self) -> None:
+        """From then on players are loaded from what is there now; the old reader is closed."""
+        self.replace(p7=(7.0, 7.0, 99))
+        look_after(self.stepped)
+        old, new = self.store.readers
+        self.assertEqual((old.closed, new.closed), (True, False))
+        self.assertEqual(self.stepped.join(7), Joined(at(7, 7), True, 99))
+        self.assertEqual(self.store.writers_closed, 1)
+
+    def test_nothing_is_written_before(self) -> None:
+        """Nothing is written between the discovery and the going over."""
+        self.replace()
+        self.stepped.thread.persister._maintain()
+        self.service.update(1, at(9))
+        self.service.flush()
+        writes = len(self.store.writes)
+        for _ in range(3):
+            self.assertEqual(self.stepped.thread.persister.step(), 1.0)
+        self.assertEqual(len(self.store.writes), writes)
+        self.stepped.reactor.deliver()
+        self.stepped.settle()
+        self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
+
+    def test_cannot_be_used_at_first(self) -> None:
+        """As long as what is there cannot be used it is tried again each second, and told."""
+        self.replace()
+        self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(3))
+        look_after(self.stepped)
+        self.assertEqual(
+            self.told("cannot go on with", LogLevel.error),
+            ["cannot go on with memory: a shopping list"],
+        )
+        self.assertFalse(self.store.readers[0].closed)
+        for failures in (2, 1, 0):
+            self.stepped.reactor.advance(0.9)
+            self.assertEqual(len(self.store.reopen_failures), failures)
+            self.stepped.reactor.advance(0.2)
+            self.stepped.step()
+        self.assertEqual(len(self.store.reopened), 1)
+        self.stepped.settle()
+        self.assertEqual(len(self.store.players), 2)
+        self.stepped.reactor.advance(60.0)
+        self.assertEqual(len(self.store.reopened), 1)
+
+    def test_reader_cannot_be_opened_at_first(self) -> None:
+        """A reader that cannot be opened is a failure like any other; the old one stays."""
+        self.replace()
+        open_reader, attempts = self.store.open_reader, []
+
+        def reluctant() -> Any:
+            attempts.append(None)
+            if len(attempts) == 1:
+                self.store.successor = {}
+                raise OSError(24, "Too many open files")
+            return open_reader()
+
+        self.patch(self.store, "open_reader", reluctant)
+        look_after(self.stepped)
+        self.assertFalse(self.store.readers[0].closed)
+        self.stepped.reactor.advance(1.0)
+        self.stepped.settle()
+        self.assertEqual(len(attempts), 2)
+        self.assertTrue(self.store.readers[0].closed)
+        self.assertEqual(len(self.store.players), 2)
+
+    def test_degraded(self) -> None:
+        """While it cannot be gone over to, that is trouble; the first commit ends it."""
+        self.replace()
+        self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(10))
+        look_after(self.stepped)
+        self.stepped.reactor.advance(5.0)
+        self.assertIs(self.service.trouble, None)
+        for _ in range(3):
+            self.stepped.reactor.advance(1.0)
+        self.assertEqual(self.service.trouble, Trouble("players.db was removed or replaced", 8.0))
+        self.store.reopen_failures.clear()
+        self.stepped.reactor.advance(1.0)
+        self.stepped.settle()
+        self.assertIs(self.service.trouble, None)
+
+    def test_nobody_online(self) -> None:
+        """With nobody to save again, there is no trouble once it was gone over to."""
+        for session_id in (1, 2, 3):
+            self.successResultOf(self.service.leave(session_id))
+        self.replace()
+        look_after(self.stepped)
+        for _ in range(10):
+            self.stepped.reactor.advance(1.0)
+            look_after(self.stepped)
+            self.stepped.step()
+        self.assertIs(self.service.trouble, None)
+        self.assertEqual(self.told("degraded: "), [])
+
+    def test_after_a_commit(self) -> None:
+        """What was committed to the old store a moment before is saved again as well."""
+        self.replace()
+        self.service.update(1, at(9))
+        flushed = self.service.flush()
+        self.stepped.settle()
+        self.successResultOf(flushed)
+        self.stepped.settle()
+        self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
+
+    def test_leave_waits(self) -> None:
+        """Who leaves then is gone only once the store that is there now has them."""
+        self.replace()
+        look_after(self.stepped)
+        left = self.service.leave(1)
+        self.stepped.reactor.advance(0.05)
+        self.waits(left)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.assertEqual(self.stored(self.stepped)[1], (1.0, 0.0))
+
+    def test_leave_before(self) -> None:
+        """Who leaves before it was gone over to, but after it was found, is not lost."""
+        self.replace()
+        self.store.reopen_failures.append(StoreUnusable("a shopping list"))
+        look_after(self.stepped)
+        left = self.service.leave(1)
+        self.waits(left)
+        self.stepped.reactor.advance(1.0)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.assertEqual(self.stored(self.stepped)[1], (1.0, 0.0))
+
+    def test_joined_before(self) -> None:
+        """Who joined from the old store before it was gone over to is saved again as well."""
+        self.replace()
+        self.store.reopen_failures.append(StoreUnusable("a shopping list"))
+        look_after(self.stepped)
+        self.assertEqual(self.stepped.join(4).state, at(4))
+        self.stepped.reactor.advance(1.0)
+        self.assertEqual(self.store.reopened[0][1], {1, 2, 3, 4})
+        self.stepped.settle()
+        self.assertEqual(sorted(self.store.players), [1, 2, 4])
+
+    def test_leave_under_way(self) -> None:
+        """A leave whose row is on its way fires when the new store has it."""
+        self.service.update(1, at(9))
+        left = self.service.leave(1)
+        self.stepped.reactor.advance(0.05)
+        self.replace()
+        look_after(self.stepped)
+        self.waits(left)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
+        self.assertEqual(sorted(self.service.table.slots), [2, 3])
+
+    def test_rows_on_their_way(self) -> None:
+        """Rows on their way are written once, and free no place too early."""
+        for session_id in (1, 2):  # they fill the ring
+            self.service.update(session_id, at(9))
+        self.service.flush()
+        self.assertEqual(self.service.ledger.snapshot().queue_depth, 2)
+        self.replace()
+        look_after(self.stepped)
+        left = self.service.leave(1)
+        self.stepped.step()
+        self.successResultOf(left)
+        self.assertEqual(self.service.ledger.snapshot().imbalance(), [])
+        self.store.players[5] = Stored((5.0, 5.0), 55)
+        slots = self.service.table.slots
+        self.assertNotIn(1, slots)
+        self.stepped.join(5)
+        self.assertEqual(slots[5], 0)  # where the other was
+        self.stepped.reactor.advance(3.0)
+        self.stepped.settle()
+        self.assertEqual(self.successResultOf(self.service.leave(5)), Progress(0, 0))
+        self.assertEqual(self.service.ledger.snapshot().imbalance(), [])
+
+    def test_what_the_old_store_left_out(self) -> None:
+        """Who was left out for the old store's newer state is saved into the one of now."""
+        self.store.players[1] = Stored((7.0, 7.0), (EPOCH + 86_400) * MICROSECONDS)
+        self.service.update(1, at(9))
+        flushed = self.service.flush()
+        self.stepped.settle()
+        self.failureResultOf(flushed, NotSaved)
+        self.replace()
+        look_after(self.stepped)
+        left = self.service.leave(1)
+        self.assertEqual(self.service.ledger.snapshot().imbalance(), [])
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.assertEqual(self.stored(self.stepped)[1], (9.0, 0.0))
+
+    def test_store_of_newer_times(self) -> None:
+        """Where the store that is there now holds something newer, the guard holds."""
+        self.replace(p1=(7.0, 7.0, (EPOCH + 86_400) * MICROSECONDS))
+        look_after(self.stepped)
+        left = self.service.leave(1)
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.failureResultOf(left, NotSaved)
+        self.assertEqual(self.stored(self.stepped), {1: (7.0, 7.0), 2: (2.0, 0.0)})
+
+    def test_more_than_the_ring_holds(self) -> None:
+        """All are saved again, however small the ring."""
+        for session_id in range(10, 40):
+            self.stepped.join(session_id)
+            self.service.update(session_id, at(session_id))
+        self.save()
+        self.replace()
+        look_after(self.stepped)
+        self.assertEqual(self.service.ledger.recovered, 32)
+        self.stepped.settle()
+        self.assertEqual(len(self.store.players), 32)
+
+    def test_twice(self) -> None:
+        """It may happen again and again."""
+        for n in range(1, 4):
+            self.replace()
+            look_after(self.stepped)
+            self.stepped.settle()
+            self.assertEqual(len(self.store.players), 2)
+            self.assertEqual(self.service.ledger.recovered, 2 * n)
+
+    def test_while_stopping(self) -> None:
+        """A stop saves everybody into the store that is there now."""
+        self.service.update(1, at(9))
+        stopped = self.service.stopService()
+        self.replace()
+        self.stepped.step()
+        self.stepped.settle()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
+        self.assertFalse(self.service.gave_up)
+
+    def test_while_ending(self) -> None:
+        """Found out after the last commit of a stop, it is gone over to before the stop ends."""
+        for session_id in range(10, 20):
+            self.stepped.join(session_id)
+            self.service.update(session_id, at(session_id))
+        self.save()
+        self.service.update(1, at(9))
+        stopped = self.service.stopService()
+        self.replace()
+        self.stepped.step()  # commits the last row, and finds out
+        self.assertEqual(len(self.store.reopened), 1)
+        self.stepped.settle()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.store.players), 12)
+        self.assertEqual(self.service.ledger.snapshot().pending, 0)
+
+    def test_nothing_to_go_over_to_while_ending(self) -> None:
+        """Found out then, with nothing to go over to, it is told whose state went with it."""
+        self.service.update(1, at(9))
+        stopped = self.service.stopService()
+        self.replace()
+        self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(100))
+        self.stepped.step()  # commits the last row, and finds out
+        for _ in range(31):
+            if self.stepped.thread.persister.told_to_end:
+                break
+            self.stepped.reactor.advance(1.0)
+            self.stepped.step()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertTrue(self.service.gave_up)
+        self.assertEqual(len(self.told("unsaved of player 1, 2;", LogLevel.error)), 1)
+
+    def test_deadline_of_stopping(self) -> None:
+        """A stop that finds nothing it could go over to gives up at its deadline."""
+        self.replace()
+        self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(100))
+        look_after(self.stepped)
+        self.service.update(1, at(9))
+        stopped = self.service.stopService()
+        for _ in range(30):
+            self.stepped.reactor.advance(1.0)
+            self.stepped.step()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertTrue(self.service.gave_up)
+        self.assertEqual(self.stepped.reactor.getDelayedCalls(), [])
+        self.stepped.reactor.advance(60.0)
+        self.assertEqual(self.store.reopened, [])
+
+    def test_told_after_the_stop(self) -> None:
+        """A word of it that comes after the stop changes nothing."""
+        self.successResultOf(self.stepped.stop())
+        self.replace()
+        self.stepped.thread.persister._listener.replaced(StoreReplaced("gone"))
+        self.stepped.reactor.deliver()
+        self.assertEqual(self.store.reopened, [])
+        self.assertEqual(self.stepped.reactor.getDelayedCalls(), [])
+
+    def test_thread_dies(self) -> None:
+        """The next persist thread waits for the going over as the one before did."""
+        self.replace()
+        self.store.reopen_failures.append(StoreUnusable("a shopping list"))
+        look_after(self.stepped)
+        self.service._outbox.died(SystemExit("out"))
+        self.stepped.reactor.advance(0.075)
+        self.service.update(1, at(9))
+        self.service.flush()
+        self.assertEqual(self.stepped.step(), 1.0)
+        self.stepped.reactor.advance(1.0)
+        self.stepped.settle()
+        self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+
+class RecoveryTests(ServiceTestCase):
+    """What a process before left is saved before anybody joins."""
+
+    LEFT = MappingProxyType({n: Stored((float(n), float(n)), 100 * n) for n in (1, 2, 3, 4)})
+
+    def setUp(self) -> None:
+        """A store that has some of it, older, as old, and newer."""
+        super().setUp()
+        self.memory = leave_behind(self, dict(self.LEFT))
+        self.store = FragileStore()
+        self.store.players = {
+            1: Stored((0.0, 0.0), 99),
+            2: Stored((2.0, 2.0), 200),
+            3: Stored((9.0, 9.0), 301),
+        }
+
+    def begin(self, **options: Any) -> SteppedService:
+        """Start a service."""
+        self.stepped = self.start(store=self.store, **options)
+        self.service = self.stepped.service
+        return self.stepped
+
+    def test_counted(self) -> None:
+        """What the store has already is neither counted nor written; the rest is pending first."""
+        stepped = self.begin()
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.recovered, books.pending), (2, 2))
+        self.assertEqual(books.imbalance(), [])
+        stepped.settle()
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.recovered, books.committed, books.pending), (2, 2, 0))
+        self.assertEqual(self.store.writes, [2])
+        self.assertEqual(
+            self.stored(stepped),
+            {1: (1.0, 1.0), 2: (2.0, 2.0), 3: (9.0, 9.0), 4: (4.0, 4.0)},
+        )
+        self.assertEqual(self.memory.forgotten, 1)
+
+    def test_store_has_all_of_it(self) -> None:
+        """Where the store has everything there is nothing to wait for."""
+        self.store.players = dict(self.LEFT)
+        stepped = self.begin()
+        self.assertEqual(stepped.join(1).state, at(1, 1))
+        self.assertEqual((self.service.ledger.recovered, self.memory.forgotten), (0, 1))
+        self.assertIs(self.service.trouble, None)
+
+    def test_joins_wait(self) -> None:
+        """Joins fail with `StoreBusy` until all is saved, and find it then."""
+        stepped = self.begin()
+        self.store.failures.extend(StoreBusy("locked") for _ in range(3))
+        for _ in range(3):
+            failure = self.failureResultOf(self.service.join(1), StoreBusy)
+            self.assertEqual(str(failure.value), "what the last run left is not saved yet")
+            stepped.step()
+        self.assertEqual(self.memory.forgotten, 0)
+        stepped.step()
+        self.assertEqual(stepped.join(1), Joined(at(1, 1), True, 100))
+        self.assertEqual(len(self.told("what the last run left is saved: players may join")), 1)
+
+    def test_store_that_cannot_be_read(self) -> None:
+        """What cannot be compared is written, where the store's guard compares."""
+        load = FragileReader.load
+
+        def fail(reader: FragileReader, session_id: int) -> Any:
+            if session_id == 3:
+                raise StoreBusy("locked")
+            return load(reader, session_id)
+
+        self.patch(FragileReader, "load", fail)
+        stepped = self.begin()
+        self.assertEqual(self.service.ledger.recovered, 3)
+        stepped.settle()
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.committed, books.guarded, books.pending), (2, 1, 0))
+        self.assertEqual(self.stored(stepped)[3], (9.0, 9.0))
+        self.assertEqual(stepped.join(1).state, at(1, 1))
+
+    def test_degraded(self) -> None:
+        """A recovery that does not come to an end is trouble like any other."""
+        stepped = self.begin()
+        self.store.failures.extend(StoreBusy("locked") for _ in range(100))
+        for _ in range(8):
+            stepped.step()
+            stepped.reactor.advance(1.0)
+        self.assertEqual(self.service.trouble, Trouble("locked", 8.0))
+        [line] = self.told("degraded: ", LogLevel.critical)
+        self.assertTrue(line.endswith("2 updates wait"), line)
+        self.assertGreater(self.service.ledger.snapshot().oldest_unsaved_seconds, 5.0)
+        self.store.failures.clear()
+        stepped.step()
+        self.assertIs(self.service.trouble, None)
+        self.assertEqual(self.service.ledger.snapshot().oldest_unsaved_seconds, 0.0)
+
+    def test_flush_waits(self) -> None:
+        """A flush waits for it as well."""
+        stepped = self.begin()
+        flushed = self.service.flush()
+        self.waits(flushed)
+        stepped.step()
+        self.successResultOf(flushed)
+
+    def test_flush_with_a_row_set_aside(self) -> None:
+        """A flush fails where a row that was left can never be saved; players may join then."""
+        stepped = self.begin()
+        self.store.refused = {4}
+        flushed = self.service.flush()
+        stepped.step()
+        self.waits(flushed)
+        self.failureResultOf(self.service.join(1), StoreBusy)
+        stepped.step()
+        stepped.step()
+        self.failureResultOf(flushed, NotSaved)
+        self.assertEqual(self.store.aside, [(4, "not this one")])
+        self.assertEqual(stepped.join(1).state, at(1, 1))
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.committed, books.set_aside, books.pending), (1, 1, 0))
+        self.assertEqual(len(self.flushLoggedErrors(RowRefused)), 1)
+
+    def test_thread_dies(self) -> None:
+        """The next persist thread goes on with it."""
+        stepped = self.begin()
+        die(stepped, SystemExit("out"))
+        self.failureResultOf(self.service.join(1), StoreBusy)
+        stepped.reactor.advance(0.075)
+        stepped.settle()
+        self.assertEqual(stepped.join(4).state, at(4, 4))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+    def test_stopped(self) -> None:
+        """A stop waits until it is saved, and is clean; joins are refused as by any stop."""
+        stepped = self.begin()
+        self.store.failures.append(StoreBusy("locked"))
+        stopped = self.service.stopService()
+        self.failureResultOf(self.service.join(1), NotRunning)
+        stepped.step()
+        self.waits(stopped)
+        self.assertEqual(self.memory.forgotten, 0)
+        stepped.step()
+        end_thread(stepped)
+        self.successResultOf(stopped)
+        self.assertEqual((self.memory.forgotten, self.memory.closes), (1, [True]))
+        self.assertFalse(self.service.gave_up)
+
+    def test_given_up(self) -> None:
+        """A stop that cannot save it leaves it to the next start, which does."""
+        stepped = self.begin(stop_within=2.0)
+        self.store.failures.extend(StoreBusy("locked") for _ in range(100))
+        self.successResultOf(stepped.stop())
+        self.assertTrue(self.service.gave_up)
+        self.assertEqual((self.memory.forgotten, self.memory.closes), (0, [False]))
+        self.assertEqual(self.service.ledger.snapshot().pending, 2)
+        self.store.failures.clear()
+        self.service.startService()
+        self.assertFalse(self.service.gave_up)
+        self.assertEqual(self.service.ledger.recovered, 2)
+        self.failureResultOf(self.service.join(1), StoreBusy)
+        stepped.settle()
+        self.assertEqual(stepped.join(1).state, at(1, 1))
+
+    def test_identity(self) -> None:
+        """The store keeps its identity while rows of it are left, and gets a new one otherwise."""
+        identities: list[bytes] = []
+        self.patch(self.store, "migrate", identities.append)
+        stepped = self.begin()
+        self.successResultOf(stepped.stop())
+        for _ in range(2):
+            self.service.startService()
+            self.successResultOf(stepped.stop())
+        self.assertEqual(identities[0], bytes(16))
+        self.assertEqual([len(identity) for identity in identities], [16, 16, 16])
+        self.assertEqual(len(set(identities)), 3)
 
 
 class FlushTests(ServiceTestCase):
@@ -872,6 +1576,14 @@ class End:
     def maintain(self) -> None:
         """See `IStateWriter.maintain`."""
 
+    def sync(self) -> None:
+        """See `IStateWriter.sync`."""
+        self.store.calls.append("sync")
+        self.store.fail("sync")
+
+    def set_aside(self, record: Any, reason: str) -> None:
+        """See `IStateWriter.set_aside`."""
+
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
         self.store.calls.append("interrupt")
@@ -889,27 +1601,43 @@ class WatchedStore:
     Attributes:
         calls: what was called.
         failing: which calls raise `StoreUnusable`.
+        identities: what `migrate` was given.
     """
 
     schema = SCHEMA
+    path: str | None = None
 
     def __init__(self) -> None:
         self.inner = FaultyStore(SCHEMA)
         self.calls: list[str] = []
         self.failing: set[str] = set()
+        self.identities: list[bytes] = []
 
     def fail(self, call: str) -> None:
         """Raise if it is to fail."""
         if call in self.failing:
             raise StoreUnusable(call)
 
-    def prepare(self) -> None:
+    def prepare(self) -> bytes:
         """See `IStateStore.prepare`."""
         self.calls.append("prepare")
         self.fail("prepare")
+        return self.identities[-1] if self.identities else bytes(16)
+
+    def migrate(self, identity: bytes) -> None:
+        """See `IStateStore.migrate`."""
+        self.calls.append("migrate")
+        self.identities.append(identity)
+        self.fail("migrate")
+
+    def reopen(self, identity: bytes, online: Any) -> list[int]:
+        """See `IStateStore.reopen`."""
+        self.calls.append("reopen")
+        return []
 
     def open_reader(self) -> End:
         """See `IStateStore.open_reader`."""
+        self.calls.append("open_reader")
         self.fail("open_reader")
         return End("reader", self)
 
@@ -954,7 +1682,7 @@ class StopTests(ServiceTestCase):
         verifyObject(IStateWriter, self.store.open_writer())
 
     def test_order(self) -> None:
-        """Save, close the writer on its thread, join the thread, close the reader, the store."""
+        """Save, sync and close the writer on its thread, join it, close the reader, the store."""
         stopped = self.service.stopService()
         self.waits(stopped)
         self.stepped.settle()
@@ -962,7 +1690,7 @@ class StopTests(ServiceTestCase):
         self.assertEqual(self.store.calls, ["write"])
         self.end_thread()
         self.successResultOf(stopped)
-        calls = ["write", "close writer", "close reader", "close store"]
+        calls = ["write", "sync", "close writer", "close reader", "close store"]
         self.assertEqual(self.store.calls, calls)
         self.assertTrue(self.stepped.thread.joined)
         self.assertEqual(self.store.inner.players[42].values, (2.0, 0.0))
@@ -1038,7 +1766,8 @@ class StopTests(ServiceTestCase):
         [line] = self.told("unsaved", LogLevel.error)
         self.assertEqual(
             line,
-            f"stopped with the newest state unsaved of player {names} and 11 more; {why}",
+            f"stopped with the newest state unsaved of player {names} and 11 more; {why};"
+            " they are lost",
         )
         self.end_thread()
         self.successResultOf(stopped)
@@ -1112,6 +1841,32 @@ class StopTests(ServiceTestCase):
         end_thread(stepped)
         self.assertEqual(stepped.reactor.getDelayedCalls(), [])
 
+    def test_sync_fails(self) -> None:
+        """A last sync that fails is told of; the stop ends, and the memory is not called clean."""
+        closes: list[bool] = []
+        self.patch(self.service._memory, "close", lambda clean: closes.append(clean))
+        self.store.failing = {"sync"}
+        stopped = self.service.stopService()
+        self.stepped.settle()
+        self.end_thread()
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(StoreUnusable)), 1)
+        self.assertEqual(self.store.calls[-3:], ["close writer", "close reader", "close store"])
+        self.assertEqual(closes, [False])
+
+    def test_gave_up(self) -> None:
+        """Whether the last stop gave up is known; the next start forgets it."""
+        self.assertFalse(self.service.gave_up)
+        self.service.stopService()
+        self.stepped.reactor.advance(5.0)
+        self.assertTrue(self.service.gave_up)
+        self.end_thread()
+        self.assertTrue(self.service.gave_up)
+        self.service.startService()
+        self.assertFalse(self.service.gave_up)
+        self.successResultOf(self.stepped.stop())
+        self.assertFalse(self.service.gave_up)
+
     def test_closing_fails(self) -> None:
         """A store that cannot be closed is told of; the stop still ends, with all else closed."""
         self.store.failing = {"close reader", "close store", "close writer"}
@@ -1144,13 +1899,38 @@ class StartTests(ServiceTestCase):
         self.failureResultOf(service.join(42), NotRunning)
         self.successResultOf(service.stopService())
 
+    def test_migration_fails(self) -> None:
+        """Where the store cannot be fitted to the schema, it is let go of."""
+        store = WatchedStore()
+        store.failing = {"migrate"}
+        service = self.make(store)
+        self.assertRaises(StoreUnusable, service.startService)
+        self.assertEqual(store.calls, ["prepare", "migrate", "close store"])
+        self.assertFalse(service.running)
+
+    def test_no_memory(self) -> None:
+        """Where there is no room for the journal, store and reader are let go of."""
+        store = WatchedStore()
+        service = self.make(store)
+        closes: list[bool] = []
+
+        def no_room(*args: Any) -> Any:
+            raise StoreUnusable("cannot make the journal")
+
+        self.patch(service._memory, "open", no_room)
+        self.patch(service._memory, "close", lambda clean: closes.append(clean))
+        self.assertRaises(StoreUnusable, service.startService)
+        calls = ["prepare", "migrate", "open_reader", "close reader", "close store"]
+        self.assertEqual(store.calls, calls)
+        self.assertEqual(closes, [False])
+
     def test_no_reader(self) -> None:
         """Where the reader cannot be opened, the store is let go of."""
         store = WatchedStore()
         store.failing = {"open_reader"}
         service = self.make(store)
         self.assertRaises(StoreUnusable, service.startService)
-        self.assertEqual(store.calls, ["prepare", "close store"])
+        self.assertEqual(store.calls, ["prepare", "migrate", "open_reader", "close store"])
         self.assertFalse(service.running)
 
     def test_no_thread(self) -> None:
@@ -1162,7 +1942,8 @@ class StartTests(ServiceTestCase):
 
         service = self.make(store, start_thread=start_thread)
         self.assertRaises(RuntimeError, service.startService)
-        self.assertEqual(store.calls, ["prepare", "close reader", "close store"])
+        calls = ["prepare", "migrate", "open_reader", "close reader", "close store"]
+        self.assertEqual(store.calls, calls)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertFalse(service.running)
         self.failureResultOf(service.join(42), NotRunning)
@@ -1216,15 +1997,22 @@ class PlayersMachine(RuleBasedStateMachine):
     """Random histories of a few players against a dict of where each stands.
 
     What a join returns is always the model's, the books balance after each step, and after a stop
-    the store is the model.
+    the store is the model.  The store may be replaced by a copy of earlier times: then the model
+    of who is not in the game is that copy.
     """
 
     PLAYERS = st.integers(1, 6)
 
     def __init__(self) -> None:
         super().__init__()
-        self.stepped = SteppedService(queue_size=2, max_players=4, save_within=1.0)
+        self.store = FragileStore()
+        self.stepped = SteppedService(
+            store=self.store, queue_size=2, max_players=4, save_within=1.0
+        )
         self.service = self.stepped.service
+        self.backup: dict[int, Stored] = {}
+        self.dead: Any = None
+        self.reopen, self.store.reopen = self.store.reopen, self.gone_over  # type: ignore[method-assign]
         self.model: dict[int, PlayerState] = {}
         self.online: set[int] = set()
         self.applied = 0
@@ -1272,15 +2060,63 @@ class PlayersMachine(RuleBasedStateMachine):
         """Time passes."""
         self.stepped.reactor.advance(seconds)
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is a persist thread just now."""
+        return self.stepped.thread is not self.dead
+
+    @precondition(lambda self: self.alive)
     @rule()
     def step(self) -> None:
         """The persist thread goes on a step, and the reactor hears of it."""
         self.stepped.step()
 
+    @precondition(lambda self: self.alive)
     @rule()
     def step_unheard(self) -> None:
         """The persist thread goes on a step, and the reactor does not hear of it yet."""
         self.stepped.thread.persister.step()
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def die(self) -> None:
+        """The persist thread dies, whatever it holds."""
+        self.stepped.reactor.deliver()
+        self.dead = self.stepped.thread
+        self.service._outbox.died(SystemExit("out"))
+        self.stepped.reactor.deliver()
+
+    @rule()
+    def back_up(self) -> None:
+        """Somebody takes a copy of the store."""
+        self.backup = dict(self.store.players)
+
+    @property
+    def writing(self) -> bool:
+        """Whether there is a writer, which alone can find out that the store was replaced."""
+        return self.alive and self.stepped.thread.persister._writer is not None
+
+    @precondition(lambda self: self.writing)
+    @rule(failures=st.integers(0, 2))
+    def replace(self, failures: int) -> None:
+        """The copy takes the store's place, and is found out; it may not be usable at once."""
+        self.stepped.reactor.deliver()
+        self.store.successor, self.backup = dict(self.backup), {}
+        self.store.reopen_failures.extend(StoreUnusable("not yet") for _ in range(failures))
+        look_after(self.stepped)
+
+    def gone_over(self, identity: bytes, online: Any) -> list[int]:
+        """Who is not in the game stands where the copy has them; nobody waits for more."""
+        lost = self.reopen(identity, online)
+        for session_id in set(self.model) - online:
+            stored = self.store.players.get(session_id)
+            if stored is None:
+                del self.model[session_id]
+            else:
+                self.model[session_id] = PlayerState(*stored.values)
+            for _, expected, _ in self.waiting:
+                expected.pop(session_id, None)
+        return lost
 
     @rule(error=st.sampled_from([StoreBusy("locked"), StoreBusy("still locked")]))
     def fail_store(self, error: Exception) -> None:
@@ -1296,7 +2132,9 @@ class PlayersMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """After a stop the store is the model, and everybody who waited was told."""
-        self.stepped.store.failures.clear()
+        self.store.failures.clear()
+        while not self.alive or self.stepped.thread.persister._replaced:
+            self.stepped.reactor.advance(1.0)
         stopped = self.stepped.stop()
         assert stopped.called
         stored = {key: PlayerState(*row.values) for key, row in self.stepped.store.players.items()}
@@ -1318,7 +2156,7 @@ class PlayersMachine(RuleBasedStateMachine):
             if isinstance(results[0], Exception):
                 continue
             for session_id, state in expected.items():
-                assert self.stepped.store.players[session_id].values[1] >= state.y
+                assert self.store.players[session_id].values[1] >= state.y
 
     @invariant()
     def check_books(self) -> None:
@@ -1336,5 +2174,6 @@ class PlayersTests(SynchronousTestCase):
     def test_histories(self) -> None:
         """Invariants 4, 7, 9 and 10 hold in each of them."""
         run_state_machine_as_test(
-            PlayersMachine, settings=settings(LAW, max_examples=80, stateful_step_count=40)
+            PlayersMachine, settings=settings(LAW, max_examples=120, stateful_step_count=50)
         )
+        self.flushLoggedErrors(SystemExit)

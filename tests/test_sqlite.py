@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import apsw
@@ -23,13 +28,22 @@ from playerstate.interfaces import (
     RowRefused,
     StoreBusy,
     Stored,
+    StoreReplaced,
     StoreUnusable,
 )
 from playerstate.schema import StateSchema
 from playerstate.state import PlayerState
 from playerstate.stores import browse_store, open_store, sqlite
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
-from tests.databases import DirectoryTestCase, connections, digest, records, spawned, state_class
+from tests.databases import (
+    DirectoryTestCase,
+    connections,
+    digest,
+    records,
+    spawned,
+    state_class,
+    take,
+)
 from tests.support import PATIENCE, Everything
 
 PLAIN = StateSchema.of(PlayerState)
@@ -42,7 +56,7 @@ class StoreTestCase(DirectoryTestCase):
     def prepare(self, state: Any = PLAIN, options: str = "") -> SQLiteStore:
         """The store, prepared."""
         store = open_store(self.url + options, state)
-        store.prepare()
+        take(store)
         self.addCleanup(store.close)
         return store
 
@@ -226,10 +240,10 @@ class ConnectionTests(StoreTestCase):
     def test_reader_busy(self) -> None:
         """A load while another program keeps the database to itself may be tried again."""
         store = self.prepare()
+        other = self.by_hand()
+        other.pragma("locking_mode", "exclusive")
+        other.execute("BEGIN EXCLUSIVE")
         with self.reader(store) as (reader, _):
-            other = self.by_hand()
-            other.pragma("locking_mode", "exclusive")
-            other.execute("BEGIN EXCLUSIVE")
             self.assertRaises(StoreBusy, reader.load, 1)
             other.close()
             self.assertIsNone(reader.load(1))
@@ -730,6 +744,551 @@ class CheckpointTests(StoreTestCase):
             self.assertEqual(reader.load(1), Stored(("last", 5.0), 99))
 
 
+class ReplacedTests(StoreTestCase):
+    """The files of the database, removed or replaced while they are in use.
+
+    The reader has loaded a player, as that of a server has.
+    """
+
+    def setUp(self) -> None:
+        """Open both ends."""
+        super().setUp()
+        self.begin()
+
+    def begin(self) -> None:
+        """Open both ends of the database that is in use now."""
+        self.store = self.prepare()
+        self.open_ends()
+        self.loader.load(1)
+
+    def open_ends(self) -> None:
+        """Open both ends, to be closed after the test."""
+        self.loading, self.saving = ExitStack(), ExitStack()
+        self.loader = self.store.open_reader()
+        self.loading.callback(self.loader.close)
+        self.saver = self.store.open_writer()
+        self.saving.callback(self.saver.close)
+        self.addCleanup(self.loading.close)
+        self.addCleanup(self.saving.close)
+
+    def write(self, *ids: int, updated_at: int = 10) -> None:
+        """Save these players."""
+        self.saver.write(spawned(PLAIN, ids, updated_at))
+
+    def copy(self, name: str = "copy.db") -> str:
+        """A backup of the database as it is now, made by SQLite."""
+        path = os.path.join(self.directory, name)
+        self.sql("VACUUM INTO ?", path)
+        return path
+
+    def assert_replaced(self, path: str) -> None:
+        """Upkeep finds that this file is not what it was, each time it looks."""
+        for _ in range(2):
+            with self.assertRaises(StoreReplaced) as caught:
+                self.saver.maintain()
+            self.assertEqual(str(caught.exception), f"{path} was removed or replaced")
+
+    def test_untouched(self) -> None:
+        """Files that are what they were are no cause for anything, before and after a commit."""
+        self.patch(sqlite, "CHECKPOINT_BYTES", 8 * 4120)
+        self.saver.maintain()
+        for updated_at in range(1, 50):
+            self.write(*range(1, 100), updated_at=updated_at)
+            self.saver.maintain()
+            self.saver.maintain()
+
+    def test_log_emptied_by_another(self) -> None:
+        """A program that copies the log and empties it has replaced nothing."""
+        self.write(1)
+        self.saver.maintain()
+        other = self.by_hand()
+        other.execute("SELECT count(*) FROM player_state").fetchall()
+        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self.assertEqual(self.log_bytes(), 0)
+        self.saver.maintain()
+        self.write(2)
+        self.saver.maintain()
+
+    def test_symbolic_link(self) -> None:
+        """A database that is named by a link, beside which no log lies, is no cause either."""
+        self.use("real.db")
+        self.prepare().close()
+        link = os.path.join(self.directory, "elsewhere", "link.db")
+        os.mkdir(os.path.dirname(link))
+        os.symlink(self.path, link)
+        self.use("elsewhere/link.db")
+        self.begin()
+        self.write(1)
+        self.saver.maintain()
+        self.write(2)
+        self.saver.maintain()
+
+    def test_link_to_another(self) -> None:
+        """A link that leads to another database now has replaced it."""
+        copy = self.copy()
+        os.symlink(self.path, os.path.join(self.directory, "link.db"))
+        self.use("link.db")
+        writer = SQLiteWriter(self.path, PLAIN, "full")
+        self.addCleanup(writer.close)
+        writer.maintain()
+        os.remove(self.path)
+        os.symlink(copy, self.path)
+        self.assertRaises(StoreReplaced, writer.maintain)
+
+    def test_database_removed(self) -> None:
+        """A database that was removed is missed."""
+        self.write(1)
+        self.saver.maintain()
+        os.remove(self.path)
+        self.assert_replaced(self.path)
+
+    def test_database_removed_before_a_commit(self) -> None:
+        """Also where nothing was written yet."""
+        os.remove(self.path)
+        self.assert_replaced(self.path)
+
+    def test_database_removed_before_a_look(self) -> None:
+        """Also where upkeep never saw it whole."""
+        self.write(1)
+        os.remove(self.path)
+        self.assert_replaced(self.path)
+
+    def test_directory_removed(self) -> None:
+        """Also with the directory that it lay in."""
+        os.rename(self.directory, f"{self.directory}.moved")
+        self.assert_replaced(self.path)
+        os.rename(f"{self.directory}.moved", self.directory)
+        self.saver.maintain()
+
+    def test_database_replaced(self) -> None:
+        """Another file of its name is not it, not even a copy of it."""
+        self.write(1)
+        self.saver.maintain()
+        os.replace(self.copy(), self.path)
+        self.assert_replaced(self.path)
+
+    def test_database_replaced_before_a_commit(self) -> None:
+        """Also where nothing was written yet."""
+        os.replace(self.copy(), self.path)
+        self.assert_replaced(self.path)
+
+    def test_log_removed(self) -> None:
+        """A log that was removed is missed: what is written next would be lost with it."""
+        self.write(1)
+        self.saver.maintain()
+        os.remove(self.path + "-wal")
+        self.assert_replaced(self.path + "-wal")
+
+    def test_log_removed_before_a_look(self) -> None:
+        """Also where upkeep never saw it."""
+        self.write(1)
+        os.remove(self.path + "-wal")
+        self.assert_replaced(self.path + "-wal")
+
+    def test_log_replaced(self) -> None:
+        """Another file of its name is not it."""
+        self.write(1)
+        self.saver.maintain()
+        shutil.copyfile(self.path + "-wal", self.path + "-copy")
+        os.replace(self.path + "-copy", self.path + "-wal")
+        self.assert_replaced(self.path + "-wal")
+
+    def test_close(self) -> None:
+        """A writer whose database is gone closes, and makes no file."""
+        self.write(1)
+        for name in os.listdir(self.directory):
+            os.remove(os.path.join(self.directory, name))
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        self.loading.close()
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def go_over(self, online: Set[int] = frozenset(), identity: bytes = b"n" * 16) -> list[int]:
+        """What a service does once upkeep has found it: the players lost, in order."""
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        lost = self.store.reopen(identity, online)
+        self.loading.close()
+        self.open_ends()
+        return sorted(lost)
+
+    def assert_in_use(self) -> None:
+        """The database that is there now takes players, shows them, and is whole."""
+        self.write(99, updated_at=99)
+        self.saver.maintain()
+        self.saver.sync()
+        self.assertEqual(self.loader.load(99), Stored((350.0, 200.0), 99))
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+        with self.assertRaisesRegex(StoreUnusable, "is in use by process"):
+            open_store(self.url, PLAIN).prepare()
+        self.saving.close()
+        self.loading.close()
+        self.store.close()
+        for suffix in ("-wal", "-shm", ".new"):
+            self.assertFalse(os.path.exists(self.path + suffix), suffix)
+        with closing(open_store(self.url, PLAIN)) as store:
+            self.assertEqual(store.prepare(), b"n" * 16)
+        self.assertIn((99, 99), self.sql("SELECT session_id, updated_at FROM player_state"))
+
+    def remove(self, *suffixes: str) -> None:
+        """Remove the database's files of these names, where they are."""
+        for suffix in suffixes:
+            if os.path.exists(self.path + suffix):
+                os.remove(self.path + suffix)
+
+    def test_reopen_removed(self) -> None:
+        """Where the database was removed another is made, and who is not online is lost."""
+        self.write(1, 2, 3, 4, 5)
+        self.saver.maintain()
+        self.remove("")
+        self.assertEqual(self.go_over(online={2, 4, 6}), [1, 3, 5])
+        self.assertIsNone(self.loader.load(1))
+        self.assert_in_use()
+
+    def test_reopen_all_removed(self) -> None:
+        """So it is where all files of the database were removed."""
+        self.write(*range(1, 2000))
+        self.saver.maintain()
+        self.remove("", "-wal", "-shm")
+        self.assertEqual(self.go_over(online=set(range(3, 2000))), [1, 2])
+        self.assert_in_use()
+
+    def test_reopen_removed_after_a_checkpoint(self) -> None:
+        """So it is where players are in the database and in its log."""
+        self.write(*range(1, 2000))
+        self.saver.sync()
+        self.write(1, 5000, updated_at=11)
+        self.remove("")
+        self.assertEqual(self.go_over(online=set(range(3, 2000))), [1, 2, 5000])
+        self.assert_in_use()
+
+    def test_reopen_before_the_first_player(self) -> None:
+        """Where nobody was saved yet nobody is lost."""
+        self.remove("")
+        self.assertEqual(self.go_over(), [])
+        self.assert_in_use()
+
+    def test_reopen_older_copy(self) -> None:
+        """Of a copy of earlier days, lost is who has changed since or was not there."""
+        self.write(1, 2, 3, updated_at=5)
+        copy = self.copy()
+        self.write(2, 3, 4, 5, updated_at=10)
+        self.saver.maintain()
+        os.replace(copy, self.path)
+        self.assertEqual(self.go_over(online={3, 5}), [2, 4])
+        self.assertEqual(self.loader.load(2).updated_at, 5)
+        self.assertEqual(self.loader.load(1).updated_at, 5)
+        self.assertIsNone(self.loader.load(4))
+        self.assert_in_use()
+
+    def test_reopen_copy_without_the_log(self) -> None:
+        """A copy that lies beside the log of the one before has nothing of that log."""
+        self.write(1, 2, 3, updated_at=5)
+        copy = self.copy()
+        self.write(2, updated_at=10)
+        self.saver.maintain()
+        self.remove("-wal", "-shm")
+        os.replace(copy, self.path)
+        self.assertEqual(self.go_over(), [2])
+        self.assertEqual(self.loader.load(2).updated_at, 5)
+        self.assert_in_use()
+
+    def test_reopen_newer(self) -> None:
+        """Whom the new one knows as well as the old, or better, is not lost."""
+        self.write(1, 2, updated_at=5)
+        copy = self.copy()
+        with closing(apsw.Connection(copy)) as connection:
+            connection.execute("UPDATE player_state SET updated_at = 6 WHERE session_id = 2")
+        os.replace(copy, self.path)
+        self.assertEqual(self.go_over(), [])
+        self.assertEqual(self.loader.load(2).updated_at, 6)
+
+    def test_reopen_without_the_log(self) -> None:
+        """Where the log alone was removed nobody is lost: our ends have it open."""
+        self.write(*range(1, 2000))
+        self.saver.sync()
+        self.write(1, 2, updated_at=11)
+        self.saver.maintain()
+        self.remove("-wal")
+        self.assertEqual(self.go_over(), [])
+        self.assertEqual(self.loader.load(1).updated_at, 11)
+        self.assert_in_use()
+
+    def test_reopen_without_log_and_index(self) -> None:
+        """So it is where the log's index went with it."""
+        self.write(*range(1, 2000))
+        self.saver.maintain()
+        self.remove("-wal", "-shm")
+        self.assertEqual(self.go_over(), [])
+        self.assertEqual(self.loader.load(1999).updated_at, 10)
+        self.assert_in_use()
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Another process reads, and does not end its transaction."""
+        script = (
+            "import apsw, sys; connection = apsw.Connection(sys.argv[1]);"
+            "connection.execute('BEGIN');"
+            "connection.execute('SELECT count(*) FROM player_state').fetchall();"
+            "print(flush=True); input(); connection.close()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script, self.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            process.stdout.readline()
+            try:
+                yield
+            finally:
+                process.communicate(b"\n", PATIENCE)
+
+    def test_reopen_while_pinned(self) -> None:
+        """All that goes well where another program reads the old one; it harms nothing later."""
+        for index, (suffixes, replaced) in enumerate(
+            (
+                ([""], False),
+                (["", "-wal"], False),
+                (["", "-wal", "-shm"], False),
+                ([], True),
+                (["-wal", "-shm"], True),
+                (["-wal"], False),
+                (["-wal", "-shm"], False),
+            )
+        ):
+            self.use(f"{index}.db")
+            self.begin()
+            self.write(*range(1, 2000), updated_at=5)
+            copy = self.copy(f"{index}.copy")
+            with self.pinned():
+                self.write(*range(1, 2000), updated_at=10)
+                self.saver.maintain()
+                self.remove(*suffixes)
+                if replaced:
+                    os.replace(copy, self.path)
+                gone = "" in suffixes
+                all_but_one = set(range(2, 2000))
+                lost = self.go_over(online=all_but_one)
+                self.assertEqual(lost, [1] if gone or replaced else [], (suffixes, replaced))
+                found = self.loader.load(1)
+                newest = None if gone else 5 if replaced else 10
+                self.assertEqual(found and found.updated_at, newest, (suffixes, replaced))
+            self.assert_in_use()
+
+    def test_reopen_names_so_many(self) -> None:
+        """So many lost players are named, and no more."""
+        self.assertEqual(sqlite.LOST_NAMED, 1000)
+        self.patch(sqlite, "LOST_NAMED", 3)
+        self.write(*range(1, 10))
+        self.remove("")
+        self.assertEqual(len(self.go_over(online={1})), 3)
+
+    def test_reopen_migrates(self) -> None:
+        """A database of another state class is fitted to ours."""
+        self.write(1, 2)
+        self.use("other.db")
+        self.prepare(state_class(x=0.0, hp=3)).close()
+        self.sql("INSERT INTO player_state VALUES (1, 7.5, 3, 20)")
+        other = self.path
+        self.use("players.db")
+        os.replace(other, self.path)
+        self.assertEqual(self.go_over(), [2])
+        self.assertEqual(self.loader.load(1), Stored((7.5, 200.0), 20))
+        self.assert_in_use()
+
+    def refused(self) -> str:
+        """The one line with which what is there now is refused; it is left as it is."""
+        before = digest(self.path)
+        with self.assertRaises(StoreUnusable) as caught:
+            self.store.reopen(b"n" * 16, frozenset())
+        self.assertEqual(digest(self.path), before)
+        return self.assert_one_line(caught.exception)
+
+    def test_reopen_refuses(self) -> None:
+        """What cannot be used is refused and left as it is; once it is mended all goes on."""
+        self.write(1, 2, 3, updated_at=5)
+        copy = self.copy()
+        self.write(3, updated_at=6)
+        self.use("types.db")
+        self.prepare(state_class(x="text")).close()
+        types = self.path
+        self.use("notes.db")
+        self.sql("CREATE TABLE notes (note TEXT)")
+        notes = self.path
+        self.use("players.db")
+        self.remove("")
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        for content in (b"x", b"a letter to the players\n" * 100):
+            with open(self.path, "wb") as file:
+                file.write(content)
+            self.assertIn("is not a SQLite database", self.refused())
+        os.replace(notes, self.path)
+        self.assertIn("is a database of another program", self.refused())
+        os.replace(types, self.path)
+        self.assertIn("field x is float now", self.refused())
+        os.replace(copy, self.path)
+        self.assertEqual(self.store.reopen(b"n" * 16, frozenset()), [3])
+
+    def test_reopen_refuses_damage(self) -> None:
+        """A damaged copy is refused as at the start."""
+        self.write(*range(1, 2000))
+        copy = self.copy()
+        with open(copy, "r+b") as file:
+            file.seek(os.path.getsize(copy) - 4096)
+            file.write(b"\xff" * 4096)
+        os.replace(copy, self.path)
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        self.assertIn("is damaged (", self.refused())
+
+    def test_reopen_nowhere(self) -> None:
+        """Where no database can be made the line says so; once it can be, all goes on."""
+        self.write(1)
+        os.rename(self.directory, f"{self.directory}.moved")
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        with self.assertRaises(StoreUnusable) as caught:
+            self.store.reopen(b"n" * 16, frozenset())
+        self.assertIn("cannot be opened", self.assert_one_line(caught.exception))
+        os.mkdir(self.directory)
+        self.assertEqual(self.store.reopen(b"n" * 16, frozenset()), [1])
+
+    def test_load_meanwhile(self) -> None:
+        """While what is there cannot be used, a look-up answers or may be tried again."""
+        self.write(1)
+        os.remove(self.path)
+        os.mkdir(self.path)
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        for _ in range(2):
+            self.assertRaises(StoreUnusable, self.store.reopen, b"n" * 16, frozenset())
+            with contextlib.suppress(StoreBusy):
+                self.assertEqual(self.loader.load(1).updated_at, 10)
+        os.rmdir(self.path)
+        self.assertEqual(self.store.reopen(b"n" * 16, frozenset()), [1])
+
+
+class SyncTests(StoreTestCase):
+    """What is committed, brought to disk past every cache."""
+
+    def setUp(self) -> None:
+        """Note which files are synced by hand."""
+        super().setUp()
+        self.synced: list[str] = []
+        self.patch(os, "fsync", lambda fd: self.synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def in_the_database(self) -> int:
+        """How many players are in the file itself, without its log."""
+        alone = os.path.join(self.directory, "alone.db")
+        shutil.copyfile(self.path, alone)
+        with closing(apsw.Connection(alone)) as connection:
+            count: int = connection.execute("SELECT count(*) FROM player_state").get
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(alone + suffix):
+                os.remove(alone + suffix)
+        return count
+
+    def test_copies_the_log(self) -> None:
+        """The whole log is copied into the database, which SQLite syncs."""
+        for options in ("", "?synchronous=normal"):
+            with self.writer(self.prepare(options=options)) as (writer, _):
+                writer.write(spawned(PLAIN, np.arange(1, 601)))
+                self.assertEqual(self.in_the_database(), 0)
+                writer.sync()
+                self.assertEqual(self.in_the_database(), 600)
+                writer.sync()
+            self.assertEqual(self.synced, [])
+            self.use("normal.db")
+
+    def test_beside_a_reader(self) -> None:
+        """What a reader keeps from being copied is synced where it is: in the log."""
+        store = self.prepare()
+        with self.writer(store) as (writer, _):
+            writer.write(spawned(PLAIN, [1]))
+            other = self.by_hand()
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            writer.write(spawned(PLAIN, np.arange(1, 601), updated_at=2))
+            writer.sync()
+            self.assertEqual(self.synced, [self.path + "-wal"])
+            self.assertLess(self.in_the_database(), 600)
+            other.execute("COMMIT")
+            writer.sync()
+            self.assertEqual(self.synced, [self.path + "-wal"])
+            self.assertEqual(self.in_the_database(), 600)
+
+    def test_beside_a_reader_through_a_link(self) -> None:
+        """So it is where the database is named by a link, beside which no log lies."""
+        self.prepare().close()
+        real = self.path
+        os.mkdir(os.path.join(self.directory, "elsewhere"))
+        self.use("elsewhere/link.db")
+        os.symlink(real, self.path)
+        with self.writer(self.prepare()) as (writer, _):
+            writer.write(spawned(PLAIN, [1]))
+            other = self.by_hand()
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            writer.write(spawned(PLAIN, np.arange(1, 601), updated_at=2))
+            writer.sync()
+        self.assertEqual(self.synced, [real + "-wal"])
+
+    def test_failure(self) -> None:
+        """Where the log cannot be synced that is raised: nobody may believe it was."""
+
+        def fail(fd: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "fsync", fail)
+        with self.writer(self.prepare()) as (writer, _):
+            writer.write(spawned(PLAIN, [1]))
+            other = self.by_hand()
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            writer.write(spawned(PLAIN, [2]))
+            self.assertRaises(OSError, writer.sync)
+
+    def test_lost_log(self) -> None:
+        """Where the log is gone that is raised too."""
+        with self.writer(self.prepare()) as (writer, _):
+            writer.write(spawned(PLAIN, [1]))
+            other = self.by_hand()
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            writer.write(spawned(PLAIN, [2]))
+            os.remove(self.path + "-wal")
+            self.assertRaises(FileNotFoundError, writer.sync)
+
+
+class SetAsideTests(StoreTestCase):
+    """Records refused for good, kept beside the database."""
+
+    def test_file(self) -> None:
+        """They go into a file named for the database, which is not there before."""
+        with self.writer(self.prepare(EVERYTHING)) as (writer, _):
+            self.assertFalse(os.path.exists(self.path + ".refused.jsonl"))
+            batch = records(EVERYTHING, (7, 1.0, 2, False, "cave", 3.0, 4))
+            writer.set_aside(batch, "NOT NULL constraint failed: player_state.x")
+        with open(self.path + ".refused.jsonl") as file:
+            entry = json.loads(file.read())
+        del entry["refused_at"]
+        self.assertEqual(
+            entry,
+            {
+                "session_id": 7,
+                "x": 1.0,
+                "hp": 2,
+                "alive": False,
+                "zone": "cave",
+                "angle": 3.0,
+                "updated_at": 4,
+                "reason": "NOT NULL constraint failed: player_state.x",
+            },
+        )
+        self.assertEqual(self.stored(), [])
+
+
 class CrashTests(StoreTestCase):
     """What is left when a server ends without closing anything."""
 
@@ -820,7 +1379,7 @@ class UrlTests(DirectoryTestCase):
         os.chdir(self.directory)
         store = open_store("sqlite:players.db", PLAIN)
         os.chdir(elsewhere)
-        store.prepare()
+        take(store)
         with closing(store.open_writer()) as writer, closing(store.open_reader()) as reader:
             writer.write(spawned(PLAIN, [1]))
             self.assertIsNotNone(reader.load(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sys
 from contextlib import closing
 from typing import Any
@@ -22,10 +23,10 @@ from playerstate.stores.sqlite_format import (
     APPLICATION_ID,
     FORMAT,
     check_ours,
-    prepare_database,
+    migrate_database,
     quoted,
 )
-from tests.databases import DirectoryTestCase, digest, records, state_class
+from tests.databases import IDENTITY, DirectoryTestCase, digest, records, state_class, take
 from tests.support import LAW, Everything
 
 EXAMPLES: dict[str, Any] = {"float": 1.5, "int": 7, "bool": True, "text": "a"}
@@ -44,9 +45,8 @@ class FormatTestCase(DirectoryTestCase):
 
     def prepare(self, state: Any = PlayerState) -> None:
         """Prepare the database for this class, and let go of it."""
-        store = open_store(self.url, state)
-        store.prepare()
-        store.close()
+        with closing(open_store(self.url, state)) as store:
+            take(store)
 
     def refusal(self, state: Any = PlayerState) -> str:
         """The one line with which the database is refused; its bytes stay as they were."""
@@ -59,14 +59,14 @@ class FormatTestCase(DirectoryTestCase):
     def save(self, state: Any, *players: tuple[Any, ...]) -> None:
         """Prepare the database for this class, and save players."""
         store = open_store(self.url, state)
-        store.prepare()
+        take(store)
         with closing(store), closing(store.open_writer()) as writer:
             self.assertEqual(len(writer.write(records(store.schema, *players))), 0)
 
     def load(self, state: Any, session_id: int) -> Stored | None:
         """Prepare the database for this class, and load a player."""
         store = open_store(self.url, state)
-        store.prepare()
+        take(store)
         with closing(store), closing(store.open_reader()) as reader:
             return reader.load(session_id)
 
@@ -80,9 +80,9 @@ class FormatTestCase(DirectoryTestCase):
 class CreateTests(FormatTestCase):
     """A new database."""
 
-    def definition(self) -> str:
+    def definition(self, table: str = "player_state") -> str:
         """The table as SQLite keeps it."""
-        (row,) = self.sql("SELECT sql FROM sqlite_schema")
+        (row,) = self.sql("SELECT sql FROM sqlite_schema WHERE name = ?", table)
         return row[0]
 
     def test_default_state(self) -> None:
@@ -117,12 +117,25 @@ class CreateTests(FormatTestCase):
             header = file.read(100)
         self.assertEqual(header[68:72], b"plst")
 
-    def test_one_table(self) -> None:
-        """There is one table and nothing else: no index, no trigger."""
+    def test_two_tables(self) -> None:
+        """There are two tables and nothing else: no index, no trigger."""
         self.prepare()
         self.assertEqual(
-            self.sql("SELECT type, name FROM sqlite_schema"), [("table", "player_state")]
+            self.sql("SELECT type, name FROM sqlite_schema ORDER BY name"),
+            [("table", "player_state"), ("table", "player_store")],
         )
+
+    def test_table_of_the_identity(self) -> None:
+        """The table beside it has exactly this form: one row, which holds the identity."""
+        self.prepare()
+        self.assertEqual(
+            self.definition("player_store"),
+            "CREATE TABLE player_store (id INTEGER PRIMARY KEY CHECK (id = 1),"
+            " identity BLOB NOT NULL) STRICT",
+        )
+        self.assertEqual(self.sql("SELECT * FROM player_store"), [(1, IDENTITY)])
+        with self.assertRaises(apsw.ConstraintError):
+            self.sql("INSERT INTO player_store VALUES (2, ?)", IDENTITY)
 
     def test_strict(self) -> None:
         """A value of the wrong type is not taken in by anybody."""
@@ -188,6 +201,173 @@ class CreateTests(FormatTestCase):
         self.prepare()
         self.assertEqual(self.sql("SELECT sql FROM sqlite_schema"), before)
         self.assertEqual(self.load(PlayerState, 1), Stored((2.0, 3.0), 4))
+
+
+class IdentityTests(FormatTestCase):
+    """Which database it is: what ties a journal to it."""
+
+    OTHER = bytes(range(16, 0, -1))
+
+    def identity(self, state: Any = PlayerState) -> bytes:
+        """What a start finds."""
+        with closing(open_store(self.url, state)) as store:
+            return store.prepare()
+
+    def give(self, identity: bytes, state: Any = PlayerState) -> None:
+        """Give the database this identity."""
+        with closing(open_store(self.url, state)) as store:
+            take(store, identity)
+
+    def test_missing(self) -> None:
+        """A database that is not there yet has zeros, and is not made by the look."""
+        self.assertEqual(self.identity(), bytes(16))
+        self.assertEqual(os.path.exists(self.path) and os.path.getsize(self.path), 0)
+
+    def test_empty(self) -> None:
+        """An empty file has zeros, and stays empty."""
+        open(self.path, "wb").close()
+        self.assertEqual(self.identity(), bytes(16))
+        self.assertEqual(os.path.getsize(self.path), 0)
+
+    def test_given(self) -> None:
+        """What it was given comes back at every start, byte for byte."""
+        for identity in (IDENTITY, b"\0" * 15 + b"\1", b"\xff" * 16, b"'; DROP TABLE--\0"):
+            self.give(identity)
+            self.assertEqual(self.identity(), identity)
+            self.assertEqual(self.identity(), identity)
+
+    def test_changed(self) -> None:
+        """The next one takes its place: there is one at a time."""
+        self.give(IDENTITY)
+        self.give(self.OTHER)
+        self.assertEqual(self.identity(), self.OTHER)
+        self.assertEqual(self.sql("SELECT identity FROM player_store"), [(self.OTHER,)])
+
+    def test_with_another_class(self) -> None:
+        """It has nothing to do with the state class."""
+        self.give(IDENTITY, state_class(x=1.5))
+        self.assertEqual(self.identity(state_class(x="text")), IDENTITY)
+        self.give(self.OTHER, state_class(x=1.5, hp=1))
+        self.assertEqual(self.identity(), self.OTHER)
+
+    def test_copy(self) -> None:
+        """A copy of a database has the identity of the day on which it was made."""
+        self.give(IDENTITY)
+        copy = os.path.join(self.directory, "copy.db")
+        shutil.copyfile(self.path, copy)
+        self.give(self.OTHER)
+        self.use("copy.db")
+        self.assertEqual(self.identity(), IDENTITY)
+
+    def test_database_of_before(self) -> None:
+        """A database that was made before there were identities has zeros, and is given one."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        self.sql("DROP TABLE player_store")
+        self.assertEqual(self.identity(), bytes(16))
+        self.give(IDENTITY)
+        self.assertEqual(self.identity(), IDENTITY)
+        self.assertEqual(self.load(PlayerState, 1), Stored((2.0, 3.0), 4))
+
+    def test_lost(self) -> None:
+        """A database that somebody took the identity from has zeros."""
+        self.give(IDENTITY)
+        self.sql("DELETE FROM player_store")
+        self.assertEqual(self.identity(), bytes(16))
+
+    def test_refused_migration(self) -> None:
+        """A migration that is refused gives none."""
+        self.give(IDENTITY, state_class(x=1.5))
+        with self.assertRaises(StoreUnusable):
+            self.give(self.OTHER, state_class(x="text"))
+        self.assertEqual(self.identity(), IDENTITY)
+
+
+class PrepareTests(FormatTestCase):
+    """The look that a start takes before it changes anything."""
+
+    def look(self, state: Any) -> None:
+        """Look, and let go; the bytes of the file and those beside it stay as they were."""
+        before, beside = digest(self.path), sorted(os.listdir(self.directory))
+        with closing(open_store(self.url, state)) as store:
+            store.prepare()
+            self.assertEqual(digest(self.path), before)
+        self.assertEqual(digest(self.path), before)
+        self.assertEqual(sorted(os.listdir(self.directory)), beside)
+
+    def test_changes_nothing(self) -> None:
+        """It changes no byte, whichever class the database is to be fitted to."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        for state in (PlayerState, Everything, state_class(x="text")):
+            self.look(state)
+
+    def test_leaves_the_mode(self) -> None:
+        """A copy that SQLite made, which has no write-ahead log, is not given one yet."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        copy = os.path.join(self.directory, "copy.db")
+        self.sql("VACUUM INTO ?", copy)
+        self.use("copy.db")
+        open(self.path + ".lock", "wb").close()
+        self.look(Everything)
+        self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
+
+    def test_refused_migration(self) -> None:
+        """A migration that is refused after the look leaves every byte as it was."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        with closing(open_store(self.url, state_class(x="text", hp=1))) as store:
+            store.prepare()
+            before = digest(self.path)
+            self.assertRaises(StoreUnusable, store.migrate, IDENTITY)
+            self.assertEqual(digest(self.path), before)
+        self.assertEqual(digest(self.path), before)
+
+    def test_refused_migration_of_a_copy(self) -> None:
+        """So does one of a copy that SQLite made, which has no write-ahead log yet."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        self.sql("VACUUM INTO ?", os.path.join(self.directory, "copy.db"))
+        self.use("copy.db")
+        self.refusal(state_class(x="text"))
+
+    def test_players_of_a_crash(self) -> None:
+        """What lies in the log of a server that was killed is neither lost nor passed over."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        killed = os.path.join(self.directory, "killed.db")
+        with closing(apsw.Connection(self.path)) as connection:
+            connection.execute("UPDATE player_state SET x = 9.0")
+            connection.execute("UPDATE player_store SET identity = ?", (b"k" * 16,))
+            for suffix in ("", "-wal"):
+                shutil.copyfile(self.path + suffix, killed + suffix)
+        self.use("killed.db")
+        with closing(open_store(self.url, PlayerState)) as store:
+            self.assertEqual(store.prepare(), b"k" * 16)
+        self.assertEqual(self.sql("SELECT x FROM player_state"), [(9.0,)])
+
+    def test_damaged_page(self) -> None:
+        """Damage to any page is found here, not by the player who needs it, and nothing is done."""
+        schema = StateSchema.of(PlayerState)
+        self.save(schema, *((session_id, 0.0, 0.0, 1) for session_id in range(1, 3001)))
+        pages = os.path.getsize(self.path) // 4096
+        self.assertGreater(pages, 10)
+        with open(self.path, "rb") as file:
+            whole = file.read()
+        for page in range(1, pages):
+            with open(self.path, "wb") as file:
+                file.write(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
+            before = digest(self.path)
+            store = open_store(self.url, PlayerState)
+            with self.assertRaises(StoreUnusable) as caught:
+                store.prepare()
+            line = str(caught.exception)
+            self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
+            self.assertIn("it was left as it is: put a backup in its place, or save", line)
+            self.assertIn(f"sqlite3 {self.path} .recover | sqlite3 new.db", line)
+            self.assertEqual(digest(self.path), before)
+        self.write_back(whole)
+        self.prepare()
+
+    def write_back(self, content: bytes) -> None:
+        """Put a backup in its place."""
+        with open(self.path, "wb") as file:
+            file.write(content)
 
 
 class MigrationTests(FormatTestCase):
@@ -417,7 +597,7 @@ class MigrationTests(FormatTestCase):
             for at, names in enumerate(history):
                 # The defaults are the same each time, so that a column's is the class's.
                 store = open_store(self.url, state_class(**{name: kinds[name] for name in names}))
-                store.prepare()
+                take(store)
                 with (
                     closing(store),
                     closing(store.open_reader()) as reader,
@@ -499,7 +679,13 @@ class RefusalTests(FormatTestCase):
             file.write(b"\xff" * 4096)
         line = self.refusal(with_text(16))
         self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
-        self.assertTrue(line.endswith("it was left as it is: restore a copy of it"), line)
+        self.assertTrue(
+            line.endswith(
+                "); it was left as it is: put a backup in its place, or save what can be read with:"
+                f" sqlite3 {self.path} .recover | sqlite3 new.db"
+            ),
+            line,
+        )
 
     def test_log_that_cannot_be_opened(self) -> None:
         """Where SQLite cannot open its files, the line says of which kind they must be."""
@@ -539,7 +725,7 @@ class RefusalTests(FormatTestCase):
         """Where SQLite cannot use its write-ahead log, the database is refused."""
         with closing(apsw.Connection(":memory:")) as connection:
             with self.assertRaises(StoreUnusable) as caught:
-                prepare_database(connection, "players.db", StateSchema.of(PlayerState))
+                migrate_database(connection, "players.db", StateSchema.of(PlayerState), IDENTITY)
             self.assertEqual(connection.execute("SELECT count(*) FROM sqlite_schema").get, 0)
         self.assertEqual(
             self.assert_one_line(caught.exception),

@@ -24,13 +24,14 @@ from playerstate.interfaces import (
     Stored,
     StoreUnusable,
 )
-from playerstate.schema import RowLayout, StateSchema
+from playerstate.layout import RowLayout
+from playerstate.schema import StateSchema
 from playerstate.state import PlayerState
 from playerstate.stores import StoreFactory, browse_store, open_store
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite import SQLiteBrowser, SQLiteReader, SQLiteStore, SQLiteWriter
 from playerstate.testing import FaultyStore
-from tests.databases import DirectoryTestCase, records, spawned, state_class
+from tests.databases import IDENTITY, DirectoryTestCase, records, spawned, state_class, take
 from tests.support import LAW, Everything
 
 PLAIN = StateSchema.of(PlayerState)
@@ -47,7 +48,7 @@ class StoreContract:
     def start(self, schema: StateSchema = PLAIN) -> None:
         """Open the store and both its ends, to be closed after the test."""
         self.store = self.open(schema)
-        self.store.prepare()
+        take(self.store)
         self.reader = self.store.open_reader()
         self.writer: IStateWriter | None = self.store.open_writer()
         self.ends = ExitStack()
@@ -80,6 +81,12 @@ class StoreContract:
         self.assertTrue(verifyObject(IStateStore, self.store))
         self.assertTrue(verifyObject(IStateReader, self.reader))
         self.assertTrue(verifyObject(IStateWriter, self.writer))
+
+    def test_identity_of_a_new_store(self) -> None:
+        """A store that was never given an identity has one of 16 zeros."""
+        store = self.open(PLAIN)
+        self.addCleanup(store.close)
+        self.assertEqual(store.prepare(), bytes(16))
 
     def test_schema(self) -> None:
         """A store knows the schema of its players."""
@@ -203,7 +210,7 @@ class StoreContract:
     def test_rows_of_the_service(self) -> None:
         """Rows of the live table are written as they lie, header and padding between."""
         self.start(EVERYTHING)
-        layout = RowLayout(EVERYTHING)
+        layout = RowLayout(EVERYTHING.fields)
         rows = np.zeros(2, layout.dtype)
         rows["session_id"] = (5, 6)
         rows["slot"] = rows["generation"] = 0xFFFFFFFF
@@ -362,6 +369,25 @@ class StoreContract:
         self.write((2, 1.0, 1.0, 1))
         self.assertEqual(self.reader.load(2), Stored((1.0, 1.0), 1))
 
+    def test_sync(self) -> None:
+        """What is committed may be brought to disk at any time, and writing goes on after it."""
+        self.start()
+        self.writer.sync()
+        self.write((1, 1.0, 1.0, 1))
+        self.writer.sync()
+        self.writer.sync()
+        self.write((2, 1.0, 1.0, 1))
+        self.assertEqual(self.reader.load(2), Stored((1.0, 1.0), 1))
+
+    def test_set_aside(self) -> None:
+        """A record that is set aside changes nothing that is stored, and writing goes on."""
+        self.start()
+        self.write((1, 1.0, 1.0, 1))
+        self.writer.set_aside(records(PLAIN, (1, 9.0, 9.0, 9)), "too far")
+        self.assertEqual(self.reader.load(1), Stored((1.0, 1.0), 1))
+        self.assertEqual(self.write((1, 2.0, 2.0, 2)), [])
+        self.assertEqual(self.reader.load(1), Stored((2.0, 2.0), 2))
+
     def test_interrupt_when_nothing_runs(self) -> None:
         """An interrupt between two batches does nothing to either."""
         self.start()
@@ -395,6 +421,22 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
             self.opened = self.factory(schema)
         return self.opened
 
+    def test_no_file(self) -> None:
+        """There is no file, whose companions could lie beside it."""
+        self.assertIsNone(self.open(PLAIN).path)
+
+    def test_no_identity(self) -> None:
+        """Nothing can take its place, so it keeps no identity."""
+        self.start()
+        self.assertEqual(self.store.prepare(), bytes(16))
+
+    def test_reopen(self) -> None:
+        """Where nothing takes its place nobody is lost."""
+        self.start()
+        self.write((1, 1.0, 1.0, 1))
+        self.assertEqual(self.store.reopen(IDENTITY, set()), [])
+        self.assertEqual(self.reader.load(1), Stored((1.0, 1.0), 1))
+
     def test_all_or_nothing(self) -> None:
         """A batch with a record that cannot be read leaves nothing of the others."""
         self.start(EVERYTHING)
@@ -418,6 +460,10 @@ class SQLiteStoreTests(StoreContract, DirectoryTestCase):
     def open(self, schema: StateSchema) -> IStateStore:
         """A store over the same file each time."""
         return open_store(self.url + self.options, schema)
+
+    def test_file(self) -> None:
+        """The file is known before it is there."""
+        self.assertEqual(self.open(PLAIN).path, self.path)
 
 
 class SQLiteNormalTests(SQLiteStoreTests):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from operator import itemgetter
 from typing import Any
 
 import attrs
@@ -17,6 +19,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from playerstate.layout import RowLayout
 from playerstate.ring import Ring
 from playerstate.schema import StateSchema
 from playerstate.state import PlayerState
@@ -60,13 +63,38 @@ def settle(table: LiveTable, *rows: Any) -> None:
     )
 
 
+class Memory:
+    """What a table's rows lie in, read as `playerstate.layout` says.
+
+    Args:
+        schema: of the table.
+        capacity: of the table.
+
+    Attributes:
+        buffer: for the table.
+        layout: of its rows.
+        halves: both halves of each slot.
+    """
+
+    def __init__(self, schema: StateSchema, capacity: int) -> None:
+        self.buffer = memoryview(bytearray(LiveTable.bytes_needed(schema, capacity)))
+        self.layout = RowLayout(schema.fields)
+        self.halves = np.frombuffer(self.buffer, self.layout.dtype).reshape(capacity, 2)
+
+    def row(self, slot: int) -> Any:
+        """This slot's row: of its whole halves the one with the higher version."""
+        whole = [half for half in self.halves[slot] if half["version"] == half["version_again"]]
+        return max(whole, key=itemgetter("version"))
+
+
 class TableTestCase(SynchronousTestCase):
     """A table of eight players, on a clock that stands where it is put."""
 
     def setUp(self) -> None:
         """Make the table."""
         self.time = 0.0
-        self.table = LiveTable(SCHEMA, 8, lambda: self.time)
+        self.memory = Memory(SCHEMA, 8)
+        self.table = LiveTable(SCHEMA, 8, lambda: self.time, self.memory.buffer)
         self.sink = Sink()
 
     def admit(self, *session_ids: int) -> list[int]:
@@ -106,7 +134,7 @@ class SlotTests(TableTestCase):
     def test_every_kind_of_field(self) -> None:
         """A row holds every kind of field, and its neighbours keep theirs."""
         schema = StateSchema.of(Everything)
-        table = LiveTable(schema, 3, lambda: 0.0)
+        table = LiveTable(schema, 3, lambda: 0.0, Memory(schema, 3).buffer)
         states = [
             Everything(1.5, -7, False, "a", 2.5),
             Everything(-1.5, 2**62, True, "wood of 16 bytes", 0.0),
@@ -212,9 +240,9 @@ class ChangeTests(TableTestCase):
     def test_apply_leaves_others_alone(self) -> None:
         """An update touches its own row and no other."""
         slots = self.admit(1, 2, 3)
-        before = self.table.rows[[slots[0], slots[2]]].tobytes()
+        before = self.memory.halves[[slots[0], slots[2]]].tobytes()
         self.table.apply(slots[1], 2**32 - 1, (-1.0, -1.0), INT64_MAX - 1)
-        self.assertEqual(self.table.rows[[slots[0], slots[2]]].tobytes(), before)
+        self.assertEqual(self.memory.halves[[slots[0], slots[2]]].tobytes(), before)
 
     def test_updated_at_follows_the_wall_clock(self) -> None:
         """Invariant 5: an update bears the wall clock's time where that is later."""
@@ -248,9 +276,9 @@ class ChangeTests(TableTestCase):
     def test_generations_differ(self) -> None:
         """No two generations are the same, neither of one player nor of two."""
         first, second = self.admit(1, 2)
-        generations = {int(self.table.rows[slot]["generation"]) for slot in (first, second)}
+        generations = {int(self.memory.row(slot)["generation"]) for slot in (first, second)}
         self.table.begin(first, 0)
-        generations.add(int(self.table.rows[first]["generation"]))
+        generations.add(int(self.memory.row(first)["generation"]))
         self.assertEqual(len(generations), 3)
         self.assertNotIn(0, generations)
 
@@ -264,6 +292,155 @@ class ChangeTests(TableTestCase):
         self.assertFalse(self.table.is_saved(slot))
 
 
+class MemoryTests(TableTestCase):
+    """How the rows lie in the buffer that the table was given."""
+
+    def fields(self, half: Any) -> tuple[Any, ...]:
+        """The fields of a half."""
+        return SCHEMA.struct.unpack(half["fields"].tobytes())
+
+    def test_bytes_needed(self) -> None:
+        """A table needs two halves a player."""
+        self.assertEqual(LiveTable.bytes_needed(SCHEMA, 1), 2 * 64)
+        self.assertEqual(LiveTable.bytes_needed(SCHEMA, 1000), 1000 * 2 * 64)
+        self.assertEqual(LiveTable.bytes_needed(StateSchema.of(Everything), 3), 3 * 2 * 128)
+
+    def test_buffer(self) -> None:
+        """The present half in the buffer is the player as they are, header and fields."""
+        slot = self.table.admit(42, SPAWN, 7)
+        self.table.begin(slot, 3)
+        self.table.apply(slot, 4, (3.0, 4.0), 1000)
+        row = self.memory.row(slot)
+        self.assertEqual(row.item()[1:6], (42, slot, 1, 1000, 4))
+        self.assertEqual(self.fields(row), (3.0, 4.0))
+
+    def test_halves_in_turn(self) -> None:
+        """A change leaves the half that was present as it was, and takes the other."""
+        (slot,) = self.admit(1)
+        for number in range(1, 6):
+            before = self.memory.row(slot)
+            copy = before.tobytes()
+            self.table.apply(slot, number, (float(number), 0.0), number)
+            self.assertEqual(before.tobytes(), copy)
+            self.assertEqual(self.fields(self.memory.row(slot)), (float(number), 0.0))
+
+    def test_versions_grow(self) -> None:
+        """Each write, whichever it is, bears a version above all before, at head and tail."""
+        last = 0
+        first, second = self.admit(1, 2)
+        writes = [
+            lambda: self.move(second),
+            lambda: self.move(first),
+            lambda: self.table.begin(second, 9),
+            lambda: self.table.release(first),
+            lambda: self.admit(3),
+        ]
+        for write in writes:
+            write()
+            halves = self.memory.halves
+            self.assertEqual(halves["version"].tolist(), halves["version_again"].tolist())
+            self.assertGreater(halves["version"].max(), last)
+            last = int(halves["version"].max())
+
+    def test_never_used(self) -> None:
+        """Slots that were never used stay as the buffer was."""
+        self.move(*self.admit(1, 2))
+        self.assertEqual(self.memory.halves[2:].tobytes(), bytes(6 * 2 * 64))
+
+    def test_release(self) -> None:
+        """A released player is gone from the buffer too: the present half is nobody's."""
+        (slot,) = self.admit(1)
+        self.move(slot)
+        self.table.release(slot)
+        self.assertEqual(self.memory.row(slot)["session_id"], 0)
+
+    def test_value_that_cannot_be_packed(self) -> None:
+        """A write that fails leaves the player as they were."""
+        (slot,) = self.admit(1)
+        self.move(slot)
+        before = self.memory.row(slot).tobytes()
+        self.assertRaises(struct.error, self.table.apply, slot, 2, (1.0, "north"), 200)
+        self.assertEqual(self.table.values(slot), (1.0, 2.0))
+        self.assertEqual(self.memory.row(slot).tobytes(), before)
+        self.table.apply(slot, 2, (5.0, 6.0), 300)
+        self.assertEqual(self.fields(self.memory.row(slot)), (5.0, 6.0))
+
+    def test_sequences(self) -> None:
+        """The sequences of all slots are those of their present halves."""
+        slots = self.admit(1, 2, 3)
+        self.table.apply(slots[0], 7, SPAWN, 1)
+        self.table.apply(slots[2], 8, SPAWN, 1)
+        self.table.apply(slots[2], 2**32 - 1, SPAWN, 1)
+        self.assertEqual(self.table.sequences().tolist(), [7, 0, 2**32 - 1])
+        self.table.release(slots[2])
+        self.assertEqual(self.table.sequences().tolist(), [7, 0, 0])
+
+    def test_sequences_of_nobody(self) -> None:
+        """A table that never had a player has no sequences."""
+        self.assertEqual(self.table.sequences().tolist(), [])
+
+
+class DirtyAllTests(TableTestCase):
+    """What is saved again in a store that holds nothing."""
+
+    def test_clean_and_changed(self) -> None:
+        """Players who ever changed are dirty again, and unsaved, whether saved or restored."""
+        moved, restored, spawned = (*self.admit(1), self.table.admit(2, SPAWN, 5), *self.admit(3))
+        self.move(moved)
+        self.table.sweep(self.sink)
+        settle(self.table, *self.sink.rows)
+        self.sink.take()
+        self.assertEqual(self.table.unsaved().tolist(), [])
+        self.assertEqual(self.table.dirty_all(), 2)
+        self.assertEqual(self.table.unsaved().tolist(), [1, 2])
+        self.assertFalse(self.table.is_dirty(spawned))
+        self.assertTrue(self.table.is_saved(spawned))
+        self.table.sweep(self.sink)
+        self.assertEqual(self.sink.take(), [1, 2])
+        self.assertFalse(self.table.is_dirty(restored))
+
+    def test_dirty_before(self) -> None:
+        """A player who was dirty is not counted again, and as old as before."""
+        first, second = self.admit(1, 2)
+        self.time = 10.0
+        self.move(first)
+        self.time = 20.0
+        self.move(second)
+        self.table.sweep_only(self.sink, [second])
+        settle(self.table, *self.sink.rows)
+        self.time = 30.0
+        self.assertEqual(self.table.dirty_all(), 1)
+        self.assertEqual(self.table.oldest_dirty(), 10.0)
+        self.table.sweep_only(self.sink, [first])
+        self.assertEqual(self.table.oldest_dirty(), 30.0)
+
+    def test_on_its_way(self) -> None:
+        """A row that was swept and is not yet saved comes to the new store by itself."""
+        (slot,) = self.admit(1)
+        self.move(slot)
+        self.table.sweep(self.sink)
+        self.assertEqual(self.table.dirty_all(), 0)
+        self.assertFalse(self.table.is_dirty(slot))
+        self.assertEqual(self.table.unsaved().tolist(), [1])
+
+    def test_saved_at_of_the_dirty(self) -> None:
+        """Of a player who was dirty too, the store holds nothing."""
+        slot = self.table.admit(1, SPAWN, 50)
+        self.move(slot)
+        self.assertEqual(self.table.dirty_all(), 0)
+        self.assertEqual(self.table.unsaved().tolist(), [1])
+        self.assertEqual(self.table.saved_at[slot], 0)
+
+    def test_nobody(self) -> None:
+        """In a table with nobody, and in slots that are free, there is nothing to save again."""
+        self.assertEqual(self.table.dirty_all(), 0)
+        (slot,) = self.admit(1)
+        self.move(slot)
+        self.table.release(slot)
+        self.assertEqual(self.table.dirty_all(), 0)
+        self.assertEqual(self.table.dirty_count(), 0)
+
+
 class SweepTests(TableTestCase):
     """What a sweep hands over."""
 
@@ -271,7 +448,7 @@ class SweepTests(TableTestCase):
         """A sweep pushes the dirty rows, whole, and makes them clean."""
         slots = self.admit(1, 2, 3, 4)
         self.move(slots[1], slots[3])
-        before = [self.table.rows[slot].tobytes() for slot in (slots[1], slots[3])]
+        before = [self.memory.row(slot).tobytes() for slot in (slots[1], slots[3])]
         self.assertEqual(self.table.sweep(self.sink), Sweep(pushed=2, left=0, oldest=0.0))
         self.assertEqual([row.tobytes() for row in self.sink.rows], before)
         self.assertEqual(self.sink.take(), [2, 4])
@@ -455,10 +632,10 @@ class SweepTests(TableTestCase):
     def test_ring_as_sink(self) -> None:
         """A ring takes rows as they are when they are swept, whatever changes later."""
         slots = self.admit(1, 2)
-        ring = Ring(2, self.table.rows.dtype)
+        ring = Ring(2, self.memory.layout.dtype)
         self.move(*slots)
         self.table.sweep(ring)
-        before = self.table.rows[:2].tobytes()
+        before = b"".join(self.memory.row(slot).tobytes() for slot in slots)
         self.table.apply(slots[0], 9, (9.0, 9.0), 10**6)
         self.assertEqual(ring.take().tobytes(), before)
 
@@ -558,7 +735,8 @@ class TableMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
-        self.table = LiveTable(SCHEMA, self.CAPACITY, lambda: self.time)
+        self.memory = Memory(SCHEMA, self.CAPACITY)
+        self.table = LiveTable(SCHEMA, self.CAPACITY, lambda: self.time, self.memory.buffer)
         self.sink = Sink()
         self.players: dict[int, Player] = {}
         self.generation = 0
@@ -644,7 +822,7 @@ class TableMachine(RuleBasedStateMachine):
         pushed = [owners[slot] for slot in turn[:room]]
         oldest = min((player.dirtied_at for _, player in pushed), default=None)
         assert sweep == Sweep(len(pushed), len(turn) - len(pushed), oldest)
-        assert [row.item()[:5] for row in self.sink.rows] == [
+        assert [row.item()[1:6] for row in self.sink.rows] == [
             (ids, player.slot, player.generation, player.updated_at, player.sequence)
             for ids, player in pushed
         ]
@@ -669,6 +847,18 @@ class TableMachine(RuleBasedStateMachine):
                 player.saved = int(row["sequence"])
             elif player.saved_at == player.updated_at:
                 player.saved = player.sequence
+
+    @rule()
+    def dirty_all(self) -> None:
+        """Find that the store was replaced."""
+        changed = [player for player in self.players.values() if player.updated_at]
+        settled = [player for player in changed if player.updated_at == player.saved_at]
+        clean = [player for player in settled if player.dirtied_at is None]
+        assert self.table.dirty_all() == len(clean)
+        for player in changed:
+            player.saved_at = player.saved = 0
+        for player in clean:
+            player.dirtied_at = self.time
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -696,6 +886,14 @@ class TableMachine(RuleBasedStateMachine):
             assert table.saved_at[slot] == player.saved_at
             assert table.is_dirty(slot) == (player.dirtied_at is not None)
             assert table.is_saved(slot) == (player.updated_at == player.saved_at)
+            assert table.sequences()[slot] == player.sequence
+            row = self.memory.row(slot)
+            assert row.item()[1:6] == (
+                *(session_id, slot, player.generation, player.updated_at, player.sequence),
+            )
+            assert SCHEMA.struct.unpack(row["fields"].tobytes()) == player.values
+        online = {int(self.memory.row(slot)["session_id"]) for slot in range(self.CAPACITY)} - {0}
+        assert online == set(self.players)
         ages = [p.dirtied_at for p in self.players.values() if p.dirtied_at is not None]
         assert table.dirty_count() == len(ages)
         assert table.oldest_dirty() == min(ages, default=None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
+from typing import Any
 
 from twisted.application.service import IServiceMaker, MultiService
+from twisted.internet.defer import succeed
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -59,6 +63,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options["queue-size"], 8192)
         self.assertEqual(options["max-players"], 10_000)
         self.assertEqual(options["idle-timeout"], 30.0)
+        self.assertEqual(options["journal"], os.path.abspath("players.db.live"))
         self.assertFalse(options["insecure"])
 
     def test_given_values(self) -> None:
@@ -66,7 +71,7 @@ class OptionsTests(SynchronousTestCase):
         options = self.parse(
             *("--listen", "udp:1:interface=127.0.0.2", "--store", "memory:"),
             *("--save-within", "0.5", "--queue-size", "256", "--max-players", "7"),
-            *("--idle-timeout", "2.5"),
+            *("--idle-timeout", "2.5", "--journal", "/games/moves"),
         )
         self.assertEqual(options["listen"], Listen(1, "127.0.0.2"))
         self.assertEqual(options["store"].describe(), "memory")
@@ -74,6 +79,26 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(options["queue-size"], 256)
         self.assertEqual(options["max-players"], 7)
         self.assertEqual(options["idle-timeout"], 2.5)
+        self.assertEqual(options["journal"], "/games/moves")
+
+    def test_journal_beside_the_database(self) -> None:
+        """Without the option the journal lies beside the database, whatever the URL's options."""
+        options = self.parse("--store", "sqlite:/games/a.db?synchronous=normal")
+        self.assertEqual(options["journal"], "/games/a.db.live")
+
+    def test_journal_of_a_store_without_a_file(self) -> None:
+        """A store without a file has its journal in the working directory."""
+        options = self.parse("--store", "memory:")
+        self.assertEqual(options["journal"], os.path.abspath("playerstate.live"))
+
+    def test_journal_path(self) -> None:
+        """A relative path is made absolute at once: twistd changes its directory later."""
+        options = self.parse("-j", "moves.live")
+        self.assertEqual(options["journal"], os.path.abspath("moves.live"))
+
+    def test_no_journal(self) -> None:
+        """``none`` is no file of that name."""
+        self.assertIsNone(self.parse("--journal", "none")["journal"])
 
     def test_bad_values(self) -> None:
         """A bad value ends the process with a line naming the option, the value and the allowed."""
@@ -167,3 +192,36 @@ class ServiceTests(SynchronousTestCase):
         kinds = [type(child) for child in service]
         self.assertEqual(kinds, [PlayerStateService, PlainService])
         self.assertEqual(os.listdir(directory), [])
+
+
+class ExitTests(SynchronousTestCase):
+    """What a stop makes of the status that the process ends with."""
+
+    def stop(self, *, gave_up: bool) -> list[tuple[Any, ...]]:
+        """Stop a server that never started; return what is to be done at the process's end."""
+        options = Options()
+        options.parseOptions(["--store", "memory:", "--journal", "none"])
+        server = makeService(options)
+        for service in server:
+            service.running = True
+            self.patch(service, "stopService", lambda: succeed(None))
+            if isinstance(service, PlayerStateService):
+                service.gave_up = gave_up
+        at_exit: list[tuple[Any, ...]] = []
+        self.patch(atexit, "register", lambda *call: at_exit.append(call))
+        from twisted.internet import reactor
+
+        self.reactor = reactor
+        self.patch(reactor, "_exitSignal", signal.SIGTERM)
+        self.successResultOf(server.stopService())
+        return at_exit
+
+    def test_everything_saved(self) -> None:
+        """Where everything was saved the process ends as the signal has it."""
+        self.assertEqual(self.stop(gave_up=False), [])
+        self.assertEqual(self.reactor._exitSignal, signal.SIGTERM)
+
+    def test_gave_up(self) -> None:
+        """Where not everything was saved it ends with status 1, whatever signal stopped it."""
+        self.assertEqual(self.stop(gave_up=True), [(os._exit, 1)])
+        self.assertIsNone(self.reactor._exitSignal)

@@ -24,6 +24,7 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from playerstate import PlayerState, StateSchema, StoreBusy
 from playerstate.interfaces import IStateReader, IStateStore, IStateWriter
+from playerstate.journal import read_remains
 from playerstate.testing import (
     EPOCH,
     FaultyStore,
@@ -32,7 +33,7 @@ from playerstate.testing import (
     SteppedService,
     SteppedThread,
 )
-from tests.players import SCHEMA, ServiceTestCase, at
+from tests.players import SCHEMA, FragileStore, ServiceTestCase, at, die
 from tests.support import PATIENCE
 
 HERE = ("127.0.0.1", 9999)
@@ -64,6 +65,7 @@ class InterfaceTests(SynchronousTestCase):
         for interface in (IStateStore, IStateReader, IStateWriter):
             verifyClass(interface, FaultyStore)
             verifyObject(interface, FaultyStore(SCHEMA))
+            verifyObject(interface, FragileStore())
 
 
 class Noting(DatagramProtocol):
@@ -352,6 +354,33 @@ class SteppedServiceTests(ServiceTestCase):
         stepped = self.start()
         self.successResultOf(stepped.stop())
         self.successResultOf(stepped.stop())
+
+    def test_thread_that_died(self) -> None:
+        """After a thread died, `thread` is the next one, which takes the steps from then on."""
+        stepped = self.start()
+        stepped.join(42)
+        stepped.service.update(42, at(1))
+        stepped.service.flush()
+        dead = stepped.thread
+        die(stepped, SystemExit("out"))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+        stepped.reactor.advance(1.0)
+        self.assertIsNot(stepped.thread, dead)
+        self.assertTrue(dead.joined)
+        stepped.settle()
+        self.successResultOf(stepped.stop())
+        self.assertTrue(stepped.thread.joined)
+        self.assertEqual(self.stored(stepped), {42: (1.0, 0.0)})
+
+    def test_journal(self) -> None:
+        """A journal is kept where one is named, and says after a stop that all is saved."""
+        path = self.mktemp()
+        stepped = self.start(journal=path)
+        stepped.join(42)
+        stepped.service.update(42, at(1))
+        self.assertFalse(read_remains(path).clean)
+        self.successResultOf(stepped.stop())
+        self.assertTrue(read_remains(path).clean)
 
     def test_thread_not_told_to_end(self) -> None:
         """Running a thread's whole life before it was told to end fails, and does not hang."""

@@ -5,6 +5,8 @@ For tests and trials.  URL: ``memory:``.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import numpy as np
 import numpy.typing as npt
 from zope.interface import implementer
@@ -44,12 +46,22 @@ class MemoryStore:
         players: what is stored, by session id.
     """
 
+    path: str | None = None
+
     def __init__(self, schema: StateSchema) -> None:
         self.schema = schema
         self.players: dict[int, Stored] = {}
 
-    def prepare(self) -> None:
-        """There is nothing to take hold of."""
+    def prepare(self) -> bytes:
+        """There is nothing to take hold of, and one memory is like another."""
+        return bytes(16)
+
+    def migrate(self, identity: bytes) -> None:
+        """There is nothing to migrate."""
+
+    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
+        """Nothing can take its place."""
+        return []
 
     def open_reader(self) -> IStateReader:
         """The store itself."""
@@ -84,6 +96,12 @@ class MemoryStore:
 
     def maintain(self) -> None:
         """There is no upkeep."""
+
+    def sync(self) -> None:
+        """There is no disk."""
+
+    def set_aside(self, record: Records, reason: str) -> None:
+        """The log tells of it; a memory has no place beside it."""
 
     def interrupt(self) -> None:
         """Nothing here runs for long."""

@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -33,11 +33,13 @@ from playerstate.interfaces import (
     RowRefused,
     StoreBusy,
     Stored,
+    StoreReplaced,
     StoreUnusable,
 )
 from playerstate.schema import StateSchema
 from playerstate.stores.lockfile import LockFile
-from playerstate.stores.sqlite_format import check_ours, prepare_database, quoted
+from playerstate.stores.refused import RefusedFile
+from playerstate.stores.sqlite_format import check_ours, migrate_database, quoted, read_identity
 
 ROWS_A_STATEMENT = 512
 """The most rows one INSERT carries; a power of two.  One step of many rows runs with the GIL
@@ -54,6 +56,7 @@ LOG_BYTES = 64 * 2**20
 """Above this size the log is cut down when it is next begun anew, and a reader that keeps it from
 being begun anew is told of."""
 FRAME_HEADER_BYTES = 24
+LOST_NAMED = 1000
 STARTUP_BUSY_MS = 5_000
 PINNED_TOLD_EVERY = 60.0
 
@@ -100,37 +103,119 @@ class SQLiteStore:
         self.schema = schema
         self.synchronous = synchronous
         self._lock = LockFile(path)
+        self._database_file: FileNumber | None = None
+        self._log_file: FileNumber | None = None
+        self._index_file: FileNumber | None = None
+        self._held: dict[int, int] | None = None
 
-    def prepare(self) -> None:
+    def prepare(self) -> bytes:
         """See `IStateStore.prepare`."""
         if not _may_be_database(self.path):
             raise StoreUnusable(_not_a_database(self.path))
         self._lock.take()
         try:
-            self._prepare_database()
+            with self._connect() as connection:
+                return self._check(connection)
         except BaseException:
             self._lock.release()
             raise
 
-    def _prepare_database(self) -> None:
+    def _check(self, connection: apsw.Connection) -> bytes:
+        identity = read_identity(connection, self.path)
+        found = connection.pragma("quick_check", 1)
+        if found != "ok":
+            raise StoreUnusable(_damaged(self.path, "; ".join(found.splitlines())))
+        return identity
+
+    def migrate(self, identity: bytes) -> None:
+        """See `IStateStore.migrate`."""
+        with self._connect() as connection:
+            added = migrate_database(connection, self.path, self.schema, identity)
+        if added:
+            _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[apsw.Connection]:
         with _explained(self.path):
             connection = apsw.Connection(self.path)
             try:
                 connection.set_busy_timeout(STARTUP_BUSY_MS)
-                added = prepare_database(connection, self.path, self.schema)
+                yield connection
             finally:
                 connection.close()
-        if added:
-            _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
+
+    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
+        """See `IStateStore.reopen`.
+
+        Nothing at the path is opened before the old reader is closed: the connections of a process
+        share an index of the log by the file's name, and would find their way into a log that is
+        not theirs.  The last to close a database whose log was removed copies the log into it.
+        """
+        if self._held is None:
+            try:
+                held = self._reader.newest()
+                if _file_number(self.path) == self._database_file:
+                    # The log alone was removed, and the reader still has it.  The index that other
+                    # programs have open fits no new log, so a copy takes the database's place.
+                    self._reader.copy_to(f"{self.path}.new")
+                    os.replace(f"{self.path}.new", os.path.realpath(self.path))
+                self._held = held
+            except apsw.Error as error:
+                _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
+                self._held = {}
+            self._reader.close()
+        self._set_log_aside()
+        if not _may_be_database(self.path):
+            raise StoreUnusable(_not_a_database(self.path))
+        with self._connect() as connection:
+            self._check(connection)
+        self.migrate(identity)
+        with self._connect() as connection:
+            there = dict(connection.execute("SELECT session_id, updated_at FROM player_state"))
+        held, self._held = self._held, None
+        lost = (
+            session_id
+            for session_id, updated_at in held.items()
+            if session_id not in online and there.get(session_id, -1) < updated_at
+        )
+        return list(itertools.islice(lost, LOST_NAMED))
+
+    def _set_log_aside(self) -> None:
+        """Take the old database's log away from beside the one that took its place."""
+        if _file_number(self.path) == self._database_file:
+            return
+        log = os.path.realpath(self.path) + "-wal"
+        index = os.path.realpath(self.path) + "-shm"
+        if self._index_file is not None and _file_number(index) == self._index_file:
+            os.unlink(index)  # another program that still has it open would share it with us
+        if self._log_file is not None and _file_number(log) == self._log_file:
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+            aside = f"{log}.{stamp}.{os.getpid()}"
+            os.rename(log, aside)
+            _log.warn("{log} is the old database's: set aside as {aside}", log=log, aside=aside)
+
+    def _note_log(self, log_file: FileNumber) -> None:
+        """The log that the writer has open, and its index.  Persist thread."""
+        self._log_file = log_file
+        self._index_file = _file_number(os.path.realpath(self.path) + "-shm")
 
     def open_reader(self) -> IStateReader:
         """See `IStateStore.open_reader`."""
-        return SQLiteReader(self.path, self.schema)
+        self._reader = SQLiteReader(self.path, self.schema)
+        self._database_file = _file_number(self.path)
+        self._log_file = self._index_file = None
+        return self._reader
 
     def open_writer(self) -> IStateWriter:
         """See `IStateStore.open_writer`."""
         try:
-            return SQLiteWriter(self.path, self.schema, self.synchronous)
+            return SQLiteWriter(
+                self.path,
+                self.schema,
+                self.synchronous,
+                database_file=self._database_file,
+                note_log=self._note_log,
+            )
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreBusy(str(error)) from error
 
@@ -159,14 +244,27 @@ class SQLiteReader:
         try:
             # `get` runs the statement to its end, which ends the read transaction with it.
             row = self._connection.execute(self._select, (session_id,)).get
-        except (apsw.BusyError, apsw.LockedError) as error:
-            raise StoreBusy(str(error)) from error
+        except (apsw.BusyError, apsw.LockedError, apsw.ConnectionClosedError) as error:
+            raise StoreBusy(str(error)) from error  # closed: the store is being reopened
         if row is None:
             return None
         *values, updated_at = row
         for index in self._flags:
             values[index] = bool(values[index])
         return Stored(tuple(values), updated_at)
+
+    def newest(self) -> dict[int, int]:
+        """When each player in it last changed, by session id."""
+        return dict(self._connection.execute("SELECT session_id, updated_at FROM player_state"))
+
+    def copy_to(self, path: str) -> None:
+        """Make a copy of the whole database, on disk."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self._connection.pragma("query_only", False)
+        self._connection.execute("VACUUM INTO ?", (path,))
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """See `IStateReader.close`."""
@@ -183,6 +281,8 @@ class SQLiteWriter:
         schema: StateSchema,
         synchronous: str,
         monotonic: Callable[[], float] = time.monotonic,
+        database_file: FileNumber | None = None,
+        note_log: Callable[[FileNumber], None] = lambda _: None,
     ) -> None:
         self._path = path
         self._monotonic = monotonic
@@ -190,8 +290,16 @@ class SQLiteWriter:
         self._log_pages = 0
         self._interrupted = False
         # No waiting for a busy database in here: the persister waits, where it can be told to end.
+        # One that was replaced while no writer was open is not to be taken for the old one.
+        self._database_file = database_file or _file_number(path)
+        self._note_log = note_log
+        if _file_number(path) != self._database_file:
+            raise StoreReplaced(f"{path} was removed or replaced")
         self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
         try:
+            self._log_path = self._connection.filename_wal  # beside what a link leads to
+            self._log_file: FileNumber | None = None
+            self._refused = RefusedFile(path, schema)
             self._connection.pragma("synchronous", synchronous)
             self._connection.pragma("journal_size_limit", LOG_BYTES)
             self._frame_bytes = self._connection.pragma("page_size") + FRAME_HEADER_BYTES
@@ -253,7 +361,11 @@ class SQLiteWriter:
         """Copy the write-ahead log into the database once it has grown large.
 
         A passive checkpoint: it waits for nobody, and copies what no reader still needs.
+
+        Raises:
+            StoreReplaced: the database or its log is not the file that was opened.
         """
+        self._check_files()
         if self._log_pages * self._frame_bytes < CHECKPOINT_BYTES:
             return
         pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -271,9 +383,34 @@ class SQLiteWriter:
                 pages=pages,
             )
 
+    def _check_files(self) -> None:
+        if _file_number(self._path) != self._database_file:
+            raise StoreReplaced(f"{self._path} was removed or replaced")
+        if not self._log_pages:
+            return
+        log_file = _file_number(self._log_path)
+        if self._log_file is None:
+            self._log_file = log_file
+            if log_file is not None:
+                self._note_log(log_file)
+        if log_file is None or log_file != self._log_file:
+            raise StoreReplaced(f"{self._log_path} was removed or replaced")
+
+    def set_aside(self, record: Records, reason: str) -> None:
+        """See `IStateWriter.set_aside`; into ``<database>.refused.jsonl``."""
+        self._refused.add(record, reason)
+
     def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
         self._log_pages = pages
         return apsw.SQLITE_OK
+
+    def sync(self) -> None:
+        """See `IStateWriter.sync`; a checkpoint of the whole log also syncs the database."""
+        pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if copied < pages:
+            # Somebody reads what is older: what is not copied is in the log.
+            with open(self._log_path, "rb") as log:
+                os.fsync(log.fileno())
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
@@ -379,6 +516,18 @@ class SQLiteBrowser:
         self._connection.close()
 
 
+FileNumber = tuple[int, int]
+
+
+def _file_number(path: str) -> FileNumber | None:
+    """What tells a file from all others of its name; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
     """Turn what SQLite raises into one line that says what to do."""
@@ -399,6 +548,13 @@ def _may_be_database(path: str) -> bool:
         return True  # SQLite will say what is wrong with it
 
 
+def _damaged(path: str, found: str) -> str:
+    return (
+        f"{path} is damaged ({found}); it was left as it is: put a backup in its place, or save"
+        f" what can be read with: sqlite3 {path} .recover | sqlite3 new.db"
+    )
+
+
 def _not_a_database(path: str) -> str:
     return f"{path} is not a SQLite database; it was left as it is: name another file"
 
@@ -413,7 +569,7 @@ def _explain(path: str, error: apsw.Error) -> str:
             " end it, or name another file"
         )
     if isinstance(error, apsw.CorruptError):
-        return f"{path} is damaged ({error}); it was left as it is: restore a copy of it"
+        return _damaged(path, str(error))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
         return (
             f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"

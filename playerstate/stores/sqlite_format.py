@@ -9,6 +9,8 @@ One table, keyed by the session id so that a sorted batch is written page after 
         updated_at INTEGER NOT NULL
     ) STRICT
 
+and beside it a table ``player_store`` of one row, with the identity that ties a journal to it.
+
 The columns follow the state class.  A field that is new becomes a column with its default; the
 column of a field that is gone stays, with what it holds; a field whose type has changed is refused.
 ``application_id`` tells the database from those of other programs.  ``user_version`` is the version
@@ -36,8 +38,23 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def prepare_database(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
-    """Create or migrate the database, or refuse it and change nothing.
+def read_identity(connection: apsw.Connection, path: str) -> bytes:
+    """The identity that the database was given last; zeros where it has none.
+
+    Raises:
+        StoreUnusable: as `check_ours`.
+        apsw.Error: SQLite could not do it.
+    """
+    if not (check_ours(connection, path) and connection.table_exists("main", "player_store")):
+        return bytes(16)
+    identity: bytes | None = connection.execute("SELECT identity FROM player_store").get
+    return bytes(16) if identity is None else identity
+
+
+def migrate_database(
+    connection: apsw.Connection, path: str, schema: StateSchema, identity: bytes
+) -> list[str]:
+    """Create or migrate the database and give it an identity, or refuse it and change nothing.
 
     Returns:
         The names of the columns added.
@@ -46,7 +63,7 @@ def prepare_database(connection: apsw.Connection, path: str, schema: StateSchema
         StoreUnusable: it is not ours, is of a newer form, or its columns do not fit the schema.
         apsw.Error: SQLite could not do it.
     """
-    check_ours(connection, path)
+    _missing(connection, path, schema)  # refuses before the mode is changed
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":
         raise StoreUnusable(
@@ -55,12 +72,16 @@ def prepare_database(connection: apsw.Connection, path: str, schema: StateSchema
         )
     connection.transaction_mode = "IMMEDIATE"
     with connection:
-        columns = _columns(connection)
-        if columns:
-            added = _migrate(connection, path, schema, columns)
+        if _columns(connection):
+            added = _migrate(connection, path, schema)
         else:
             _create(connection, schema)
             added = []
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS player_store"
+            " (id INTEGER PRIMARY KEY CHECK (id = 1), identity BLOB NOT NULL) STRICT"
+        )
+        connection.execute("INSERT OR REPLACE INTO player_store VALUES (1, ?)", (identity,))
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", FORMAT)
     return added
@@ -108,9 +129,22 @@ def _create(connection: apsw.Connection, schema: StateSchema) -> None:
     )
 
 
-def _migrate(
-    connection: apsw.Connection, path: str, schema: StateSchema, columns: dict[str, str]
-) -> list[str]:
+def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
+    missing = _missing(connection, path, schema)
+    for field in missing:
+        connection.execute(f"ALTER TABLE player_state ADD COLUMN {_column(field)}")
+    return [field.name for field in missing]
+
+
+def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> list[Field]:
+    """The fields that have no column yet.
+
+    Raises:
+        StoreUnusable: a column there is does not fit its field.
+    """
+    columns = _columns(connection)
+    if not columns:
+        return []
     missing = []
     for field in schema.fields:
         held = columns.get(_folded(field.name))
@@ -124,9 +158,7 @@ def _migrate(
             )
         elif field.kind == "text":
             _check_text_fits(connection, path, field)
-    for field in missing:
-        connection.execute(f"ALTER TABLE player_state ADD COLUMN {_column(field)}")
-    return [field.name for field in missing]
+    return missing
 
 
 def _check_text_fits(connection: apsw.Connection, path: str, field: Field) -> None:

@@ -1,0 +1,222 @@
+"""What each datagram must do: the rules of the wire format once more.
+
+A datagram that reaches the server is judged here first; then the server gets it, and what it
+answers is compared.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+
+from playerstate.gateway import Gateway
+from playerstate.messages import (
+    DELTA,
+    JOIN,
+    LEAVE,
+    MAX_JOIN_SIZE,
+    MOVE,
+    PING,
+    VERSION,
+    Codec,
+    Gone,
+    GoneReason,
+    Receipt,
+    Refused,
+    RefusedReason,
+    Welcome,
+)
+from playerstate.testing import Address
+from tests.simulation.model import Model
+from tests.simulation.players import Player
+from tests.simulation.talks import Asked, Talks
+from tests.simulation.world import World
+
+MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
+_ID = struct.Struct("<Q")
+_JOIN = struct.Struct("<BBIII")
+_NUMBERED = struct.Struct("<BI")
+
+
+class Judge:
+    """Judges what clients send.
+
+    Args:
+        world, model, talks: of the run.
+        gateway: the real one.
+        loads: what became of loads since this was last cleared, from the store.
+    """
+
+    def __init__(
+        self, world: World, model: Model, talks: Talks, gateway: Gateway, loads: list[str]
+    ) -> None:
+        self._world = world
+        self._model = model
+        self._talks = talks
+        self._gateway = gateway
+        self._service = gateway.service
+        self._schema = gateway.service.schema
+        self._codec = Codec(self._schema)
+        self._loads = loads
+
+    def deliver(self, datagram: bytes, address: Address, receive: Callable[..., None]) -> None:
+        """Judge a datagram, let the server have it, and compare."""
+        self._model.look(self._service)
+        self._talks.look()
+        self._talks.answers = []
+        self._loads.clear()
+        expected = self._judge(datagram, address)
+        receive(datagram, address)
+        if self._talks.asked is not None and self._talks.asked.fresh:
+            expected = self._fresh_join(_ID.unpack_from(datagram)[0], self._talks.asked)
+        self._talks.asked, self._talks.kicking = None, 0
+        if expected is not None:
+            self._world.check(
+                self._talks.answers == expected,
+                *("answered", self._talks.answers, "instead of", expected, "to", datagram.hex()),
+            )
+
+    def _judge(self, datagram: bytes, address: Address) -> list[object] | None:
+        """What a datagram must do; its exact answers, or None where they are for `wrote`."""
+        counts = self._model.counts
+        if len(datagram) < 9:
+            return counts.malform("too_short")
+        if len(datagram) > MAX_DATAGRAM:
+            return counts.malform("too_long")
+        session_id = _ID.unpack_from(datagram)[0]
+        if not 1 <= session_id < 2**63:
+            return counts.malform("session_id")
+        message = datagram[8:]
+        kind = message[0]
+        if kind == DELTA:
+            return counts.refuse("unknown_base")
+        if kind not in (MOVE, JOIN, LEAVE, PING):
+            return counts.malform("unknown_type")
+        player = self._model.players[session_id]
+        if kind == MOVE:
+            return self._judge_move(player, address, message)
+        if kind == JOIN:
+            return self._judge_join(player, address, message)
+        if len(message) != _NUMBERED.size:
+            return counts.malform(_length(len(message), _NUMBERED.size))
+        return self._judge_numbered(player, address, kind, _NUMBERED.unpack(message)[1])
+
+    def _judge_move(self, player: Player, address: Address, message: bytes) -> list[object]:
+        counts, talk = self._model.counts, self._talks.current.get(player.session_id)
+        if talk is None:
+            return counts.refuse("not_joined")
+        if talk.address != address:
+            return counts.refuse("other_address")
+        if len(message) != self._codec.move_size:
+            return counts.malform(_length(len(message), self._codec.move_size))
+        sequence = _NUMBERED.unpack_from(message)[1]
+        values = self._schema.struct.unpack_from(message, 5)
+        if not all(map(math.isfinite, values[:2])):
+            return counts.malform("value")
+        if sequence > talk.limit:
+            return counts.refuse("leaving")
+        if self._talks.stopping:
+            return counts.refuse("stopping")
+        if player.slot is None:
+            counts.refuse("not_joined")
+            return [Gone(talk.nonce, GoneReason.KICKED)]
+        if sequence <= player.sequence:
+            counts.received += 1
+            counts.stale += 1
+        elif player.leaving and sequence > player.last:
+            # The embedding program took the player offline.
+            self._talks.kicking = player.session_id
+            counts.refuse("not_joined")
+            return [Gone(talk.nonce, GoneReason.KICKED)]
+        else:
+            self._model.apply(player, sequence, values)
+        self._talks.hear(talk)
+        return []
+
+    def _judge_numbered(
+        self, player: Player, address: Address, kind: int, sequence: int
+    ) -> list[object] | None:
+        counts, session_id = self._model.counts, player.session_id
+        talk = self._talks.current.get(session_id)
+        departed = None if talk is not None else self._gateway._departed.get(session_id)
+        if departed is not None:
+            talk = self._talks.departed[session_id]
+        if talk is None:
+            return counts.refuse("not_joined")
+        if talk.address != address:
+            return counts.refuse("other_address")
+        if sequence < talk.first:
+            counts.received += 1
+            counts.stale += 1
+            return []
+        if departed is not None:
+            return [Receipt(*self._talks.last_receipt[session_id][1:])]
+        if player.slot != talk.slot:
+            counts.refuse("not_joined")
+            return [Gone(talk.nonce, GoneReason.KICKED)]
+        if kind == LEAVE and not talk.leaving:
+            talk.limit = sequence
+            self._talks.leave(session_id, talk)
+        else:
+            self._talks.hear(talk)
+        return None
+
+    def _judge_join(self, player: Player, address: Address, message: bytes) -> list[object] | None:
+        counts, size = self._model.counts, len(message)
+        if size < _JOIN.size or size > MAX_JOIN_SIZE:
+            return counts.malform(_length(size, _JOIN.size))
+        _, version, fingerprint, nonce, sequence = _JOIN.unpack_from(message)
+        session_id, refused = player.session_id, None
+        if version != VERSION:
+            refused = RefusedReason.VERSION
+        elif fingerprint not in (0, self._schema.fingerprint):
+            refused = RefusedReason.FINGERPRINT
+        elif self._talks.closing:
+            refused = RefusedReason.SHUTTING_DOWN
+        elif not self._talks.has_room(session_id):
+            refused = RefusedReason.FULL
+        if refused is not None:
+            counts.joins_refused[refused.name.lower()] += 1
+            self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
+            return [Refused(nonce, refused)]
+        if size < self._codec.welcome_size:
+            return counts.malform("too_short")
+        talk = self._talks.current.get(session_id)
+        if talk is not None and talk.nonce == nonce and player.slot == talk.slot:
+            if talk.address == address:
+                self._talks.hear(talk)
+            self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
+            return [self._welcome(player, nonce)]
+        departed = self._gateway._departed.get(session_id)
+        if departed is not None and self._talks.departed[session_id].nonce == nonce:
+            counts.received += 1
+            counts.stale += 1
+            return []
+        joining = self._talks.joining.get(session_id)
+        if joining is not None and joining.nonce == nonce:
+            return []
+        self._talks.joining.pop(session_id, None)
+        self._talks.asked = Asked(address, nonce, sequence, size)
+        return None
+
+    def _fresh_join(self, session_id: int, asked: Asked) -> list[object] | None:
+        """What a fresh JOIN must have been answered, now that its load is known."""
+        player = self._model.players[session_id]
+        if self._model.recovering or self._loads == ["failed"]:
+            self._model.counts.joins_refused["store"] += 1
+            return [Refused(asked.nonce, RefusedReason.STORE)]
+        waits = self._loads == ["waits"] or (not self._loads and player.slot is None)
+        if waits:
+            self._talks.joining[session_id] = asked
+            return []
+        # Each GONE was judged when it was sent; the WELCOME comes last.
+        gone = [answer for answer in self._talks.answers if isinstance(answer, Gone)]
+        return [*gone, self._welcome(player, asked.nonce)]
+
+    def _welcome(self, player: Player, nonce: int) -> Welcome:
+        return Welcome(player.updated_at != 0, nonce, player.updated_at, player.values)
+
+
+def _length(size: int, right: int) -> str:
+    return "too_short" if size < right else "too_long"

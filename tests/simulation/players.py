@@ -1,0 +1,90 @@
+"""One player and the counters, as the model keeps them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import attrs
+
+from playerstate.interfaces import Stored
+
+Values = tuple[Any, ...]
+"""Packed values."""
+
+
+@attrs.define(eq=False)
+class Player:
+    """One player.
+
+    Attributes:
+        values, updated_at: the newest state applied.
+        history: every state ever applied that may still be seen, by ``updated_at``.
+        applied_at: what was applied by this process, as (``updated_at``, when).
+        slot: where in the live table; None for one who is not in it.
+        leaving: whether in it only until saved.
+        last: the highest number still taken in while leaving.
+        sequence: the highest applied in this conversation.
+        numbers: by sequence, the first ``updated_at`` that bore it; the store holds that state or a
+            newer one before the sequence is called saved.
+        saved: the highest sequence ever called saved in this conversation.
+        given_up, given_up_at: the newest ``updated_at`` that was settled without being stored, and
+            when that was.
+        elsewhere: the newest ``updated_at`` that another program wrote.
+        before: what was the newest state before this one.
+        torn: the update that was being written when the process died.
+    """
+
+    session_id: int
+    values: Values
+    updated_at: int = 0
+    history: dict[int, Values] = attrs.field(factory=dict)
+    applied_at: list[tuple[int, float]] = attrs.field(factory=list)
+    slot: int | None = None
+    leaving: bool = False
+    last: int = 0
+    sequence: int = 0
+    numbers: dict[int, int] = attrs.field(factory=dict)
+    saved: int = 0
+    given_up: int = 0
+    given_up_at: float = -math.inf
+    elsewhere: int = 0
+    torn: Stored | None = None
+    before: Stored | None = None
+
+    @property
+    def newest(self) -> Stored | None:
+        """What a store should hold of this player."""
+        return Stored(self.values, self.updated_at) if self.updated_at else None
+
+    def take(self, newest: Stored | None, spawn: Values) -> None:
+        """From here on, this is the newest state."""
+        self.values = spawn if newest is None else newest.values
+        self.updated_at = 0 if newest is None else newest.updated_at
+
+
+@attrs.define
+class Counts:
+    """What the ledger of the running process must say."""
+
+    received: int = 0
+    applied: int = 0
+    stale: int = 0
+    joins: int = 0
+    restored: int = 0
+    malformed: Counter[str] = attrs.field(factory=Counter)
+    refused: Counter[str] = attrs.field(factory=Counter)
+    joins_refused: Counter[str] = attrs.field(factory=Counter)
+
+    def refuse(self, reason: str) -> list[object]:
+        """A message has no business here; return its answers, which are none."""
+        self.received += 1
+        self.refused[reason] += 1
+        return []
+
+    def malform(self, reason: str) -> list[object]:
+        """A message cannot be read; return its answers, which are none."""
+        self.received += 1
+        self.malformed[reason] += 1
+        return []
