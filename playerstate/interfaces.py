@@ -135,11 +135,14 @@ class IStateStore(Interface):
             StoreUnusable: with one line that says what is wrong and what to do.
         """
 
-    def migrate(identity: bytes) -> None:
+    def migrate(identity: bytes) -> bytes:
         """Create the store, or fit it to the schema, and give it this identity.
 
         The identity ties a journal to the store whose it is: one restored from a copy of earlier
         days has another.  Reactor thread, after `prepare`.
+
+        Returns:
+            The identity it has now; another than this where it cannot be told from its copies.
 
         Raises:
             StoreUnusable: as for `prepare`; nothing was changed.

@@ -72,7 +72,11 @@ class Memory(Protocol):
         """What a process before this one left, for a store of this identity; None for nothing."""
 
     def forget_remains(self) -> None:
-        """What was left is in the store."""
+        """What was left is in the store.
+
+        Raises:
+            StoreUnusable: it cannot be removed; while it is there, nothing new may be kept.
+        """
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
         """Zeroed memory for so many players of a store of this identity."""
@@ -177,7 +181,15 @@ class Journal:
 
     def forget_remains(self) -> None:
         """See `Memory.forget_remains`."""
-        os.unlink(self._recovering)
+        try:
+            with contextlib.suppress(FileNotFoundError):  # somebody was faster
+                os.unlink(self._recovering)
+            _sync_directory(self.path)
+        except OSError as error:
+            raise StoreUnusable(
+                f"everything in the journal {self._recovering} is in the store, but it cannot be"
+                f" removed: {error.strerror}; remove it"
+            ) from error
         self._let_go_of_recovering()
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
@@ -301,6 +313,15 @@ def _lock(fd: int, path: str) -> None:
         ) from None
 
 
+def _sync_directory(path: str) -> None:
+    """Have the directory of this file on disk: an old name must not come back."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _check_free(path: str) -> None:
     """See that no other process holds the file, if there is one."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
@@ -341,8 +362,6 @@ def as_rows(remains: Remains | None, schema: StateSchema) -> npt.NDArray[np.void
     if remains is None:
         return np.zeros(0, layout.dtype)
     rows = np.zeros(len(remains.records), layout.dtype)
-    # No slot: nobody is online as yet.
-    rows["slot"] = np.iinfo(np.uint32).max
     records = rows.view(layout.record)
     records["session_id"] = remains.records["session_id"]
     records["updated_at"] = remains.records["updated_at"]

@@ -41,9 +41,9 @@ BUSY_TOLD_EVERY = 10.0
 """Seconds between two log lines that begin to tell of a busy store."""
 ERROR_TOLD_EVERY = 60.0
 """Seconds between two log lines with the trace of one kind of store error."""
-FIRST_RESTART = 0.1
-LAST_RESTART = 5.0
-"""Seconds before a persist thread that died is followed by the next, with jitter."""
+START_AGAIN_EVERY = 1.0
+"""Seconds between two tries to start a persist thread, where the system has no room for one."""
+MOST_FLIGHTS = 64
 JOIN_WITHIN = 1.0
 NAMED_AT_MOST = 20
 """Players named in one log line."""
@@ -143,6 +143,9 @@ class Outbox:
         self._pace = Pace(save_within)
         self._flights: deque[_Flight] = deque()
         self._in_flight = len(recovered)
+        # Nobody has a slot in the table as yet: theirs is their place among those recovered.
+        recovered["slot"] = np.arange(len(recovered))
+        self._recovering = recovered["session_id"].copy()
         if len(recovered):
             # Ends with the recovery, whatever was read of the ring.
             self._flights.append(_Flight(1 << 63, clock.seconds()))
@@ -153,11 +156,9 @@ class Outbox:
         self._flushes: dict[_Flush, None] = {}
         self._trouble_since: float | None = None
         self._trouble = ""
-        self._deaths = 0
         self._restart: IDelayedCall | None = None
         self._abandoned = False
         self._save_within = save_within
-        self._jitter = around.jitter
         self._reopen = reopen
         self._trouble_told = False
         self._error_told_at: dict[str, float] = {}
@@ -209,6 +210,11 @@ class Outbox:
     def pending(self) -> int:
         """Updates applied or recovered that are neither committed nor superseded nor guarded."""
         return self._table.dirty_count() + self._in_flight
+
+    def unrecovered(self) -> list[int]:
+        """The players whom a process before this one left, and who are not in the store yet."""
+        left: list[int] = self._recovering[self._recovering != 0].tolist()
+        return left
 
     def oldest_unsaved(self) -> float | None:
         """When the first update not yet committed was applied of the player who waits longest.
@@ -265,12 +271,19 @@ class Outbox:
         if sweep.oldest is not None:
             self._ledger.swept += sweep.pushed
             self._in_flight += sweep.pushed
-            self._flights.append(_Flight(self._ring.write, sweep.oldest))
+            self._remember(_Flight(self._ring.write, sweep.oldest))
             self._persister.wake()
         if sweep.left:
             self._left_over = True
             self._ledger.overflows += 1
             self._tell_overflow(sweep)
+
+    def _remember(self, flight: _Flight) -> None:
+        """Follow one more flight; when they are many, as one with the last."""
+        if len(self._flights) == MOST_FLIGHTS:
+            last = self._flights.pop()
+            flight = _Flight(flight.end, min(flight.oldest, last.oldest))
+        self._flights.append(flight)
 
     def _tell_overflow(self, sweep: Sweep) -> None:
         if self._clock.seconds() - self._overflow_told_at < OVERFLOW_TOLD_EVERY:
@@ -316,6 +329,8 @@ class Outbox:
     def _note_recovered(self, commit: Commit) -> None:
         self._count_commit(commit)
         self._tell_unsaved(commit.unsaved)
+        settled = [*commit.slots.tolist(), *(row.slot for row in commit.unsaved)]
+        self._recovering[settled] = 0
         if not self._in_flight:
             self._flights.popleft()
             self._when_recovered()
@@ -339,7 +354,6 @@ class Outbox:
                 seconds=self._clock.seconds() - self._trouble_since,
             )
         self._trouble_since = None
-        self._deaths = 0
 
     def _note_commit(self, commit: Commit) -> None:
         self._count_commit(commit)
@@ -432,15 +446,10 @@ class Outbox:
             self.ended.callback(False)
             return
         self._begin_trouble(f"the persist thread died: {error}")
-        self._plan_restart()
-
-    def _plan_restart(self) -> None:
-        self._deaths = min(self._deaths + 1, 16)
-        delay = min(FIRST_RESTART * 2.0 ** (self._deaths - 1), LAST_RESTART)
-        delay *= 0.5 + self._jitter() / 2
-        self._restart = self._clock.callLater(delay, self._start_again)
+        self._start_again()
 
     def _start_again(self) -> None:
+        """Start the next thread at once, which rests first: only with one alive is time certain."""
         self._thread.join(JOIN_WITHIN)
         try:
             self._thread = self._start_thread(self._persister.run)
@@ -448,7 +457,7 @@ class Outbox:
             if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
                 _log.failure("no persist thread can be started", Failure(error))
             self._begin_trouble(f"no persist thread can be started: {error}")
-            self._plan_restart()
+            self._restart = self._clock.callLater(START_AGAIN_EVERY, self._start_again)
             return
         if not self.pending:
             # Nothing waits for a commit, and so none will come to say that all is well.

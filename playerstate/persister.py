@@ -34,7 +34,8 @@ MAX_SLEEP = 1.0
 
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
-"""Seconds before a batch is tried again: doubled from the first to the last, each with jitter."""
+"""Seconds before a batch is tried again, and before a thread goes on that follows one that died:
+doubled from the first to the last, each with jitter."""
 
 REFUSALS = 3
 """Times a row must be refused alone before it is set aside."""
@@ -171,6 +172,7 @@ class Persister:
         self._refusals: dict[int, _Refusal] = {}
         self._rows_committed = 0
         self._attempts = 0
+        self._died = False
         self._upkeep_seconds = 0.0
         self.writing_since: float | None = None
         self.upkeep_since: float | None = None
@@ -204,17 +206,31 @@ class Persister:
     def run(self) -> None:
         """The thread's life: step, sleep until woken, until told to end.
 
-        After `PersistListener.died` another thread may run it: it goes on where this one stopped.
+        After `PersistListener.died` another thread may run it: it rests first, as after a failed
+        write, and goes on where the one before stopped.
         """
         try:
+            self._rest(self._first_rest())
             self._live()
             synced = not (self._abandoned.is_set() or self._replaced) and self._sync()
             self._close_writer()
         except BaseException as error:  # even one from a bug: the listener starts the next thread
+            self._died = True
             self._close_writer()
             self._listener.died(error)
         else:
             self._listener.thread_ended(synced)
+
+    def _first_rest(self) -> float:
+        """Seconds to wait before the first step."""
+        died, self._died = self._died, False
+        return self._back_off() if died else 0.0
+
+    def _rest(self, seconds: float) -> None:
+        """Wait without listening to sweeps: they must not hurry a store that is busy."""
+        if seconds:
+            self._abandoned.wait(seconds)
+            self._listener.beat()
 
     def _live(self) -> None:
         while True:
@@ -229,10 +245,8 @@ class Persister:
                 self._wake.wait(MAX_SLEEP)
                 self._listener.beat()
                 self._maintain()
-            elif retry_after:
-                # Not the event that sweeps set: they must not hurry a store that is busy.
-                self._abandoned.wait(retry_after)
-                self._listener.beat()
+            else:
+                self._rest(retry_after)
 
     def step(self) -> float | None:
         """Take what is in the ring, or the batch still in hand, and try to commit it once.

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from playerstate.interfaces import IStateStore, StoreBusy, Stored
+from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
 from playerstate.journal import Journal, ProcessMemory, Remains, as_rows
 from playerstate.layout import RowLayout
 from playerstate.ledger import Gauges, Ledger, count
@@ -37,6 +37,7 @@ MAX_SESSION_ID = 2**63 - 1
 MAX_SEQUENCE = 2**32 - 1
 SUMMARY_EVERY = 60.0
 REOPEN_EVERY = 1.0
+FORGET_EVERY = 1.0
 CLOSE_WITHIN = 5.0
 """Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
 ABANDON_WITHIN = 1.0
@@ -171,8 +172,8 @@ class PlayerStateService(Service):
             undo.callback(self.store.close)
             remains = self._memory.take_remains(identity)
             undo.callback(self._memory.close, clean=False)
-            self._identity = os.urandom(16) if remains is None else identity
-            self.store.migrate(self._identity)
+            fresh = os.urandom(16) if remains is None else identity
+            self._identity = self.store.migrate(fresh)
             self._reader = self.store.open_reader()
             undo.callback(self._reader.close)
             buffer = self._memory.open(self.schema, self.max_players, self._identity)
@@ -271,7 +272,13 @@ class PlayerStateService(Service):
         )
 
     def _recovered(self) -> None:
-        self._memory.forget_remains()
+        try:
+            self._memory.forget_remains()
+        except StoreUnusable as error:
+            # The next start would take it for the newest, and let go of what came after it.
+            _log.critical("nobody may join: {error}", error=error)
+            self.clock.callLater(FORGET_EVERY, self._recovered)
+            return
         self._recovering = False
         _log.info("what the last run left is saved: players may join")
 
@@ -356,10 +363,10 @@ class PlayerStateService(Service):
     def _give_up(self, why: NotSaved) -> None:
         """Nothing more can be saved: say whose updates are not saved, and tell them."""
         self.gave_up = True
-        unsaved = self.table.unsaved()
+        unsaved = [*self._outbox.unrecovered(), *self.table.unsaved().tolist()]
         _log.error(
             "stopped with the newest state unsaved of player {players}; {why}; {fate}",
-            players=named(unsaved.tolist()),
+            players=named(unsaved),
             why=why,
             fate=self._memory.fate,
         )

@@ -221,13 +221,19 @@ def look_after(stepped: SteppedService) -> None:
     stepped.reactor.deliver()
 
 
-def die(stepped: SteppedService, error: BaseException) -> None:
-    """Let the persist thread, which must have something to do, die of an error."""
+def die(stepped: SteppedService, error: BaseException) -> float:
+    """Let the persist thread, which must have something to do, die of an error.
+
+    Returns:
+        How long it would have rested first, in seconds.
+    """
     persister = stepped.thread.persister
+    rest = persister._first_rest()
     assert persister._in_hand() or persister._ring.depth, "it would sleep for ever"
     stepped.store.failures.append(error)
     stepped.thread._run()
     stepped.reactor.deliver()
+    return rest
 
 
 def outcome(deferred: Deferred[Any]) -> list[Any]:

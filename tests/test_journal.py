@@ -35,6 +35,7 @@ from playerstate.journal import (
 )
 from playerstate.layout import RowLayout
 from playerstate.schema import MAX_FIELDS_BYTES, Field
+from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
 from playerstate.table import LiveTable, TableFull
 from playerstate.testing import FaultyStore, SteppedService
@@ -547,9 +548,10 @@ class KeptStore(FaultyStore):
         """The identity given last."""
         return self.identity
 
-    def migrate(self, identity: bytes) -> None:
+    def migrate(self, identity: bytes) -> bytes:
         """Keep the identity."""
         self.identity = identity
+        return identity
 
 
 class RecoveryTestCase(SynchronousTestCase):
@@ -618,6 +620,60 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual(stepped.service.ledger.recovered, 2)
         self.assertEqual(len(self.log.having("did not stop cleanly")), 1)
         self.successResultOf(stepped.stop())
+
+    def test_that_cannot_be_removed(self) -> None:
+        """While the old journal cannot be removed, nobody joins: it would hide what came after."""
+        self.crash(p1=1.0)
+        faults = [OSError(30, "Read-only file system")] * 2
+
+        def unlink(path: str) -> None:
+            if path.endswith(RECOVERING) and faults:
+                raise faults.pop()
+            os.remove(path)
+
+        self.patch(os, "unlink", unlink)
+        stepped = self.start()
+        stepped.settle()
+        for _ in range(2):
+            self.failureResultOf(stepped.service.join(1), StoreBusy)
+            stepped.reactor.advance(1.0)
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.assertEqual(self.files(), ["journal"])
+        [line] = self.log.having("nobody may join")[:1]
+        self.assertIn("cannot be removed: Read-only file system; remove it", line)
+        self.successResultOf(stepped.stop())
+
+    def test_that_cannot_be_removed_at_start(self) -> None:
+        """Where the store has everything, and the old journal cannot be removed, nothing starts."""
+        self.crash()
+
+        def unlink(path: str) -> None:
+            raise OSError(30, "Read-only file system")
+
+        self.patch(os, "unlink", unlink)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("cannot be removed", str(error))
+
+    def test_removed_by_somebody(self) -> None:
+        """Where somebody has removed the old journal by hand, players may join."""
+        self.crash(p1=1.0)
+        stepped = self.start()
+        os.remove(self.path + RECOVERING)
+        stepped.settle()
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+
+    def test_memory(self) -> None:
+        """Beside a store that forgets, the players who were online are there again."""
+        stepped = self.start(MemoryStore(SCHEMA))
+        stepped.join(1)
+        stepped.service.update(1, PlayerState(1.0, 0.0))
+        stepped.service.flush()
+        stepped.settle()
+        self.kill(stepped)
+        stepped = self.start(MemoryStore(SCHEMA))
+        stepped.settle()
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.assertEqual(self.log.having("set aside"), [])
 
     def test_only_what_is_newer(self) -> None:
         """Rows that the store has, or has newer, are not written."""

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 
 from playerstate import NotSaved, PlayerState, PlayerStateService, StoreBusy, Surroundings
 from playerstate.interfaces import RowRefused, Stored
-from playerstate.outbox import Outbox, Trouble
+from playerstate.outbox import MOST_FLIGHTS, Outbox, Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
 from tests.players import (
     SCHEMA,
@@ -251,6 +251,39 @@ class OldestUnsavedTests(ServiceTestCase):
         self.assertEqual(self.age, 6.0)
         self.stepped.step()
         self.assertEqual(self.age, 0.0)
+
+    def test_many_sweeps_on_their_way(self) -> None:
+        """Invariant 11: what is remembered of sweeps does not grow with their number.
+
+        Here a row that the store refuses is kept for long, and the player moves on.
+        """
+        self.addCleanup(self.flushLoggedErrors, RowRefused)
+        self.stepped.store.failures.extend(RowRefused("never") for _ in range(200))
+        for _ in range(200):
+            self.service.update(1, at(1))
+            self.stepped.reactor.advance(3.0)
+            self.stepped.step()
+        self.assertLessEqual(len(self.service._outbox._flights), MOST_FLIGHTS)
+        self.assertEqual(self.age, 600.0)
+        self.assertEqual(self.service.ledger.snapshot().pending, 200)
+        self.stepped.settle()
+        self.assertEqual(self.age, 0.0)
+        self.assertEqual(self.service.ledger.snapshot().pending, 0)
+
+    def test_flush_among_many_sweeps(self) -> None:
+        """A flush that was asked for amid many sweeps is answered when its rows are settled."""
+        self.addCleanup(self.flushLoggedErrors, RowRefused)
+        self.stepped.store.failures.extend(RowRefused("never") for _ in range(100))
+        for turn in range(100):
+            self.service.update(1, at(1))
+            self.stepped.reactor.advance(3.0)
+            self.stepped.step()
+            if turn == 80:
+                flushed = self.service.flush()
+        self.waits(flushed)
+        self.service.update(2, at(2))
+        self.stepped.settle()
+        self.successResultOf(flushed)
 
     def test_committed_after_take(self) -> None:
         """A commit settles the rows it held, not those that were handed over since."""
@@ -784,20 +817,9 @@ class ThreadDeathTests(ServiceTestCase):
         self.service.update(1, at(self.stepped.reactor.seconds()))
         self.service.flush().addErrback(lambda failure: failure.trap(NotSaved))
 
-    def die(self) -> None:
-        """The thread dies in a write."""
-        die(self.stepped, SystemExit("out"))
-
-    def delay(self) -> float:
-        """Let time pass until the next thread is started, an hour at most; the seconds it took."""
-        dead, begun = self.stepped.thread, self.stepped.reactor.seconds()
-        while self.stepped.thread is dead:
-            calls = self.stepped.reactor.getDelayedCalls()
-            self.stepped.reactor.advance(
-                max(min(call.getTime() for call in calls) - self.stepped.reactor.seconds(), 0.0)
-            )
-            self.assertLess(self.stepped.reactor.seconds() - begun, 3600.0)
-        return round(self.stepped.reactor.seconds() - begun, 6)
+    def die(self) -> float:
+        """The thread dies in a write; how long it had rested before, in seconds."""
+        return round(die(self.stepped, SystemExit("out")), 6)
 
     def test_goes_on(self) -> None:
         """The next thread commits what the one before held; the dead one is joined."""
@@ -806,8 +828,7 @@ class ThreadDeathTests(ServiceTestCase):
         self.die()
         self.waits(flushed)
         self.assertEqual(self.service.ledger.thread_deaths, 1)
-        self.assertFalse(dead.joined)
-        self.delay()
+        self.assertIsNot(self.stepped.thread, dead)
         self.assertTrue(dead.joined)
         self.assertIs(self.stepped.thread.persister, dead.persister)
         self.stepped.settle()
@@ -815,34 +836,20 @@ class ThreadDeathTests(ServiceTestCase):
         self.assertEqual(len(self.stepped.store.players), 1)
         self.assertEqual(self.service.ledger.snapshot().pending, 0)
 
-    def test_backs_off(self) -> None:
-        """The delay is doubled with each death, from 0.1 s up to 5 s, here with a jitter of 3/4."""
-        delays = []
-        for _ in range(9):
-            self.die()
-            delays.append(self.delay())
-        self.assertEqual(delays, [0.075, 0.15, 0.3, 0.6, 1.2, 2.4, 3.75, 3.75, 3.75])
-        self.assertEqual(self.service.ledger.thread_deaths, 9)
+    def test_rests(self) -> None:
+        """A thread that follows a dead one rests, longer with each, here with a jitter of 3/4."""
+        rests = [self.die() for _ in range(8)]
+        self.assertEqual(rests, [0.0, 0.0375, 0.075, 0.15, 0.3, 0.6, 0.75, 0.75])
+        self.assertEqual(self.service.ledger.thread_deaths, 8)
 
-    def test_jitter(self) -> None:
-        """The delay is between half of that and all of it."""
-        for jitter, delays in ((0.0, [0.05, 0.1, 0.2]), (1.0, [0.1, 0.2, 0.4])):
-            self.patch(self.service._outbox, "_jitter", lambda jitter=jitter: jitter)
-            for delay in delays:
-                self.die()
-                self.assertEqual(self.delay(), delay)
-            self.stepped.settle()
-            self.move()
-
-    def test_begins_anew_after_a_commit(self) -> None:
-        """A commit sets the delay back to the first."""
+    def test_rests_anew_after_a_commit(self) -> None:
+        """A commit sets the rest back to the first."""
         for _ in range(5):
             self.die()
-            self.delay()
         self.stepped.settle()
         self.move()
         self.die()
-        self.assertEqual(self.delay(), 0.075)
+        self.assertEqual(self.die(), 0.075)  # the first was that of the one that committed
 
     def test_many_deaths(self) -> None:
         """Thousands of deaths in a row overflow nothing."""
@@ -856,11 +863,9 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_told_at_most_each_minute(self) -> None:
         """Deaths are logged with their trace, those of one kind once a minute."""
-        for _ in range(40):
+        for _ in range(50):
             self.die()
-            self.delay()
-        self.assertGreater(self.stepped.reactor.seconds(), 120.0)
-        self.assertLess(self.stepped.reactor.seconds(), 180.0)
+            self.stepped.reactor.advance(3.0)
         self.assertEqual(len(self.told("the persist thread died; what it held is kept")), 3)
         failures = self.flushLoggedErrors(SystemExit)
         self.assertEqual(len(failures), 3)
@@ -873,7 +878,7 @@ class ThreadDeathTests(ServiceTestCase):
         while self.stepped.reactor.seconds() <= 5.0:
             self.assertIs(self.service.trouble, None)
             self.die()
-            self.delay()
+            self.stepped.reactor.advance(0.7)
         trouble = self.service.trouble
         assert trouble is not None
         self.assertEqual(trouble.why, "the persist thread died: out")
@@ -882,36 +887,16 @@ class ThreadDeathTests(ServiceTestCase):
         self.stepped.settle()
         self.assertIs(self.service.trouble, None)
 
-    def test_by_the_steady_clock(self) -> None:
-        """The next thread is started though the reactor's own clock was set back an hour."""
-        seconds = [1000.0]
-        threads: list[SteppedThread] = []
-
-        def start_thread(run: Any) -> SteppedThread:
-            threads.append(SteppedThread(run))
-            return threads[-1]
-
-        reactor = MemoryReactor()
-        around = Surroundings(
-            reactor, monotonic=lambda: seconds[0], start_thread=start_thread, jitter=lambda: 0.5
-        )
-        service = PlayerStateService(FaultyStore(SCHEMA), around=around)
-        service.startService()
-        service._outbox.died(SystemExit("out"))
-        reactor.deliver()
-        reactor.rightNow -= 3600.0
-        seconds[0] += 0.07
-        service._outbox.beat()
-        reactor.deliver()
-        self.assertEqual(len(threads), 1)
-        seconds[0] += 0.01
-        service._outbox.beat()
-        reactor.deliver()
-        self.assertEqual(len(threads), 2)
+    def test_while_the_clock_is_set_back(self) -> None:
+        """The next thread is there at once: without one nobody tells of time that passes."""
+        self.service._outbox.died(SystemExit("out"))
+        dead = self.stepped.thread
+        self.stepped.reactor.rightNow -= 3600.0
+        self.stepped.reactor.deliver()
+        self.assertIsNot(self.stepped.thread, dead)
 
     def test_thread_that_cannot_be_started(self) -> None:
         """Where no thread can be started just then, it is tried again."""
-        self.die()
         start_thread, attempts = self.service._outbox._start_thread, []
 
         def reluctant(run: Any) -> Any:
@@ -921,6 +906,7 @@ class ThreadDeathTests(ServiceTestCase):
             return start_thread(run)
 
         self.patch(self.service._outbox, "_start_thread", reluctant)
+        self.die()
         for _ in range(60):
             self.stepped.reactor.advance(1.0)
         self.assertEqual(len(attempts), 4)
@@ -932,7 +918,6 @@ class ThreadDeathTests(ServiceTestCase):
         """A thread that dies while the service stops is followed by another, which saves all."""
         stopped = self.service.stopService()
         self.die()
-        self.delay()
         self.stepped.settle()
         self.assertTrue(self.stepped.thread.persister.told_to_end)
         self.waits(stopped)
@@ -955,7 +940,6 @@ class ThreadDeathTests(ServiceTestCase):
         self.patch(self.stepped.store, "sync", sync)
         end_thread(self.stepped)
         self.waits(stopped)
-        self.delay()
         end_thread(self.stepped)
         self.successResultOf(stopped)
         self.assertEqual(len(syncs), 2)
@@ -978,10 +962,13 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_given_up_before_the_next(self) -> None:
         """A stop given up while no thread lives starts none, and is not held up by it."""
-        for _ in range(6):
-            self.die()
-            self.delay()
-        self.die()  # the next is to come in 3.75 s
+
+        def refuse(run: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(self.service._outbox, "_start_thread", refuse)
+        self.die()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         thread = self.stepped.thread
         self.service.stop_within = 1.0
         stopped = self.service.stopService()

@@ -86,6 +86,7 @@ class Store:
     def migrate(self, identity):
         self.calls.append("migrate")
         self.identity = identity
+        return identity
 
     def reopen(self, identity, online):
         self.calls.append("reopen")

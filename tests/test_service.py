@@ -1346,6 +1346,19 @@ class RecoveryTests(ServiceTestCase):
         self.assertEqual(stepped.join(1), Joined(at(1, 1), True, 100))
         self.assertEqual(len(self.told("what the last run left is saved: players may join")), 1)
 
+    def test_given_up_with_a_part_saved(self) -> None:
+        """Of those who were left, a stop that gives up names who is not in the store."""
+        stepped = self.begin(stop_within=2.0)
+        self.store.refused = {4}
+        stepped.step()
+        self.store.refused = set()
+        self.store.failures.extend(StoreBusy("locked") for _ in range(100))
+        self.successResultOf(stepped.stop())
+        [line] = self.told("stopped with the newest state unsaved of player")
+        self.assertIn("of player 4;", line)
+        self.assertEqual(self.stored(stepped)[1], (1.0, 1.0))
+        self.flushLoggedErrors(RowRefused)
+
     def test_store_that_cannot_be_read(self) -> None:
         """What cannot be compared is written, where the store's guard compares."""
         load = FragileReader.load
@@ -1438,6 +1451,8 @@ class RecoveryTests(ServiceTestCase):
         self.assertTrue(self.service.gave_up)
         self.assertEqual((self.memory.forgotten, self.memory.closes), (0, [False]))
         self.assertEqual(self.service.ledger.snapshot().pending, 2)
+        [line] = self.told("stopped with the newest state unsaved of player")
+        self.assertIn("of player 1, 4;", line)
         self.store.failures.clear()
         self.service.startService()
         self.assertFalse(self.service.gave_up)
@@ -1449,13 +1464,13 @@ class RecoveryTests(ServiceTestCase):
     def test_identity(self) -> None:
         """The store keeps its identity while rows of it are left, and gets a new one otherwise."""
         identities: list[bytes] = []
-        self.patch(self.store, "migrate", identities.append)
+        self.patch(self.store, "migrate", lambda drawn: identities.append(drawn) or drawn)
         stepped = self.begin()
         self.successResultOf(stepped.stop())
         for _ in range(2):
             self.service.startService()
             self.successResultOf(stepped.stop())
-        self.assertEqual(identities[0], bytes(16))
+        self.assertEqual(identities[0], self.store.prepare())
         self.assertEqual([len(identity) for identity in identities], [16, 16, 16])
         self.assertEqual(len(set(identities)), 3)
 
@@ -1624,11 +1639,12 @@ class WatchedStore:
         self.fail("prepare")
         return self.identities[-1] if self.identities else bytes(16)
 
-    def migrate(self, identity: bytes) -> None:
+    def migrate(self, identity: bytes) -> bytes:
         """See `IStateStore.migrate`."""
         self.calls.append("migrate")
         self.identities.append(identity)
         self.fail("migrate")
+        return identity
 
     def reopen(self, identity: bytes, online: Any) -> list[int]:
         """See `IStateStore.reopen`."""

@@ -82,12 +82,6 @@ class StoreContract:
         self.assertTrue(verifyObject(IStateReader, self.reader))
         self.assertTrue(verifyObject(IStateWriter, self.writer))
 
-    def test_identity_of_a_new_store(self) -> None:
-        """A store that was never given an identity has one of 16 zeros."""
-        store = self.open(PLAIN)
-        self.addCleanup(store.close)
-        self.assertEqual(store.prepare(), bytes(16))
-
     def test_schema(self) -> None:
         """A store knows the schema of its players."""
         self.assertIs(self.open(PLAIN).schema, PLAIN)
@@ -425,10 +419,11 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
         """There is no file, whose companions could lie beside it."""
         self.assertIsNone(self.open(PLAIN).path)
 
-    def test_no_identity(self) -> None:
-        """Nothing can take its place, so it keeps no identity."""
+    def test_identity(self) -> None:
+        """One memory is like another: a journal that one left is for the next."""
         self.start()
-        self.assertEqual(self.store.prepare(), bytes(16))
+        self.assertEqual(self.store.migrate(IDENTITY), self.store.prepare())
+        self.assertEqual(self.factory(PLAIN).prepare(), self.store.prepare())
 
     def test_reopen(self) -> None:
         """Where nothing takes its place nobody is lost."""
@@ -464,6 +459,12 @@ class SQLiteStoreTests(StoreContract, DirectoryTestCase):
     def test_file(self) -> None:
         """The file is known before it is there."""
         self.assertEqual(self.open(PLAIN).path, self.path)
+
+    def test_identity_of_a_new_store(self) -> None:
+        """A store that was never given an identity has one of 16 zeros."""
+        store = self.open(PLAIN)
+        self.addCleanup(store.close)
+        self.assertEqual(store.prepare(), bytes(16))
 
 
 class SQLiteNormalTests(SQLiteStoreTests):

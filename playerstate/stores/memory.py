@@ -22,6 +22,9 @@ from playerstate.interfaces import (
 )
 from playerstate.schema import StateSchema
 
+IDENTITY = b"playerstate-mem."
+"""Of every memory: what a process left in its journal is for the next, which forgot the rest."""
+
 
 def open_url(url: str, schema: StateSchema) -> MemoryStore:
     """See `playerstate.interfaces.IStoreFactory.open`."""
@@ -54,10 +57,11 @@ class MemoryStore:
 
     def prepare(self) -> bytes:
         """There is nothing to take hold of, and one memory is like another."""
-        return bytes(16)
+        return IDENTITY
 
-    def migrate(self, identity: bytes) -> None:
+    def migrate(self, identity: bytes) -> bytes:
         """There is nothing to migrate."""
+        return IDENTITY
 
     def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
         """Nothing can take its place."""

@@ -127,12 +127,13 @@ class SQLiteStore:
             raise StoreUnusable(_damaged(self.path, "; ".join(found.splitlines())))
         return identity
 
-    def migrate(self, identity: bytes) -> None:
+    def migrate(self, identity: bytes) -> bytes:
         """See `IStateStore.migrate`."""
         with self._connect() as connection:
             added = migrate_database(connection, self.path, self.schema, identity)
         if added:
             _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
+        return identity
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[apsw.Connection]:

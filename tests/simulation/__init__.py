@@ -15,7 +15,6 @@ compared, and whatever `docs` promise to hold always is looked at.
 - `server`: one process's life, from start to stop or crash.
 - `clients`, `program`, `misfortune`: who does something next.
 - `simulation`: one seed from beginning to end.
-- `known`: what is left out because it is known to fail.
 
 ``python -m tests.simulation --seeds 1000 --from 0`` runs many; a seed that fails runs again alone.
 """

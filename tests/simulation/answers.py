@@ -8,7 +8,6 @@ from collections.abc import Callable
 from playerstate.gateway import Gateway
 from playerstate.messages import Codec, Gone, GoneReason, Receipt, Refused, RefusedReason, Welcome
 from playerstate.testing import Address
-from tests.simulation import known
 from tests.simulation.model import Model
 from tests.simulation.players import Player
 from tests.simulation.talks import Asked, Talk, Talks
@@ -125,7 +124,7 @@ class Answers:
         if message.reason == GoneReason.IDLE:
             silent = world.now - talk.heard
             world.check(silent >= self._gateway.idle_timeout - 1e-6, *name, "after", silent)
-            if live or (player.slot is not None and not known.IDLE_CONVERSATIONS_ALONE_END):
+            if live:
                 self._model.leave(player, talk.limit)
         elif message.reason == GoneReason.KICKED:
             unsaved = talk.leaving and player.given_up >= talk.target

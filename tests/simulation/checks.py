@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from playerstate.ledger import Snapshot
+from playerstate.outbox import MOST_FLIGHTS
 from playerstate.pace import SHARE
-from tests.simulation import known
 from tests.simulation.model import Counts, Model, Player
 from tests.simulation.plan import Plan
 from tests.simulation.server import Server
@@ -34,7 +34,6 @@ class Checks:
         self._model = model
         self._server = server
         self._calm = plan.calm
-        self._refusing = bool(plan.refused)
         self._settled_at = world.now
         self._cursors = (0, 0)
 
@@ -135,12 +134,9 @@ class Checks:
             "joining": (len(gateway._joining), places),
             "leavers": (len(service._leavers), places),
             "unsaved": (len(service._unsaved), places),
-            # In the ring, in hand, and committed with the word of it still on its way.
-            "flights": (len(service._outbox._flights), 4 * ring.capacity + 8),
+            "flights": (len(service._outbox._flights), MOST_FLIGHTS),
             "timers": (len(service.clock._calls), 12),
             "queue": (snapshot.queue_depth, ring.capacity),
         }
-        if self._refusing and not known.FLIGHTS_ARE_BOUNDED:
-            del sizes["flights"]
         for name, (size, most) in sizes.items():
             world.check(size <= most, size, name, "where there should be", most, "at most")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tests.simulation import known
 from tests.simulation.model import Model
 from tests.simulation.plan import Plan
 from tests.simulation.program import Program
@@ -72,9 +71,6 @@ class Misfortune:
         if self._server.thread is not None and self._server.thread.busy:
             return
         step = self._random.choice((-HOUR, -1.0, -0.001, 1.0, YEAR))
-        dead = self._server.thread is not None and self._server.thread.ended
-        if dead and step < 0 and not known.DEAD_THREADS_FOLLOWED:
-            return
         self._world.note("the clock is set by", step)
         self._world.wall_step += step
         self._server.reactor.step_clock(step)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from playerstate.interfaces import Stored
 from playerstate.service import Joined, PlayerStateService
-from tests.simulation import known
 from tests.simulation.plan import Plan, values_of
 from tests.simulation.players import Counts, Player, Values
 from tests.simulation.store import Storm
@@ -239,8 +238,6 @@ class Model:
         """The service has stopped in order."""
         for player in self.players.values():
             missing = not self.reached(player, player.updated_at)
-            if self.recovering and not known.RECOVERED_ARE_NAMED:
-                continue
             self._world.check(
                 not missing or (gave_up and str(player.session_id) in named.split(", ")),
                 *("player", player.session_id, "of", player.updated_at, "was left unsaved"),

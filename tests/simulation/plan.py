@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from playerstate.schema import text, within
-from tests.simulation import known
 
 
 @attrs.frozen
@@ -39,7 +38,7 @@ def values_of(number: int, state: type[Walker]) -> tuple[Any, ...]:
     return (*values, number, str(number).encode().ljust(12, b"\0"), number % 2)
 
 
-STATES = (Walker, Pacer) if known.PADDED_ROWS else (Walker,)
+STATES = (Walker, Pacer)
 
 
 @attrs.frozen

@@ -7,7 +7,6 @@ from twisted.python.failure import Failure
 
 from playerstate.outbox import NotSaved
 from playerstate.service import Progress
-from tests.simulation import known
 from tests.simulation.model import Model
 from tests.simulation.players import Player
 from tests.simulation.world import World
@@ -25,7 +24,6 @@ class Promises:
         self._world = world
         self._model = model
         self._asked_at: dict[int, float] = {}
-        self._unhurried: set[int] = set()
         self._number = 0
 
     def new_process(self) -> None:
@@ -39,8 +37,7 @@ class Promises:
 
     def check_prompt(self) -> None:
         """Nobody waits for long."""
-        hurried = (at for number, at in self._asked_at.items() if number not in self._unhurried)
-        since = next(hurried, self._world.now)
+        since = next(iter(self._asked_at.values()), self._world.now)
         self._world.check(self._world.now - since <= PROMPT, "a promise waits since", since)
 
     def leave(self, player: Player, waiter: Deferred[Progress]) -> None:
@@ -56,8 +53,6 @@ class Promises:
         earliest = self._world.now - LATEST_WORD
         self._number = number = self._number + 1
         self._asked_at[number] = self._world.now
-        if what == "leave" and not known.LEAVES_END:
-            self._unhurried.add(number)
 
         def answered(result: object) -> None:
             self._asked_at.pop(number, None)

@@ -82,9 +82,10 @@ class Storm(MemoryStore):
         """See `IStateStore.prepare`."""
         return self._identity
 
-    def migrate(self, identity: bytes) -> None:
+    def migrate(self, identity: bytes) -> bytes:
         """See `IStateStore.migrate`."""
         self._identity = identity
+        return identity
 
     def load(self, session_id: int) -> Stored | Deferred[Stored | None] | None:  # type: ignore[override]
         """See `IStateReader.load`."""

@@ -148,8 +148,9 @@ class Thread:
         self.persister: Persister = run.__self__  # type: ignore[attr-defined]
         self.busy = False
         self.ended = False
-        self._next = world.now
-        self._slept = ""
+        rest = self.persister._first_rest()
+        self._next = world.now + rest
+        self._slept = "deaf" if rest else ""
 
     def join(self, timeout: float | None = None) -> None:
         """It has ended, or whoever joins it goes on without it."""
