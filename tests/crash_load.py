@@ -15,7 +15,15 @@ import threading
 import time
 
 from playerstate import PlayerState, StateSchema
-from playerstate.messages import Codec, Gone, Receipt, Refused, Welcome
+from playerstate.messages import (
+    LEAVE,
+    Codec,
+    Gone,
+    Receipt,
+    Refused,
+    Welcome,
+    encode_numbered,
+)
 
 PATIENCE = 20.0
 
@@ -130,8 +138,9 @@ class Crowd:
     """Players on sockets of their own, over all lives of a server.
 
     Args:
-        players: how many; their session ids are 1 and up.
+        players: how many.
         random_source: where the states come from.
+        first: the first of their session ids, which follow each other.
 
     Attributes:
         applied: by player, the highest sequence that a RECEIPT called applied, or that a WELCOME
@@ -140,10 +149,10 @@ class Crowd:
         told: RECEIPTs read.
     """
 
-    def __init__(self, players: int, random_source: random.Random) -> None:
+    def __init__(self, players: int, random_source: random.Random, first: int = 1) -> None:
         self._codec = Codec(StateSchema.of(PlayerState))
         self._random = random_source
-        self.session_ids = range(1, players + 1)
+        self.session_ids = range(first, first + players)
         self.states: dict[int, dict[int, State]] = {i: {} for i in self.session_ids}
         self.numbers: dict[int, dict[State, int]] = {i: {} for i in self.session_ids}
         self.sequence = dict.fromkeys(self.session_ids, 0)
@@ -218,6 +227,24 @@ class Crowd:
             self.states[session_id][sequence] = state
             self.numbers[session_id][state] = sequence
             self._send(session_id, self._codec.encode_move(sequence, state))
+
+    def leave(self) -> None:
+        """Everybody leaves, without waiting for an answer."""
+        for session_id in self.session_ids:
+            self._send(session_id, encode_numbered(LEAVE, self.sequence[session_id]))
+
+    def send_noise(self) -> None:
+        """Everybody sends what is no message, or comes from where they have not joined."""
+        for session_id in self.session_ids:
+            noise = self._random.randbytes(self._random.randrange(60))
+            move = self._codec.encode_move(self._random.getrandbits(32), (0.0, 0.0))
+            self._send(session_id, self._random.choice((noise, move)))
+
+    def forget(self) -> None:
+        """Let go of what was sent before the newest that is called saved."""
+        for session_id, states in self.states.items():
+            for number in [n for n in states if n < self.saved[session_id]]:
+                self.numbers[session_id].pop(states.pop(number), None)
 
     def answers(self, session_id: int) -> list[Welcome | Receipt | Refused | Gone]:
         """What came in for one player."""
