@@ -194,13 +194,11 @@ class Codec:
     def __init__(self, schema: StateSchema) -> None:
         fields = schema.struct.format[1:]
         self._schema = schema
-        self._accept = schema.accept
-        self._unpack_fields = schema.struct.unpack_from
+        self._read = schema.read
         self._move = struct.Struct("<BI" + fields)
         self._welcome = struct.Struct("<BBIQ" + fields)
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
-        self._unpack_sequence = struct.Struct("<I").unpack_from
 
     def encode_join(self, nonce: int, sequence: int, fingerprint: int | None = None) -> bytes:
         """A JOIN, padded so that it may be welcomed; the schema's fingerprint by default."""
@@ -228,10 +226,9 @@ class Codec:
         if len(data) - at != self.move_size:
             _check_size(data, at, self.move_size)
         try:
-            values = self._accept(*self._unpack_fields(data, at + 5))
+            return self._read(data, at + 1)
         except InvalidState:
             raise Malformed("value") from None
-        return self._unpack_sequence(data, at + 1)[0], values
 
     def decode_client(self, data: bytes) -> Join | Move | Leave | Ping:
         """Any message of a client."""

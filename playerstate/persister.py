@@ -126,7 +126,10 @@ def newest_of_each(rows: Rows) -> Rows:
     ordered = ids[order]
     last = np.ones(len(rows), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=last[:-1])
-    return rows[order[last]]
+    # As blocks of bytes, since numpy would move them field by field.
+    blocks = rows.view(np.dtype((np.void, rows.itemsize)))
+    newest: Rows = blocks[order[last]].view(rows.dtype)
+    return newest
 
 
 class Persister:

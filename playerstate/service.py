@@ -470,7 +470,9 @@ class PlayerStateService(Service):
         except NotRunning:
             count(self.ledger.refused, "stopping")
             raise
-        self._apply(slot, self.table.sequence(slot), values)
+        self.ledger.applied += 1
+        if not self.table.apply(slot, None, values, self._wall_clock() // 1000):
+            self.ledger.superseded += 1
 
     def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
         """Take in a numbered update, as a transport receives it.  Never blocks.
@@ -495,18 +497,22 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id)
         if slot is None:
             raise NotOnline(session_id)
-        if sequence <= self.table.sequence(slot):
-            self.ledger.stale += 1
-            return False
-        if self._leavers and (leaver := self._leavers.get(slot)) and not leaver.takes(sequence):
+        if (
+            self._leavers
+            and (leaver := self._leavers.get(slot))
+            and not leaver.takes(sequence)
+            and sequence > self.table.sequence(slot)
+        ):
             raise NotOnline(session_id)
-        self._apply(slot, sequence, values)
+        was_clean = self.table.apply(slot, sequence, values, self._wall_clock() // 1000)
+        ledger = self.ledger
+        if was_clean is None:
+            ledger.stale += 1
+            return False
+        ledger.applied += 1
+        if not was_clean:
+            ledger.superseded += 1
         return True
-
-    def _apply(self, slot: int, sequence: int, values: tuple[Any, ...]) -> None:
-        self.ledger.applied += 1
-        if not self.table.apply(slot, sequence, values, self._wall_clock() // 1000):
-            self.ledger.superseded += 1
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of a player online.

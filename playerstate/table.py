@@ -8,6 +8,7 @@ bytes, one a slot, and at the rows that are dirty, and at nothing else.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -19,6 +20,10 @@ from playerstate.layout import FIELDS_AT, RowLayout
 from playerstate.schema import StateSchema
 
 Slots = npt.NDArray[np.intp]
+
+_HEAD = struct.Struct("<qqqQ").unpack_from
+"""Session id, slot and generation, ``updated_at``, sequence: they lie together in a half."""
+_HEAD_AT = 8
 
 
 class TableFull(Exception):
@@ -78,7 +83,7 @@ class LiveTable:
         self._words = buffer.cast("q")
         self._size = layout.size
         self._words_a_half = layout.size // 8
-        self._pack = layout.struct.pack_into
+        self._put = layout.write
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
         self._half = bytearray(capacity)
@@ -151,23 +156,45 @@ class LiveTable:
         self._dirty[slot] = 0
         self._free.append(slot)
 
-    def apply(self, slot: int, sequence: int, values: tuple[Any, ...], now: int) -> bool:
-        """Write a player's accepted values; return whether the row was clean before.
+    def apply(
+        self, slot: int, sequence: int | None, values: tuple[Any, ...], now: int
+    ) -> bool | None:
+        """Write a player's accepted values, unless they are stale.
 
         ``updated_at`` grows with each change even where the wall clock does not:
         ``max(now, last + 1)``.
 
         Args:
             slot: the player's slot.
-            sequence: this update's number.
+            sequence: this update's number, stale if that is not above the highest applied; None
+                for one that has none, and leaves the highest as it is.
             values: accepted packed values.
             now: the wall clock, microseconds since the Unix epoch.
+
+        Returns:
+            Whether the row was clean before; None for a stale update, which changes nothing.
         """
-        words = self._words
-        at = (2 * slot + self._half[slot]) * self._words_a_half
-        last = words[at + 3]
-        updated_at = now if now > last else last + 1
-        self._write(slot, words[at + 1], words[at + 2], updated_at, sequence, values)
+        half = self._half[slot]
+        place = 2 * slot + half
+        session_id, slot_and_generation, last, highest = _HEAD(
+            self._buffer, place * self._size + _HEAD_AT
+        )
+        if sequence is None:
+            sequence = highest
+        elif sequence <= highest:
+            return None
+        self._version = version = self._version + 1
+        self._put(
+            self._buffer,
+            (place ^ 1) * self._size,
+            version,
+            session_id,
+            slot_and_generation,
+            now if now > last else last + 1,
+            sequence,
+            values,
+        )
+        self._half[slot] = half ^ 1
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
@@ -186,17 +213,9 @@ class LiveTable:
         """Write the half that is not the present one, which it becomes."""
         self._version = version = self._version + 1
         half = self._half[slot] ^ 1
-        self._pack(
-            self._buffer,
-            (2 * slot + half) * self._size,
-            version,
-            session_id,
-            slot_and_generation,
-            updated_at,
-            sequence,
-            *values,
-            version,
-        )
+        at = (2 * slot + half) * self._size
+        row = (session_id, slot_and_generation, updated_at, sequence, values)
+        self._put(self._buffer, at, version, *row)
         self._half[slot] = half
 
     def _word(self, slot: int, index: int) -> int:

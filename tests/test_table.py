@@ -244,18 +244,35 @@ class ChangeTests(TableTestCase):
         self.table.apply(slots[1], 2**32 - 1, (-1.0, -1.0), INT64_MAX - 1)
         self.assertEqual(self.memory.halves[[slots[0], slots[2]]].tobytes(), before)
 
+    def test_stale(self) -> None:
+        """An update not above the highest applied changes nothing."""
+        (slot,) = self.admit(1)
+        self.table.apply(slot, 7, (3.0, 4.0), 1000)
+        before = self.memory.row(slot).tobytes()
+        for sequence in (7, 6, 0):
+            self.assertIsNone(self.table.apply(slot, sequence, (5.0, 6.0), 2000))
+        self.assertEqual(self.memory.row(slot).tobytes(), before)
+
+    def test_without_a_number(self) -> None:
+        """An update without a number is applied, and leaves the highest as it is."""
+        (slot,) = self.admit(1)
+        self.table.apply(slot, 7, (3.0, 4.0), 1000)
+        self.assertIs(self.table.apply(slot, None, (5.0, 6.0), 2000), False)
+        self.assertEqual(self.table.sequence(slot), 7)
+        self.assertEqual(self.table.values(slot), (5.0, 6.0))
+
     def test_updated_at_follows_the_wall_clock(self) -> None:
         """Invariant 5: an update bears the wall clock's time where that is later."""
         (slot,) = self.admit(1)
         for now in (100, 101, 5000):
-            self.table.apply(slot, 1, SPAWN, now)
+            self.table.apply(slot, None, SPAWN, now)
             self.assertEqual(self.table.updated_at(slot), now)
 
     def test_updated_at_when_the_wall_clock_steps_back(self) -> None:
         """Invariant 5: where the wall clock stands or steps back, each update is 1 later."""
         slot = self.table.admit(1, SPAWN, 1000)
         for now, expected in ((1000, 1001), (999, 1002), (0, 1003), (1003, 1004), (1005, 1005)):
-            self.table.apply(slot, 1, SPAWN, now)
+            self.table.apply(slot, None, SPAWN, now)
             self.assertEqual(self.table.updated_at(slot), expected)
 
     def test_begin(self) -> None:

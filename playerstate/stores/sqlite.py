@@ -336,8 +336,7 @@ class SQLiteWriter:
             # Whole statements first, then one for each power of two: all are few and stay prepared.
             rows = self._sql.most if left >= self._sql.most else 1 << (left.bit_length() - 1)
             chunk = records[start : start + rows]
-            values = tuple(itertools.chain.from_iterable(chunk.tolist()))
-            connection.execute(self._sql.of(rows), values)
+            connection.execute(self._sql.of(rows), _row_by_row(chunk))
             if self._interrupted:  # SQLite forgets one that comes while no statement runs
                 raise apsw.InterruptError("interrupted")
             if connection.changes() < rows:
@@ -428,6 +427,16 @@ class SQLiteWriter:
             pass  # somebody reads, or is in a hurry: the log stays, and SQLite uses it as it is
         finally:
             self._connection.close()
+
+
+def _row_by_row(records: Records) -> list[Any]:
+    """All values, one record after the other; gathered by column, which numpy does at once."""
+    names = records.dtype.names
+    assert names is not None
+    values: list[Any] = [None] * (len(records) * len(names))
+    for place, name in enumerate(names):
+        values[place :: len(names)] = records[name].tolist()
+    return values
 
 
 class _Upsert:
