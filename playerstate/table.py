@@ -9,6 +9,7 @@ bytes, one a slot, and at the rows that are dirty, and at nothing else.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -77,18 +78,21 @@ class LiveTable:
         self.capacity = capacity
         self._now = now
         self._halves = np.frombuffer(buffer, layout.dtype)
+        # Where the half of each slot lies that counts, among all halves.
+        self._place = array("q", bytes(8 * capacity))
+        self._places = np.frombuffer(self._place, np.int64)
+        self._places[:] = np.arange(0, 2 * capacity, 2)
         self.saved = np.zeros(capacity, np.uint64)
         self.saved_at = np.zeros(capacity, np.int64)
         self._buffer = buffer
-        self._words = buffer.cast("q")
         self._size = layout.size
-        self._words_a_half = layout.size // 8
         self._put = layout.write
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
-        self._half = bytearray(capacity)
-        self._half_numbers = np.frombuffer(self._half, np.uint8)
-        self._sequences = self._halves["sequence"].reshape(capacity, 2)
+        self._session_ids = self._halves["session_id"]
+        self._generations = self._halves["generation"]
+        self._updated_at = self._halves["updated_at"]
+        self._sequences = self._halves["sequence"]
         self._dirty = bytearray(capacity)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.zeros(capacity, np.float64)
@@ -174,8 +178,7 @@ class LiveTable:
         Returns:
             Whether the row was clean before; None for a stale update, which changes nothing.
         """
-        half = self._half[slot]
-        place = 2 * slot + half
+        place = self._place[slot]
         session_id, slot_and_generation, last, highest = _HEAD(
             self._buffer, place * self._size + _HEAD_AT
         )
@@ -184,9 +187,10 @@ class LiveTable:
         elif sequence <= highest:
             return None
         self._version = version = self._version + 1
+        place ^= 1
         self._put(
             self._buffer,
-            (place ^ 1) * self._size,
+            place * self._size,
             version,
             session_id,
             slot_and_generation,
@@ -194,7 +198,7 @@ class LiveTable:
             sequence,
             values,
         )
-        self._half[slot] = half ^ 1
+        self._place[slot] = place
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
@@ -210,43 +214,36 @@ class LiveTable:
         sequence: int,
         values: tuple[Any, ...],
     ) -> None:
-        """Write the half that is not the present one, which it becomes."""
+        """Write the half that does not count, which then does."""
         self._version = version = self._version + 1
-        half = self._half[slot] ^ 1
-        at = (2 * slot + half) * self._size
+        place = self._place[slot] ^ 1
         row = (session_id, slot_and_generation, updated_at, sequence, values)
-        self._put(self._buffer, at, version, *row)
-        self._half[slot] = half
+        self._put(self._buffer, place * self._size, version, *row)
+        self._place[slot] = place
 
-    def _word(self, slot: int, index: int) -> int:
-        return self._words[(2 * slot + self._half[slot]) * self._words_a_half + index]
-
-    def _present(self, slots: npt.NDArray[Any]) -> Slots:
-        """Where the present halves of these slots lie among all halves."""
-        present: Slots = 2 * slots.astype(np.intp) + self._half_numbers[slots]
-        return present
+    def _head(self, slot: int) -> tuple[int, ...]:
+        return _HEAD(self._buffer, self._place[slot] * self._size + _HEAD_AT)
 
     def session_id(self, slot: int) -> int:
         """Whose slot this is; 0 for nobody's."""
-        return self._word(slot, 1)
+        return self._head(slot)[0]
 
     def updated_at(self, slot: int) -> int:
         """When this player last changed, microseconds since the Unix epoch; 0 for never."""
-        return self._word(slot, 3)
+        return self._head(slot)[2]
 
     def sequence(self, slot: int) -> int:
         """The highest sequence applied in this player's generation."""
-        return self._word(slot, 4)
+        return self._head(slot)[3]
 
     def sequences(self) -> npt.NDArray[np.uint64]:
         """`sequence` of every slot below `high`."""
-        both = self._sequences[: self._high]
-        return np.where(self._half_numbers[: self._high], both[:, 1], both[:, 0])
+        sequences: npt.NDArray[np.uint64] = self._sequences[self._places[: self._high]]
+        return sequences
 
     def values(self, slot: int) -> tuple[Any, ...]:
         """This player's packed values."""
-        at = (2 * slot + self._half[slot]) * self._size
-        return self._unpack_fields(self._buffer, at + FIELDS_AT)
+        return self._unpack_fields(self._buffer, self._place[slot] * self._size + FIELDS_AT)
 
     def is_dirty(self, slot: int) -> bool:
         """Whether this player changed since the last sweep took the row."""
@@ -277,9 +274,10 @@ class LiveTable:
         Returns:
             How many rows were clean.
         """
-        rows = self._halves[self._present(np.arange(self._high))]
-        changed = np.flatnonzero((rows["session_id"] != 0) & (rows["updated_at"] != 0))
-        settled = rows["updated_at"] == self.saved_at[: self._high]
+        places = self._places[: self._high]
+        updated_at = self._updated_at[places]
+        changed = np.flatnonzero((self._session_ids[places] != 0) & (updated_at != 0))
+        settled = updated_at == self.saved_at[: self._high]
         settled[list(given_up)] = True
         clean = changed[settled[changed] & ~self._dirty_flags[changed]]
         self.saved_at[changed] = 0
@@ -290,15 +288,18 @@ class LiveTable:
 
     def unsaved(self) -> npt.NDArray[np.int64]:
         """The session ids of all players whose newest state the store does not hold."""
-        rows = self._halves[self._present(np.arange(self._high))]
-        unsaved = (rows["updated_at"] != self.saved_at[: self._high]) & (rows["session_id"] != 0)
-        return np.asarray(rows["session_id"][unsaved])
+        places = self._places[: self._high]
+        ids = self._session_ids[places]
+        unsaved: npt.NDArray[np.int64] = ids[
+            (self._updated_at[places] != self.saved_at[: self._high]) & (ids != 0)
+        ]
+        return unsaved
 
     def sweep(self, sink: RowSink) -> Sweep:
         """Push every dirty row in one gather, beginning where the last sweep ran out of room."""
-        dirty = np.flatnonzero(self._dirty_flags[: self._high])
-        first = int(np.searchsorted(dirty, self._resume))
-        if first:
+        (dirty,) = self._dirty_flags[: self._high].nonzero()
+        if self._resume:
+            first = int(np.searchsorted(dirty, self._resume))
             dirty = np.concatenate((dirty[first:], dirty[:first]))
         sweep = self._push(sink, dirty)
         self._resume = int(dirty[sweep.pushed]) if sweep.left else 0
@@ -310,15 +311,17 @@ class LiveTable:
         return self._push(sink, chosen[self._dirty_flags[chosen]])
 
     def _push(self, sink: RowSink, dirty: Slots) -> Sweep:
-        pushed = sink.push(self._halves, self._present(dirty)) if len(dirty) else 0
+        if not len(dirty):
+            return Sweep(0, 0, None)
+        pushed = sink.push(self._halves, self._places.take(dirty))
         taken = dirty[:pushed]
         self._dirty_flags[taken] = False
-        oldest = float(self._dirtied_at[taken].min()) if pushed else None
+        oldest = float(np.minimum.reduce(self._dirtied_at.take(taken))) if pushed else None
         return Sweep(pushed, len(dirty) - pushed, oldest)
 
     def settle(
         self,
-        slots: npt.NDArray[np.uint32],
+        slots: Slots,
         generations: npt.NDArray[np.uint32],
         sequences: npt.NDArray[np.uint64],
         updated_at: npt.NDArray[np.int64],
@@ -330,8 +333,11 @@ class LiveTable:
         number that the present generation began with.
         """
         self.saved_at[slots] = updated_at
-        present = self._halves[self._present(slots)]
-        same = present["generation"] == generations
+        places = self._places[slots]
+        same = self._generations[places] == generations
+        if same.all():
+            self.saved[slots] = sequences
+            return
         self.saved[slots[same]] = sequences[same]
-        borne_out = ~same & (present["updated_at"] == updated_at)
-        self.saved[slots[borne_out]] = present["sequence"][borne_out]
+        borne_out = ~same & (self._updated_at[places] == updated_at)
+        self.saved[slots[borne_out]] = self._sequences[places[borne_out]]
