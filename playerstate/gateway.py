@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import StoreBusy
+from playerstate.leaves import Progress
 from playerstate.ledger import count
 from playerstate.messages import (
     DELTA,
@@ -49,7 +50,6 @@ from playerstate.service import (
     NotOnline,
     NotRunning,
     PlayerStateService,
-    Progress,
     ServerFull,
 )
 
