@@ -79,28 +79,6 @@ class Join:
 
 
 @attrs.frozen
-class Move:
-    """The player's whole state now, as accepted packed values."""
-
-    sequence: int
-    values: tuple[Any, ...]
-
-
-@attrs.frozen
-class Leave:
-    """The player goes; `sequence` is that of the last update sent."""
-
-    sequence: int
-
-
-@attrs.frozen
-class Ping:
-    """Still here."""
-
-    sequence: int
-
-
-@attrs.frozen
 class Welcome:
     """Where the player stands now.
 
@@ -229,19 +207,6 @@ class Codec:
             return self._read(data, at + 1)
         except InvalidState:
             raise Malformed("value") from None
-
-    def decode_client(self, data: bytes) -> Join | Move | Leave | Ping:
-        """Any message of a client."""
-        kind = data[0] if data else None
-        if kind == JOIN:
-            return decode_join(data)
-        if kind == MOVE:
-            return Move(*self.decode_move(data))
-        if kind == LEAVE:
-            return Leave(decode_numbered(data))
-        if kind == PING:
-            return Ping(decode_numbered(data))
-        raise Malformed("too_short" if kind is None else "unknown_type")
 
     def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
         """Any message of a server.
