@@ -1,0 +1,150 @@
+"""Hand one update to the persist thread: a sweep into the ring, a row, beside a queue, a put."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from bench.figures import OURS, Figure, Outcome, Target, median, ratio
+from bench.ours import LAYOUT, QUEUE_SIZE, START, live_table
+from bench.rivals import has, missing
+from bench.rounds import Measure, interleave
+from bench.stage import Stage
+from playerstate.ring import Ring
+
+QUOTED_NS = 2.76
+ROWS_A_MEASURE = 10_000
+"""Small sweeps are repeated until so many rows went over, for a clock ticks only so fast."""
+SWEEP, PUSH = OURS, f"{OURS}, the push alone"
+
+
+def run(stage: Stage) -> Outcome:
+    """Measure it for sweeps of three sizes."""
+    sizes = (1_000, 10_000) if stage.quick else (1_000, 10_000, 100_000)
+    figures: list[Figure] = []
+    for size in sizes:
+        setting = f"{size:,} rows"
+        measured = interleave(
+            _contenders(size),
+            stage.seconds / len(sizes),
+            say=lambda text, setting=setting: stage.say(f"{setting}: {text}"),
+        )
+        figures += [Figure(name, setting, "ns", values) for name, values in measured.items()]
+        figures.append(Figure("C++ queue, quoted", setting, "ns", [QUOTED_NS], "not run here"))
+    return Outcome(figures, _targets(figures, sizes), missing("culsans"))
+
+
+def _targets(figures: list[Figure], sizes: tuple[int, ...]) -> list[Target]:
+    targets = []
+    for size in sizes:
+        setting, limit = f"{size:,} rows", 9.0 if size == 1_000 else 6.0
+        targets.append(
+            Target(
+                f"a row handed over in sweeps of {setting}",
+                median(figures, SWEEP, setting),
+                limit,
+                unit="ns",
+                goal=QUOTED_NS,
+            )
+        )
+        targets.append(
+            Target(
+                f"times cheaper than deque.append, {setting}",
+                ratio(figures, "deque.append", setting),
+                3.0,
+                at_least=True,
+            )
+        )
+    return targets
+
+
+def _contenders(size: int) -> dict[str, Measure]:
+    rows: list[object] = [(number, 1.0, 2.0, START) for number in range(size)]
+    contenders: dict[str, Measure] = {
+        SWEEP: _Sweeps(size).measure,
+        PUSH: _Sweeps(size).measure_push,
+        "deque.append": lambda: _put_each(rows, _appender),
+        "queue.SimpleQueue.put": lambda: _put_each(rows, lambda: queue.SimpleQueue[object]().put),
+        "queue.Queue.put": lambda: _put_each(rows, lambda: queue.Queue[object]().put),
+    }
+    if has("culsans"):
+        import culsans
+
+        contenders["culsans put"] = lambda: _put_each(rows, lambda: culsans.Queue().sync_q.put)
+    return contenders
+
+
+def _appender() -> Callable[[Any], Any]:
+    return deque[object]().append
+
+
+def _put_each(rows: list[object], make: Callable[[], Callable[[Any], Any]]) -> float:
+    """Nanoseconds a row, put one by one into a fresh queue."""
+    put = make()
+    started = time.perf_counter_ns()
+    for row in rows:
+        put(row)
+    return (time.perf_counter_ns() - started) / len(rows)
+
+
+class _Sweeps:
+    """Sweeps of a table in which everybody has moved."""
+
+    def __init__(self, size: int) -> None:
+        self._table = live_table(list(range(1, size + 1)))
+        self._ring = Ring(QUEUE_SIZE, LAYOUT.dtype)
+        self._size = size
+        self._times = max(1, ROWS_A_MEASURE // size)
+        self._now = START
+
+    def _move_all(self) -> None:
+        self._now += 1
+        apply, now = self._table.apply, self._now
+        for slot in range(self._size):
+            apply(slot, 1, (1.0, 2.0), now)
+
+    def _measure(self, hand_over: Callable[[], int]) -> float:
+        return statistics.median(hand_over() for _ in range(self._times)) / self._size
+
+    def measure(self) -> float:
+        """Nanoseconds a row of a whole sweep: find the dirty rows, gather them, make them clean."""
+        return self._measure(self._sweep)
+
+    def measure_push(self) -> float:
+        """Nanoseconds a row of the gather into the ring, without what the sweep does beside it."""
+        return self._measure(self._push)
+
+    def _sweep(self) -> int:
+        self._move_all()
+        started = time.perf_counter_ns()
+        self._table.sweep(self._ring)
+        nanoseconds = time.perf_counter_ns() - started
+        assert len(self._ring.take()) == self._size
+        return nanoseconds
+
+    def _push(self) -> int:
+        self._move_all()
+        sink = _Timed(self._ring)
+        self._table.sweep(sink)
+        assert len(self._ring.take()) == self._size
+        return sink.nanoseconds
+
+
+class _Timed:
+    """A ring that notes how long a push took."""
+
+    nanoseconds = 0
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+
+    def push(self, rows: Any, indices: Any) -> int:
+        """See `Ring.push`."""
+        started = time.perf_counter_ns()
+        pushed = self._ring.push(rows, indices)
+        self.nanoseconds = time.perf_counter_ns() - started
+        return pushed

@@ -1,0 +1,226 @@
+"""What a flush does to the reactor: how late a tick of 1 ms is while 100,000 rows are saved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from bench.cases.flush import lacking
+from bench.figures import OURS, Figure, Outcome, Target
+from bench.ours import QUEUE_SIZE, SCHEMA, Rows
+from bench.stage import Stage
+from bench.upsert import SYNCHRONOUS
+from bench.writers import Writer, contenders
+from playerstate.outbox import Surroundings
+from playerstate.service import PlayerStateService
+from playerstate.stores.sqlite import SQLiteStore
+
+TICK = 0.001
+IDLE = "idle"
+JOURNAL = f"{OURS}, with the journal"
+MOVES_A_TURN = 2_000
+FEWEST_TICKS = 30
+MOST_SECONDS = 0.5
+"""A rival's flush is cut short after so long."""
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+
+
+class _Source(Protocol):
+    """Something that goes on while ticks are counted."""
+
+    def prepare(self) -> None:
+        """Before each time; not counted."""
+
+    def run(self) -> None:
+        """What the reactor is watched through."""
+
+
+def run(stage: Stage) -> Outcome:
+    """Let everybody flush in turn, with idle turns between, and count how late each tick is."""
+    rows = Rows(20_000 if stage.quick else 100_000)
+    with ExitStack() as stack:
+        sources: dict[str, _Source] = {
+            IDLE: _Idle(),
+            OURS: stack.enter_context(_ours(stage, rows, None)),
+            JOURNAL: stack.enter_context(_ours(stage, rows, stage.path("players.live"))),
+        }
+        rivals = contenders(stage, rows)
+        for name, writer in rivals.items():
+            stack.callback(writer.close)
+            sources[name] = _Rival(writer, rows)
+        late = _watch(stage, sources)
+    setting = f"flushes of {len(rows):,} rows"
+    figures = [
+        Figure(name, f"{setting}, {mark}", "ms", [float(np.percentile(late[name], percent)) * 1e3])
+        for mark, percent in PERCENTILES.items()
+        for name in sources
+        if len(late[name]) >= FEWEST_TICKS
+    ]
+    ticks = ", ".join(f"{name} {len(late[name]):,}" for name in sources)
+    return Outcome(figures, _targets(late), lacking(), [f"ticks counted: {ticks}"])
+
+
+def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[Any, Any]]:
+    """The lateness of every tick while each of these went on, in seconds.
+
+    Ours and the idle machine get three times the time of a rival: p99.9 asks for many ticks.
+    """
+    late: dict[str, list[float]] = {name: [] for name in sources}
+    ends = time.monotonic() + stage.seconds
+    ticks = stage.on_reactor(_Ticks, stage.reactor)
+    weights = {name: 3 if name in (IDLE, OURS, JOURNAL) else 1 for name in sources}
+    turn_seconds = stage.seconds / sum(weights.values()) / 4
+    turn = 0
+    while turn == 0 or time.monotonic() < ends:
+        turn += 1
+        for name, source in sources.items():
+            stage.say(f"{name}, round {turn}")
+            until = time.monotonic() + turn_seconds * weights[name]
+            while True:
+                source.prepare()
+                stage.on_reactor(ticks.begin)
+                source.run()
+                late[name] += stage.on_reactor(ticks.end)
+                if time.monotonic() >= until:
+                    break
+    stage.on_reactor(ticks.stop)
+    return {name: np.array(found) for name, found in late.items()}
+
+
+class _Ticks:
+    """A tick of 1 ms on the reactor.  Reactor thread."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._late: list[float] = []
+        self._due = 0.0
+        self._call: Any = None
+        self._plan()
+
+    def _plan(self) -> None:
+        self._due = time.monotonic() + TICK
+        self._call = self._reactor.callLater(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._late.append(time.monotonic() - self._due)
+        self._plan()
+
+    def begin(self) -> None:
+        """Count from the next tick on."""
+        self._call.cancel()
+        self._late = []
+        self._plan()
+
+    def end(self) -> list[float]:
+        """How late each tick was since then; the one that is due now included."""
+        late, self._late = self._late, []
+        if (overdue := time.monotonic() - self._due) > 0:
+            late.append(overdue)
+        return late
+
+    def stop(self) -> None:
+        """No more ticks."""
+        self._call.cancel()
+
+
+class _Idle:
+    def prepare(self) -> None:
+        """Nothing."""
+
+    def run(self) -> None:
+        """Nothing, for about as long as a flush takes."""
+        time.sleep(0.1)
+
+
+class _Rival:
+    """A writer that flushes on a thread, as one would use it from a reactor."""
+
+    def __init__(self, writer: Writer, rows: Rows) -> None:
+        self._writer = writer
+        self._rows = rows
+        writer.flush(rows, MOST_SECONDS if writer.by_row else math.inf)
+
+    def prepare(self) -> None:
+        """All players move."""
+        self._rows.change()
+        self._rows.tuples()  # made here: the making is no flush
+
+    def run(self) -> None:
+        """Save them."""
+        self._writer.flush(self._rows, MOST_SECONDS)
+
+
+@contextmanager
+def _ours(stage: Stage, rows: Rows, journal: str | None) -> Iterator[_Service]:
+    store = SQLiteStore(stage.path("service.db"), SCHEMA, SYNCHRONOUS)
+    service = PlayerStateService(
+        store,
+        # Only flushes that are asked for.
+        save_within=86_400.0,
+        queue_size=QUEUE_SIZE,
+        max_players=len(rows),
+        journal=journal,
+        around=Surroundings(stage.reactor),
+    )
+    stage.on_reactor(service.startService)
+    try:
+        yield _Service(stage, service, rows)
+    finally:
+        stage.on_reactor(service.stopService)
+
+
+class _Service:
+    """The whole service with its persist thread."""
+
+    def __init__(self, stage: Stage, service: PlayerStateService, rows: Rows) -> None:
+        self._stage = stage
+        self._service = service
+        self._ids = rows.session_ids.tolist()
+        self._sequence = 0
+        self._each(self._join)
+        self.prepare()
+        self.run()
+
+    def _each(self, function: Any) -> None:
+        """Call it on the reactor thread with all players, some at a time."""
+        for start in range(0, len(self._ids), MOVES_A_TURN):
+            self._stage.on_reactor(function, self._ids[start : start + MOVES_A_TURN])
+
+    def _join(self, session_ids: list[int]) -> None:
+        for session_id in session_ids:
+            self._service.join(session_id)
+
+    def _move(self, session_ids: list[int]) -> None:
+        for session_id in session_ids:
+            self._service.move(session_id, self._sequence, (1.0, 2.0))
+
+    def prepare(self) -> None:
+        """All players move."""
+        self._sequence += 1
+        self._each(self._move)
+
+    def run(self) -> None:
+        """Save them: sweep, flush, and the word of the commit."""
+        self._stage.on_reactor(self._service.flush)
+
+
+def _targets(late: dict[str, np.ndarray[Any, Any]]) -> list[Target]:
+    def above_idle(name: str, mark: str) -> float:
+        there, idle = (np.percentile(late[who], PERCENTILES[mark]) for who in (name, IDLE))
+        return float(there - idle) * 1e3
+
+    def latest(name: str) -> float:
+        """The latest tick, where it is later than any of the idle machine's."""
+        return float(late[name].max()) * 1e3 if late[name].max() > late[IDLE].max() else 0.0
+
+    return [
+        Target("p99.9 above the idle machine's", above_idle(OURS, "p99.9"), 1.0, unit="ms"),
+        Target("the latest tick, if idle shows none such", latest(OURS), 5.0, unit="ms"),
+        Target("p99 above idle, with the journal", above_idle(JOURNAL, "p99"), 1.0, unit="ms"),
+        Target("p99.9 above idle, with the journal", above_idle(JOURNAL, "p99.9"), 1.0, unit="ms"),
+    ]

@@ -1,0 +1,50 @@
+"""One case in a process of its own: ``python -m bench.child CASE SECONDS QUICK DIRECTORY``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from importlib import import_module
+
+from bench.cases import CASES
+from bench.leash import hold, say
+from bench.stage import Stage
+
+
+def main() -> None:
+    """Run the reactor, and beside it the case; tell the parent how it goes and what it found."""
+    name, seconds, quick, directory = sys.argv[1:]
+    hold()
+    # What a rival prints is not to be taken for a message.
+    messages = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from twisted.internet import reactor
+
+    stage = Stage(
+        directory,
+        quick == "quick",
+        float(seconds),
+        reactor,
+        lambda text: say({"progress": text}, messages),
+    )
+
+    def run() -> None:
+        try:
+            say({"outcome": import_module(CASES[name].module).run(stage).to_json()}, messages)
+        except BaseException:  # whatever it was, the parent is to show it
+            say({"failed": traceback.format_exc()}, messages)
+        finally:
+            reactor.callFromThread(reactor.stop)
+
+    thread = threading.Thread(target=run, name="case", daemon=True)
+    reactor.callWhenRunning(thread.start)
+    reactor.run(installSignalHandlers=False)
+    thread.join(10.0)
+    messages.flush()
+    os._exit(0)  # a rival's threads may not end
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""How a process of the benchmark starts others, and how none of them outlives it.
+
+A child holds the reading end of a pipe as its standard input.  When its parent is gone, however
+that happened, the pipe is at its end and the child goes too.  Each child also has a time after
+which the system ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD_SECONDS = 240
+END_WITHIN = 5.0
+
+
+def hold(heard: Callable[[str], None] = lambda _: None, seconds: int = CHILD_SECONDS) -> None:
+    """In a child: end with the parent, or after so many seconds; hear each line it says."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    signal.alarm(seconds)
+    threading.Thread(target=_listen, args=(heard,), daemon=True).start()
+
+
+def _listen(heard: Callable[[str], None]) -> None:
+    for line in sys.stdin:
+        heard(line.strip())
+    os._exit(0)
+
+
+def say(message: dict[str, Any], to: Any = None) -> None:
+    """In a child: tell the parent, on the standard output or another stream."""
+    print(json.dumps(message), file=to, flush=True)
+
+
+class Child:
+    """A module of the benchmark in a process of its own.
+
+    Args:
+        module: below `bench`.
+        arguments: of its command line.
+    """
+
+    def __init__(self, module: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"bench.{module}", *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def tell(self, line: str) -> None:
+        """Say a line to it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """The next message from it.
+
+        Raises:
+            ChildFailed: there is none, for it has ended.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise ChildFailed(f"{self._process.args[2]} ended with {self._process.wait()}")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Say a line and wait for the answer."""
+        self.tell(line)
+        return self.hear()
+
+    def end(self) -> None:
+        """End it, and what it started with it."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(END_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+class ChildFailed(Exception):
+    """A process that was to measure has ended before it did."""
+
+
+@contextlib.contextmanager
+def child(module: str, *arguments: object) -> Iterator[Child]:
+    """A `Child` for as long as the block lasts."""
+    started = Child(module, *arguments)
+    try:
+        yield started
+    finally:
+        started.end()

@@ -1,0 +1,120 @@
+"""A server in a process of its own: ``python -m bench.udp_server KIND PLAYERS DIRECTORY``.
+
+It says its port and how many datagrams its socket can hold, and keeps a `Counter` up to date.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.protocol import DatagramProtocol
+
+from bench.counter import Counter
+from bench.leash import hold, say
+from bench.ours import SCHEMA
+from bench.upsert import SYNCHRONOUS
+from playerstate.gateway import Gateway
+from playerstate.service import PlayerStateService
+from playerstate.stores.sqlite import SQLiteStore
+from playerstate.transports.plain import PlainService
+
+OURS, NO_OP, CARBON = "playerstate", "no-op", "carbon"
+RECEIVE_BUFFER = 4 * 2**20
+DATAGRAM_BYTES = 1_280
+"""The system counts some 768 bytes for a small datagram; this leaves room."""
+IDLE_TIMEOUT = 3_600.0
+_SO_RCVBUFFORCE = 33
+
+Count = Callable[[], int]
+
+
+def main() -> None:
+    """Serve until the parent is gone."""
+    kind, players, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    hold()
+    from twisted.internet import reactor
+
+    serve = {OURS: _serve_ours, NO_OP: _serve_nothing, CARBON: _serve_carbon}[kind]
+    port, count = serve(reactor, players, directory)
+    path = os.path.join(directory, f"{kind}-{players}.counter")
+    Counter(path, new=True).publish(reactor, count)
+    say({"port": port, "window": _window(), "counter": path})
+    reactor.run(installSignalHandlers=False)
+
+
+def _serve_ours(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
+    """What ``twistd playerstate`` runs: gateway, journal, SQLite and the persist thread."""
+    database = os.path.join(directory, f"udp-{players}.db")
+    service = PlayerStateService(
+        SQLiteStore(database, SCHEMA, SYNCHRONOUS),
+        queue_size=1 << players.bit_length(),
+        max_players=players,
+        journal=f"{database}.live",
+    )
+    service.startService()
+    plain = PlainService(Gateway(service, idle_timeout=IDLE_TIMEOUT), 0, reactor=reactor)
+    plain.startService()
+    return plain.port, lambda: service.ledger.applied
+
+
+class _NoOp(DatagramProtocol):
+    """Takes datagrams and counts them."""
+
+    count = 0
+
+    def datagramReceived(self, datagram: bytes, address: Any) -> None:
+        """One more."""
+        self.count += 1
+
+
+def _serve_nothing(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
+    protocol = _NoOp()
+    return _listen(reactor, protocol), lambda: protocol.count
+
+
+def _serve_carbon(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
+    """carbon's own pipeline from its UDP listener into its cache; its writer is not started."""
+    # carbon.routers imports it for plugins that nobody has here; Python 3.12 took it out.
+    sys.modules.setdefault("imp", types.ModuleType("imp"))
+    import carbon.service
+    from carbon import instrumentation
+    from carbon.conf import settings
+    from carbon.protocols import MetricDatagramReceiver
+
+    for name in ("storage-schemas.conf", "storage-aggregation.conf"):
+        open(os.path.join(directory, name), "w").close()
+    settings.update(program="carbon-cache", instance="bench", CONF_DIR=directory)
+    carbon.service.setupPipeline(["write"], carbon.service.CarbonRootService(), settings)
+    stats = instrumentation.stats
+    return _listen(reactor, MetricDatagramReceiver()), lambda: stats.get("metricsReceived", 0) // 2
+
+
+def _listen(reactor: Any, protocol: DatagramProtocol) -> int:
+    port = reactor.listenUDP(0, protocol, "127.0.0.1")
+    _enlarge(port.getHandle())
+    number: int = port.getHost().port
+    return number
+
+
+def _enlarge(handle: socket.socket) -> int:
+    """As large a buffer as ours asks for; what the system counts against it, in bytes."""
+    try:
+        handle.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except OSError:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return handle.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def _window() -> int:
+    """How many datagrams may be on their way to a socket and none of them be dropped."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as like:
+        return _enlarge(like) // DATAGRAM_BYTES
+
+
+if __name__ == "__main__":
+    main()
