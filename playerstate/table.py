@@ -96,6 +96,7 @@ class LiveTable:
         self._dirty = bytearray(capacity)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.zeros(capacity, np.float64)
+        self._oldest: float | None = None
         self._free: list[int] = []
         self._high = 0
         self._resume = 0
@@ -157,7 +158,9 @@ class LiveTable:
         """Take the player out of the table; the slot is free for another."""
         del self.slots[self.session_id(slot)]
         self._write(slot, 0, slot, 0, 0, self.values(slot))
-        self._dirty[slot] = 0
+        if self._dirty[slot]:
+            self._dirty[slot] = 0
+            self._oldest = self._find_oldest()
         self._free.append(slot)
 
     def apply(
@@ -202,7 +205,9 @@ class LiveTable:
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
-        self._dirtied_at[slot] = self._now()
+        self._dirtied_at[slot] = dirtied_at = self._now()
+        if self._oldest is None:
+            self._oldest = dirtied_at
         return True
 
     def _write(
@@ -259,7 +264,10 @@ class LiveTable:
 
     def oldest_dirty(self) -> float | None:
         """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
-        dirty = np.flatnonzero(self._dirty_flags[: self._high])
+        return self._oldest
+
+    def _find_oldest(self) -> float | None:
+        (dirty,) = self._dirty_flags[: self._high].nonzero()
         return float(self._dirtied_at[dirty].min()) if len(dirty) else None
 
     def dirty_all(self, given_up: Collection[int] = ()) -> int:
@@ -284,6 +292,7 @@ class LiveTable:
         self.saved[changed] = 0
         self._dirty_flags[clean] = True
         self._dirtied_at[clean] = self._now()
+        self._oldest = self._find_oldest()
         return len(clean)
 
     def unsaved(self) -> npt.NDArray[np.int64]:
@@ -301,22 +310,30 @@ class LiveTable:
         if self._resume:
             first = int(np.searchsorted(dirty, self._resume))
             dirty = np.concatenate((dirty[first:], dirty[:first]))
-        sweep = self._push(sink, dirty)
-        self._resume = int(dirty[sweep.pushed]) if sweep.left else 0
-        return sweep
+        if not len(dirty):
+            return Sweep(0, 0, None)
+        pushed = sink.push(self._halves, self._places.take(dirty))
+        if pushed < len(dirty):
+            self._resume = int(dirty[pushed])
+            return self._clean(dirty, pushed)
+        self._resume, oldest = 0, self._oldest
+        self._dirty_flags[: self._high] = False
+        self._oldest = None
+        return Sweep(pushed, 0, oldest)
 
     def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
         """Push those of the given slots that are dirty."""
         chosen = np.unique(np.array(slots, np.intp))
-        return self._push(sink, chosen[self._dirty_flags[chosen]])
+        dirty = chosen[self._dirty_flags[chosen]]
+        pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
+        return self._clean(dirty, pushed)
 
-    def _push(self, sink: RowSink, dirty: Slots) -> Sweep:
-        if not len(dirty):
-            return Sweep(0, 0, None)
-        pushed = sink.push(self._halves, self._places.take(dirty))
+    def _clean(self, dirty: Slots, pushed: int) -> Sweep:
+        """Note that the first so many of these were pushed, while others are dirty still."""
         taken = dirty[:pushed]
         self._dirty_flags[taken] = False
-        oldest = float(np.minimum.reduce(self._dirtied_at.take(taken))) if pushed else None
+        oldest = float(self._dirtied_at[taken].min()) if pushed else None
+        self._oldest = self._find_oldest()
         return Sweep(pushed, len(dirty) - pushed, oldest)
 
     def settle(

@@ -291,16 +291,18 @@ class UpsertTests(StoreTestCase):
         return [1 + sql.count("),(") for sql in statements]
 
     def test_rows_a_statement(self) -> None:
-        """Whole statements carry 512 rows, and what is left over goes by powers of two."""
+        """Whole statements carry 1,536 rows; what is left over is filled up to a power of two."""
         for size, expected in (
             (1, [1]),
             (2, [2]),
-            (3, [2, 1]),
-            (511, [256, 128, 64, 32, 16, 8, 4, 2, 1]),
-            (512, [512]),
-            (513, [512, 1]),
-            (1000, [512, 256, 128, 64, 32, 8]),
-            (8192, [512] * 16),
+            (3, [4]),
+            (511, [512]),
+            (513, [1024]),
+            (1025, [1536]),
+            (1535, [1536]),
+            (1536, [1536]),
+            (1537, [1536, 1]),
+            (8192, [1536] * 5 + [512]),
         ):
             self.use(f"{size}.db")
             statements = self.statements(PLAIN, spawned(PLAIN, np.arange(1, size + 1)))
@@ -310,14 +312,14 @@ class UpsertTests(StoreTestCase):
         """A state of 100 fields is saved by statements of fewer rows, all kept prepared."""
         schema = StateSchema.of(state_class(**{f"field_{i}": float(i) for i in range(100)}))
         statements = self.statements(schema, spawned(schema, np.arange(1, 100)))
-        self.assertEqual(self.rows(statements), [32, 32, 32, 2, 1])
+        self.assertEqual(self.rows(statements), [54, 54])
         self.assertLess(max(map(len, statements)), 16_384)
 
     def test_wide_texts(self) -> None:
         """Texts take longer statements, so those carry fewer rows yet."""
         schema = StateSchema.of(state_class(**{f"text_{i}": "x" for i in range(32)}))
         statements = self.statements(schema, spawned(schema, np.arange(1, 101)))
-        self.assertEqual(self.rows(statements), [16] * 6 + [4])
+        self.assertEqual(self.rows(statements), [27, 27, 27, 27])
         self.assertLess(max(map(len, statements)), 16_384)
 
     def test_names_beyond_ascii(self) -> None:

@@ -20,9 +20,10 @@ from playerstate.stores.refused import RefusedFile
 from playerstate.stores.sqlite_files import FileNumber, file_number
 from playerstate.stores.sqlite_format import quoted
 
-ROWS_A_STATEMENT = 512
-"""The most rows one INSERT carries; a power of two.  One step of many rows runs with the GIL
-released, and more rows would only hold it longer while their values are bound."""
+ROWS_A_STATEMENT = 1536
+"""The most rows one INSERT carries.  A step of many rows runs with the GIL released, and each such
+step may have to wait for a busy reactor to give it back; but the longer the statement, the longer
+the reactor waits while its values are bound."""
 SQL_BYTES = 16_000
 """The longest statement that apsw keeps prepared is a little above this."""
 VARIABLES = 32_766
@@ -35,6 +36,7 @@ LOG_BYTES = 64 * 2**20
 """Above this size the log is cut down when it is next begun anew, and a reader that keeps it from
 being begun anew is told of."""
 FRAME_HEADER_BYTES = 24
+_SOME = "SELECT * FROM ({rows}) WHERE column1 IS NOT NULL"
 PINNED_TOLD_EVERY = 60.0
 
 _log = Logger()
@@ -99,17 +101,13 @@ class SQLiteWriter:
 
     def _upsert(self, records: Records) -> list[int]:
         connection, left_out = self._connection, []
-        start, left = 0, len(records)
-        while left:
-            # Whole statements first, then one for each power of two: all are few and stay prepared.
-            rows = self._sql.most if left >= self._sql.most else 1 << (left.bit_length() - 1)
-            chunk = records[start : start + rows]
-            connection.execute(self._sql.of(rows), _row_by_row(chunk))
+        for start in range(0, len(records), self._sql.most):
+            chunk = records[start : start + self._sql.most]
+            connection.execute(*self._sql.save(chunk))
             if self._interrupted:  # SQLite forgets one that comes while no statement runs
                 raise apsw.InterruptError("interrupted")
-            if connection.changes() < rows:
+            if connection.changes() < len(chunk):
                 left_out += [start + index for index in self._find_newer(chunk)]
-            start, left = start + rows, left - rows
         return left_out
 
     def _find_newer(self, chunk: Records) -> list[int]:
@@ -197,6 +195,53 @@ class SQLiteWriter:
             self._connection.close()
 
 
+class _Upsert:
+    """The INSERT of many rows at a time.
+
+    The guard lets a row through that is as old as the stored one, so that a batch may be written
+    again after a failure that was none.
+
+    Attributes:
+        most: rows that one statement carries at most.
+    """
+
+    def __init__(self, schema: StateSchema) -> None:
+        names = ["session_id", *(quoted(field.name) for field in schema.fields), "updated_at"]
+        # A text comes as its UTF-8 bytes.
+        marks = ["?", *("CAST(? AS TEXT)" if f.kind == "text" else "?" for f in schema.fields), "?"]
+        self._columns = len(names)
+        self._row = f"({','.join(marks)})"
+        self._head = f"INSERT INTO player_state ({','.join(names)}) "
+        self._tail = (
+            " ON CONFLICT (session_id) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+            + " WHERE excluded.updated_at >= player_state.updated_at"
+        )
+        around = len((self._head + _SOME.format(rows="") + self._tail).encode())
+        fitting = (SQL_BYTES - around) // (len(self._row) + 1)
+        self.most = max(1, min(ROWS_A_STATEMENT, VARIABLES // len(names), fitting))
+        self._all = self._head + self._values(self.most) + self._tail
+        self._some: dict[int, str] = {}
+
+    def save(self, records: Records) -> tuple[str, list[Any]]:
+        """The statement that saves these records, `most` at most, and its values.
+
+        Fewer than `most` are filled up to the next power of two with rows of NULL, which the
+        statement passes over: so there are few statements, and all stay prepared.
+        """
+        if len(records) == self.most:
+            return self._all, _row_by_row(records)
+        room = min(1 << (len(records) - 1).bit_length(), self.most)
+        sql = self._some.get(room)
+        if sql is None:
+            rows = _SOME.format(rows=self._values(room))
+            sql = self._some[room] = self._head + rows + self._tail
+        return sql, _row_by_row(records) + [None] * ((room - len(records)) * self._columns)
+
+    def _values(self, rows: int) -> str:
+        return "VALUES " + ",".join([self._row] * rows)
+
+
 def _row_by_row(records: Records) -> list[Any]:
     """All values, one record after the other; gathered by column, which numpy does at once."""
     names = records.dtype.names
@@ -205,35 +250,3 @@ def _row_by_row(records: Records) -> list[Any]:
     for place, name in enumerate(names):
         values[place :: len(names)] = records[name].tolist()
     return values
-
-
-class _Upsert:
-    """The INSERT for so many rows at a time.
-
-    The guard lets a row through that is as old as the stored one, so that a batch may be written
-    again after a failure that was none.
-    """
-
-    def __init__(self, schema: StateSchema) -> None:
-        names = ["session_id", *(quoted(field.name) for field in schema.fields), "updated_at"]
-        # A text comes as its UTF-8 bytes.
-        marks = ["?", *("CAST(? AS TEXT)" if f.kind == "text" else "?" for f in schema.fields), "?"]
-        self._row = f"({','.join(marks)})"
-        self._head = f"INSERT INTO player_state ({','.join(names)}) VALUES "
-        self._tail = (
-            " ON CONFLICT (session_id) DO UPDATE SET "
-            + ", ".join(f"{name} = excluded.{name}" for name in names[1:])
-            + " WHERE excluded.updated_at >= player_state.updated_at"
-        )
-        room = SQL_BYTES - len(self._head.encode()) - len(self._tail.encode())
-        fitting = min(ROWS_A_STATEMENT, VARIABLES // len(names), room // (len(self._row) + 1))
-        self.most = 1 << (max(fitting, 1).bit_length() - 1)
-        self._by_rows: dict[int, str] = {}
-
-    def of(self, rows: int) -> str:
-        """The statement that takes so many rows."""
-        sql = self._by_rows.get(rows)
-        if sql is None:
-            sql = self._head + ",".join([self._row] * rows) + self._tail
-            self._by_rows[rows] = sql
-        return sql
