@@ -44,13 +44,15 @@ class Sweep:
 
     Attributes:
         pushed: rows handed over, now clean.
-        left: rows that did not fit, still dirty; the next sweep begins with them.
+        left: rows that are dirty still; the next sweep begins with them.
+        full: whether some of those did not fit.
         oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
             nothing was pushed.
     """
 
     pushed: int
     left: int
+    full: bool
     oldest: float | None
 
 
@@ -90,17 +92,19 @@ class LiveTable:
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
         self._session_ids = self._halves["session_id"]
-        self._generations = self._halves["generation"]
         self._updated_at = self._halves["updated_at"]
         self._sequences = self._halves["sequence"]
         self._dirty = bytearray(capacity)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.zeros(capacity, np.float64)
         self._oldest: float | None = None
+        self._oldest_is_known = True
         self._free: list[int] = []
         self._high = 0
         self._resume = 0
         self._generation = 0
+        # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
+        self._generations = np.zeros(capacity, np.uint32)
 
     @staticmethod
     def bytes_needed(schema: StateSchema, capacity: int) -> int:
@@ -134,6 +138,7 @@ class LiveTable:
         except BaseException:
             self._free.append(slot)
             raise
+        self._generations[slot] = 0
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
         return slot
@@ -152,6 +157,7 @@ class LiveTable:
             sequence,
             self.values(slot),
         )
+        self._generations[slot] = self._generation
         self.saved[slot] = sequence if self.is_saved(slot) else 0
 
     def release(self, slot: int) -> None:
@@ -160,7 +166,7 @@ class LiveTable:
         self._write(slot, 0, slot, 0, 0, self.values(slot))
         if self._dirty[slot]:
             self._dirty[slot] = 0
-            self._oldest = self._find_oldest()
+            self._oldest_is_known = False
         self._free.append(slot)
 
     def apply(
@@ -264,11 +270,11 @@ class LiveTable:
 
     def oldest_dirty(self) -> float | None:
         """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
+        if not self._oldest_is_known:
+            (dirty,) = self._dirty_flags[: self._high].nonzero()
+            self._oldest = float(self._dirtied_at[dirty].min()) if len(dirty) else None
+            self._oldest_is_known = True
         return self._oldest
-
-    def _find_oldest(self) -> float | None:
-        (dirty,) = self._dirty_flags[: self._high].nonzero()
-        return float(self._dirtied_at[dirty].min()) if len(dirty) else None
 
     def dirty_all(self, given_up: Collection[int] = ()) -> int:
         """Make every changed player's row dirty, for a store that holds none of them.
@@ -292,7 +298,7 @@ class LiveTable:
         self.saved[changed] = 0
         self._dirty_flags[clean] = True
         self._dirtied_at[clean] = self._now()
-        self._oldest = self._find_oldest()
+        self._oldest_is_known = False
         return len(clean)
 
     def unsaved(self) -> npt.NDArray[np.int64]:
@@ -304,37 +310,38 @@ class LiveTable:
         ]
         return unsaved
 
-    def sweep(self, sink: RowSink) -> Sweep:
-        """Push every dirty row in one gather, beginning where the last sweep ran out of room."""
+    def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
+        """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
         (dirty,) = self._dirty_flags[: self._high].nonzero()
         if self._resume:
             first = int(np.searchsorted(dirty, self._resume))
             dirty = np.concatenate((dirty[first:], dirty[:first]))
         if not len(dirty):
-            return Sweep(0, 0, None)
-        pushed = sink.push(self._halves, self._places.take(dirty))
+            return Sweep(0, 0, False, None)
+        turn = dirty[:most]
+        pushed = sink.push(self._halves, self._places.take(turn))
         if pushed < len(dirty):
             self._resume = int(dirty[pushed])
-            return self._clean(dirty, pushed)
-        self._resume, oldest = 0, self._oldest
+            return self._clean(dirty, pushed, pushed < len(turn))
+        self._resume, oldest = 0, self.oldest_dirty()
         self._dirty_flags[: self._high] = False
         self._oldest = None
-        return Sweep(pushed, 0, oldest)
+        return Sweep(pushed, 0, False, oldest)
 
     def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
         """Push those of the given slots that are dirty."""
         chosen = np.unique(np.array(slots, np.intp))
         dirty = chosen[self._dirty_flags[chosen]]
         pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
-        return self._clean(dirty, pushed)
+        return self._clean(dirty, pushed, pushed < len(dirty))
 
-    def _clean(self, dirty: Slots, pushed: int) -> Sweep:
+    def _clean(self, dirty: Slots, pushed: int, full: bool) -> Sweep:
         """Note that the first so many of these were pushed, while others are dirty still."""
         taken = dirty[:pushed]
         self._dirty_flags[taken] = False
         oldest = float(self._dirtied_at[taken].min()) if pushed else None
-        self._oldest = self._find_oldest()
-        return Sweep(pushed, len(dirty) - pushed, oldest)
+        self._oldest_is_known = False
+        return Sweep(pushed, len(dirty) - pushed, full, oldest)
 
     def settle(
         self,
@@ -350,11 +357,12 @@ class LiveTable:
         number that the present generation began with.
         """
         self.saved_at[slots] = updated_at
-        places = self._places[slots]
-        same = self._generations[places] == generations
+        same = self._generations[slots] == generations
         if same.all():
             self.saved[slots] = sequences
             return
         self.saved[slots[same]] = sequences[same]
-        borne_out = ~same & (self._updated_at[places] == updated_at)
-        self.saved[slots[borne_out]] = self._sequences[places[borne_out]]
+        others, updated_at = slots[~same], updated_at[~same]
+        places = self._places[others]
+        borne_out = self._updated_at[places] == updated_at
+        self.saved[others[borne_out]] = self._sequences[places[borne_out]]
