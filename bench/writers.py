@@ -64,6 +64,7 @@ class Ours:
 
     def close(self) -> None:
         """See `Writer`."""
+        self._flusher.close()
         self._store.close()
 
 
