@@ -1,5 +1,5 @@
-"""What players take in memory, in a fresh process: ``python -m bench.memory_of KIND PLAYERS
-DIRECTORY``.
+"""What players take in memory, in a fresh process: ``python -m bench.memory_of KIND
+DIRECTORY PLAYERS``.
 
 It says how many bytes the process has more with all of these players than with one of them.
 """
@@ -41,7 +41,7 @@ Add = Callable[[range], None]
 
 def main() -> None:
     """Measure one kind of keeping players."""
-    kind, players, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    kind, directory, players = sys.argv[1], sys.argv[2], int(sys.argv[3])
     hold()
     if kind == HOUR:
         say({"bytes": _growth(directory, players, float(sys.argv[4]))})

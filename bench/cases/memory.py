@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from bench.figures import OURS, Figure, Outcome, Target, median
 from bench.leash import child
 from bench.memory_of import (
@@ -42,14 +44,15 @@ def run(stage: Stage) -> Outcome:
         values: dict[str, list[float]] = {kind: [] for kind in kinds}
         # A fresh process answers the same each time but for a few pages, which few players feel.
         for turn in range(rounds if size == 1_000 else 1):
-            for kind in kinds:
-                stage.say(f"{size:,} players: {NAMES[kind]}, round {turn + 1}")
-                values[kind].append(_ask(stage, kind, size))
+            stage.say(f"{size:,} players, round {turn + 1}")
+            answers = _ask(stage, {kind: [size] for kind in kinds})
+            for kind, answer in answers.items():
+                values[kind].append(answer)
         setting = f"{size:,} players"
         figures += [Figure(NAMES[kind], setting, "bytes", values[kind]) for kind in kinds]
     seconds = QUICK_SECONDS if stage.quick else HOUR_SECONDS
     stage.say(f"moves of {seconds:g} s")
-    grown = _ask(stage, HOUR, PLAYERS_OF_AN_HOUR, seconds)
+    grown = _ask(stage, {HOUR: [PLAYERS_OF_AN_HOUR, seconds]})[HOUR]
     moves = int(seconds) * MOVES_A_SECOND * PLAYERS_OF_AN_HOUR
     setting = f"growth over {seconds / 60:g} minutes' worth of moves, {moves:,} of them"
     figures.append(Figure(OURS, setting, "bytes", [grown]))
@@ -62,10 +65,14 @@ def run(stage: Stage) -> Outcome:
     return Outcome(figures, _targets(figures, sizes, grown), missing(SQLITEDICT), notes)
 
 
-def _ask(stage: Stage, kind: str, *arguments: object) -> float:
-    players, *rest = arguments
-    with child("memory_of", kind, players, stage.directory, *rest) as process:
-        return float(process.hear()["bytes"])
+def _ask(stage: Stage, kinds: dict[str, list[object]]) -> dict[str, float]:
+    """Bytes by kind; all at the same time, for it is not time that is measured."""
+    with ExitStack() as stack:
+        asked = {
+            kind: stack.enter_context(child("memory_of", kind, stage.directory, *arguments))
+            for kind, arguments in kinds.items()
+        }
+        return {kind: float(process.hear()["bytes"]) for kind, process in asked.items()}
 
 
 def _targets(figures: list[Figure], sizes: tuple[int, ...], grown: float) -> list[Target]:
