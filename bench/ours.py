@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from playerstate import PlayerState
+from playerstate.interfaces import IStateWriter
 from playerstate.layout import RowLayout
 from playerstate.persister import Commit, Persister
 from playerstate.ring import Ring
@@ -33,6 +34,14 @@ def live_table(session_ids: list[int]) -> LiveTable:
     for session_id in session_ids:
         table.begin(table.admit(session_id, SCHEMA.spawn, 0), 0)
     return table
+
+
+def warm_ring(queue_size: int) -> Ring:
+    """An empty ring that was full before, so that the system has given it all of its memory."""
+    ring = Ring(queue_size, LAYOUT.dtype)
+    ring.push(np.zeros(queue_size, LAYOUT.dtype), np.arange(queue_size))
+    ring.take()
+    return ring
 
 
 def new_database(path: str, synchronous: str = "full") -> SQLiteStore:
@@ -107,14 +116,15 @@ class Flusher:
     ring: Ring
     persister: Persister
     _listener: Listener
+    _writer: IStateWriter
 
     @classmethod
     def over(cls, store: SQLiteStore, table: LiveTable, queue_size: int = QUEUE_SIZE) -> Flusher:
         """One that writes to this store, which is ready to be written."""
-        store.open_reader()
-        ring, listener = Ring(queue_size, LAYOUT.dtype), Listener()
-        persister = Persister(ring, LAYOUT.record, store.open_writer, listener)
-        return cls(table, ring, persister, listener)
+        store.open_reader().close()
+        ring, listener, writer = warm_ring(queue_size), Listener(), store.open_writer()
+        persister = Persister(ring, LAYOUT.record, lambda: writer, listener)
+        return cls(table, ring, persister, listener, writer)
 
     def apply(self, rows: Rows) -> None:
         """The players' moves arrive, and are swept into the ring."""
@@ -132,3 +142,20 @@ class Flusher:
         seconds = time.perf_counter() - started
         assert settled == 0.0 and self._listener.rows == expected
         return seconds
+
+    def close(self) -> None:
+        """Let go of the writer's connection."""
+        self._writer.close()
+
+
+def fill(store: SQLiteStore, players: int) -> None:
+    """Write players from 1 up into a new database, by its own writer."""
+    store.open_reader().close()
+    writer = store.open_writer()
+    for first in range(1, players + 1, QUEUE_SIZE):
+        rows = np.zeros(min(QUEUE_SIZE, players + 1 - first), LAYOUT.record)
+        rows["session_id"] = np.arange(first, first + len(rows))
+        rows["x"], rows["y"], rows["updated_at"] = 1.0, 2.0, START
+        writer.write(rows)
+        writer.maintain()
+    writer.close()

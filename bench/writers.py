@@ -26,8 +26,8 @@ EXECUTEMANY = "sqlite3 executemany"
 ADBAPI = "adbapi, one interaction"
 C_SORTED = "C, sorted"
 C_RANDOM = "C, random order"
-ROWS_AT_A_TIME = 20
-"""Queries that are given to the pool before they are waited for."""
+ROWS_AT_A_TIME = 10
+"""Rows that are given to another thread before they are waited for."""
 
 Written = tuple[int, float]
 
@@ -64,6 +64,7 @@ class Ours:
 
     def close(self) -> None:
         """See `Writer`."""
+        self._flusher.close()
         self._store.close()
 
 
@@ -122,6 +123,9 @@ class Sqlitedict:
         counted = _Until(rows.tuples(), seconds)
         for session_id, x, y, updated_at in counted:
             self._players[session_id] = x, y, updated_at
+            if session_id % ROWS_AT_A_TIME == 0:
+                # A look-up waits for its turn in the queue, which has no bound of its own.
+                _ = session_id in self._players
         self._players.commit(blocking=True)
         return counted.written()
 
@@ -234,7 +238,7 @@ class _Until:
         for count, row in enumerate(self._rows, 1):
             self._count = count
             yield row
-            if count & 7 == 0 and clock() > end:
+            if clock() > end:
                 return
 
     def written(self) -> Written:

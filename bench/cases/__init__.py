@@ -23,12 +23,12 @@ class Case:
 
 
 CASES = {
-    "hand-over": Case("bench.cases.hand_over", "hand one update to the persist thread", 12.0, 2.0),
-    "flush": Case("bench.cases.flush", "save the players who changed", 60.0, 5.0),
-    "busy": Case("bench.cases.busy", "the same while the reactor is busy", 30.0, 3.0),
-    "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 50.0, 4.0),
-    "udp": Case("bench.cases.udp", "take moves off UDP", 40.0, 5.0),
-    "join": Case("bench.cases.join", "load a player on join", 12.0, 1.5),
+    "hand-over": Case("bench.cases.hand_over", "hand one update to the persist thread", 12.0, 1.5),
+    "flush": Case("bench.cases.flush", "save the players who changed", 45.0, 2.5),
+    "busy": Case("bench.cases.busy", "the same while the reactor is busy", 28.0, 1.5),
+    "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 40.0, 2.0),
+    "udp": Case("bench.cases.udp", "take moves off UDP", 36.0, 4.0),
+    "join": Case("bench.cases.join", "load a player on join", 12.0, 2.0),
     "memory": Case("bench.cases.memory", "memory of a player", 25.0, 3.0),
     "growth": Case("bench.cases.growth", "cost against players online", 30.0, 2.0),
     "end-to-end": Case("bench.cases.end_to_end", "age of an update at commit", 25.0, 4.0),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.figures import OURS, Figure, Outcome, Target, median, ratio
-from bench.ours import LAYOUT, QUEUE_SIZE, START, live_table
+from bench.ours import QUEUE_SIZE, START, live_table, warm_ring
 from bench.rivals import has, missing
 from bench.rounds import Measure, interleave
 from bench.stage import Stage
@@ -96,7 +96,7 @@ class _Sweeps:
 
     def __init__(self, size: int) -> None:
         self._table = live_table(list(range(1, size + 1)))
-        self._ring = Ring(QUEUE_SIZE, LAYOUT.dtype)
+        self._ring = warm_ring(QUEUE_SIZE)
         self._size = size
         self._times = max(1, ROWS_A_MEASURE // size)
         self._now = START

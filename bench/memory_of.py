@@ -1,0 +1,210 @@
+"""What players take in memory, in a fresh process: ``python -m bench.memory_of KIND
+DIRECTORY PLAYERS``.
+
+It says how many bytes the process has more with all of these players than with one of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import attrs
+import numpy as np
+
+from bench.leash import hold, say
+from bench.ours import LAYOUT, SCHEMA
+from bench.upsert import SYNCHRONOUS
+from playerstate import PlayerState
+from playerstate.gateway import Gateway
+from playerstate.interfaces import IStateWriter
+from playerstate.messages import Codec
+from playerstate.stores.sqlite import SQLiteStore
+from playerstate.testing import MemoryPort, SteppedService
+from playerstate.transports.plain import PlainService
+
+EMBEDDED, JOURNAL, UDP = "embedded", "journal", "udp"
+OBJECTS, SQLITEDICT, HOUR = "objects", "sqlitedict", "hour"
+MOVES_A_SECOND = 10
+WARM_SHARE = 0.1
+QUEUE_SIZE = 1024
+ROWS_OF_ALL_STATEMENTS = 1023
+
+Add = Callable[[range], None]
+
+
+def main() -> None:
+    """Measure one kind of keeping players."""
+    kind, directory, players = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    hold()
+    if kind == HOUR:
+        say({"bytes": _growth(directory, players, float(sys.argv[4]))})
+        return
+    add = {
+        EMBEDDED: _embedded,
+        JOURNAL: _with_journal,
+        UDP: _over_udp,
+        OBJECTS: _objects,
+        SQLITEDICT: _sqlitedict,
+    }[kind](directory, players)
+    add(range(1, 2))
+    before = held()
+    add(range(2, players + 1))
+    say({"bytes": (held() - before) / (players - 1)})
+
+
+def held() -> int:
+    """Bytes of memory that this process alone holds, mapped files included.
+
+    What was freed is first given back to the system, as far as it can be.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/smaps_rollup") as lines:
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
+
+
+def _service(directory: str, players: int, journal: bool) -> SteppedService:
+    database = os.path.join(directory, f"memory-{os.getpid()}.db")
+    store = _Store(database, SCHEMA, SYNCHRONOUS)
+    stepped = SteppedService(
+        store=store,
+        max_players=players,
+        queue_size=QUEUE_SIZE,
+        journal=f"{database}.live" if journal else None,
+    )
+    # The first player goes all around the ring, which is no player's.
+    stepped.join(1)
+    for _ in range(QUEUE_SIZE):
+        stepped.service.update(1, PlayerState(1.0, 2.0))
+        _save(stepped)
+    # Nor are the statements, one of each size, that the writer keeps.
+    rows = np.zeros(ROWS_OF_ALL_STATEMENTS, LAYOUT.record)
+    rows["session_id"] = np.arange(-len(rows), 0)
+    store.writer.write(rows)
+    return stepped
+
+
+class _Store(SQLiteStore):
+    """Lets its writer be used from outside."""
+
+    writer: IStateWriter
+
+    def open_writer(self) -> IStateWriter:
+        self.writer = super().open_writer()
+        return self.writer
+
+
+def _save(stepped: SteppedService) -> None:
+    saved = stepped.service.flush()
+    while not saved.called:
+        stepped.step()
+        stepped.reactor.advance(0.01)
+
+
+def _embedded(directory: str, players: int, journal: bool = False) -> Add:
+    stepped = _service(directory, players, journal)
+
+    def add(session_ids: range) -> None:
+        for session_id in session_ids:
+            stepped.join(session_id)
+            stepped.service.move(session_id, 1, (1.0, 2.0))
+        _save(stepped)
+
+    return add
+
+
+def _with_journal(directory: str, players: int) -> Add:
+    return _embedded(directory, players, journal=True)
+
+
+def _over_udp(directory: str, players: int) -> Add:
+    """With the journal, and a conversation of each player's own address."""
+    stepped = _service(directory, players, journal=True)
+    plain = PlainService(Gateway(stepped.service), 0, reactor=stepped.reactor)
+    plain.startService()
+    port: MemoryPort = stepped.reactor.ports[plain.port]
+    codec = Codec(SCHEMA)
+
+    def add(session_ids: range) -> None:
+        for session_id in session_ids:
+            address = f"10.{session_id >> 16}.{session_id >> 8 & 255}.{session_id & 255}", 40_000
+            whose = session_id.to_bytes(8, "little")
+            port.receive(whose + codec.encode_join(session_id, 0), address)
+            port.receive(whose + codec.encode_move(1, (1.0, 2.0)), address)
+            port.take()
+        _save(stepped)
+        stepped.reactor.advance(0.1)
+        port.take()
+
+    return add
+
+
+@attrs.define
+class _Player:
+    session_id: int
+    x: float
+    y: float
+    updated_at: int
+    sequence: int
+
+
+def _objects(directory: str, players: int) -> Add:
+    """A dict of attrs objects, and nothing else."""
+    online: dict[int, _Player] = {}
+
+    def add(session_ids: range) -> None:
+        now = time.time_ns() // 1000
+        for session_id in session_ids:
+            x, y = session_id / 3.0, session_id / 7.0
+            online[session_id] = _Player(session_id, x, y, now + session_id, 1000 + session_id)
+
+    return add
+
+
+def _sqlitedict(directory: str, players: int) -> Add:
+    """sqlitedict, which keeps players in its file and asks for each from there."""
+    from sqlitedict import SqliteDict
+
+    path = os.path.join(directory, f"memory-{os.getpid()}.sqlitedict")
+    stored = SqliteDict(path, journal_mode="WAL")
+
+    def add(session_ids: range) -> None:
+        for session_id in session_ids:
+            stored[session_id] = 1.0, 2.0, session_id
+        stored.commit(blocking=True)
+
+    return add
+
+
+def _growth(directory: str, players: int, seconds: float) -> int:
+    """What a service with the journal holds more after so many seconds' worth of moves."""
+    stepped = _service(directory, players, journal=True)
+    for session_id in range(1, players + 1):
+        stepped.join(session_id)
+    sequences = count(1)
+    _play(stepped, players, int(seconds * WARM_SHARE * MOVES_A_SECOND), sequences)
+    before = held()
+    _play(stepped, players, int(seconds * MOVES_A_SECOND), sequences)
+    return held() - before
+
+
+def _play(stepped: SteppedService, players: int, times: int, sequences: Any) -> None:
+    move, everybody = stepped.service.move, range(1, players + 1)
+    for _ in range(times):
+        sequence = next(sequences)
+        for session_id in everybody:
+            move(session_id, sequence, (1.0, 2.0))
+        stepped.reactor.advance(1.0 / MOVES_A_SECOND)
+        stepped.step()
+    _save(stepped)
+
+
+if __name__ == "__main__":
+    main()
