@@ -66,7 +66,7 @@ def request_of(token: ConnectToken) -> bytes:
     return make_request(token)
 
 
-@attrs.define
+@attrs.define(slots=False)
 class Told:
     """A listener that writes everything down.
 
@@ -78,7 +78,7 @@ class Told:
     sent: deque[tuple[bytes, Source]] = attrs.field(factory=deque)
     events: list[tuple[Any, ...]] = attrs.field(factory=list)
 
-    def send(self, datagram: bytes, source: Source) -> None:
+    def transmit(self, datagram: bytes, source: Source) -> None:
         """Write down a datagram."""
         self.sent.append((datagram, source))
 
@@ -145,6 +145,24 @@ class Table:
         assert len(self.told.events) == events
         [reason] = self.server.tally.ignored - before
         return reason
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """What the server knows of clients and tokens; no ignored datagram may change it."""
+        server = self.server
+        return (
+            [
+                (
+                    *(c.client_id, c.source, c.slot, c.sequence, c.is_confirmed),
+                    *(c.heard_at, c.spoke_at, c.payload_at, c.payloads_full_at),
+                    *(c.window._newest, c.window._seen),
+                )
+                for c in server.connections
+            ],
+            [(source, half.tag, half.lapses_at) for source, half in server._half_open.items()],
+            {tag: (e.source, e.consumed) for tag, e in server._history._entries.items()},
+            (server._global_sequence, server._challenges._sequence, sorted(server._free_slots)),
+        )
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with its ticks."""

@@ -109,3 +109,8 @@ def network_of(host: str) -> bytes:
         return socket.inet_pton(socket.AF_INET, host)
     packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
     return packed[12:] if packed.startswith(_MAPPED) else packed[:8]
+
+
+def is_loopback(network: bytes) -> bool:
+    """Whether a network, as `network_of` tells it, is this machine itself: 127/8, or ::1's."""
+    return network[0] == 127 if len(network) == 4 else not any(network)

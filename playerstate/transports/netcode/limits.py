@@ -26,8 +26,8 @@ class Rate:
 
     @property
     def patience(self) -> float:
-        """Seconds by which one may come before its turn."""
-        return (self.burst - 1) / self.per_second
+        """Seconds by which one may come before its turn, and a microsecond for sums that round."""
+        return (self.burst - 1) / self.per_second + 1e-6
 
 
 class Buckets:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import attrs
 
-from playerstate.transports.netcode.addresses import network_of
+from playerstate.transports.netcode.addresses import is_loopback, network_of
 from playerstate.transports.netcode.limits import Buckets, SourceBuckets
 from playerstate.transports.netcode.packets import Ignored
 from playerstate.transports.netcode.settings import Settings
@@ -110,8 +110,8 @@ class Requests:
         Raises:
             Ignored: there were too many, from this source or from all.
         """
-        is_ours = host.startswith("127.") or host == "::1"
-        if not (is_ours or self._by_source.take(now, network_of(host))):
+        network = network_of(host)
+        if not (is_loopback(network) or self._by_source.take(now, network)):
             raise Ignored("source_rate")
         if not self._all.take(now):
             raise Ignored("request_rate")

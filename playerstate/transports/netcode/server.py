@@ -9,11 +9,9 @@ standard; a step that fails raises `Ignored`, and nothing has changed then.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-import attrs
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from playerstate.transports.netcode.connections import Connection, HalfOpen, Source
@@ -35,6 +33,7 @@ from playerstate.transports.netcode.packets import (
 )
 from playerstate.transports.netcode.requests import Requests
 from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
 
 SPEAK_EVERY = 0.1
@@ -49,7 +48,7 @@ of tokens, as are the packets of connections, whose numbers begin at 0."""
 class Listener(Protocol):
     """What a `Server` tells."""
 
-    def send(self, datagram: bytes, source: Source) -> None:
+    def transmit(self, datagram: bytes, source: Source) -> None:
         """A datagram is to be sent; it may be lost on the way."""
 
     def connected(self, connection: Connection) -> None:
@@ -60,27 +59,6 @@ class Listener(Protocol):
 
     def gone(self, connection: Connection) -> None:
         """A client disconnected or fell silent; nothing can be sent to it any more."""
-
-
-@attrs.define
-class Tally:
-    """What a server counts; each number only grows.
-
-    Attributes:
-        connected: clients let in.
-        denied: requests and responses answered by a denial, for want of a slot.
-        challenged: requests answered by a challenge.
-        disconnected: clients that said that they go.
-        timed_out: clients that fell silent.
-        ignored: by reason, datagrams that came to nothing.
-    """
-
-    connected: int = 0
-    denied: int = 0
-    challenged: int = 0
-    disconnected: int = 0
-    timed_out: int = 0
-    ignored: Counter[str] = attrs.field(factory=Counter)
 
 
 class Server:
@@ -156,6 +134,7 @@ class Server:
         """End a client's connection and say so; harmless if it is gone."""
         if not connection.is_open:
             return
+        self.tally.ended += 1
         for _ in range(DISCONNECTS):
             self._send(connection, DISCONNECT, b"", now)
         self._drop(connection)
@@ -312,7 +291,7 @@ class Server:
     ) -> None:
         datagram = self._seals.seal(sealer, kind, self._global_sequence, body)
         self._global_sequence += 1
-        self._listener.send(datagram, source)
+        self._listener.transmit(datagram, source)
 
     def _send_keep_alive(self, connection: Connection, now: float) -> None:
         body = KEEP_ALIVE_BODY.pack(connection.slot, self._settings.slots)
@@ -322,7 +301,7 @@ class Server:
         datagram = self._seals.seal(connection.sealer, kind, connection.sequence, body)
         connection.sequence += 1
         connection.spoke_at = now
-        self._listener.send(datagram, connection.source)
+        self._listener.transmit(datagram, connection.source)
 
     def _wall_time(self) -> float:
         """Seconds since the Unix epoch, never less than before.

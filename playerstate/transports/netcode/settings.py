@@ -26,7 +26,7 @@ class Settings:
         private_key: 32 bytes, shared with the login service.
         protocol_id: of the game, 64 bits; clients of another are ignored.
         addresses: under which tokens name this server.  The ports and interfaces it listens on
-            may be others, behind a NAT or a relay.
+            may be others, behind a NAT or a relay.  With none, no token is for this server.
         slots: the most clients at a time.
         max_token_lifetime: seconds for which the login service's tokens live, at the most.  What a
             server before this one took in is forgotten with it, so every token is refused that may
@@ -43,7 +43,7 @@ class Settings:
 
     private_key: bytes = attrs.field(repr=False)
     protocol_id: int
-    addresses: frozenset[Address]
+    addresses: frozenset[Address] = frozenset()
     slots: int = 256
     max_token_lifetime: float = 30.0
     clock_skew: float = 2.0
@@ -60,8 +60,6 @@ class Settings:
             raise ValueError(f"a private key has {KEY_BYTES} bytes, not {len(self.private_key)}")
         if not 0 <= self.protocol_id < 2**64:
             raise ValueError(f"protocol id {self.protocol_id} is not from 0 to 2**64 - 1")
-        if not self.addresses:
-            raise ValueError("without an address under which tokens name it, nobody gets in")
 
     @property
     def half_open(self) -> int:
