@@ -53,6 +53,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "gateway": {"interfaces", "ledger", "messages", "outbox", "service"},
     "transports": {"gateway", "messages", "service"},
+    "tokens": {"transports"},
+    "listening": set(),
     "testing": {"interfaces", "outbox", "persister", "schema", "service", "state", "stores"},
     "tap": {
         "gateway",
