@@ -59,10 +59,12 @@ ROOMS: dict[str, set[str]] = {
     "tap": {
         "gateway",
         "interfaces",
+        "listening",
         "schema",
         "service",
         "state",
         "stores",
+        "tokens",
         "transports",
     },
     "": {"interfaces", "outbox", "schema", "service", "state", "stores"},
