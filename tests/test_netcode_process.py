@@ -227,6 +227,28 @@ class NetcodeProcessTests(SynchronousTestCase):
         self.assertEqual(server.stop(), -signal.SIGTERM)
         self.assertEqual(player.wait_for(Gone).reason, 4)
 
+    def test_both_families(self) -> None:
+        """A port on all IPv6 interfaces takes IPv4 clients too, known by their IPv4 address."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = Server(
+            self.directory,
+            *("--listen", f"netcode:{port}:interface=\\:\\:", "--public", f"127.0.0.1:{port}"),
+            *("--public", f"[::1]:{port}", "--key-file", "key", "--protocol-id", hex(PROTOCOL_ID)),
+            *("--max-token-lifetime", str(LIFETIME)),
+        )
+        self.addCleanup(server.kill)
+        server.wait_for("netcode lets in")
+        for session_id, host in enumerate(("127.0.0.1", "::1"), 42):
+            try:
+                player = self.player((host, port), session_id)
+            except OSError:
+                self.skipTest("this machine has no IPv6")
+            player.join()
+            player.move(1.5, 2.5)
+        server.stop()
+
     def test_port_is_taken(self) -> None:
         """A port that is taken is told in one line, with the transport that wanted it."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -332,6 +333,22 @@ class LimitTests(ServerTestCase):
             self.assertEqual(table.why(request_of(expired)), "expired")
         self.assertEqual(len(table.receive(request_of(token))), 1)
 
+    def test_nothing_stays(self) -> None:
+        """Forged requests, from as many sources as there are, leave nothing behind in memory."""
+        table = self.table(request_rate=MANY)
+        forged = self.forged(table)
+        sources = [(f"198.18.{n >> 8}.{n & 255}", n, "port") for n in range(3000)]
+
+        def flood(some: list[Any]) -> None:
+            for one in some:
+                table.server.receive(forged, one, table.now)
+
+        flood(sources[:1000])
+        before = sys.getallocatedblocks()
+        flood(sources[1000:])
+        self.assertLess(sys.getallocatedblocks() - before, 100)
+        self.assertEqual(table.server.tally.ignored.keys(), {"unseal_failed"})
+
     def test_payloads(self) -> None:
         """A client's payloads beyond its rate are counted and dropped; it stays in."""
         table = self.table(payload_rate=Rate(10.0, 5))
@@ -564,6 +581,20 @@ class ConnectedTests(ServerTestCase):
         connection = player.connection
         player.pass_time(12.0)
         self.assertTrue(connection.is_open)
+
+    def test_server_stood_still(self) -> None:
+        """A server that was stopped for a while has heard nobody, and lets nobody go for that."""
+        table = self.table()
+        player = table.connected(timeout=5)
+        table.pass_time(2.0)
+        table.now += 3600.0
+        table.server.tick(table.now)
+        player.hear()
+        table.pass_time(1.0)
+        self.assertEqual(len(table.server.connections), 1)
+        self.assertLessEqual(player.connection.heard_at, table.now)
+        table.pass_time(2.5)
+        self.assertEqual(table.server.connections, [])
 
     def test_wrong_length(self) -> None:
         """A sealed packet of the wrong length is ignored; its number is used up all the same."""

@@ -1,8 +1,8 @@
-"""The two things that a server remembers of a client: that it was challenged, that it is in."""
+"""What a server remembers of a client, half-open or connected, and whom it tells of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -72,3 +72,19 @@ class Connection:
     sequence: int = 0
     is_confirmed: bool = False
     is_open: bool = True
+
+
+class Listener(Protocol):
+    """Who is told by a `Server` what happens, and has its datagrams sent."""
+
+    def transmit(self, datagram: bytes, source: Source) -> None:
+        """A datagram is to be sent; it may be lost on the way."""
+
+    def connected(self, connection: Connection) -> None:
+        """A client is in."""
+
+    def received(self, connection: Connection, payload: bytes) -> None:
+        """A client sent 1 to 1,200 bytes."""
+
+    def gone(self, connection: Connection) -> None:
+        """A client disconnected or fell silent; nothing can be sent to it any more."""

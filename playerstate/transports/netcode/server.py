@@ -9,12 +9,12 @@ standard; a step that fails raises `Ignored`, and nothing has changed then.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
-from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from playerstate.transports.netcode.connections import Connection, HalfOpen, Source
+from playerstate.transports.netcode.connections import Connection, HalfOpen, Listener, Source
 from playerstate.transports.netcode.history import TokenHistory
 from playerstate.transports.netcode.packets import (
     CHALLENGE,
@@ -40,25 +40,11 @@ SPEAK_EVERY = 0.1
 """Seconds of saying nothing after which a keep-alive is due: the standard's 10 Hz."""
 DISCONNECTS = 10
 """Disconnect packets in a row, since each may be lost and none is answered."""
+STALL = 1.0
+"""Seconds between two ticks that a busy server may need."""
 FIRST_GLOBAL_SEQUENCE = 2**63
 """Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
 of tokens, as are the packets of connections, whose numbers begin at 0."""
-
-
-class Listener(Protocol):
-    """What a `Server` tells."""
-
-    def transmit(self, datagram: bytes, source: Source) -> None:
-        """A datagram is to be sent; it may be lost on the way."""
-
-    def connected(self, connection: Connection) -> None:
-        """A client is in."""
-
-    def received(self, connection: Connection, payload: bytes) -> None:
-        """A client sent 1 to 1,200 bytes."""
-
-    def gone(self, connection: Connection) -> None:
-        """A client disconnected or fell silent; nothing can be sent to it any more."""
 
 
 class Server:
@@ -98,6 +84,7 @@ class Server:
         self._by_client_id: dict[int, Connection] = {}
         self._free_slots = list(range(settings.slots))
         self._global_sequence = FIRST_GLOBAL_SEQUENCE
+        self._ticked_at = math.inf
         self._payload_interval = settings.payload_rate.interval
         self._payload_patience = settings.payload_rate.patience
 
@@ -142,9 +129,15 @@ class Server:
     def tick(self, now: float) -> None:
         """Send the keep-alives that are due, and let go of the silent; 20 times a second is enough.
 
-        Several seconds may lie between two ticks: what is due by then happens once.
+        Where more than `STALL` lies between two ticks, the process stood still and has heard
+        nobody, whoever spoke: that time is not held against them.
         """
         self._wall_time()
+        stood_still = now - self._ticked_at - STALL
+        self._ticked_at = now
+        if stood_still > 0:
+            for connection in self.connections:
+                connection.heard_at += stood_still
         for connection in self.connections:
             if not connection.is_open:
                 continue  # the listener ended it when it was told of another

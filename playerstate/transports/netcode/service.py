@@ -170,15 +170,15 @@ class NetcodeService(Service):
         return DeferredList([port.close() for port in self._ports])
 
     def send(self, session_id: int, peer: Any, message: bytes) -> None:
-        """Send a message to a client, or to nobody if it is gone; see `gateway.Transport`."""
+        """Send a message to a client, or to nobody if it is gone; see `Transport`."""
         self._server.send(peer, message, self._seconds())
 
     def end(self, session_id: int, peer: Any) -> None:
-        """Disconnect a client that was told that it is GONE; see `gateway.Transport`."""
+        """Disconnect a client that was told that it is GONE; see `Transport`."""
         self._server.disconnect(peer, self._seconds())
 
     def transmit(self, datagram: bytes, source: Source) -> None:
-        """See `server.Listener`; what the system will not take is counted, and lost."""
+        """See `Listener`; what the system will not take is counted, and lost."""
         host, port, protocol = source
         try:
             protocol.transmit(datagram, host, port)
@@ -186,7 +186,7 @@ class NetcodeService(Service):
             self._gateway.service.ledger.unsent += 1
 
     def connected(self, connection: Connection) -> None:
-        """See `server.Listener`."""
+        """See `Listener`."""
         if self._on_connect is None:
             return
         try:
@@ -197,11 +197,11 @@ class NetcodeService(Service):
             self._server.disconnect(connection, self._seconds())
 
     def received(self, connection: Connection, payload: bytes) -> None:
-        """See `server.Listener`."""
+        """See `Listener`."""
         self._gateway.received(self, connection.client_id, connection, payload, 0)
 
     def gone(self, connection: Connection) -> None:
-        """See `server.Listener`."""
+        """See `Listener`."""
         self._gateway.lost(connection.client_id, connection)
 
     def _tick(self) -> None:
