@@ -92,6 +92,9 @@ class Run:
             self._told[session_id] = answer.saved
             self._say(self.saved, session_id, answer.saved)
 
+    def end(self, session_id: int, peer: Any) -> None:
+        """Nothing is kept of a peer."""
+
     def _say(self, list_: list[Said], session_id: int, number: int) -> None:
         list_.append(Said(len(self.recorder.events), time.monotonic(), session_id, number))
 
