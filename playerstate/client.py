@@ -11,6 +11,10 @@ that was lost, does no harm: the PING that goes with a repeated MOVE brings anot
 A server that has been silent for `RECEIPT_WITHIN` may have been started anew, so the client joins
 again.  It is the player who knows where the player stands: the last values go out once more, under
 a number above the JOIN's.
+
+A move goes out as a DELTA where that is shorter: as steps away from the newest MOVE of this
+conversation that a RECEIPT has shown as applied.  A MOVE goes out at least every `MOVE_EVERY`, so
+that there is always a next base, and a server that has lost the base is not left behind for long.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from playerstate.deltas import DeltaCodec
 from playerstate.messages import (
     LEAVE,
     PING,
@@ -35,6 +40,10 @@ REPEAT_EVERY = 0.5
 """Seconds after which something unanswered is said again."""
 RECEIPT_WITHIN = 3.0
 """Seconds without a RECEIPT after which a client that is owed one joins again."""
+MOVE_EVERY = 1.0
+"""Seconds after which a move goes out as a MOVE, whatever a DELTA would save."""
+MOVES_REMEMBERED = 32
+"""MOVEs that may yet become a base; a RECEIPT for more is some that were lost on the way."""
 PING_AFTER = 5.0
 """Seconds of silence after which a client says that it is still there; a server takes one that it
 has not heard for 30 s, by default, to have left."""
@@ -58,6 +67,7 @@ class Client:
         codec: of the state's schema.
         draw_nonce: a number of 32 bits, another each time.
         sequence: the highest number this player's moves ever had; 0 for none.
+        deltas: makes DELTAs; None for a client that sends MOVEs only.
 
     Attributes:
         phase: how far it is.
@@ -73,9 +83,19 @@ class Client:
         wake_at: when `due` is to be asked again.
     """
 
-    def __init__(self, codec: Codec, draw_nonce: Callable[[], int], sequence: int = 0) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        draw_nonce: Callable[[], int],
+        sequence: int = 0,
+        deltas: DeltaCodec | None = None,
+    ) -> None:
         self._codec = codec
         self._draw_nonce = draw_nonce
+        self._deltas = deltas
+        self._moves: dict[int, tuple[Any, ...]] = {}
+        self._base: tuple[int, tuple[Any, ...]] | None = None
+        self._moved_at = -math.inf
         self.phase = Phase.GONE
         # Every move of a conversation is numbered above its JOIN's sequence.
         self.sequence = self._first = sequence
@@ -101,16 +121,32 @@ class Client:
         self._ask_to_join(now)
 
     def move(self, values: tuple[Any, ...], now: float) -> bytes:
-        """The MOVE to where the player stands now, from `join` to `leave`.
+        """The MOVE or DELTA to where the player stands now, from `join` to `leave`.
+
+        With DELTAs, `Client.values` is that place on the grid of the fields that have one.
 
         Args:
             values: accepted packed values.
             now: the time.
         """
         self.sequence += 1
-        self.values = values
+        self.values = values if self._deltas is None else self._deltas.snap(values)
         self._spoke(now)
-        return self._codec.encode_move(self.sequence, values)
+        if now - self._moved_at < MOVE_EVERY and (delta := self._delta()) is not None:
+            return delta
+        if self._deltas is not None:
+            self._moved_at = now
+            self._moves[self.sequence] = self.values
+            if len(self._moves) > MOVES_REMEMBERED:
+                del self._moves[next(iter(self._moves))]
+        return self._codec.encode_move(self.sequence, self.values)
+
+    def _delta(self) -> bytes | None:
+        """The DELTA from the newest base, if there is one and it is shorter than a MOVE."""
+        if self._deltas is None or self._base is None:
+            return None
+        delta = self._deltas.encode(self.sequence, *self._base, self.values)
+        return delta if delta is not None and len(delta) < self._codec.move_size else None
 
     def leave(self, now: float) -> None:
         """Leave once the last move is known to be applied; harmless when gone.
@@ -180,6 +216,8 @@ class Client:
     def _enter(self, welcome: Welcome, now: float) -> None:
         self.welcome = welcome
         self.applied = self._first
+        self._base, self._moved_at = None, -math.inf
+        self._moves.clear()
         self.join_seconds = now - self._joined_at
         self.phase = Phase.ONLINE
         self.wake_at = now + REPEAT_EVERY
@@ -200,6 +238,9 @@ class Client:
 
     def _take_receipt(self, receipt: Receipt, now: float) -> None:
         self.receipts += 1
+        if (shown := self._moves.get(receipt.applied)) is not None:
+            self._base = receipt.applied, shown
+            self._moves = {n: move for n, move in self._moves.items() if n > receipt.applied}
         self.applied = max(self.applied, receipt.applied)
         self.saved = max(self.saved, receipt.saved)
         if self.phase is Phase.ONLINE:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import struct
 from array import array
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from playerstate.deltas import DeltaCodec
 from playerstate.interfaces import StoreBusy
 from playerstate.leaves import Progress
 from playerstate.ledger import count
@@ -63,6 +65,7 @@ LINGER = 5.0
 IDLE_LOOK_EVERY = 1.0
 JOIN_ERROR_TOLD_EVERY = 60.0
 
+_BASE = struct.Struct("<I")
 _log = Logger()
 
 
@@ -88,6 +91,8 @@ class Conversation:
         slot: the player's place in the live table.
         limit: the highest sequence still taken in: a LEAVE's, once there was one.
         leaving: whether there was one.
+        delta: the sequence of the last DELTA applied; 0 for none.
+        newer, older: the last two bases, each its sequence and its fields, packed; empty for none.
     """
 
     session_id: int
@@ -98,6 +103,14 @@ class Conversation:
     slot: int
     limit: int = MAX_SEQUENCE
     leaving: bool = False
+    delta: int = 0
+    newer: bytes = b""
+    older: bytes = b""
+
+    def find_base(self, sequence: int) -> bytes | None:
+        """The base of this number, if it is one of the last two."""
+        packed = _BASE.pack(sequence & MAX_SEQUENCE)
+        return next((base for base in (self.newer, self.older) if base.startswith(packed)), None)
 
     def send(self, message: bytes) -> None:
         """Send to the player."""
@@ -144,6 +157,9 @@ class Gateway:
         self.idle_timeout = idle_timeout
         self._jitter = jitter
         self._codec = Codec(service.schema)
+        self._deltas = DeltaCodec(service.schema)
+        self._pack_fields = service.schema.struct.pack
+        self._unpack_fields = service.schema.struct.unpack_from
         self._is_open = False
 
     def start(self) -> None:
@@ -253,8 +269,7 @@ class Gateway:
             elif kind in (LEAVE, PING):
                 self._received_numbered(session_id, peer, kind, decode_numbered(data, at))
             elif kind == DELTA:
-                # No bases are kept: the client sees its numbers stand still and sends a MOVE.
-                self._refuse("unknown_base")
+                self._received_delta(session_id, peer, data, at)
             else:
                 raise Malformed("unknown_type")
         except Malformed as error:
@@ -267,10 +282,13 @@ class Gateway:
         if conversation.peer != peer:
             return self._refuse("other_address")
         sequence, values = self._codec.decode_move(data, at)
+        self._move(conversation, sequence, values)
+
+    def _move(self, conversation: Conversation, sequence: int, values: tuple[Any, ...]) -> None:
         if sequence > conversation.limit:
             return self._refuse("leaving")
         try:
-            self.service.move(session_id, sequence, values)
+            self.service.move(conversation.session_id, sequence, values)
         except NotOnline:
             self._end(conversation, GoneReason.KICKED)
             return self._refuse("not_joined")
@@ -279,6 +297,31 @@ class Gateway:
         self._ledger.received += 1
         if not conversation.leaving:
             self._heard[conversation.slot] = self._now
+
+    def _received_delta(self, session_id: int, peer: Any, data: bytes, at: int) -> None:
+        conversation = self._conversations.get(session_id)
+        if conversation is None:
+            return self._refuse("not_joined")
+        if conversation.peer != peer:
+            return self._refuse("other_address")
+        delta = self._deltas.decode(data, at)
+        if not self._is_live(conversation):
+            self._end(conversation, GoneReason.KICKED)
+            return self._refuse("not_joined")
+        highest = self._table.sequence(conversation.slot)
+        sequence = delta.sequence_after(highest)
+        if sequence > MAX_SEQUENCE:
+            raise Malformed("value")
+        if sequence <= highest:
+            # A stale one need not be restored, and may be of a base that is no more.
+            return self._move(conversation, sequence, ())
+        base = conversation.find_base(delta.base_of(sequence))
+        if base is None:
+            return self._refuse("unknown_base")
+        values = self._deltas.restore(delta, self._unpack_fields(base, _BASE.size))
+        self._move(conversation, sequence, values)
+        if self._table.sequence(conversation.slot) == sequence:
+            conversation.delta = sequence
 
     def _received_numbered(self, session_id: int, peer: Any, kind: int, sequence: int) -> None:
         conversation = self._conversations.get(session_id)
@@ -457,7 +500,18 @@ class Gateway:
         self._shown_saved[slot] = saved
         self._shown_at[slot] = self._clock.seconds()
         self._ledger.receipts += 1
+        self._keep_base(conversation, applied)
         conversation.send(encode_receipt(applied, saved))
+
+    def _keep_base(self, conversation: Conversation, shown: int) -> None:
+        """Keep the state that a RECEIPT is about to show, if it is a MOVE's as it came."""
+        slot = conversation.slot
+        if shown in (conversation.first, conversation.delta, self._table.corrected[slot]):
+            return
+        number = _BASE.pack(shown)
+        if not conversation.newer.startswith(number):
+            conversation.older = conversation.newer
+            conversation.newer = number + self._pack_fields(*self._table.values(slot))
 
     def _tick(self) -> None:
         """Send the receipts that are due, so many at a time that they spread over their period."""

@@ -70,6 +70,7 @@ class LiveTable:
         slots: the slot of each player, by session id.
         saved: by slot, the highest sequence of the row's generation that the store holds.
         saved_at: by slot, the newest ``updated_at`` that the store holds.
+        corrected: by slot, the highest sequence when an update without a number came last.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class LiveTable:
         self._places[:] = np.arange(0, 2 * capacity, 2)
         self.saved = np.zeros(capacity, np.uint64)
         self.saved_at = np.zeros(capacity, np.int64)
+        self.corrected = array("q", bytes(8 * capacity))
         self._buffer = buffer
         self._size = layout.size
         self._put = layout.write
@@ -158,6 +160,7 @@ class LiveTable:
             self.values(slot),
         )
         self._generations[slot] = self._generation
+        self.corrected[slot] = 0
         self.saved[slot] = sequence if self.is_saved(slot) else 0
 
     def release(self, slot: int) -> None:
@@ -192,7 +195,7 @@ class LiveTable:
             self._buffer, place * self._size + _HEAD_AT
         )
         if sequence is None:
-            sequence = highest
+            sequence = self.corrected[slot] = highest
         elif sequence <= highest:
             return None
         self._version = version = self._version + 1

@@ -26,7 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "table": {"layout", "schema"},
     "journal": {"interfaces", "layout", "schema", "table"},
     "loads": {"interfaces"},
-    "client": {"messages"},
+    "deltas": {"messages", "schema"},
+    "client": {"deltas", "messages"},
     "stores": {"interfaces", "schema"},
     "persister": {"interfaces", "ring"},
     "outbox": {
@@ -55,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
         "steady",
         "table",
     },
-    "gateway": {"interfaces", "leaves", "ledger", "messages", "outbox", "service"},
+    "gateway": {"deltas", "interfaces", "leaves", "ledger", "messages", "outbox", "service"},
     "transports": {"gateway", "messages", "service"},
     "tokens": {"transports"},
     "listening": set(),

@@ -109,7 +109,15 @@ class Answers:
                 message.applied == player.sequence, *name, message, "not of", player.sequence
             )
             self._model.check_saved(player, message.saved)
+            self._note_base(player, talk, message.applied)
         self._talks.last_receipt[session_id] = (talk.nonce, message.applied, message.saved)
+
+    def _note_base(self, player: Player, talk: Talk, applied: int) -> None:
+        """A MOVE's state that is shown as applied is a base from now on, of which two are kept."""
+        if player.slot != talk.slot or player.came_by != "move" or applied == talk.first:
+            return
+        if not talk.bases or talk.bases[-1][0] != applied:
+            talk.bases = [*talk.bases, (applied, player.values)][-2:]
 
     def _wrote_gone(self, player: Player, message: Gone, address: Address) -> None:
         session_id, world = player.session_id, self._world

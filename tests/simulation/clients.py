@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import attrs
 
+from playerstate.deltas import DeltaCodec
 from playerstate.messages import (
     LEAVE,
     MAX_SEQUENCE,
     PING,
     Codec,
     Gone,
+    Receipt,
     Refused,
     Welcome,
     encode_numbered,
@@ -23,6 +25,7 @@ from playerstate.testing import Address
 from tests.simulation.model import Model
 from tests.simulation.network import Network
 from tests.simulation.plan import Plan
+from tests.simulation.players import Values
 from tests.simulation.world import World
 
 _ID = struct.Struct("<Q")
@@ -37,6 +40,8 @@ class Client:
     nonce: int = 0
     sequence: int = 0
     welcomed: bool = False
+    moves: dict[int, Values] = attrs.field(factory=dict)
+    bases: dict[int, Values] = attrs.field(factory=dict)
 
 
 class Clients:
@@ -56,10 +61,12 @@ class Clients:
         self._model = model
         self._network = network
         self._codec = Codec(schema)
+        self._deltas = DeltaCodec(schema)
         self._clients = [Client(i, ("10.0.0.1", 1000 + i)) for i in plan.players]
         self._nonces = 0
         self.weights: dict[Callable[[], None], float] = {
             self.play: 10.0,
+            self.step: 4.0,
             self.ping: 1.0,
             self.leave: 1.0,
             self.join_anew: 0.7,
@@ -77,6 +84,8 @@ class Clients:
         elif isinstance(message, (Refused, Gone)) and message.nonce == client.nonce:
             client.welcomed = False
             client.nonce = 0
+        elif isinstance(message, Receipt) and message.applied in client.moves:
+            client.bases[message.applied] = client.moves[message.applied]
 
     def _send(self, client: Client, message: bytes) -> None:
         self._network.send(_ID.pack(client.session_id) + message, client.address)
@@ -95,8 +104,22 @@ class Clients:
 
     def _move(self, client: Client, sequence: int) -> None:
         self._world.note("client", client.session_id, "moves", sequence)
-        values = self._model.next_values()
+        client.moves[sequence] = values = self._model.next_values()
         self._send(client, self._codec.encode_move(sequence, values))
+
+    def step(self) -> None:
+        """Move by a DELTA, from a base that mostly is the newest."""
+        client = self._one()
+        if not client.bases:
+            return
+        base = self._random.choice((max(client.bases), *client.bases))
+        sequence = min(max(base, client.sequence) + 1, MAX_SEQUENCE)
+        values = self._model.next_values()
+        message = self._deltas.encode(sequence, base, client.bases[base], values)
+        if message is not None:
+            client.sequence = sequence
+            self._world.note("client", client.session_id, "steps", sequence, "from", base)
+            self._send(client, message)
 
     def _join(self, client: Client) -> None:
         if client.nonce == 0:
@@ -151,6 +174,7 @@ class Clients:
         message = self._random.choice(
             (
                 *(b"", move[:-1], move + b"\0", nan, b"\x05" + bytes(6), b"\x77", bytes(1300)),
+                *(b"\x05" + move[1:3] + b"\0\x80", b"\x05" + move[1:3] + b"\0\x7f\x01"),
                 *(join[:14], join[:9], join.ljust(1201, b"\0"), b"\x01\x02" + join[2:]),
                 *(b"\x01\x01\x01" + join[3:], encode_numbered(PING, client.sequence)[:-1]),
                 encode_numbered(LEAVE, 0),

@@ -16,6 +16,7 @@ from playerstate.messages import (
     JOIN,
     LEAVE,
     MAX_JOIN_SIZE,
+    MAX_SEQUENCE,
     MOVE,
     PING,
     VERSION,
@@ -29,8 +30,8 @@ from playerstate.messages import (
 )
 from playerstate.testing import Address
 from tests.simulation.model import Model
-from tests.simulation.players import Player
-from tests.simulation.talks import Asked, Talks
+from tests.simulation.players import Player, Values
+from tests.simulation.talks import Asked, Talk, Talks
 from tests.simulation.world import World
 
 MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
@@ -89,31 +90,76 @@ class Judge:
             return counts.malform("session_id")
         message = datagram[8:]
         kind = message[0]
-        if kind == DELTA:
-            return counts.refuse("unknown_base")
-        if kind not in (MOVE, JOIN, LEAVE, PING):
+        if kind not in (MOVE, JOIN, LEAVE, PING, DELTA):
             return counts.malform("unknown_type")
         player = self._model.players[session_id]
-        if kind == MOVE:
-            return self._judge_move(player, address, message)
+        if kind in (MOVE, DELTA):
+            return self._judge_update(player, address, message)
         if kind == JOIN:
             return self._judge_join(player, address, message)
         if len(message) != _NUMBERED.size:
             return counts.malform(_length(len(message), _NUMBERED.size))
         return self._judge_numbered(player, address, kind, _NUMBERED.unpack(message)[1])
 
-    def _judge_move(self, player: Player, address: Address, message: bytes) -> list[object]:
+    def _judge_update(self, player: Player, address: Address, message: bytes) -> list[object]:
         counts, talk = self._model.counts, self._talks.current.get(player.session_id)
         if talk is None:
             return counts.refuse("not_joined")
         if talk.address != address:
             return counts.refuse("other_address")
+        if message[0] == DELTA:
+            return self._judge_delta(player, talk, message)
+        return self._judge_move(player, talk, message)
+
+    def _judge_delta(self, player: Player, talk: Talk, message: bytes) -> list[object]:
+        """A DELTA, for the states that are used here: all fields are steps, or none is."""
+        counts, low = self._model.counts, int.from_bytes(message[1:3], "little")
+        steps: list[int] = []
+        if self._schema.fields[0].resolution is None:
+            wrong = len(message) - 4 - self._schema.size
+        else:
+            steps, wrong = _steps(message[4:], len(self._schema.fields))
+        if wrong:
+            return counts.malform("too_short" if wrong < 0 else "too_long")
+        if player.slot != talk.slot:
+            counts.refuse("not_joined")
+            return [Gone(talk.nonce, GoneReason.KICKED)]
+        lowest = player.sequence - 2**15
+        sequence = lowest + (low - lowest) % 2**16
+        if sequence > MAX_SEQUENCE:
+            return counts.malform("value")
+        if sequence <= player.sequence:
+            return self._take(player, talk, sequence, (), "delta")
+        found = [
+            values
+            for number, values in talk.bases
+            if number % 256 == message[3] and 0 < sequence - number < 256
+        ]
+        if not found:
+            return counts.refuse("unknown_base")
+        values = (
+            tuple(value + 0.25 * step for value, step in zip(found[-1], steps, strict=True))
+            if steps
+            else self._schema.struct.unpack_from(message, 4)
+        )
+        if not all(map(math.isfinite, values[:2])):
+            return counts.malform("value")
+        return self._take(player, talk, sequence, values, "delta")
+
+    def _judge_move(self, player: Player, talk: Talk, message: bytes) -> list[object]:
+        counts = self._model.counts
         if len(message) != self._codec.move_size:
             return counts.malform(_length(len(message), self._codec.move_size))
         sequence = _NUMBERED.unpack_from(message)[1]
         values = self._schema.struct.unpack_from(message, 5)
         if not all(map(math.isfinite, values[:2])):
             return counts.malform("value")
+        return self._take(player, talk, sequence, values, "move")
+
+    def _take(
+        self, player: Player, talk: Talk, sequence: int, values: Values, came_by: str
+    ) -> list[object]:
+        counts = self._model.counts
         if sequence > talk.limit:
             return counts.refuse("leaving")
         if self._talks.stopping:
@@ -130,7 +176,7 @@ class Judge:
             counts.refuse("not_joined")
             return [Gone(talk.nonce, GoneReason.KICKED)]
         else:
-            self._model.apply(player, sequence, values)
+            self._model.apply(player, sequence, values, came_by)
         self._talks.hear(talk)
         return []
 
@@ -216,6 +262,20 @@ class Judge:
 
     def _welcome(self, player: Player, nonce: int) -> Welcome:
         return Welcome(player.updated_at != 0, nonce, player.updated_at, player.values)
+
+
+def _steps(data: bytes, count: int) -> tuple[list[int], int]:
+    """So many zigzag varints; how many bytes are too many, or -1 where there are too few."""
+    steps, number, shift = [], 0, 0
+    for place, byte in enumerate(data):
+        if len(steps) == count:
+            return steps, len(data) - place
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            steps.append(-(number // 2) - 1 if number % 2 else number // 2)
+            number = shift = 0
+    return steps, 0 if len(steps) == count else -1
 
 
 def _length(size: int, right: int) -> str:

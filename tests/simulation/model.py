@@ -65,8 +65,9 @@ class Model:
         now = self._world.wall_clock() // 1000
         return Stored(values, max(now, player.updated_at + 1))
 
-    def apply(self, player: Player, sequence: int, values: Values) -> None:
+    def apply(self, player: Player, sequence: int, values: Values, came_by: str) -> None:
         """An update is taken in."""
+        player.came_by = came_by
         update = self.due_update(player, values)
         player.before = player.newest
         player.values, player.updated_at = update.values, update.updated_at

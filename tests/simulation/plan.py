@@ -30,15 +30,23 @@ class Pacer(Walker):
     resting: bool = True
 
 
-def values_of(number: int, state: type[Walker]) -> tuple[Any, ...]:
+@attrs.frozen
+class Stepper:
+    """A state on a grid, whose DELTAs are steps."""
+
+    x: float = attrs.field(default=0.5, metadata=within(-1e9, 1e9, resolution=0.25))
+    y: float = attrs.field(default=-0.5, metadata=within(-1e9, 1e9, resolution=0.25))
+
+
+def values_of(number: int, state: type) -> tuple[Any, ...]:
     """Packed values of a state that bears this number in every field."""
     values = (number + 0.25, -number - 0.25)
-    if state is Walker:
+    if state in (Walker, Stepper):
         return values
     return (*values, number, str(number).encode().ljust(12, b"\0"), number % 2)
 
 
-STATES = (Walker, Pacer)
+STATES = (Walker, Pacer, Stepper)
 
 
 @attrs.frozen
@@ -61,7 +69,7 @@ class Plan:
         misfortune: weights of crashes, stops, clock steps and the like; 0 in a calm seed.
     """
 
-    state: type[Walker]
+    state: type
     players: tuple[int, ...]
     places: int
     queue_size: int

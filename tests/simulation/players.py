@@ -32,6 +32,7 @@ class Player:
         given_up, given_up_at: the newest ``updated_at`` that was settled without being stored, and
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
+        came_by: ``move``, ``delta`` or ``update``: how the newest state came.
         before: what was the newest state before this one.
         torn: the update that was being written when the process died.
     """
@@ -50,6 +51,7 @@ class Player:
     given_up: int = 0
     given_up_at: float = -math.inf
     elsewhere: int = 0
+    came_by: str = ""
     torn: Stored | None = None
     before: Stored | None = None
 

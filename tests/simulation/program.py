@@ -62,7 +62,7 @@ class Program:
             counts.refuse("not_online")
             expected = NotOnline
         else:
-            self._model.apply(player, player.sequence, values)
+            self._model.apply(player, player.sequence, values, "update")
         self._world.note("update", player.session_id, values[0])
         try:
             service.update(player.session_id, service.schema.state(values))

@@ -13,6 +13,7 @@ from playerstate.gateway import Gateway
 from playerstate.messages import MAX_SEQUENCE
 from playerstate.testing import Address
 from tests.simulation.model import Model
+from tests.simulation.players import Values
 from tests.simulation.world import World
 
 
@@ -29,7 +30,7 @@ class Asked:
 
 @attrs.define(eq=False)
 class Talk:
-    """One conversation, as `playerstate.gateway.Conversation`."""
+    """One conversation, as `playerstate.gateway.Conversation`; `bases` are the last two."""
 
     address: Address
     nonce: int
@@ -38,6 +39,7 @@ class Talk:
     heard: float
     limit: int = MAX_SEQUENCE
     leaving: bool = False
+    bases: list[tuple[int, Values]] = attrs.field(factory=list)
     target: int = 0
 
 
