@@ -48,6 +48,7 @@ class FromC:
             [program, path, SYNCHRONOUS, str(players), order, SQL],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,
             text=True,
         )
 

@@ -18,7 +18,7 @@ SETTINGS = tuple(
     f"{what}, {percent} % changed" for what in ("sweep", "flush") for percent in DIRTY_PERCENT
 )
 QUEUE_SIZE = 1 << 20
-ROUNDS = 3
+ROUNDS = 5
 LARGE_ROUNDS = 2
 MANY = 100_000
 """Rows of a flush from which on fewer rounds must do."""
@@ -79,7 +79,7 @@ def _measure(stage: Stage, store: SQLiteStore, players: int, stored: int) -> lis
     costs = []
     for percent in DIRTY_PERCENT:
         cost = _Cost(players, percent, [], [])
-        for turn in range(LARGE_ROUNDS if cost.rows >= MANY else ROUNDS):
+        for turn in range(LARGE_ROUNDS if stage.quick or cost.rows >= MANY else ROUNDS):
             stage.say(f"{players:,} players, {percent} % changed, round {turn + 1}")
             changed = draw.permutation(players)[: cost.rows].tolist()
             now = START + time.time_ns() // 1000
