@@ -131,7 +131,7 @@ class Flusher:
         apply, slots, now = self.table.apply, self.table.slots, rows.updated_at
         columns = rows.session_ids.tolist(), rows.x.tolist(), rows.y.tolist()
         for session_id, x, y in zip(*columns, strict=True):
-            apply(slots[session_id], 1, (x, y), now)
+            apply(slots[session_id], None, (x, y), now)
         self.table.sweep(self.ring)
 
     def flush(self) -> float:

@@ -1,6 +1,7 @@
 """Keeps where every player of a game stands, and saves it without the game ever waiting."""
 
 from playerstate.interfaces import StoreBusy, StoreUnusable
+from playerstate.leaves import Progress
 from playerstate.outbox import NotSaved, Surroundings
 from playerstate.schema import InvalidState, SchemaError, StateSchema, text, within
 from playerstate.service import (
@@ -8,7 +9,6 @@ from playerstate.service import (
     NotOnline,
     NotRunning,
     PlayerStateService,
-    Progress,
     ServerFull,
 )
 from playerstate.state import PlayerState

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import StoreBusy
+from playerstate.leaves import Progress
 from playerstate.ledger import count
 from playerstate.messages import (
     DELTA,
@@ -49,7 +50,6 @@ from playerstate.service import (
     NotOnline,
     NotRunning,
     PlayerStateService,
-    Progress,
     ServerFull,
 )
 
@@ -71,6 +71,9 @@ class Transport(Protocol):
 
     def send(self, session_id: int, peer: Any, message: bytes) -> None:
         """Send a message; it may be lost on the way."""
+
+    def end(self, session_id: int, peer: Any) -> None:
+        """Let go of a peer that was just told, by a GONE, that its conversation is over."""
 
 
 @attrs.define(eq=False)
@@ -106,6 +109,7 @@ class _Joining:
     """A JOIN that waits for the store."""
 
     nonce: int
+    peer: Any
     joined: Deferred[Joined]
 
 
@@ -140,9 +144,14 @@ class Gateway:
         self.idle_timeout = idle_timeout
         self._jitter = jitter
         self._codec = Codec(service.schema)
+        self._is_open = False
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer; harmless when another transport of this gateway had it begin."""
+        if self._is_open:
+            return
+        self._is_open = True
+        self._closed = Deferred[None]()
         size = self.service.max_players
         self._clock = self.service.clock
         self._table = self.service.table
@@ -167,13 +176,22 @@ class Gateway:
             self._clock.every(min(IDLE_LOOK_EVERY, self.idle_timeout / 4), self._evict_idle),
         ]
 
-    def close(self) -> Deferred[Any]:
+    def close(self) -> Deferred[None]:
         """Take every player offline, saved, with a last receipt and word that the server stops.
+
+        Transports that share a gateway stop together: each calls this, and the first means all.
 
         Returns:
             A Deferred that fires when all are saved, or the service gave up on it.
         """
-        self._closing = True
+        closed = Deferred[None]()
+        self._closed.addCallback(closed.callback)
+        if not self._closing:
+            self._closing = True
+            self._take_offline()
+        return closed
+
+    def _take_offline(self) -> None:
         joinings, self._joining = self._joining, {}
         for joining in joinings.values():
             joining.joined.cancel()
@@ -182,11 +200,13 @@ class Gateway:
             # Moves that went on would keep the newest state from ever being the saved one.
             conversation.limit = min(conversation.limit, self._table.sequence(conversation.slot))
             waiting.append(self._leave(conversation))
-        return DeferredList(waiting).addCallback(self._stop_ticking)
+        DeferredList(waiting).addCallback(self._stop_ticking)
 
     def _stop_ticking(self, result: object) -> None:
         for repetition in self._repetitions:
             repetition.cancel()
+        self._is_open = False
+        self._closed.callback(None)
 
     def kick(self, session_id: int) -> Deferred[Progress]:
         """End a player's conversation; the player is told, taken offline and saved.
@@ -198,6 +218,22 @@ class Gateway:
         if conversation is not None:
             self._end(conversation, GoneReason.KICKED)
         return self.service.leave(session_id)
+
+    def lost(self, session_id: int, peer: Any) -> None:
+        """The transport knows that a peer is gone: its player leaves, and nobody is told."""
+        joining = self._joining.get(session_id)
+        if joining is not None and joining.peer == peer:
+            del self._joining[session_id]
+            joining.joined.cancel()
+        conversation = self._conversations.get(session_id)
+        if conversation is None or conversation.peer != peer:
+            return
+        is_here = self._is_live(conversation) and not conversation.leaving
+        self._end(conversation, None)
+        if is_here:
+            # What is not saved is in the log; there is nobody else to tell.
+            left = self.service.leave(session_id)
+            left.addErrback(lambda failure: failure.trap(NotSaved, NotOnline))
 
     def malformed(self, reason: str) -> None:
         """Count something that cannot be read."""
@@ -329,7 +365,7 @@ class Gateway:
             joining.joined.cancel()
         waiting = self.service.join(session_id, sequence=join.sequence)
         if not waiting.called:
-            self._joining[session_id] = _Joining(join.nonce, waiting)
+            self._joining[session_id] = _Joining(join.nonce, peer, waiting)
         waiting.addCallbacks(joined, failed)
 
     def _begin(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
@@ -374,6 +410,7 @@ class Gateway:
             self._heard[conversation.slot] = self._shown_at[conversation.slot] = math.inf
         if reason is not None:
             conversation.send(encode_gone(conversation.nonce, reason))
+            conversation.transport.end(conversation.session_id, conversation.peer)
 
     def _leave(self, conversation: Conversation) -> Deferred[None]:
         """Take the player of this conversation offline, and answer again when that is saved."""

@@ -26,7 +26,8 @@ page of 4,096 bytes, and the rows of a table lie at one distance from each other
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class RowLayout:
         size: bytes of a half.
         struct: packs a half: version, session id, slot and generation as one i64, ``updated_at``,
             sequence, the fields, version.
+        write: writes a half: ``write(buffer, at, version, session_id, slot_and_generation,
+            updated_at, sequence, values)``.
         fields: packs and unpacks the fields, which begin at `FIELDS_AT`.
         dtype: a half, the fields as one block of bytes.
         record: what a store sees of it: session id, each field by name, ``updated_at``.
@@ -55,6 +58,7 @@ class RowLayout:
         self.size = 1 << (used - 1).bit_length()
         padding = self.size - used
         self.struct = struct.Struct(f"<QqqqQ{formats}{padding}xQ")
+        self.write = _compile_write(self.struct, len(fields))
         self.dtype = np.dtype(
             {
                 "names": [
@@ -81,3 +85,22 @@ class RowLayout:
                 "itemsize": self.size,
             }
         )
+
+
+def _compile_write(half: struct.Struct, fields: int) -> Callable[..., None]:
+    """Compile the write of one half.
+
+    It runs for every move: with the values named one by one it takes half the time that it takes
+    to splice them into a call.
+    """
+    values = "".join(f"v{index}, " for index in range(fields))
+    head = "version, session_id, slot_and_generation, updated_at, sequence"
+    source = (
+        f"def write(buffer, at, {head}, values):\n"
+        f"    {values}= values\n"
+        f"    pack_into(buffer, at, {head}, {values}version)\n"
+    )
+    scope: dict[str, Any] = {"pack_into": half.pack_into}
+    exec(compile(source, "<playerstate layout>", "exec"), scope)
+    write: Callable[..., None] = scope["write"]
+    return write

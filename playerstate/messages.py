@@ -79,28 +79,6 @@ class Join:
 
 
 @attrs.frozen
-class Move:
-    """The player's whole state now, as accepted packed values."""
-
-    sequence: int
-    values: tuple[Any, ...]
-
-
-@attrs.frozen
-class Leave:
-    """The player goes; `sequence` is that of the last update sent."""
-
-    sequence: int
-
-
-@attrs.frozen
-class Ping:
-    """Still here."""
-
-    sequence: int
-
-
-@attrs.frozen
 class Welcome:
     """Where the player stands now.
 
@@ -194,13 +172,11 @@ class Codec:
     def __init__(self, schema: StateSchema) -> None:
         fields = schema.struct.format[1:]
         self._schema = schema
-        self._accept = schema.accept
-        self._unpack_fields = schema.struct.unpack_from
+        self._read = schema.read
         self._move = struct.Struct("<BI" + fields)
         self._welcome = struct.Struct("<BBIQ" + fields)
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
-        self._unpack_sequence = struct.Struct("<I").unpack_from
 
     def encode_join(self, nonce: int, sequence: int, fingerprint: int | None = None) -> bytes:
         """A JOIN, padded so that it may be welcomed; the schema's fingerprint by default."""
@@ -228,23 +204,9 @@ class Codec:
         if len(data) - at != self.move_size:
             _check_size(data, at, self.move_size)
         try:
-            values = self._accept(*self._unpack_fields(data, at + 5))
+            return self._read(data, at + 1)
         except InvalidState:
             raise Malformed("value") from None
-        return self._unpack_sequence(data, at + 1)[0], values
-
-    def decode_client(self, data: bytes) -> Join | Move | Leave | Ping:
-        """Any message of a client."""
-        kind = data[0] if data else None
-        if kind == JOIN:
-            return decode_join(data)
-        if kind == MOVE:
-            return Move(*self.decode_move(data))
-        if kind == LEAVE:
-            return Leave(decode_numbered(data))
-        if kind == PING:
-            return Ping(decode_numbered(data))
-        raise Malformed("too_short" if kind is None else "unknown_type")
 
     def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
         """Any message of a server.

@@ -36,6 +36,8 @@ from playerstate.table import LiveTable, Sweep
 
 SAVE_TOGETHER = 0.05
 """Seconds within which players who are to be saved at once share a commit."""
+ROWS_A_TURN = 16_384
+"""Rows that one turn of the reactor hands over at most, which takes a fraction of a millisecond."""
 OVERFLOW_TOLD_EVERY = 10.0
 BUSY_TOLD_EVERY = 10.0
 """Seconds between two log lines that begin to tell of a busy store."""
@@ -150,6 +152,7 @@ class Outbox:
             # Ends with the recovery, whatever was read of the ring.
             self._flights.append(_Flight(1 << 63, clock.seconds()))
         self._left_over = False
+        self._sweeping: IDelayedCall | None = None
         self._overflow_told_at = -math.inf
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
@@ -229,9 +232,17 @@ class Outbox:
     def sweep(self) -> None:
         """Hand every dirty row to the persist thread, and plan the next sweep."""
         self._soon.clear()
-        self._hand_over(self._table.sweep(self._ring))
+        self._sweep_some()
         self._swept_at = self._clock.seconds()
         self._plan_sweep()
+
+    def _sweep_some(self) -> None:
+        """Hand over as many rows as one turn of the reactor has time for; the rest in the next."""
+        sweep = self._table.sweep(self._ring, ROWS_A_TURN)
+        self._hand_over(sweep)
+        under_way = self._sweeping is not None and self._sweeping.active()
+        if sweep.left and not sweep.full and not under_way:
+            self._sweeping = self._clock.callLater(0.0, self._sweep_some)
 
     def _plan_sweep(self) -> None:
         """Set the time of the next sweep, from the last one and from how full the ring is now."""
@@ -273,7 +284,7 @@ class Outbox:
             self._in_flight += sweep.pushed
             self._remember(_Flight(self._ring.write, sweep.oldest))
             self._persister.wake()
-        if sweep.left:
+        if sweep.full:
             self._left_over = True
             self._ledger.overflows += 1
             self._tell_overflow(sweep)

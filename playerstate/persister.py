@@ -75,7 +75,7 @@ class Commit:
         upkeep_seconds: how long the writer's own upkeep took before them.
     """
 
-    slots: npt.NDArray[np.uint32]
+    slots: npt.NDArray[np.intp]
     generations: npt.NDArray[np.uint32]
     sequences: npt.NDArray[np.uint64]
     updated_at: npt.NDArray[np.int64]
@@ -126,7 +126,10 @@ def newest_of_each(rows: Rows) -> Rows:
     ordered = ids[order]
     last = np.ones(len(rows), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=last[:-1])
-    return rows[order[last]]
+    # As blocks of bytes, since numpy would move them field by field.
+    blocks = rows.view(np.dtype((np.void, rows.itemsize)))
+    newest: Rows = blocks[order[last]].view(rows.dtype)
+    return newest
 
 
 class Persister:
@@ -381,18 +384,13 @@ class Persister:
     def _report(
         self, saved: list[Rows], unsaved: list[Unsaved], settled: bool, seconds: float
     ) -> None:
-        rows = (
-            np.concatenate(saved, dtype=self._ring.dtype)
-            if saved
-            else np.empty(0, self._ring.dtype)
-        )
         if settled:
             self._settled = self._ring.read
         commit = Commit(
-            slots=rows["slot"],
-            generations=rows["generation"],
-            sequences=rows["sequence"],
-            updated_at=rows["updated_at"],
+            slots=_column(saved, "slot", np.intp),
+            generations=_column(saved, "generation", np.uint32),
+            sequences=_column(saved, "sequence", np.uint64),
+            updated_at=_column(saved, "updated_at", np.int64),
             unsaved=tuple(unsaved),
             superseded=self._superseded,
             read=self._settled,
@@ -458,6 +456,11 @@ class _Refusal:
 
     rows_committed: int
     times: int = 0
+
+
+def _column(pieces: list[Rows], name: str, dtype: type[Any]) -> npt.NDArray[Any]:
+    """One column of all pieces, as an array of its own: the reactor thread is to have it ready."""
+    return np.concatenate([*(piece[name] for piece in pieces), np.empty(0, dtype)], dtype=dtype)
 
 
 def _unsaved(row: np.void, why: str, guarded: bool) -> Unsaved:

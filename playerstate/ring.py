@@ -54,7 +54,9 @@ class Ring:
             raise ValueError(f"ring capacity {capacity} is not a power of two")
         self.capacity = capacity
         self.dtype = dtype
-        self._places = np.zeros(capacity, np.dtype(f"V{dtype.itemsize}"))
+        self._places = np.empty(capacity, np.dtype(f"V{dtype.itemsize}"))
+        # Written once, so that the system has given every page before the first row comes.
+        self._places.view(np.uint8).fill(0)
         self.write = 0
         self.read = 0
 

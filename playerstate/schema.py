@@ -193,6 +193,8 @@ class StateSchema:
         struct: packs and unpacks packed values, little-endian, without padding between fields.
         accept: called with packed values, one argument a field; returns them accepted, or raises
             `InvalidState`.
+        read: ``read(data, at)``: the u32 there, and the accepted packed values of the fields that
+            follow it; raises `InvalidState`.
         spawn: the state class's defaults, as accepted packed values.
     """
 
@@ -202,6 +204,7 @@ class StateSchema:
     fingerprint: int
     struct: struct.Struct
     accept: Callable[..., tuple[Any, ...]]
+    read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]]
     spawn: tuple[Any, ...]
     _plain: Callable[[Any], tuple[Any, ...]]
     _build: Callable[..., Any]
@@ -241,6 +244,7 @@ class StateSchema:
             fingerprint=zlib.crc32(canonical.encode()),
             struct=packer,
             accept=accept,
+            read=_compile_read(fields),
             spawn=accepted,
             plain=getter if len(names) > 1 else lambda state: (getter(state),),
             build=build,
@@ -389,7 +393,28 @@ def _is_number(value: object) -> bool:
 
 
 def _compile_accept(fields: tuple[Field, ...]) -> Callable[..., tuple[Any, ...]]:
-    """Compile the check of one player's packed values into one function.
+    """Compile the check of one player's packed values into one function of as many arguments."""
+    accept: Callable[..., tuple[Any, ...]] = _compile(fields, "{values}", "pass", "{accepted}")
+    return accept
+
+
+def _compile_read(fields: tuple[Field, ...]) -> Callable[[bytes, int], tuple[int, tuple[Any, ...]]]:
+    """Compile the reading of a u32 and the fields behind it into one function."""
+    unpack = struct.Struct("<I" + "".join(field.format for field in fields)).unpack_from
+    read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]] = _compile(
+        fields,
+        "data, at",
+        "number, {values} = unpack(data, at)",
+        "number, {accepted}",
+        unpack=unpack,
+    )
+    return read
+
+
+def _compile(
+    fields: tuple[Field, ...], arguments: str, begin: str, result: str, **scope: Any
+) -> Any:
+    """Compile a function that holds each field's value to what the field allows.
 
     It runs for every move, so the loop over the fields is unrolled, as attrs does for its own
     methods.  The comparison that holds a number to its bounds also refuses NaN and the infinities;
@@ -410,12 +435,17 @@ def _compile_accept(fields: tuple[Field, ...]) -> Callable[..., tuple[Any, ...]]
                 f"    if not {field.low!r} <= {value} <= {field.high!r}: refuse({index}, {value})"
             )
         results.append(f"{value} + 0.0" if field.kind == "float" else value)
-    arguments = ", ".join(f"v{index}" for index in range(len(fields)))
-    source = [f"def accept({arguments}):", *checks, f"    return ({', '.join(results)},)"]
-    scope: dict[str, Any] = {"refuse": refuse, "is_text": _is_text}
-    exec(compile("\n".join(source), "<playerstate schema>", "exec"), scope)
-    accept: Callable[..., tuple[Any, ...]] = scope["accept"]
-    return accept
+    names = {
+        "values": ", ".join(f"v{index}" for index in range(len(fields))) + ",",
+        "accepted": f"({', '.join(results)},)",
+    }
+    head, first, last = (part.format(**names) for part in (arguments, begin, result))
+    source = "\n".join([f"def accept({head}):", f"    {first}", *checks, f"    return {last}"])
+    exec(
+        compile(source, "<playerstate schema>", "exec"),
+        scope := scope | {"refuse": refuse, "is_text": _is_text},
+    )
+    return scope["accept"]
 
 
 def _is_text(value: bytes) -> bool:

@@ -9,26 +9,25 @@ from __future__ import annotations
 import math
 import operator
 import os
-import time
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
-from playerstate.journal import Journal, ProcessMemory, Remains, as_rows
+from playerstate.journal import Journal, ProcessMemory, Remains
 from playerstate.layout import RowLayout
+from playerstate.leaves import Leaves, Progress
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.loads import Loads
-from playerstate.outbox import NotSaved, Outbox, Surroundings, Trouble, named, not_saved
-from playerstate.persister import Commit, Unsaved
+from playerstate.outbox import NotSaved, Outbox, Surroundings, Trouble, named
+from playerstate.persister import Commit
+from playerstate.recovery import find_unsaved
 from playerstate.schema import InvalidState
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable
@@ -76,21 +75,6 @@ class Joined:
     state: Any
     restored: bool
     updated_at: int
-
-
-@attrs.frozen
-class Progress:
-    """How far a player's moves have come, by the numbers that their transport gave them.
-
-    Both stand where the join set them for a player who only ever changed by ``update``.
-
-    Attributes:
-        applied: the highest sequence applied.
-        saved: the highest sequence the store holds.
-    """
-
-    applied: int
-    saved: int
 
 
 class PlayerStateService(Service):
@@ -199,11 +183,12 @@ class PlayerStateService(Service):
         self.ledger = Ledger(gauges=self._gauges)
         self._wall_clock = around.wall_clock
         self._loads = Loads(self._enter)
-        self._leavers: dict[int, _Leaver] = {}
-        self._unsaved: dict[int, Unsaved] = {}
         self._degraded = False
-        recovered = self._find_unsaved(remains)
+        recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
+        self.ledger.recovered = len(recovered)
+        if remains is not None and not self._recovering:
+            self._memory.forget_remains()
         self._outbox = Outbox(
             self.table,
             RowLayout(self.schema.fields),
@@ -218,58 +203,8 @@ class PlayerStateService(Service):
             self._recovered,
             self._reopen,
         )
+        self._leaves = Leaves(self.table, self.ledger, self._outbox.save_soon)
         self._summarised = self.ledger.snapshot()
-
-    def _find_unsaved(self, remains: Remains | None) -> npt.NDArray[np.void]:
-        """What a process before this one left and the store does not have, as rows to be saved."""
-        rows = as_rows(remains, self.schema)
-        if remains is None:
-            return rows
-        newer = np.ones(len(rows), np.bool_)
-        for index, session_id in enumerate(rows["session_id"].tolist()):
-            try:
-                found = self._reader.load(session_id)
-            except Exception:
-                # Then it is written, and the writer's guard compares.
-                continue
-            if isinstance(found, Deferred):
-                found.addErrback(lambda _: None)
-                found.cancel()
-                continue
-            newer[index] = found is None or found.updated_at < rows["updated_at"][index]
-            if found is not None and newer[index]:
-                self._keep_unknown(rows[index : index + 1], found, remains)
-        self._tell_recovery(rows[newer], len(rows))
-        if not newer.any():
-            self._memory.forget_remains()
-        self.ledger.recovered = int(newer.sum())
-        return rows[newer]
-
-    def _keep_unknown(self, row: npt.NDArray[np.void], found: Stored, remains: Remains) -> None:
-        """Leave fields as they are stored that the run which left this row did not know."""
-        known = {field.name for field in remains.fields}
-        record = row.view(RowLayout(self.schema.fields).record)
-        for field, value in zip(self.schema.fields, found.values, strict=True):
-            if field.name not in known:
-                record[field.name] = field.encode(value)
-
-    def _tell_recovery(self, rows: npt.NDArray[np.void], players: int) -> None:
-        if not len(rows):
-            _log.warn(
-                "the last run did not stop cleanly: the store has all of the {players} players in"
-                " its journal",
-                players=players,
-            )
-            return
-        newest = int(rows["updated_at"].max(initial=0))
-        _log.warn(
-            "the last run did not stop cleanly: of {players} players in its journal, {rows} are"
-            " newer than in the store, the newest of {newest} UTC; they are saved before anybody"
-            " joins",
-            players=players,
-            rows=len(rows),
-            newest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(newest / 1e6)),
-        )
 
     def _recovered(self) -> None:
         try:
@@ -375,9 +310,7 @@ class PlayerStateService(Service):
 
     def _fail_waiters(self, why: NotSaved) -> None:
         self._outbox.fail_flushes(why)
-        while self._leavers:
-            for waiter in self._leavers.popitem()[1].waiters:
-                waiter.errback(why)
+        self._leaves.fail_all(why)
 
     def _summarise(self) -> None:
         now = self.ledger.snapshot()
@@ -441,8 +374,8 @@ class PlayerStateService(Service):
             else:
                 values = self.schema.encode(stored.values)
                 slot = self.table.admit(session_id, values, stored.updated_at)
-        elif (leaver := self._leavers.get(slot)) is not None:
-            leaver.returned = True
+        else:
+            self._leaves.returned(slot)
         self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)
         updated_at = self.table.updated_at(slot)
         self.ledger.joins += 1
@@ -470,7 +403,9 @@ class PlayerStateService(Service):
         except NotRunning:
             count(self.ledger.refused, "stopping")
             raise
-        self._apply(slot, self.table.sequence(slot), values)
+        self.ledger.applied += 1
+        if not self.table.apply(slot, None, values, self._wall_clock() // 1000):
+            self.ledger.superseded += 1
 
     def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
         """Take in a numbered update, as a transport receives it.  Never blocks.
@@ -495,18 +430,17 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id)
         if slot is None:
             raise NotOnline(session_id)
-        if sequence <= self.table.sequence(slot):
-            self.ledger.stale += 1
-            return False
-        if self._leavers and (leaver := self._leavers.get(slot)) and not leaver.takes(sequence):
+        if self._leaves and self._leaves.refuses(slot, sequence):
             raise NotOnline(session_id)
-        self._apply(slot, sequence, values)
+        was_clean = self.table.apply(slot, sequence, values, self._wall_clock() // 1000)
+        ledger = self.ledger
+        if was_clean is None:
+            ledger.stale += 1
+            return False
+        ledger.applied += 1
+        if not was_clean:
+            ledger.superseded += 1
         return True
-
-    def _apply(self, slot: int, sequence: int, values: tuple[Any, ...]) -> None:
-        self.ledger.applied += 1
-        if not self.table.apply(slot, sequence, values, self._wall_clock() // 1000):
-            self.ledger.superseded += 1
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of a player online.
@@ -527,7 +461,7 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id) if self._phase != _STOPPED else None
         if slot is None:
             raise NotOnline(session_id)
-        return self._progress(slot)
+        return Progress.of(self.table, slot)
 
     def leave(self, session_id: int, *, last: int | None = None) -> Deferred[Progress]:
         """Take a player offline and save them at once.
@@ -548,24 +482,7 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id) if self._phase != _STOPPED else None
         if slot is None:
             return fail(NotOnline(session_id))
-        if (leaver := self._leavers.get(slot)) is None:
-            progress = self._progress(slot)
-            if self.table.is_saved(slot):
-                self._release(slot)
-                return succeed(progress)
-            if (unsaved := self._refused(slot)) is not None:
-                self._release(slot)
-                return fail(not_saved([unsaved]))
-            leaver = self._leavers[slot] = _Leaver()
-        elif not leaver.returned:
-            if last is None:
-                leaver.last = self.table.sequence(slot)
-            return leaver.wait(self.table.updated_at(slot))
-        leaver.returned = False
-        leaver.last = self.table.sequence(slot) if last is None else last
-        if self.table.is_dirty(slot):
-            self._outbox.save_soon(slot)
-        return leaver.wait(self.table.updated_at(slot))
+        return self._leaves.begin(slot, last)
 
     def flush(self) -> Deferred[None]:
         """Save everything applied so far.
@@ -582,24 +499,9 @@ class PlayerStateService(Service):
         if self._phase != _RUNNING:
             raise NotRunning("the service is not running")
         slot = self.table.slots.get(session_id)
-        if slot is None or ((leaver := self._leavers.get(slot)) and not leaver.returned):
+        if slot is None or self._leaves.has_left(slot):
             raise NotOnline(session_id)
         return slot
-
-    def _progress(self, slot: int) -> Progress:
-        return Progress(self.table.sequence(slot), int(self.table.saved[slot]))
-
-    def _release(self, slot: int) -> None:
-        self.table.release(slot)
-        self._unsaved.pop(slot, None)
-        self.ledger.leaves += 1
-
-    def _refused(self, slot: int) -> Unsaved | None:
-        """Why the store does not hold this player's newest row and will not, if that is so."""
-        unsaved = self._unsaved.get(slot)
-        if unsaved is not None and unsaved.updated_at == self.table.updated_at(slot):
-            return unsaved
-        return None
 
     @property
     def trouble(self) -> Trouble | None:
@@ -656,13 +558,11 @@ class PlayerStateService(Service):
 
     def _dirty_all(self) -> None:
         """The store is not to be had: everything is to be saved into the next one."""
-        given_up = [slot for slot in self._unsaved if self._refused(slot) is not None]
-        self._unsaved.clear()
-        self.ledger.recovered += self.table.dirty_all(given_up)
+        self.ledger.recovered += self.table.dirty_all(self._leaves.take_given_up())
 
     def _gauges(self) -> Gauges:
         oldest = self._outbox.oldest_unsaved()
-        leaving = sum(not leaver.returned for leaver in self._leavers.values())
+        leaving = self._leaves.leaving()
         trouble = self.trouble
         return Gauges(
             degraded="" if trouble is None else trouble.why,
@@ -677,43 +577,7 @@ class PlayerStateService(Service):
 
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: let go of who has left and is saved."""
-        self._unsaved.update((row.slot, row) for row in commit.unsaved)
-        for slot, leaver in list(self._leavers.items()):
-            progress, refused = self._progress(slot), self._refused(slot)
-            if leaver.returned:
-                if refused is None and self.table.saved_at[slot] < leaver.target:
-                    continue
-            elif refused is not None or self.table.is_saved(slot):
-                self._release(slot)
-            else:
-                continue
-            del self._leavers[slot]
-            for waiter in leaver.waiters:
-                if refused is not None:
-                    waiter.errback(not_saved([refused]))
-                else:
-                    waiter.callback(progress)
-
-
-@attrs.define(eq=False)
-class _Leaver:
-    """A player whose leave is not yet saved."""
-
-    returned: bool = True
-    last: int = 0
-    target: int = 0
-    waiters: list[Deferred[Progress]] = attrs.field(factory=list)
-
-    def takes(self, sequence: int) -> bool:
-        """Whether a move of this number is still taken in."""
-        return self.returned or sequence <= self.last
-
-    def wait(self, target: int) -> Deferred[Progress]:
-        """A Deferred for when what was changed up to `target` is saved."""
-        self.target = target
-        waiter: Deferred[Progress] = Deferred(self.waiters.remove)
-        self.waiters.append(waiter)
-        return waiter
+        self._leaves.settled(commit.unsaved)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

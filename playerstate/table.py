@@ -8,6 +8,8 @@ bytes, one a slot, and at the rows that are dirty, and at nothing else.
 
 from __future__ import annotations
 
+import struct
+from array import array
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -19,6 +21,10 @@ from playerstate.layout import FIELDS_AT, RowLayout
 from playerstate.schema import StateSchema
 
 Slots = npt.NDArray[np.intp]
+
+_HEAD = struct.Struct("<qqqQ").unpack_from
+"""Session id, slot and generation, ``updated_at``, sequence: they lie together in a half."""
+_HEAD_AT = 8
 
 
 class TableFull(Exception):
@@ -38,13 +44,15 @@ class Sweep:
 
     Attributes:
         pushed: rows handed over, now clean.
-        left: rows that did not fit, still dirty; the next sweep begins with them.
+        left: rows that are dirty still; the next sweep begins with them.
+        full: whether some of those did not fit.
         oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
             nothing was pushed.
     """
 
     pushed: int
     left: int
+    full: bool
     oldest: float | None
 
 
@@ -72,25 +80,31 @@ class LiveTable:
         self.capacity = capacity
         self._now = now
         self._halves = np.frombuffer(buffer, layout.dtype)
+        # Where the half of each slot lies that counts, among all halves.
+        self._place = array("q", bytes(8 * capacity))
+        self._places = np.frombuffer(self._place, np.int64)
+        self._places[:] = np.arange(0, 2 * capacity, 2)
         self.saved = np.zeros(capacity, np.uint64)
         self.saved_at = np.zeros(capacity, np.int64)
         self._buffer = buffer
-        self._words = buffer.cast("q")
         self._size = layout.size
-        self._words_a_half = layout.size // 8
-        self._pack = layout.struct.pack_into
+        self._put = layout.write
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
-        self._half = bytearray(capacity)
-        self._half_numbers = np.frombuffer(self._half, np.uint8)
-        self._sequences = self._halves["sequence"].reshape(capacity, 2)
+        self._session_ids = self._halves["session_id"]
+        self._updated_at = self._halves["updated_at"]
+        self._sequences = self._halves["sequence"]
         self._dirty = bytearray(capacity)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.zeros(capacity, np.float64)
+        self._oldest: float | None = None
+        self._oldest_is_known = True
         self._free: list[int] = []
         self._high = 0
         self._resume = 0
         self._generation = 0
+        # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
+        self._generations = np.zeros(capacity, np.uint32)
 
     @staticmethod
     def bytes_needed(schema: StateSchema, capacity: int) -> int:
@@ -124,6 +138,7 @@ class LiveTable:
         except BaseException:
             self._free.append(slot)
             raise
+        self._generations[slot] = 0
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
         return slot
@@ -142,36 +157,63 @@ class LiveTable:
             sequence,
             self.values(slot),
         )
+        self._generations[slot] = self._generation
         self.saved[slot] = sequence if self.is_saved(slot) else 0
 
     def release(self, slot: int) -> None:
         """Take the player out of the table; the slot is free for another."""
         del self.slots[self.session_id(slot)]
         self._write(slot, 0, slot, 0, 0, self.values(slot))
-        self._dirty[slot] = 0
+        if self._dirty[slot]:
+            self._dirty[slot] = 0
+            self._oldest_is_known = False
         self._free.append(slot)
 
-    def apply(self, slot: int, sequence: int, values: tuple[Any, ...], now: int) -> bool:
-        """Write a player's accepted values; return whether the row was clean before.
+    def apply(
+        self, slot: int, sequence: int | None, values: tuple[Any, ...], now: int
+    ) -> bool | None:
+        """Write a player's accepted values, unless they are stale.
 
         ``updated_at`` grows with each change even where the wall clock does not:
         ``max(now, last + 1)``.
 
         Args:
             slot: the player's slot.
-            sequence: this update's number.
+            sequence: this update's number, stale if that is not above the highest applied; None
+                for one that has none, and leaves the highest as it is.
             values: accepted packed values.
             now: the wall clock, microseconds since the Unix epoch.
+
+        Returns:
+            Whether the row was clean before; None for a stale update, which changes nothing.
         """
-        words = self._words
-        at = (2 * slot + self._half[slot]) * self._words_a_half
-        last = words[at + 3]
-        updated_at = now if now > last else last + 1
-        self._write(slot, words[at + 1], words[at + 2], updated_at, sequence, values)
+        place = self._place[slot]
+        session_id, slot_and_generation, last, highest = _HEAD(
+            self._buffer, place * self._size + _HEAD_AT
+        )
+        if sequence is None:
+            sequence = highest
+        elif sequence <= highest:
+            return None
+        self._version = version = self._version + 1
+        place ^= 1
+        self._put(
+            self._buffer,
+            place * self._size,
+            version,
+            session_id,
+            slot_and_generation,
+            now if now > last else last + 1,
+            sequence,
+            values,
+        )
+        self._place[slot] = place
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
-        self._dirtied_at[slot] = self._now()
+        self._dirtied_at[slot] = dirtied_at = self._now()
+        if self._oldest is None:
+            self._oldest = dirtied_at
         return True
 
     def _write(
@@ -183,51 +225,36 @@ class LiveTable:
         sequence: int,
         values: tuple[Any, ...],
     ) -> None:
-        """Write the half that is not the present one, which it becomes."""
+        """Write the half that does not count, which then does."""
         self._version = version = self._version + 1
-        half = self._half[slot] ^ 1
-        self._pack(
-            self._buffer,
-            (2 * slot + half) * self._size,
-            version,
-            session_id,
-            slot_and_generation,
-            updated_at,
-            sequence,
-            *values,
-            version,
-        )
-        self._half[slot] = half
+        place = self._place[slot] ^ 1
+        row = (session_id, slot_and_generation, updated_at, sequence, values)
+        self._put(self._buffer, place * self._size, version, *row)
+        self._place[slot] = place
 
-    def _word(self, slot: int, index: int) -> int:
-        return self._words[(2 * slot + self._half[slot]) * self._words_a_half + index]
-
-    def _present(self, slots: npt.NDArray[Any]) -> Slots:
-        """Where the present halves of these slots lie among all halves."""
-        present: Slots = 2 * slots.astype(np.intp) + self._half_numbers[slots]
-        return present
+    def _head(self, slot: int) -> tuple[int, ...]:
+        return _HEAD(self._buffer, self._place[slot] * self._size + _HEAD_AT)
 
     def session_id(self, slot: int) -> int:
         """Whose slot this is; 0 for nobody's."""
-        return self._word(slot, 1)
+        return self._head(slot)[0]
 
     def updated_at(self, slot: int) -> int:
         """When this player last changed, microseconds since the Unix epoch; 0 for never."""
-        return self._word(slot, 3)
+        return self._head(slot)[2]
 
     def sequence(self, slot: int) -> int:
         """The highest sequence applied in this player's generation."""
-        return self._word(slot, 4)
+        return self._head(slot)[3]
 
     def sequences(self) -> npt.NDArray[np.uint64]:
         """`sequence` of every slot below `high`."""
-        both = self._sequences[: self._high]
-        return np.where(self._half_numbers[: self._high], both[:, 1], both[:, 0])
+        sequences: npt.NDArray[np.uint64] = self._sequences[self._places[: self._high]]
+        return sequences
 
     def values(self, slot: int) -> tuple[Any, ...]:
         """This player's packed values."""
-        at = (2 * slot + self._half[slot]) * self._size
-        return self._unpack_fields(self._buffer, at + FIELDS_AT)
+        return self._unpack_fields(self._buffer, self._place[slot] * self._size + FIELDS_AT)
 
     def is_dirty(self, slot: int) -> bool:
         """Whether this player changed since the last sweep took the row."""
@@ -243,8 +270,11 @@ class LiveTable:
 
     def oldest_dirty(self) -> float | None:
         """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
-        dirty = np.flatnonzero(self._dirty_flags[: self._high])
-        return float(self._dirtied_at[dirty].min()) if len(dirty) else None
+        if not self._oldest_is_known:
+            (dirty,) = self._dirty_flags[: self._high].nonzero()
+            self._oldest = float(self._dirtied_at[dirty].min()) if len(dirty) else None
+            self._oldest_is_known = True
+        return self._oldest
 
     def dirty_all(self, given_up: Collection[int] = ()) -> int:
         """Make every changed player's row dirty, for a store that holds none of them.
@@ -258,48 +288,64 @@ class LiveTable:
         Returns:
             How many rows were clean.
         """
-        rows = self._halves[self._present(np.arange(self._high))]
-        changed = np.flatnonzero((rows["session_id"] != 0) & (rows["updated_at"] != 0))
-        settled = rows["updated_at"] == self.saved_at[: self._high]
+        places = self._places[: self._high]
+        updated_at = self._updated_at[places]
+        changed = np.flatnonzero((self._session_ids[places] != 0) & (updated_at != 0))
+        settled = updated_at == self.saved_at[: self._high]
         settled[list(given_up)] = True
         clean = changed[settled[changed] & ~self._dirty_flags[changed]]
         self.saved_at[changed] = 0
         self.saved[changed] = 0
         self._dirty_flags[clean] = True
         self._dirtied_at[clean] = self._now()
+        self._oldest_is_known = False
         return len(clean)
 
     def unsaved(self) -> npt.NDArray[np.int64]:
         """The session ids of all players whose newest state the store does not hold."""
-        rows = self._halves[self._present(np.arange(self._high))]
-        unsaved = (rows["updated_at"] != self.saved_at[: self._high]) & (rows["session_id"] != 0)
-        return np.asarray(rows["session_id"][unsaved])
+        places = self._places[: self._high]
+        ids = self._session_ids[places]
+        unsaved: npt.NDArray[np.int64] = ids[
+            (self._updated_at[places] != self.saved_at[: self._high]) & (ids != 0)
+        ]
+        return unsaved
 
-    def sweep(self, sink: RowSink) -> Sweep:
-        """Push every dirty row in one gather, beginning where the last sweep ran out of room."""
-        dirty = np.flatnonzero(self._dirty_flags[: self._high])
-        first = int(np.searchsorted(dirty, self._resume))
-        if first:
+    def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
+        """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
+        (dirty,) = self._dirty_flags[: self._high].nonzero()
+        if self._resume:
+            first = int(np.searchsorted(dirty, self._resume))
             dirty = np.concatenate((dirty[first:], dirty[:first]))
-        sweep = self._push(sink, dirty)
-        self._resume = int(dirty[sweep.pushed]) if sweep.left else 0
-        return sweep
+        if not len(dirty):
+            return Sweep(0, 0, False, None)
+        turn = dirty[:most]
+        pushed = sink.push(self._halves, self._places.take(turn))
+        if pushed < len(dirty):
+            self._resume = int(dirty[pushed])
+            return self._clean(dirty, pushed, pushed < len(turn))
+        self._resume, oldest = 0, self.oldest_dirty()
+        self._dirty_flags[: self._high] = False
+        self._oldest = None
+        return Sweep(pushed, 0, False, oldest)
 
     def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
         """Push those of the given slots that are dirty."""
         chosen = np.unique(np.array(slots, np.intp))
-        return self._push(sink, chosen[self._dirty_flags[chosen]])
+        dirty = chosen[self._dirty_flags[chosen]]
+        pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
+        return self._clean(dirty, pushed, pushed < len(dirty))
 
-    def _push(self, sink: RowSink, dirty: Slots) -> Sweep:
-        pushed = sink.push(self._halves, self._present(dirty)) if len(dirty) else 0
+    def _clean(self, dirty: Slots, pushed: int, full: bool) -> Sweep:
+        """Note that the first so many of these were pushed, while others are dirty still."""
         taken = dirty[:pushed]
         self._dirty_flags[taken] = False
         oldest = float(self._dirtied_at[taken].min()) if pushed else None
-        return Sweep(pushed, len(dirty) - pushed, oldest)
+        self._oldest_is_known = False
+        return Sweep(pushed, len(dirty) - pushed, full, oldest)
 
     def settle(
         self,
-        slots: npt.NDArray[np.uint32],
+        slots: Slots,
         generations: npt.NDArray[np.uint32],
         sequences: npt.NDArray[np.uint64],
         updated_at: npt.NDArray[np.int64],
@@ -311,8 +357,12 @@ class LiveTable:
         number that the present generation began with.
         """
         self.saved_at[slots] = updated_at
-        present = self._halves[self._present(slots)]
-        same = present["generation"] == generations
+        same = self._generations[slots] == generations
+        if same.all():
+            self.saved[slots] = sequences
+            return
         self.saved[slots[same]] = sequences[same]
-        borne_out = ~same & (present["updated_at"] == updated_at)
-        self.saved[slots[borne_out]] = present["sequence"][borne_out]
+        others, updated_at = slots[~same], updated_at[~same]
+        places = self._places[others]
+        borne_out = self._updated_at[places] == updated_at
+        self.saved[others[borne_out]] = self._sequences[places[borne_out]]

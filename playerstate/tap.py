@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import ipaddress
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -18,53 +15,16 @@ from twisted.python import usage
 
 from playerstate.gateway import Gateway
 from playerstate.interfaces import StoreUnusable
+from playerstate.listening import Listen, parse_protocol_id
 from playerstate.schema import SchemaError
 from playerstate.service import PlayerStateService
 from playerstate.state import DEFAULT_STATE, load_schema
 from playerstate.stores import open_store
+from playerstate.tokens import EXPIRES, KeyUnusable, read_key
+from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.service import NetcodeService
+from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
-
-
-@attrs.frozen
-class Listen:
-    """Where to listen: ``udp:PORT:interface=ADDRESS``."""
-
-    port: int
-    interface: str
-
-    @classmethod
-    def parse(cls, text: str) -> Listen:
-        r"""Read the text; a colon inside an address is written ``\:``.
-
-        Raises:
-            ValueError: saying what is allowed.
-        """
-        scheme, *parts = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
-        if scheme != "udp":
-            raise ValueError("must be udp:PORT:interface=ADDRESS")
-        try:
-            port = _whole(0, 65_535)(parts[0] if parts else "")
-        except ValueError as error:
-            raise ValueError(f"the port {error}") from None
-        interface = "127.0.0.1"
-        for part in parts[1:]:
-            key, _, value = part.partition("=")
-            if key != "interface":
-                raise ValueError(f"there is no {part!r}; must be udp:PORT:interface=ADDRESS")
-            interface = value
-        try:
-            ipaddress.ip_address(interface)
-        except ValueError:
-            raise ValueError(
-                f"interface {interface!r} must be an IP address of this machine, the colons of an"
-                " IPv6 address written \\:"
-            ) from None
-        return cls(port, interface)
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return ipaddress.ip_address(self.interface).is_loopback
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -99,6 +59,12 @@ def _power_of_two(text: str) -> int:
     return value
 
 
+_NETCODE_NEEDS = {
+    "key-file": "a key that the login service has too; `playerstate key PATH` makes one",
+    "protocol-id": "the game's number, the same for its clients and its login service",
+}
+
+
 class Options(usage.Options):
     """What ``twistd playerstate`` takes; every bad value ends it with one line."""
 
@@ -109,7 +75,6 @@ class Options(usage.Options):
     )
 
     optParameters = [
-        ["listen", "l", "udp:7777:interface=127.0.0.1", "Where to take players' moves."],
         ["store", "s", "sqlite:players.db", "Where to save: sqlite:PATH[?synchronous=normal]."],
         ["state", None, DEFAULT_STATE, "The state class, as MODULE:CLASS."],
         [
@@ -121,6 +86,13 @@ class Options(usage.Options):
         ["queue-size", None, "8192", "Rows that may wait for the persist thread, a power of two."],
         ["max-players", None, "10000", "The most players at a time."],
         ["idle-timeout", None, "30", "Seconds of silence after which a player has left."],
+        ["key-file", None, None, "netcode: file of the key shared with the login service."],
+        ["protocol-id", None, None, "netcode: the game's number, up to 64 bits, such as 0x1122."],
+        [
+            *("max-token-lifetime", None, None),
+            "netcode: seconds for which the login service's tokens live, at the most"
+            f" [default: {EXPIRES}].",
+        ],
     ]
 
     optFlags = [
@@ -128,13 +100,33 @@ class Options(usage.Options):
     ]
 
     _parsers: dict[str, Callable[[str], Any]] = {
-        "listen": Listen.parse,
         "state": load_schema,
         "save-within": _seconds(0.1, 86_400),
         "queue-size": _power_of_two,
         "max-players": _whole(1, 2**24),
         "idle-timeout": _seconds(0.1, 86_400),
     }
+
+    _netcode_parsers: dict[str, Callable[[str], Any]] = {
+        "key-file": read_key,
+        "protocol-id": parse_protocol_id,
+        "max-token-lifetime": _seconds(1, 3600),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["public"] = []
+
+    def opt_listen(self, text: str) -> None:
+        """udp:PORT or netcode:PORT, [:interface=ADDRESS]; repeatable [default: udp:7777]."""
+        self["listen"].append(self._parse("listen", text, Listen.parse))
+
+    opt_l = opt_listen
+
+    def opt_public(self, text: str) -> None:
+        """netcode: ADDRESS:PORT by which tokens name this server; repeatable."""
+        self["public"].append(self._parse("public", text, Address.parse))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse, and end with one line where Twisted would print its whole help."""
@@ -152,19 +144,53 @@ class Options(usage.Options):
             path = self["store"].path
             self["journal"] = "playerstate.live" if path is None else f"{path}.live"
         self["journal"] = None if self["journal"] == "none" else os.path.abspath(self["journal"])
-        listen = self["listen"]
-        if not (listen.is_loopback or self["insecure"]):
-            _end(
-                f"--listen interface={listen.interface}: the plain transport believes whoever sends"
-                " and encrypts nothing, so it listens on loopback alone; --insecure lets it"
-                " listen there all the same, on a network you trust"
-            )
+        self["listen"] = self["listen"] or [Listen("udp", 7777)]
+        self._check_listen()
+        self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _check_listen(self) -> None:
+        places = set()
+        for listen in self["listen"]:
+            place = listen.port, listen.interface
+            if listen.port and place in places:
+                _end(f"--listen {listen}: something listens there already; name another port")
+            places.add(place)
+            if listen.scheme == "udp" and not (listen.is_loopback or self["insecure"]):
+                _end(
+                    f"--listen interface={listen.interface}: the plain transport believes whoever"
+                    " sends and encrypts nothing, so it listens on loopback alone; listen with"
+                    " netcode, or let it listen there all the same by --insecure, on a network you"
+                    " trust"
+                )
+
+    def _check_netcode(self, listens: Sequence[Listen]) -> None:
+        if not listens:
+            for name in ("public", *self._netcode_parsers):
+                if self[name]:
+                    _end(f"--{name}: nothing listens with netcode; add --listen netcode:PORT")
+            return
+        for name, why in _NETCODE_NEEDS.items():
+            if self[name] is None:
+                _end(f"--listen {listens[0]}: netcode needs --{name}, {why}")
+        if self["max-token-lifetime"] is None:
+            self["max-token-lifetime"] = str(EXPIRES)
+        for name, parse in self._netcode_parsers.items():
+            self._convert(name, parse)
+        for listen in listens:
+            if listen.is_wildcard and not self["public"]:
+                _end(
+                    f"--listen {listen}: a token names the servers that it is for, and"
+                    f" {listen.interface} names none; say by --public ADDRESS:PORT how clients"
+                    " reach this one"
+                )
 
     def _convert(self, name: str, parse: Callable[[str], Any]) -> None:
-        text = self[name]
+        self[name] = self._parse(name, self[name], parse)
+
+    def _parse(self, name: str, text: str, parse: Callable[[str], Any]) -> Any:
         try:
-            self[name] = parse(text)
-        except (ValueError, SchemaError, StoreUnusable) as error:
+            return parse(text)
+        except (ValueError, SchemaError, StoreUnusable, KeyUnusable) as error:
             _end(f"--{name} {text}: {error}")
 
 
@@ -180,8 +206,20 @@ def makeService(options: Options) -> IService:
     root = _Server(options, service)
     service.setServiceParent(root)
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
-    listen = options["listen"]
-    PlainService(gateway, listen.port, listen.interface).setServiceParent(root)
+    places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}
+    for listen in options["listen"]:
+        places[listen.scheme].append((listen.port, listen.interface))
+    for port, interface in places["udp"]:
+        PlainService(gateway, port, interface).setServiceParent(root)
+    if places["netcode"]:
+        settings = Settings(
+            options["key-file"],
+            options["protocol-id"],
+            frozenset(options["public"]),
+            slots=options["max-players"],
+            max_token_lifetime=options["max-token-lifetime"],
+        )
+        NetcodeService(gateway, settings, places["netcode"]).setServiceParent(root)
     return root
 
 
@@ -194,15 +232,18 @@ class _Server(MultiService):
         self._service = service
 
     def startService(self) -> None:
-        """Start the store's service, then the transport."""
+        """Start the store's service, then the transports."""
         try:
             super().startService()
         except StoreUnusable as error:
             self._cannot_start(f"--store: {error}")
         except CannotListenError as error:
+            place = error.port, error.interface
+            listens = self._options["listen"]
+            listen = next(each for each in listens if (each.port, each.interface) == place)
             self._cannot_start(
-                f"--listen udp:{error.port}:interface={error.interface}: cannot listen there:"
-                f" {error.socketError.strerror}; end what listens there, or name another port"
+                f"--listen {listen}: cannot listen there: {error.socketError.strerror};"
+                " end what listens there, or name another port"
             )
 
     def stopService(self) -> Deferred[Any]:

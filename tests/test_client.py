@@ -14,14 +14,10 @@ from playerstate.client import PING_AFTER, RECEIPT_WITHIN, REPEAT_EVERY, Client,
 from playerstate.messages import (
     LEAVE,
     PING,
-    Codec,
     Gone,
     GoneReason,
     Join,
-    Leave,
     Malformed,
-    Move,
-    Ping,
     RefusedReason,
     encode_gone,
     encode_numbered,
@@ -29,6 +25,7 @@ from playerstate.messages import (
     encode_refused,
 )
 from playerstate.testing import MemoryReactor
+from tests.wire import ClientCodec, Leave, Move, Ping
 
 HERE, THERE = (1.0, 2.0), (3.0, 4.0)
 STALE_NONCE = 99
@@ -40,7 +37,7 @@ class ClientTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         """A client that has done nothing yet."""
         self.schema = StateSchema.of(PlayerState)
-        self.codec = Codec(self.schema)
+        self.codec = ClientCodec(self.schema)
         self.client = Client(self.codec, itertools.count(1).__next__)
 
     def due(self, now: float) -> list[Join | Move | Leave | Ping]:
@@ -339,7 +336,7 @@ class PlainClientsTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Two players who have been told to join."""
         self.reactor = MemoryReactor()
-        self.codec = Codec(StateSchema.of(PlayerState))
+        self.codec = ClientCodec(StateSchema.of(PlayerState))
         self.clients = {i: Client(self.codec, lambda: 1) for i in (5, 6)}
         self.wire = PlainClients(self.clients, self.server, self.reactor.seconds)
         self.port = self.reactor.listenUDP(0, self.wire)

@@ -21,10 +21,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema
 from playerstate import persister as persister_module
-from playerstate.interfaces import Records
+from playerstate.interfaces import Records, StoreUnusable
 from playerstate.outbox import NotSaved
 from playerstate.persister import Persister
-from playerstate.stores import sqlite
+from playerstate.stores import sqlite, sqlite_writer
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
 from playerstate.testing import FaultyStore
 from tests.crash_live import LiveService, LogLines
@@ -329,7 +329,7 @@ class LockTests(FaultTestCase):
         self.live().stop()
         connection = self.connect()
         connection.execute("BEGIN IMMEDIATE")
-        error = self.assertRaises(sqlite.StoreUnusable, self.live)
+        error = self.assertRaises(StoreUnusable, self.live)
         self.assertIn("is locked by another program", str(error))
         connection.execute("ROLLBACK")
         self.live()
@@ -462,7 +462,7 @@ class ReplacedTests(FaultTestCase):
 
     def test_put_back_after_a_fault(self) -> None:
         """A good copy put in the place of one that cannot be written is noticed as well."""
-        self.patch(sqlite, "CHECKPOINT_BYTES", 0)
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
         live = self.live()
         self.populate(live)
         _spoil(self.database)
@@ -526,7 +526,7 @@ class CorruptTests(FaultTestCase):
 
     def test_while_running(self) -> None:
         """Damage met in the middle: degraded, and moves go on; mended, everything is saved."""
-        self.patch(sqlite, "CHECKPOINT_BYTES", 0)
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
         live = self.live()
         live.join(*range(1, 301))
         self.move(live, 1.0, *range(1, 301))

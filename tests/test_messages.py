@@ -25,14 +25,10 @@ from playerstate.messages import (
     REFUSED,
     VERSION,
     WELCOME,
-    Codec,
     Gone,
     GoneReason,
     Join,
-    Leave,
     Malformed,
-    Move,
-    Ping,
     Receipt,
     Refused,
     RefusedReason,
@@ -47,12 +43,13 @@ from playerstate.messages import (
 from playerstate.schema import StateSchema, text, within
 from playerstate.state import PlayerState
 from tests.support import LAW, Everything
+from tests.wire import ClientCodec, Leave, Move, Ping
 
 PLAIN = StateSchema.of(PlayerState)
-CODEC = Codec(PLAIN)
+CODEC = ClientCodec(PLAIN)
 
 EVERYTHING = StateSchema.of(Everything)
-WIDE_CODEC = Codec(EVERYTHING)
+WIDE_CODEC = ClientCodec(EVERYTHING)
 
 XY = bytes.fromhex("000000000000f83f 00000000000004c0")
 """The fields x = 1.5 and y = -2.5."""
@@ -78,7 +75,7 @@ class Bounded:
     hp: int = attrs.field(default=0, metadata=within(0, 100))
 
 
-BOUNDED = Codec(StateSchema.of(Bounded))
+BOUNDED = ClientCodec(StateSchema.of(Bounded))
 
 
 def refusal(decode: Any, *arguments: Any) -> str:
@@ -240,7 +237,7 @@ class SizeTests(SynchronousTestCase):
         wide = attrs.make_class(
             "Wide", {"note": attrs.field(default="", type=str, metadata=text(1024))}
         )
-        join = Codec(StateSchema.of(wide)).encode_join(1, 0)
+        join = ClientCodec(StateSchema.of(wide)).encode_join(1, 0)
         self.assertEqual(len(join), 1038)
         self.assertEqual(CODEC.decode_client(join).size, 1038)
 
@@ -340,11 +337,11 @@ class TypeTests(SynchronousTestCase):
 class ValueTests(SynchronousTestCase):
     """A MOVE with a value outside its field."""
 
-    def move(self, codec: Codec, packed: bytes) -> Any:
+    def move(self, codec: ClientCodec, packed: bytes) -> Any:
         """The accepted values of a MOVE with these fields."""
         return codec.decode_client(bytes.fromhex("02 01000000") + packed).values
 
-    def assert_refused(self, codec: Codec, packed: bytes) -> None:
+    def assert_refused(self, codec: ClientCodec, packed: bytes) -> None:
         """These fields are refused for their value."""
         self.assertEqual(refusal(self.move, codec, packed), "value", packed)
 
@@ -490,7 +487,7 @@ class LawTests(SynchronousTestCase):
     def test_move_round_trip(self, state: Any, sequence: int) -> None:
         """A MOVE of accepted values is read as it was written, for any state class."""
         schema, values = state
-        codec = Codec(schema)
+        codec = ClientCodec(schema)
         data = codec.encode_move(sequence, values)
         self.assertEqual(len(data), codec.move_size)
         self.assertEqual(codec.decode_client(data), Move(sequence, values))
@@ -500,7 +497,7 @@ class LawTests(SynchronousTestCase):
     def test_welcome_round_trip(self, state: Any, nonce: int, updated_at: int) -> None:
         """A WELCOME is read as it was written, for any state class."""
         schema, values = state
-        codec = Codec(schema)
+        codec = ClientCodec(schema)
         data = codec.encode_welcome(nonce, updated_at, values)
         self.assertEqual(len(data), codec.welcome_size)
         self.assertEqual(
@@ -511,7 +508,7 @@ class LawTests(SynchronousTestCase):
     @given(schemas(), uint32, uint32)
     def test_join_round_trip(self, schema: StateSchema, nonce: int, sequence: int) -> None:
         """A JOIN is read as it was written, with its schema's fingerprint, for any state class."""
-        codec = Codec(schema)
+        codec = ClientCodec(schema)
         self.assertEqual(
             codec.decode_client(codec.encode_join(nonce, sequence)),
             Join(VERSION, schema.fingerprint, nonce, sequence, codec.welcome_size),
@@ -529,7 +526,7 @@ class LawTests(SynchronousTestCase):
     @given(schemas(), st.binary(max_size=1300), st.integers(0, 8))
     def test_any_bytes(self, schema: StateSchema, data: bytes, at: int) -> None:
         """Any bytes are a message or `Malformed`, and nothing else comes of them."""
-        codec = Codec(schema)
+        codec = ClientCodec(schema)
         for decode in (codec.decode_client, codec.decode_server):
             self.read(decode, data)
         for decode in (codec.decode_move, decode_join, decode_numbered):
@@ -539,7 +536,7 @@ class LawTests(SynchronousTestCase):
     @given(schemas(), st.data())
     def test_any_fields(self, schema: StateSchema, data: st.DataObject) -> None:
         """A MOVE of any fields is accepted as it stands, but for a zero's sign, or `Malformed`."""
-        codec = Codec(schema)
+        codec = ClientCodec(schema)
         packed = data.draw(st.binary(min_size=schema.size, max_size=schema.size))
         move = self.read(codec.decode_client, b"\x02\0\0\0\0" + packed)
         if move is not None:

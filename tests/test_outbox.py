@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
 from playerstate import NotSaved, PlayerState, PlayerStateService, StoreBusy, Surroundings
+from playerstate import outbox as outbox_module
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.outbox import MOST_FLIGHTS, Outbox, Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
@@ -304,6 +305,58 @@ class OldestUnsavedTests(ServiceTestCase):
         self.stepped.reactor.advance(3.0)
         self.stepped.step()
         self.assertEqual(self.age, 0.0)
+
+
+class TurnTests(ServiceTestCase):
+    """A sweep of many rows, over several turns of the reactor."""
+
+    def setUp(self) -> None:
+        """Seven players who have moved, three rows a turn."""
+        super().setUp()
+        self.patch(outbox_module, "ROWS_A_TURN", 3)
+        self.stepped = self.start(max_players=7, queue_size=8)
+        self.service = self.stepped.service
+        for session_id in range(1, 8):
+            self.stepped.join(session_id)
+            self.service.update(session_id, at(session_id))
+
+    def depths(self) -> list[int]:
+        """Rows in the ring after each of three turns."""
+        depths = []
+        for _ in range(3):
+            depths.append(self.service.ledger.snapshot().queue_depth)
+            self.stepped.reactor.advance(0.0)
+        return depths
+
+    def test_turns(self) -> None:
+        """Each turn hands over some; nothing overflows by it, and all is saved."""
+        flushed = self.service.flush()
+        self.assertEqual(self.depths(), [3, 7, 7])
+        self.waits(flushed)
+        self.stepped.settle()
+        self.successResultOf(flushed)
+        self.assertEqual(self.service.ledger.overflows, 0)
+        self.assertEqual(len(self.stepped.store.players), 7)
+
+    def test_several_flushes(self) -> None:
+        """Sweeps that are asked for meanwhile share the turns."""
+        flushes = [self.service.flush() for _ in range(2)]
+        self.assertEqual(self.depths(), [6, 7, 7])
+        self.stepped.settle()
+        for flushed in flushes:
+            self.successResultOf(flushed)
+
+    def test_stop(self) -> None:
+        """A stop waits for all turns."""
+        stopped = self.service.stopService()
+        self.stepped.settle()
+        self.waits(stopped)
+        for _ in range(3):
+            self.stepped.reactor.advance(0.0)
+            self.stepped.settle()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.stepped.store.players), 7)
 
 
 class SaveWithinTests(ServiceTestCase):

@@ -12,7 +12,7 @@ from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
 from playerstate.gateway import Gateway
-from playerstate.transports import plain
+from playerstate.transports import udp
 from playerstate.transports.plain import PlainService
 from tests.players import RECEIPT, REFUSED, WELCOME, Client, GatewayTestCase, at
 
@@ -109,7 +109,7 @@ class PortTests(GatewayTestCase):
         """The port is opened for one byte more than is allowed, so that more can be told apart."""
         self.open()
         self.assertEqual(self.port._max_packet_size, 1209)
-        self.assertEqual(self.port.maxThroughput, plain.MAX_THROUGHPUT)
+        self.assertEqual(self.port.maxThroughput, udp.MAX_THROUGHPUT)
 
     def test_any_port(self) -> None:
         """Port 0 is any that is free; `port` says which, and so does the log."""
@@ -170,7 +170,7 @@ class PortTests(GatewayTestCase):
 
             def setsockopt(self, level: int, option: int, value: int) -> None:
                 self.asked.append(option)
-                if option == plain._SO_RCVBUFFORCE and not self.privileged:
+                if option == udp._SO_RCVBUFFORCE and not self.privileged:
                     raise PermissionError(1, "Operation not permitted")
 
             def getsockopt(self, level: int, option: int) -> int:
@@ -178,7 +178,7 @@ class PortTests(GatewayTestCase):
 
         for privileged, asked in ((True, [33]), (False, [33, socket.SO_RCVBUF])):
             handle: Any = Handle(privileged)
-            self.assertEqual(plain._enlarge_buffer(handle), 1000)
+            self.assertEqual(udp._enlarge_buffer(handle), 1000)
             self.assertEqual(handle.asked, asked)
 
     def test_kernel_drops(self) -> None:
@@ -193,13 +193,13 @@ class PortTests(GatewayTestCase):
             for _ in range(100):
                 sender.sendto(bytes(1000), handle.getsockname())
         self.assertEqual(self.books.kernel_drops, 0)
-        self.stepped.reactor.advance(plain.DROPS_LOOK_EVERY)
+        self.stepped.reactor.advance(udp.DROPS_LOOK_EVERY)
         self.assertGreater(self.books.kernel_drops, 50)
         self.successResultOf(self.plain.stopService())
 
     def test_system_without_drops(self) -> None:
         """Where the system does not tell, none were dropped."""
         self.open()
-        with mock.patch.object(plain, "open", create=True, side_effect=FileNotFoundError):
-            self.stepped.reactor.advance(plain.DROPS_LOOK_EVERY)
+        with mock.patch.object(udp, "open", create=True, side_effect=FileNotFoundError):
+            self.stepped.reactor.advance(udp.DROPS_LOOK_EVERY)
         self.assertEqual(self.books.kernel_drops, 0)

@@ -26,7 +26,7 @@ from playerstate import PlayerState, StateSchema
 from playerstate.gateway import Gateway
 from playerstate.journal import PAGE
 from playerstate.messages import LEAVE, Codec, Receipt, encode_numbered
-from playerstate.stores import sqlite
+from playerstate.stores import sqlite_writer
 from playerstate.stores.sqlite import SQLiteStore
 from playerstate.testing import SteppedService
 from tests.crash_disk import SECTOR, Recorder
@@ -91,6 +91,9 @@ class Run:
         if isinstance(answer, Receipt) and answer.saved > self._told[session_id]:
             self._told[session_id] = answer.saved
             self._say(self.saved, session_id, answer.saved)
+
+    def end(self, session_id: int, peer: Any) -> None:
+        """Nothing is kept of a peer."""
 
     def _say(self, list_: list[Said], session_id: int, number: int) -> None:
         list_.append(Said(len(self.recorder.events), time.monotonic(), session_id, number))
@@ -189,7 +192,7 @@ class PowerCutTests(SynchronousTestCase):
     def record(self, synchronous: str) -> Run:
         """Two lives of a server."""
         # So that the log is copied into the database many times.
-        self.patch(sqlite, "CHECKPOINT_BYTES", 100_000)
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 100_000)
         run = Run(self.directory, random.Random(SEED), synchronous)
         fsync = os.fsync
 

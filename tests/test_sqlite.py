@@ -33,7 +33,7 @@ from playerstate.interfaces import (
 )
 from playerstate.schema import StateSchema
 from playerstate.state import PlayerState
-from playerstate.stores import browse_store, open_store, sqlite
+from playerstate.stores import browse_store, open_store, sqlite, sqlite_writer
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
 from tests.databases import (
     DirectoryTestCase,
@@ -291,16 +291,18 @@ class UpsertTests(StoreTestCase):
         return [1 + sql.count("),(") for sql in statements]
 
     def test_rows_a_statement(self) -> None:
-        """Whole statements carry 512 rows, and what is left over goes by powers of two."""
+        """Whole statements carry 1,536 rows; what is left over is filled up to a power of two."""
         for size, expected in (
             (1, [1]),
             (2, [2]),
-            (3, [2, 1]),
-            (511, [256, 128, 64, 32, 16, 8, 4, 2, 1]),
-            (512, [512]),
-            (513, [512, 1]),
-            (1000, [512, 256, 128, 64, 32, 8]),
-            (8192, [512] * 16),
+            (3, [4]),
+            (511, [512]),
+            (513, [1024]),
+            (1025, [1536]),
+            (1535, [1536]),
+            (1536, [1536]),
+            (1537, [1536, 1]),
+            (8192, [1536] * 5 + [512]),
         ):
             self.use(f"{size}.db")
             statements = self.statements(PLAIN, spawned(PLAIN, np.arange(1, size + 1)))
@@ -310,14 +312,14 @@ class UpsertTests(StoreTestCase):
         """A state of 100 fields is saved by statements of fewer rows, all kept prepared."""
         schema = StateSchema.of(state_class(**{f"field_{i}": float(i) for i in range(100)}))
         statements = self.statements(schema, spawned(schema, np.arange(1, 100)))
-        self.assertEqual(self.rows(statements), [32, 32, 32, 2, 1])
+        self.assertEqual(self.rows(statements), [54, 54])
         self.assertLess(max(map(len, statements)), 16_384)
 
     def test_wide_texts(self) -> None:
         """Texts take longer statements, so those carry fewer rows yet."""
         schema = StateSchema.of(state_class(**{f"text_{i}": "x" for i in range(32)}))
         statements = self.statements(schema, spawned(schema, np.arange(1, 101)))
-        self.assertEqual(self.rows(statements), [16] * 6 + [4])
+        self.assertEqual(self.rows(statements), [27, 27, 27, 27])
         self.assertLess(max(map(len, statements)), 16_384)
 
     def test_names_beyond_ascii(self) -> None:
@@ -573,8 +575,8 @@ class CheckpointTests(StoreTestCase):
     def setUp(self) -> None:
         """Shrink the sizes at which something happens: one batch is up to some 40 pages."""
         super().setUp()
-        self.patch(sqlite, "CHECKPOINT_BYTES", 60 * self.FRAME)
-        self.patch(sqlite, "LOG_BYTES", 240 * self.FRAME)
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 60 * self.FRAME)
+        self.patch(sqlite_writer, "LOG_BYTES", 240 * self.FRAME)
         self.clock = Clock()
         self.clock.advance(1000)
         self.schema = StateSchema.of(state_class(note="n" * 32, x=1.0))
@@ -623,8 +625,8 @@ class CheckpointTests(StoreTestCase):
     def test_sizes(self) -> None:
         """The log is to stay below 64 MiB, and is copied long before."""
         self.doCleanups()  # what `setUp` patched
-        self.assertEqual(sqlite.LOG_BYTES, 64 * 2**20)
-        self.assertEqual(sqlite.CHECKPOINT_BYTES, 16 * 2**20)
+        self.assertEqual(sqlite_writer.LOG_BYTES, 64 * 2**20)
+        self.assertEqual(sqlite_writer.CHECKPOINT_BYTES, 16 * 2**20)
 
     def test_log_stays_small(self) -> None:
         """Over many batches of scattered rows the log never grows beyond its limit."""
@@ -636,8 +638,8 @@ class CheckpointTests(StoreTestCase):
                 largest = max(largest, self.log_bytes())
                 reader.load(1)
                 writer.maintain()
-        self.assertGreater(largest, sqlite.CHECKPOINT_BYTES)
-        self.assertLess(largest, sqlite.LOG_BYTES)
+        self.assertGreater(largest, sqlite_writer.CHECKPOINT_BYTES)
+        self.assertLess(largest, sqlite_writer.LOG_BYTES)
 
     def test_no_log_before_the_first_commit(self) -> None:
         """Upkeep before anything was written copies nothing."""
@@ -653,7 +655,7 @@ class CheckpointTests(StoreTestCase):
         with self.timed_writer() as writer:
             self.scatter(writer)
             writer.maintain()
-            self.assertLess(self.log_bytes(), sqlite.CHECKPOINT_BYTES)
+            self.assertLess(self.log_bytes(), sqlite_writer.CHECKPOINT_BYTES)
             self.assertEqual(digest(self.path), before)
 
     def test_commits_copy_nothing(self) -> None:
@@ -671,16 +673,16 @@ class CheckpointTests(StoreTestCase):
         self.filled()
         with self.timed_writer() as writer:
             with self.pinned():
-                self.grow(writer, 2 * sqlite.LOG_BYTES)
+                self.grow(writer, 2 * sqlite_writer.LOG_BYTES)
             writer.maintain()
             self.scatter(writer)
-            self.assertLessEqual(self.log_bytes(), sqlite.LOG_BYTES)
+            self.assertLessEqual(self.log_bytes(), sqlite_writer.LOG_BYTES)
 
     def test_pinned_log_is_told_of(self) -> None:
         """A reader that keeps the log from being begun anew is told of once; writing goes on."""
         store = self.filled()
         with self.timed_writer() as writer, self.pinned(), capturedLogs() as logs:
-            self.grow(writer, 2 * sqlite.LOG_BYTES, maintained=True)
+            self.grow(writer, 2 * sqlite_writer.LOG_BYTES, maintained=True)
         (event,) = (event for event in logs if event["log_level"] >= LogLevel.warn)
         self.assertEqual(event["log_level"], LogLevel.warn)
         self.assertEqual(event["path"], self.path)
@@ -695,7 +697,7 @@ class CheckpointTests(StoreTestCase):
         """While it stays so, it is told of again after a minute."""
         self.filled()
         with self.timed_writer() as writer, self.pinned(), capturedLogs() as logs:
-            self.grow(writer, sqlite.LOG_BYTES + 40 * self.FRAME)
+            self.grow(writer, sqlite_writer.LOG_BYTES + 40 * self.FRAME)
             for seconds in (0, 30, 29.5, 0.5, 0, 59.5, 0.5):
                 self.clock.advance(seconds)
                 writer.maintain()
@@ -704,10 +706,10 @@ class CheckpointTests(StoreTestCase):
     def test_large_batch_is_not_a_pin(self) -> None:
         """A log that one large batch has filled, and nobody pins, is no cause for a warning."""
         self.filled()
-        self.patch(sqlite, "LOG_BYTES", 100 * self.FRAME)
+        self.patch(sqlite_writer, "LOG_BYTES", 100 * self.FRAME)
         with self.timed_writer() as writer, capturedLogs() as logs:
             writer.write(spawned(self.schema, np.arange(1, 20_001), updated_at=9))
-            self.assertGreater(self.log_bytes(), sqlite.LOG_BYTES)
+            self.assertGreater(self.log_bytes(), sqlite_writer.LOG_BYTES)
             writer.maintain()
         self.assertEqual([event for event in logs if event["log_level"] >= LogLevel.warn], [])
 
@@ -790,7 +792,7 @@ class ReplacedTests(StoreTestCase):
 
     def test_untouched(self) -> None:
         """Files that are what they were are no cause for anything, before and after a commit."""
-        self.patch(sqlite, "CHECKPOINT_BYTES", 8 * 4120)
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 8 * 4120)
         self.saver.maintain()
         for updated_at in range(1, 50):
             self.write(*range(1, 100), updated_at=updated_at)
@@ -1586,7 +1588,9 @@ class LimitTests(DirectoryTestCase):
     def test_limits(self) -> None:
         """Statements of the longest INSERT's length are kept prepared, and take its values."""
         with closing(apsw.Connection(self.path)) as connection:
-            self.assertGreater(connection.cache_stats()["max_cacheable_bytes"], sqlite.SQL_BYTES)
+            self.assertGreater(
+                connection.cache_stats()["max_cacheable_bytes"], sqlite_writer.SQL_BYTES
+            )
             self.assertGreaterEqual(
-                connection.limit(apsw.SQLITE_LIMIT_VARIABLE_NUMBER), sqlite.VARIABLES
+                connection.limit(apsw.SQLITE_LIMIT_VARIABLE_NUMBER), sqlite_writer.VARIABLES
             )

@@ -713,7 +713,7 @@ class RefusalTests(FormatTestCase):
             self.prepare()
         self.assertEqual(
             self.assert_one_line(caught.exception),
-            f"{self.path} is locked by another program, for more than 0 s; end it, or name another"
+            f"{self.path} is locked by another program, for more than 5 s; end it, or name another"
             " file",
         )
 

@@ -188,7 +188,7 @@ class SlotTests(TableTestCase):
         (slot,) = self.admit(1)
         self.move(slot)
         self.table.release(slot)
-        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, None))
+        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, False, None))
         self.assertEqual(self.table.dirty_count(), 0)
         self.assertIsNone(self.table.oldest_dirty())
         self.assertEqual(self.table.unsaved().tolist(), [])
@@ -244,18 +244,35 @@ class ChangeTests(TableTestCase):
         self.table.apply(slots[1], 2**32 - 1, (-1.0, -1.0), INT64_MAX - 1)
         self.assertEqual(self.memory.halves[[slots[0], slots[2]]].tobytes(), before)
 
+    def test_stale(self) -> None:
+        """An update not above the highest applied changes nothing."""
+        (slot,) = self.admit(1)
+        self.table.apply(slot, 7, (3.0, 4.0), 1000)
+        before = self.memory.row(slot).tobytes()
+        for sequence in (7, 6, 0):
+            self.assertIsNone(self.table.apply(slot, sequence, (5.0, 6.0), 2000))
+        self.assertEqual(self.memory.row(slot).tobytes(), before)
+
+    def test_without_a_number(self) -> None:
+        """An update without a number is applied, and leaves the highest as it is."""
+        (slot,) = self.admit(1)
+        self.table.apply(slot, 7, (3.0, 4.0), 1000)
+        self.assertIs(self.table.apply(slot, None, (5.0, 6.0), 2000), False)
+        self.assertEqual(self.table.sequence(slot), 7)
+        self.assertEqual(self.table.values(slot), (5.0, 6.0))
+
     def test_updated_at_follows_the_wall_clock(self) -> None:
         """Invariant 5: an update bears the wall clock's time where that is later."""
         (slot,) = self.admit(1)
         for now in (100, 101, 5000):
-            self.table.apply(slot, 1, SPAWN, now)
+            self.table.apply(slot, None, SPAWN, now)
             self.assertEqual(self.table.updated_at(slot), now)
 
     def test_updated_at_when_the_wall_clock_steps_back(self) -> None:
         """Invariant 5: where the wall clock stands or steps back, each update is 1 later."""
         slot = self.table.admit(1, SPAWN, 1000)
         for now, expected in ((1000, 1001), (999, 1002), (0, 1003), (1003, 1004), (1005, 1005)):
-            self.table.apply(slot, 1, SPAWN, now)
+            self.table.apply(slot, None, SPAWN, now)
             self.assertEqual(self.table.updated_at(slot), expected)
 
     def test_begin(self) -> None:
@@ -449,7 +466,9 @@ class SweepTests(TableTestCase):
         slots = self.admit(1, 2, 3, 4)
         self.move(slots[1], slots[3])
         before = [self.memory.row(slot).tobytes() for slot in (slots[1], slots[3])]
-        self.assertEqual(self.table.sweep(self.sink), Sweep(pushed=2, left=0, oldest=0.0))
+        self.assertEqual(
+            self.table.sweep(self.sink), Sweep(pushed=2, left=0, full=False, oldest=0.0)
+        )
         self.assertEqual([row.tobytes() for row in self.sink.rows], before)
         self.assertEqual(self.sink.take(), [2, 4])
         self.assertEqual(self.table.dirty_count(), 0)
@@ -460,15 +479,35 @@ class SweepTests(TableTestCase):
         self.table.sweep(self.sink)
         self.assertEqual(self.sink.pushes, 1)
 
+    def test_some_at_a_time(self) -> None:
+        """A sweep that is to push so many begins where the last one ended."""
+        slots = self.admit(1, 2, 3, 4, 5)
+        self.move(*slots)
+        sweeps = [self.table.sweep(self.sink, 2) for _ in range(4)]
+        self.assertEqual(
+            [(sweep.pushed, sweep.left, sweep.full) for sweep in sweeps],
+            [(2, 3, False), (2, 1, False), (1, 0, False), (0, 0, False)],
+        )
+        self.assertEqual(self.sink.take(), [1, 2, 3, 4, 5])
+        self.move(slots[1])
+        self.assertEqual(self.table.oldest_dirty(), self.time)
+
+    def test_some_at_a_time_into_little_room(self) -> None:
+        """What does not fit is told from what was not to be pushed."""
+        self.move(*self.admit(1, 2, 3, 4, 5))
+        self.sink.room = 1
+        sweep = self.table.sweep(self.sink, 2)
+        self.assertEqual((sweep.pushed, sweep.left, sweep.full), (1, 4, True))
+
     def test_nothing_dirty(self) -> None:
         """A sweep of a clean table does not touch the ring."""
         self.admit(1, 2)
-        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, None))
+        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, False, None))
         self.assertEqual(self.sink.pushes, 0)
 
     def test_empty_table(self) -> None:
         """A table that never had a player is swept as any other."""
-        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, None))
+        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, False, None))
         self.assertEqual(self.table.dirty_count(), 0)
         self.assertEqual(self.table.unsaved().tolist(), [])
 
@@ -500,7 +539,9 @@ class SweepTests(TableTestCase):
         """Invariant 2: a sweep into a full ring pushes nothing and makes nothing clean."""
         self.move(*self.admit(1, 2))
         self.sink.room = 0
-        self.assertEqual(self.table.sweep(self.sink), Sweep(pushed=0, left=2, oldest=None))
+        self.assertEqual(
+            self.table.sweep(self.sink), Sweep(pushed=0, left=2, full=True, oldest=None)
+        )
         self.assertEqual(self.table.dirty_count(), 2)
         self.sink.room = 2
         self.table.sweep(self.sink)
@@ -580,14 +621,14 @@ class SweepTests(TableTestCase):
         self.time = 5.0
         self.move(slots[0], slots[2], slots[3])
         sweep = self.table.sweep_only(self.sink, [slots[3], slots[1], slots[0]])
-        self.assertEqual(sweep, Sweep(pushed=2, left=0, oldest=5.0))
+        self.assertEqual(sweep, Sweep(pushed=2, left=0, full=False, oldest=5.0))
         self.assertEqual(sorted(self.sink.take()), [1, 4])
         self.assertEqual([self.table.is_dirty(slot) for slot in slots], [False, False, True, False])
 
     def test_sweep_only_of_nothing(self) -> None:
         """A sweep of no slots does nothing."""
         self.move(*self.admit(1))
-        self.assertEqual(self.table.sweep_only(self.sink, []), Sweep(0, 0, None))
+        self.assertEqual(self.table.sweep_only(self.sink, []), Sweep(0, 0, False, None))
 
     def test_sweep_only_that_does_not_fit(self) -> None:
         """Invariant 2: what of some slots does not fit stays dirty for the next sweep."""
@@ -821,7 +862,8 @@ class TableMachine(RuleBasedStateMachine):
         owners = {player.slot: (ids, player) for ids, player in self.players.items()}
         pushed = [owners[slot] for slot in turn[:room]]
         oldest = min((player.dirtied_at for _, player in pushed), default=None)
-        assert sweep == Sweep(len(pushed), len(turn) - len(pushed), oldest)
+        left = len(turn) - len(pushed)
+        assert sweep == Sweep(len(pushed), left, left > 0, oldest)
         assert [row.item()[1:6] for row in self.sink.rows] == [
             (ids, player.slot, player.generation, player.updated_at, player.sequence)
             for ids, player in pushed

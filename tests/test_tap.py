@@ -14,8 +14,12 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerStateService
+from playerstate.listening import Listen, parse_protocol_id
 from playerstate.state import PlayerState
-from playerstate.tap import Listen, Options, makeService
+from playerstate.tap import Options, makeService
+from playerstate.tokens import create_key, read_key
+from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.plain import PlainService
 
 GAME = """
@@ -33,8 +37,8 @@ plain = object()
 """
 
 
-class OptionsTests(SynchronousTestCase):
-    """What each option takes, and the one line that a bad value gets."""
+class OptionsTestCase(SynchronousTestCase):
+    """Tests of options as given."""
 
     def parse(self, *arguments: str) -> Options:
         """The options as parsed."""
@@ -52,10 +56,14 @@ class OptionsTests(SynchronousTestCase):
         self.assertTrue(line.startswith("playerstate: "), line)
         return line
 
+
+class OptionsTests(OptionsTestCase):
+    """What each option takes, and the one line that a bad value gets."""
+
     def test_defaults(self) -> None:
         """Without options the server listens on loopback and saves to players.db within 5 s."""
         options = self.parse()
-        self.assertEqual(options["listen"], Listen(7777, "127.0.0.1"))
+        self.assertEqual(options["listen"], [Listen("udp", 7777, "127.0.0.1")])
         self.assertEqual(options["store"].path, os.path.abspath("players.db"))
         self.assertEqual(options["store"].synchronous, "full")
         self.assertIs(options["state"].state_class, PlayerState)
@@ -73,7 +81,7 @@ class OptionsTests(SynchronousTestCase):
             *("--save-within", "0.5", "--queue-size", "256", "--max-players", "7"),
             *("--idle-timeout", "2.5", "--journal", "/games/moves"),
         )
-        self.assertEqual(options["listen"], Listen(1, "127.0.0.2"))
+        self.assertEqual(options["listen"], [Listen("udp", 1, "127.0.0.2")])
         self.assertEqual(options["store"].describe(), "memory")
         self.assertEqual(options["save-within"], 0.5)
         self.assertEqual(options["queue-size"], 256)
@@ -143,12 +151,12 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("--insecure", line)
             self.assertIn("believes whoever sends", line)
         options = self.parse("--insecure", "--listen", r"udp:7777:interface=\:\:")
-        self.assertEqual(options["listen"].interface, "::")
+        self.assertEqual(options["listen"], [Listen("udp", 7777, "::")])
 
     def test_ipv6_loopback(self) -> None:
         """The IPv6 loopback needs no leave."""
         options = self.parse("--listen", r"udp:7777:interface=\:\:1")
-        self.assertEqual(options["listen"], Listen(7777, "::1"))
+        self.assertEqual(options["listen"], [Listen("udp", 7777, "::1")])
 
     def test_state_class_of_the_working_directory(self) -> None:
         """A state class is found beside where the server is started, and the store is its own."""
@@ -170,6 +178,137 @@ class OptionsTests(SynchronousTestCase):
         self.assertIs(options["store"].schema, options["state"])
         self.assertIn("Unpackable.inventory", self.line("--state", "a_game_here:Unpackable"))
         self.assertIn("not an attrs class", self.line("--state", "a_game_here:plain"))
+
+
+class NetcodeOptionsTests(OptionsTestCase):
+    """What is asked of a server that listens with netcode."""
+
+    def setUp(self) -> None:
+        """A key file."""
+        self.key = os.path.abspath(self.mktemp())
+        create_key(self.key)
+        self.needs = ("--key-file", self.key, "--protocol-id", "0x1122")
+
+    def test_given_values(self) -> None:
+        """Ports of both kinds, several addresses, a key, a protocol id, a lifetime."""
+        options = self.parse(
+            *("--listen", "udp:7777", "-l", "netcode:40000:interface=0.0.0.0"),
+            *("--listen", r"netcode:40000:interface=\:\:1", "--public", "203.0.113.7:40000"),
+            *("--public", "[2001:db8::1]:40000", "--max-token-lifetime", "60", *self.needs),
+        )
+        self.assertEqual(
+            options["listen"],
+            [
+                Listen("udp", 7777),
+                Listen("netcode", 40000, "0.0.0.0"),
+                Listen("netcode", 40000, "::1"),
+            ],
+        )
+        public = list(map(Address.parse, ("203.0.113.7:40000", "[2001:db8::1]:40000")))
+        self.assertEqual(options["public"], public)
+        self.assertEqual(options["key-file"], read_key(self.key))
+        self.assertEqual(options["protocol-id"], 0x1122)
+        self.assertEqual(options["max-token-lifetime"], 60.0)
+
+    def test_defaults(self) -> None:
+        """Where it listens is what it is called, if that is one address; tokens live 30 s."""
+        options = self.parse("--listen", "netcode:40000:interface=192.0.2.1", *self.needs)
+        self.assertEqual(options["public"], [])
+        self.assertEqual(options["max-token-lifetime"], 30.0)
+
+    def test_missing(self) -> None:
+        """A key and a protocol id must be given; the line says what they are and where from."""
+        line = self.line("--listen", "netcode:40000", "--protocol-id", "1")
+        self.assertIn("--listen netcode:40000:interface=127.0.0.1: ", line)
+        self.assertIn("needs --key-file", line)
+        self.assertIn("playerstate key PATH", line)
+        line = self.line("--listen", "netcode:40000", "--key-file", self.key)
+        self.assertIn("needs --protocol-id", line)
+
+    def test_wildcard_needs_public(self) -> None:
+        """All interfaces name no address that a token could, and the line says so."""
+        for interface in ("0.0.0.0", r"\:\:"):
+            listen = f"netcode:40000:interface={interface}"
+            line = self.line("--listen", listen, *self.needs)
+            self.assertIn(f"--listen {listen}: a token names the servers that it is for", line)
+            self.assertIn("--public ADDRESS:PORT", line)
+
+    def test_for_netcode_alone(self) -> None:
+        """What only netcode uses is refused where nothing listens with it."""
+        for option, value in (
+            ("--public", "203.0.113.7:40000"),
+            ("--key-file", self.key),
+            ("--protocol-id", "1"),
+            ("--max-token-lifetime", "30"),
+        ):
+            line = self.line(option, value)
+            self.assertIn(f"{option}: nothing listens with netcode", line)
+
+    def test_bad_values(self) -> None:
+        """A bad value ends the process with a line naming the option, the value and the allowed."""
+        for name, value, allowed in (
+            ("public", "example.org:40000", "203.0.113.7:40000"),
+            ("public", "203.0.113.7", "203.0.113.7:40000"),
+            ("public", "2001:db8::1:40000", "[2001:db8::1]:40000"),
+            ("key-file", "nowhere", "playerstate key nowhere"),
+            ("protocol-id", "game", "0x1122334455667788"),
+            ("protocol-id", "-1", "64 bits"),
+            ("protocol-id", "0x10000000000000000", "64 bits"),
+            ("max-token-lifetime", "0", "seconds from 1 to 3600"),
+            ("listen", "netcode:x", "whole number from 0 to 65535"),
+            ("listen", "netcode:1:interface=eth0", "IP address"),
+        ):
+            with self.subTest(name=name, value=value):
+                line = self.line("--listen", "netcode:40000", *self.needs, f"--{name}", value)
+                self.assertIn(f"--{name} {value}: ", line)
+                self.assertIn(allowed, line)
+
+    def test_key_that_others_can_read(self) -> None:
+        """A key file that others can read is refused."""
+        os.chmod(self.key, 0o644)
+        line = self.line("--listen", "netcode:40000", *self.needs)
+        self.assertIn(f"--key-file {self.key}: others than its owner", line)
+
+    def test_same_place_twice(self) -> None:
+        """Two transports cannot listen at one place; on any free port they can."""
+        line = self.line("--listen", "netcode:40000", "--listen", "udp:40000", *self.needs)
+        self.assertIn("--listen udp:40000:interface=127.0.0.1: something listens there", line)
+        self.parse("--listen", "netcode:0", "--listen", "udp:0", *self.needs)
+
+    def test_made(self) -> None:
+        """All netcode ports are one service, each plain one is its own; they share a gateway."""
+        options = self.parse(
+            *("--listen", "netcode:1", "--listen", "udp:2", "--listen", "netcode:3"),
+            *("--store", "memory:", "--max-players", "9", *self.needs),
+        )
+        _, plain, netcode = list(makeService(options))
+        self.assertIsInstance(plain, PlainService)
+        self.assertIsInstance(netcode, NetcodeService)
+        self.assertIs(plain._gateway, netcode._gateway)
+        self.assertEqual(netcode._listen, [(1, "127.0.0.1"), (3, "127.0.0.1")])
+        self.assertEqual(netcode._settings.slots, 9)
+        self.assertEqual(netcode._settings.protocol_id, 0x1122)
+
+
+class ListenTests(SynchronousTestCase):
+    """How a place to listen at is written."""
+
+    def test_round_trip(self) -> None:
+        """What is printed is read again, colons of IPv6 addresses and all."""
+        for listen in (
+            Listen("udp", 7777),
+            Listen("netcode", 0, "0.0.0.0"),
+            Listen("netcode", 65_535, "2001:db8::1"),
+        ):
+            self.assertEqual(Listen.parse(str(listen)), listen)
+
+    def test_protocol_id(self) -> None:
+        """Decimal or hexadecimal, up to 64 bits."""
+        self.assertEqual(parse_protocol_id("0x1122334455667788"), 0x1122334455667788)
+        self.assertEqual(parse_protocol_id("17"), 17)
+        self.assertEqual(parse_protocol_id("0xFFFFFFFFFFFFFFFF"), 2**64 - 1)
+        for text in ("", "0x", "1_000", " 1", "1.5", "\N{SUPERSCRIPT TWO}"):
+            self.assertRaises(ValueError, parse_protocol_id, text)
 
 
 class ServiceTests(SynchronousTestCase):

@@ -105,7 +105,7 @@ class _Sweeps:
         self._now += 1
         apply, now = self._table.apply, self._now
         for slot in range(self._size):
-            apply(slot, 1, (1.0, 2.0), now)
+            apply(slot, None, (1.0, 2.0), now)
 
     def _measure(self, hand_over: Callable[[], int]) -> float:
         return statistics.median(hand_over() for _ in range(self._times)) / self._size

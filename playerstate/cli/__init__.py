@@ -1,4 +1,4 @@
-"""The ``playerstate`` command: bots, recorded tracks, and a look into a store.
+"""The ``playerstate`` command: bots, recorded tracks, a look into a store, keys and tokens.
 
 What a command needs is imported when it runs, so that ``--help`` waits for none of it.
 """
@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 
 import click
 
-from playerstate.cli.parameters import Address, read_address, read_schema
+from playerstate.cli.parameters import (
+    Address,
+    read_address,
+    read_key_file,
+    read_protocol_id,
+    read_public,
+    read_schema,
+)
 
 FIRST_ID = 2**62
 """Where the bots' session ids begin, unless told: far from any real player's."""
@@ -162,3 +169,85 @@ def show(store: str, session_id: int | None, show_all: bool, as_json: bool) -> N
     from playerstate.cli.show import show
 
     show(store, session_id, show_all, as_json)
+
+
+@main.command()
+@click.argument("path", type=click.Path(dir_okay=False))
+def key(path: str) -> None:
+    """Make the key that seals connect tokens.
+
+    PATH is a new file, which its owner alone can read: the game servers take it by --key-file. The
+    login service needs a copy, and nobody else.
+    """
+    from playerstate.cli.tokens import make_key
+
+    make_key(path)
+
+
+@main.command()
+@click.argument("session_id", type=click.IntRange(1, LAST_ID))
+@click.option(
+    "--key-file",
+    "key",
+    metavar="PATH",
+    callback=read_key_file,
+    required=True,
+    help="The servers' key, as `playerstate key` made it.",
+)
+@click.option(
+    "--protocol-id",
+    metavar="NUMBER",
+    callback=read_protocol_id,
+    required=True,
+    help="The game's number, as the servers are told it.",
+)
+@click.option(
+    "--public",
+    metavar="ADDRESS:PORT",
+    callback=read_public,
+    multiple=True,
+    required=True,
+    help="Where a server is reached; more than once to name more.",
+)
+@click.option(
+    "--expires",
+    type=click.IntRange(1, 3600),
+    default=30,
+    show_default=True,
+    help="Seconds for which the token lives.",
+)
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 60),
+    default=5,
+    show_default=True,
+    help="Seconds of silence after which a connection is over.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, help="The file to write it to."
+)
+def token(
+    session_id: int,
+    key: bytes,
+    protocol_id: int,
+    public: tuple[str, ...],
+    expires: int,
+    timeout: int,
+    out: str,
+) -> None:
+    """Make a connect token, as a login service does.
+
+    It lets the player of this SESSION_ID connect once, before it expires. The file has 2048 bytes,
+    and its owner alone can read it.
+    """
+    from playerstate.cli.tokens import make_token
+
+    make_token(
+        out,
+        session_id,
+        key=key,
+        protocol_id=protocol_id,
+        addresses=public,
+        expires=expires,
+        timeout=timeout,
+    )

@@ -46,3 +46,37 @@ def read_schema(ctx: click.Context, param: click.Parameter, value: str) -> Any:
         return load_schema(value)
     except SchemaError as error:
         raise click.BadParameter(f"{value}: {error}") from error
+
+
+def read_key_file(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
+    """The path of a key file, as the key in it."""
+    from playerstate.tokens import KeyUnusable, read_key
+
+    try:
+        return read_key(value)
+    except KeyUnusable as error:
+        raise click.BadParameter(f"{value}: {error}") from error
+
+
+def read_protocol_id(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """A number of 64 bits, decimal or with ``0x``."""
+    from playerstate.listening import parse_protocol_id
+
+    try:
+        return parse_protocol_id(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value}: {error}") from error
+
+
+def read_public(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """``ADDRESS:PORT``, any number of times; looked at, and left as texts."""
+    from playerstate.transports.netcode.addresses import Address
+
+    for text in value:
+        try:
+            Address.parse(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{text}: {error}") from error
+    return value

@@ -6,32 +6,21 @@ trusted networks only.
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 
 from playerstate.gateway import Gateway
 from playerstate.messages import MAX_JOIN_SIZE
 from playerstate.service import MAX_SESSION_ID
+from playerstate.transports.udp import UDPPort
 
 MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
-RECEIVE_BUFFER = 4 * 2**20
-"""Bytes asked of the system for datagrams that wait to be read."""
-MAX_THROUGHPUT = 16 * 2**10
-"""Bytes read in one turn of the reactor; with Twisted's 256 KiB, a flood would hold up every timer
-for as long as it takes to work through that."""
-DROPS_LOOK_EVERY = 10.0
 
-_SO_RCVBUFFORCE = 33
-"""From Linux's ``asm-generic/socket.h``; Python has no name for it."""
 _ID = struct.Struct("<Q")
-_log = Logger()
 
 
 class PlainProtocol(DatagramProtocol):
@@ -68,6 +57,9 @@ class PlainProtocol(DatagramProtocol):
         except OSError:
             self._gateway.service.ledger.unsent += 1
 
+    def end(self, session_id: int, peer: Any) -> None:
+        """Nothing is kept of an address."""
+
 
 class PlainService(Service):
     """The plain transport on one UDP port.
@@ -96,67 +88,27 @@ class PlainService(Service):
         reactor = self._reactor
         if reactor is None:
             from twisted.internet import reactor
-        # Twisted cuts what is longer without a word: one byte more shows that it was.
-        self._port = reactor.listenUDP(
-            self._number, PlainProtocol(self._gateway), self._interface, MAX_DATAGRAM + 1
+        protocol = PlainProtocol(self._gateway)
+        self._port = UDPPort(
+            reactor,
+            self._gateway.service,
+            protocol,
+            self._number,
+            self._interface,
+            MAX_DATAGRAM,
+            "plain",
         )
         self._gateway.start()
         super().startService()
-        self._port.maxThroughput = MAX_THROUGHPUT
-        granted = _enlarge_buffer(self._port.getHandle())
-        self._drops = self._gateway.service.clock.every(DROPS_LOOK_EVERY, self._note_drops)
-        address = self._port.getHost()
-        _log.info(
-            "listening on udp {host}:{port}, plain; receive buffer {granted} bytes"
-            " ({asked} asked for)",
-            host=address.host,
-            port=address.port,
-            granted=granted,
-            asked=RECEIVE_BUFFER,
-        )
 
     @property
     def port(self) -> int:
         """The number of the port bound."""
-        number: int = self._port.getHost().port
-        return number
+        return self._port.number
 
     def stopService(self) -> Deferred[None]:
         """Save every player, tell them, and close the port."""
         if not self.running:
             return succeed(None)
         super().stopService()
-        return self._gateway.close().addCallback(self._close_port)
-
-    def _close_port(self, result: object) -> Deferred[None]:
-        self._drops.cancel()
-        self._note_drops()
-        return maybeDeferred(self._port.stopListening)
-
-    def _note_drops(self) -> None:
-        self._gateway.service.ledger.kernel_drops = _kernel_drops(self._port.fileno())
-
-
-def _enlarge_buffer(handle: socket.socket) -> int:
-    """Ask for a large receive buffer; return what was granted, in bytes."""
-    try:
-        handle.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except OSError:  # it takes CAP_NET_ADMIN; without it the system's limit holds
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    granted = handle.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    return granted // 2  # Linux doubles it, for its own bookkeeping
-
-
-def _kernel_drops(fd: int) -> int:
-    """Datagrams that the system dropped for want of buffer, where it tells: in ``/proc/net``."""
-    inode = str(os.fstat(fd).st_ino)
-    for table in ("/proc/net/udp", "/proc/net/udp6"):
-        try:
-            with open(table) as lines:
-                for line in lines:
-                    columns = line.split()
-                    if columns[9] == inode:
-                        return int(columns[-1])
-        except OSError:
-            continue
-    return 0
+        return self._gateway.close().addCallback(lambda _: self._port.close())

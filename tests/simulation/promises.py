@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from playerstate.leaves import Progress
 from playerstate.outbox import NotSaved
-from playerstate.service import Progress
 from tests.simulation.model import Model
 from tests.simulation.players import Player
 from tests.simulation.world import World

@@ -13,6 +13,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from playerstate.gateway import Gateway
+from playerstate.layout import RowLayout
 from playerstate.outbox import Surroundings
 from playerstate.service import ABANDON_WITHIN, CLOSE_WITHIN, PlayerStateService
 from playerstate.testing import Address, MemoryPort
@@ -183,18 +184,19 @@ class Server:
     def die_writing(self, share: float, act: Callable[[], object]) -> NoReturn:
         """Die in the middle of the first row that `act` writes, this share of it written."""
         table = self.service.table
-        layout = table._pack.__self__  # type: ignore[attr-defined]
+        layout = RowLayout(self._store.schema.fields)
 
-        def torn(buffer: Any, at: int, *row: Any) -> None:
-            _, session_id, _, updated_at, *_ = row
+        def torn(buffer: Any, at: int, version: int, session_id: int, *row: Any) -> None:
+            slot_and_generation, updated_at, sequence, values = row
             if session_id:
                 self._model.tear(session_id, updated_at)
-            packed = layout.pack(*row)
+            head = (version, session_id, slot_and_generation, updated_at, sequence)
+            packed = layout.struct.pack(*head, *values, version)
             written = int(share * len(packed))
             buffer[at : at + written] = packed[:written]
             raise Crash("in the middle of a row")
 
-        table._pack = torn
+        table._put = torn
         act()
         raise Crash("between two rows")
 

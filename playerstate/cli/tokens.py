@@ -1,0 +1,50 @@
+"""Keys and connect tokens, for trying a server out and for scripts."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from playerstate.tokens import KeyUnusable, connect_token, create_key
+
+
+def make_key(path: str) -> None:
+    """Write a new key.
+
+    Raises:
+        click.ClickException: there is a file already, or it cannot be written.
+    """
+    try:
+        create_key(path)
+    except KeyUnusable as error:
+        raise click.ClickException(f"{path}: {error}") from error
+    click.echo(f"{path}: a new key; give a copy to the login service, and to nobody else")
+
+
+def make_token(out: str, session_id: int, **options: Any) -> None:
+    """Write a connect token, over one that is there.
+
+    Args:
+        out: the file.
+        session_id: whose token it is.
+        options: for `connect_token`.
+
+    Raises:
+        click.ClickException: there are too many addresses, or the file cannot be written.
+    """
+    try:
+        token = connect_token(session_id, **options)
+    except ValueError as error:
+        raise click.ClickException(f"--public: {error}") from error
+    try:
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(token)
+    except OSError as error:
+        raise click.ClickException(f"--out {out}: {error.strerror}") from error
+    click.echo(
+        f"{out}: player {session_id} may connect once within {options['expires']} s; each"
+        " connection needs a token of its own"
+    )

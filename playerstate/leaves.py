@@ -1,0 +1,175 @@
+"""Players who leave: they stay in the table until the store holds their newest state.
+
+A leave that is not yet saved may be followed by a return, which keeps the player's place; whoever
+waits for that leave is told all the same, once what it was about is saved.  Reactor thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import Deferred, fail, succeed
+
+from playerstate.ledger import Ledger
+from playerstate.outbox import NotSaved, not_saved
+from playerstate.persister import Unsaved
+from playerstate.table import LiveTable
+
+
+@attrs.frozen
+class Progress:
+    """How far a player's moves have come, by the numbers that their transport gave them.
+
+    Both stand where the join set them for a player who only ever changed by ``update``.
+
+    Attributes:
+        applied: the highest sequence applied.
+        saved: the highest sequence the store holds.
+    """
+
+    applied: int
+    saved: int
+
+    @classmethod
+    def of(cls, table: LiveTable, slot: int) -> Progress:
+        """That of the player at this slot."""
+        return cls(table.sequence(slot), int(table.saved[slot]))
+
+
+class Leaves:
+    """The leaves of one service, by slot.
+
+    Args:
+        table: the live table, which they are released from.
+        ledger: where they are counted.
+        save_soon: hands over the row of a slot, without waiting for the next sweep.
+    """
+
+    def __init__(
+        self, table: LiveTable, ledger: Ledger, save_soon: Callable[[int], object]
+    ) -> None:
+        self._table = table
+        self._ledger = ledger
+        self._save_soon = save_soon
+        self._leavers: dict[int, _Leaver] = {}
+        self._unsaved: dict[int, Unsaved] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any, so that most moves need not ask more."""
+        return bool(self._leavers)
+
+    def leaving(self) -> int:
+        """How many players have left and are not yet saved."""
+        return sum(not leaver.returned for leaver in self._leavers.values())
+
+    def has_left(self, slot: int) -> bool:
+        """Whether this player has left, and did not return."""
+        leaver = self._leavers.get(slot)
+        return leaver is not None and not leaver.returned
+
+    def refuses(self, slot: int, sequence: int) -> bool:
+        """Whether a move of this number comes after the last that the leaver is to make."""
+        leaver = self._leavers.get(slot)
+        if leaver is None or leaver.returned or sequence <= leaver.last:
+            return False
+        return sequence > self._table.sequence(slot)
+
+    def begin(self, slot: int, last: int | None) -> Deferred[Progress]:
+        """Let the player at this slot go, once saved.
+
+        Args:
+            slot: the player's.
+            last: the highest number of a move still taken in; None for the highest applied.
+
+        Returns:
+            See `playerstate.service.PlayerStateService.leave`.
+        """
+        table = self._table
+        if (leaver := self._leavers.get(slot)) is None:
+            progress = Progress.of(table, slot)
+            if table.is_saved(slot):
+                self._release(slot)
+                return succeed(progress)
+            if (unsaved := self._refused(slot)) is not None:
+                self._release(slot)
+                return fail(not_saved([unsaved]))
+            leaver = self._leavers[slot] = _Leaver()
+        elif not leaver.returned:
+            if last is None:
+                leaver.last = table.sequence(slot)
+            return leaver.wait(table.updated_at(slot))
+        leaver.returned = False
+        leaver.last = table.sequence(slot) if last is None else last
+        if table.is_dirty(slot):
+            self._save_soon(slot)
+        return leaver.wait(table.updated_at(slot))
+
+    def returned(self, slot: int) -> None:
+        """The player at this slot has joined again, if they had left at all."""
+        if (leaver := self._leavers.get(slot)) is not None:
+            leaver.returned = True
+
+    def settled(self, unsaved: tuple[Unsaved, ...]) -> None:
+        """A commit is noted in the table: let go of who has left and is saved.
+
+        Args:
+            unsaved: rows that the store does not hold and will not be given again.
+        """
+        self._unsaved.update((row.slot, row) for row in unsaved)
+        for slot, leaver in list(self._leavers.items()):
+            progress, refused = Progress.of(self._table, slot), self._refused(slot)
+            if leaver.returned:
+                if refused is None and self._table.saved_at[slot] < leaver.target:
+                    continue
+            elif refused is not None or self._table.is_saved(slot):
+                self._release(slot)
+            else:
+                continue
+            del self._leavers[slot]
+            for waiter in leaver.waiters:
+                if refused is not None:
+                    waiter.errback(not_saved([refused]))
+                else:
+                    waiter.callback(progress)
+
+    def fail_all(self, why: NotSaved) -> None:
+        """Everybody who waits gets `why`."""
+        while self._leavers:
+            for waiter in self._leavers.popitem()[1].waiters:
+                waiter.errback(why)
+
+    def take_given_up(self) -> list[int]:
+        """Forget whose newest rows the store will not be given again, and return their slots."""
+        given_up = [slot for slot in self._unsaved if self._refused(slot) is not None]
+        self._unsaved.clear()
+        return given_up
+
+    def _release(self, slot: int) -> None:
+        self._table.release(slot)
+        self._unsaved.pop(slot, None)
+        self._ledger.leaves += 1
+
+    def _refused(self, slot: int) -> Unsaved | None:
+        """Why the store does not hold this player's newest row and will not, if that is so."""
+        unsaved = self._unsaved.get(slot)
+        if unsaved is not None and unsaved.updated_at == self._table.updated_at(slot):
+            return unsaved
+        return None
+
+
+@attrs.define(eq=False)
+class _Leaver:
+    """A player whose leave is not yet saved."""
+
+    returned: bool = True
+    last: int = 0
+    target: int = 0
+    waiters: list[Deferred[Progress]] = attrs.field(factory=list)
+
+    def wait(self, target: int) -> Deferred[Progress]:
+        """A Deferred for when what was changed up to `target` is saved."""
+        self.target = target
+        waiter: Deferred[Progress] = Deferred(self.waiters.remove)
+        self.waiters.append(waiter)
+        return waiter

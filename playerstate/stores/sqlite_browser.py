@@ -1,0 +1,74 @@
+"""A look into a SQLite database of players from outside, beside its server or without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+from zope.interface import implementer
+
+from playerstate.interfaces import IStoreBrowser, StoreUnusable
+from playerstate.stores.sqlite_files import (
+    STARTUP_BUSY_MS,
+    explained,
+    may_be_database,
+    not_a_database,
+)
+from playerstate.stores.sqlite_format import check_ours, quoted
+
+
+@implementer(IStoreBrowser)
+class SQLiteBrowser:
+    """Looks into a database of players, read-only."""
+
+    def __init__(self, path: str) -> None:
+        if not os.path.exists(path):
+            raise StoreUnusable(f"{path} does not exist")
+        if not may_be_database(path):
+            raise StoreUnusable(not_a_database(path))
+        self._path = path
+        with explained(path):
+            # A connection opened read-only would leave its -wal and -shm files behind.
+            self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                self._connection.pragma("query_only", True)
+                self._connection.set_busy_timeout(STARTUP_BUSY_MS)
+                self.columns = self._read_columns()
+            except BaseException:
+                self._connection.close()
+                raise
+        self._names = ", ".join(map(quoted, self.columns))
+
+    def _read_columns(self) -> tuple[str, ...]:
+        if not check_ours(self._connection, self._path):
+            raise StoreUnusable(f"{self._path} holds no players: it is an empty database")
+        names = self._connection.execute("SELECT name FROM pragma_table_xinfo('player_state')")
+        return tuple(name for (name,) in names)
+
+    def count(self) -> int:
+        """See `IStoreBrowser.count`."""
+        with explained(self._path):
+            count: int = self._connection.execute("SELECT count(*) FROM player_state").get
+        return count
+
+    def latest(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
+        """See `IStoreBrowser.latest`."""
+        order = "ORDER BY updated_at DESC, session_id LIMIT ?"
+        with explained(self._path):
+            yield from self._connection.execute(
+                f"SELECT {self._names} FROM player_state {order}", (-1 if limit is None else limit,)
+            )
+
+    def find(self, session_id: int) -> tuple[Any, ...] | None:
+        """See `IStoreBrowser.find`."""
+        with explained(self._path):
+            row: tuple[Any, ...] | None = self._connection.execute(
+                f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
+            ).get
+        return row
+
+    def close(self) -> None:
+        """See `IStoreBrowser.close`."""
+        self._connection.close()

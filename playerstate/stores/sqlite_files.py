@@ -1,0 +1,77 @@
+"""The files of a SQLite database: which they are, and what is wrong with them, in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import apsw
+
+from playerstate.interfaces import StoreUnusable
+
+STARTUP_BUSY_MS = 5_000
+"""How long a start, or a look from outside, waits for another program's lock."""
+
+FileNumber = tuple[int, int]
+
+
+def file_number(path: str) -> FileNumber | None:
+    """What tells a file from all others of its name; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn what SQLite raises into one line that says what to do."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise StoreUnusable(_explain(path, error)) from error
+
+
+def may_be_database(path: str) -> bool:
+    """Whether the file is missing, empty, or begins as a database does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(16) in (b"", b"SQLite format 3\0")
+    except IsADirectoryError:
+        return False
+    except OSError:
+        return True  # SQLite will say what is wrong with it
+
+
+def damaged(path: str, found: str) -> str:
+    """What to say of a database in which this was found."""
+    return (
+        f"{path} is damaged ({found}); it was left as it is: put a backup in its place, or save"
+        f" what can be read with: sqlite3 {path} .recover | sqlite3 new.db"
+    )
+
+
+def not_a_database(path: str) -> str:
+    """What to say of a file that is something else."""
+    return f"{path} is not a SQLite database; it was left as it is: name another file"
+
+
+def _explain(path: str, error: apsw.Error) -> str:
+    """What SQLite met at start, in one line that says what to do."""
+    if isinstance(error, apsw.NotADBError):
+        return not_a_database(path)
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return (
+            f"{path} is locked by another program, for more than {STARTUP_BUSY_MS // 1000} s;"
+            " end it, or name another file"
+        )
+    if isinstance(error, apsw.CorruptError):
+        return damaged(path, str(error))
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        return (
+            f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"
+            " directory that this user may write"
+        )
+    return f"{path} cannot be used: {error}"

@@ -1,0 +1,166 @@
+"""For the game's login service: connect tokens, and the key that they are sealed with.
+
+A player logs in, with whatever the game asks for, and is handed a connect token: 2,048 bytes that
+let this player connect once, within some seconds, to the servers named in it.  The login service
+and the game servers share nothing but a key and the game's protocol id::
+
+    key = read_key("/etc/mygame/key")
+    token = connect_token(
+        42, key=key, protocol_id=0x1122334455667788, addresses=["203.0.113.7:40000"]
+    )
+
+A token is a secret of the player it is made for: hand it out over TLS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Sequence
+
+from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.tokens import (
+    KEY_BYTES,
+    MAX_ADDRESSES,
+    TOKEN_NONCE_BYTES,
+    USER_DATA_BYTES,
+    ConnectToken,
+    PrivateToken,
+)
+
+EXPIRES = 30
+"""Seconds for which a token lives, unless told; a server takes none that lives longer than it is
+told by ``--max-token-lifetime``, 30 likewise."""
+TIMEOUT = 5
+"""Seconds of silence after which either end takes the other to be gone, unless told.  A player who
+crashed cannot connect again before: more would be felt.  Less would end connections over a network
+that only stutters."""
+MAX_SESSION_ID = 2**63 - 1
+_HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
+
+
+class KeyUnusable(Exception):
+    """A key file that cannot be used; says why, and what to do."""
+
+
+def connect_token(
+    session_id: int,
+    *,
+    key: bytes,
+    protocol_id: int,
+    addresses: Sequence[str],
+    own_addresses: Sequence[str] | None = None,
+    expires: int = EXPIRES,
+    timeout: int = TIMEOUT,
+    user_data: bytes = b"",
+    wall_clock: Callable[[], float] = time.time,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> bytes:
+    """Make a connect token: good for one connection of one player.
+
+    Args:
+        session_id: whose it is, from 1 to 2^63 - 1.
+        key: 32 bytes, shared with the game servers; see `read_key`.
+        protocol_id: of the game, 64 bits, as the servers are told it.
+        addresses: of the servers, as a client reaches them, such as ``203.0.113.7:40000`` or
+            ``[2001:db8::1]:40000``; 1 to 32, tried in order.  Each server remembers for itself
+            which tokens were used: a token that names several can be used once at each.
+        own_addresses: what the servers are told with ``--public``, if that differs, as behind a
+            relay; `addresses` by default.
+        expires: seconds for which the token lives, at least 1.
+        timeout: seconds of silence after which either end takes the other to be gone; servers take
+            1 to 60.
+        user_data: up to 256 bytes that a server hands to its program when the player connects.
+        wall_clock: seconds since the Unix epoch.
+        random_bytes: so many random bytes, fit for keys.
+
+    Returns:
+        2,048 bytes, to be given to that player's client alone.
+
+    Raises:
+        ValueError: an argument is out of range, or no address; the message names it.
+    """
+    _check("session_id", session_id, 1, MAX_SESSION_ID)
+    _check("protocol_id", protocol_id, 0, 2**64 - 1)
+    _check("expires", expires, 1, 2**32)
+    _check("timeout", timeout, 1, 60)
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"key has {len(key)} bytes, not {KEY_BYTES}")
+    if len(user_data) > USER_DATA_BYTES:
+        raise ValueError(f"user_data has {len(user_data)} bytes, more than {USER_DATA_BYTES}")
+    public = _parse("addresses", addresses)
+    private = public if own_addresses is None else _parse("own_addresses", own_addresses)
+    created_at = int(wall_clock())
+    expires_at = created_at + expires
+    keys = random_bytes(KEY_BYTES), random_bytes(KEY_BYTES)
+    nonce = random_bytes(TOKEN_NONCE_BYTES)
+    user_data = user_data.ljust(USER_DATA_BYTES, b"\0")
+    part = PrivateToken(session_id, timeout, private, *keys, user_data)
+    sealed = part.seal(key, protocol_id, expires_at, nonce)
+    token = ConnectToken(protocol_id, created_at, expires_at, nonce, sealed, timeout, public, *keys)
+    return token.pack()
+
+
+def create_key(path: str, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+    """Make a key file that its owner alone can read: 64 hex digits.
+
+    Raises:
+        KeyUnusable: there is a file already, or it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise KeyUnusable(
+            "there is such a file already; remove it if no server uses it, or name another"
+        ) from None
+    except OSError as error:
+        raise KeyUnusable(f"cannot be made: {error.strerror}") from error
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(random_bytes(KEY_BYTES).hex() + "\n")
+
+
+def read_key(path: str) -> bytes:
+    """The 32 bytes of a key file.
+
+    Raises:
+        KeyUnusable: there is none, others than its owner can read it, or it holds something else
+            than 64 hex digits.
+    """
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(4096).strip()
+    except FileNotFoundError:
+        raise KeyUnusable(
+            f"there is no such file; `playerstate key {path}` makes one, to be shared with the"
+            " login service"
+        ) from None
+    except OSError as error:
+        raise KeyUnusable(f"cannot be read: {error.strerror}") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeyUnusable(
+            "others than its owner can read or write it, and whoever has the key can be any"
+            f" player; chmod 600 {path}, and make another key if somebody may have read it"
+        )
+    if not _HEX_KEY.fullmatch(text):
+        raise KeyUnusable(
+            f"does not hold a key, which is {2 * KEY_BYTES} hex digits; `playerstate key PATH`"
+            " makes one"
+        )
+    return bytes.fromhex(text)
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value} is not from {low} to {high}")
+
+
+def _parse(name: str, texts: Sequence[str]) -> tuple[Address, ...]:
+    if not 1 <= len(texts) <= MAX_ADDRESSES:
+        raise ValueError(f"{name}: a token names 1 to {MAX_ADDRESSES} addresses, not {len(texts)}")
+    try:
+        return tuple(map(Address.parse, texts))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -1,0 +1,116 @@
+"""An IP address and a UDP port, as people and as connect tokens write them."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import attrs
+
+_IPV4, _IPV6 = 1, 2
+"""The types of address that netcode 1.02 knows, a byte each; there is no other."""
+_IPV4_BODY = struct.Struct("<4sH")
+_IPV6_BODY = struct.Struct("<8HH")
+_GROUPS = struct.Struct(">8H")
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv6 address begins that stands for an IPv4 one (RFC 4291, 2.5.5.2)."""
+
+
+@attrs.frozen
+class Address:
+    """Where a server can be reached.
+
+    Attributes:
+        ip: the IP address, without a zone.
+        port: the UDP port, 0 to 65535.
+    """
+
+    ip: IPv4Address | IPv6Address
+    port: int
+
+    @classmethod
+    def of(cls, host: str, port: int) -> Address:
+        """The address of a host given as an IP address.
+
+        Raises:
+            ValueError: it is no IP address, or one with a zone, which no token can carry.
+        """
+        ip = ip_address(host)
+        if isinstance(ip, IPv6Address) and ip.scope_id is not None:
+            raise ValueError(f"{host!r} has a zone, which means nothing on another machine")
+        return cls(ip, port)
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``203.0.113.7:40000`` or ``[2001:db8::1]:40000``.
+
+        Raises:
+            ValueError: saying what is allowed.
+        """
+        host, _, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        try:
+            if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+                raise ValueError
+            address = cls.of(host[1:-1] if bracketed else host, int(port))
+            if bracketed != isinstance(address.ip, IPv6Address):
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                "must be an IP address and a port, such as 203.0.113.7:40000 or [2001:db8::1]:40000"
+            ) from None
+        return address
+
+    def __str__(self) -> str:
+        host = f"[{self.ip}]" if isinstance(self.ip, IPv6Address) else str(self.ip)
+        return f"{host}:{self.port}"
+
+    def pack(self) -> bytes:
+        """As in a token: the type, the address, the port; 7 bytes or 19.
+
+        The standard writes the groups of an IPv6 address as eight little-endian numbers.
+        """
+        if isinstance(self.ip, IPv4Address):
+            return bytes((_IPV4,)) + _IPV4_BODY.pack(self.ip.packed, self.port)
+        groups = _GROUPS.unpack(self.ip.packed)
+        return bytes((_IPV6,)) + _IPV6_BODY.pack(*groups, self.port)
+
+
+def unpack_address(data: bytes, at: int) -> tuple[Address, int]:
+    """The address that begins at `at`, and where it ends.
+
+    Raises:
+        ValueError: its type is neither of the two, or the data end within it.
+    """
+    try:
+        kind = data[at]
+        if kind == _IPV4:
+            packed, port = _IPV4_BODY.unpack_from(data, at + 1)
+            return Address(IPv4Address(packed), port), at + 1 + _IPV4_BODY.size
+        if kind == _IPV6:
+            *groups, port = _IPV6_BODY.unpack_from(data, at + 1)
+            return Address(IPv6Address(_GROUPS.pack(*groups)), port), at + 1 + _IPV6_BODY.size
+    except (IndexError, struct.error) as error:
+        raise ValueError("the data end within an address") from error
+    raise ValueError(f"there is no address of type {kind}")
+
+
+def network_of(host: str) -> bytes:
+    """What senders are counted together by: the IPv4 address, or the first 64 bits of an IPv6 one.
+
+    A customer is commonly given a whole /64, so that a finer count would count nothing.  An IPv4
+    sender seen by a dual-stack socket, as ``::ffff:203.0.113.7``, is the IPv4 sender.
+
+    Args:
+        host: an IP address as a socket names it; an IPv6 one may carry a zone.
+    """
+    if ":" not in host:
+        return socket.inet_pton(socket.AF_INET, host)
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return packed[12:] if packed.startswith(_MAPPED) else packed[:8]
+
+
+def is_loopback(network: bytes) -> bool:
+    """Whether a network, as `network_of` tells it, is this machine itself: 127/8, or ::1's."""
+    return network[0] == 127 if len(network) == 4 else not any(network)

@@ -1,0 +1,152 @@
+"""Requests to connect: what is asked of each before anything is answered.
+
+A request is 1,078 bytes, in clear but for the private part of the connect token: a zero byte, the
+version, the protocol id, the token's expiry and nonce, the sealed private part.  All that is in
+clear can be copied from anybody's request, so every forgery costs one unsealing, and how many of
+those there are is limited first.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import attrs
+
+from playerstate.transports.netcode.addresses import is_loopback, network_of
+from playerstate.transports.netcode.limits import Buckets, SourceBuckets
+from playerstate.transports.netcode.packets import Ignored
+from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.tokens import (
+    SEALED_BYTES,
+    TAG_BYTES,
+    TOKEN_NONCE_BYTES,
+    VERSION,
+    ConnectToken,
+    MalformedToken,
+    NotSealed,
+    PrivateToken,
+)
+
+_REQUEST = struct.Struct(f"<B13sQQ{TOKEN_NONCE_BYTES}s{SEALED_BYTES}s")
+REQUEST_BYTES = _REQUEST.size
+
+
+@attrs.define
+class Request:
+    """A request that may be worth an unsealing.
+
+    Attributes:
+        expires_at: seconds since the Unix epoch.
+        nonce: the connect token's.
+        sealed: its private part.
+    """
+
+    expires_at: int
+    nonce: bytes
+    sealed: bytes
+
+    @property
+    def tag(self) -> bytes:
+        """The identity of its token."""
+        return self.sealed[-TAG_BYTES:]
+
+
+def make_request(token: ConnectToken) -> bytes:
+    """The request of a client that holds this token."""
+    return _REQUEST.pack(0, VERSION, token.protocol_id, token.expires_at, token.nonce, token.sealed)
+
+
+class Requests:
+    """Judges requests for one server, from its start to its stop.
+
+    Args:
+        settings: the server's.
+        started_at: the wall clock at the start, in seconds since the Unix epoch.
+        random_bytes: so many random bytes.
+    """
+
+    def __init__(
+        self, settings: Settings, started_at: float, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._settings = settings
+        self._longest = settings.max_token_lifetime + settings.clock_skew
+        self._issued_before = started_at + self._longest
+        self._all = Buckets(settings.request_rate)
+        self._by_source = SourceBuckets(
+            settings.source_rate, settings.source_buckets, random_bytes(16)
+        )
+
+    def read(self, datagram: bytes, unix_now: float) -> Request:
+        """Read what is in clear.
+
+        A token that may have been taken in before the start is refused, and so is one that claims
+        to live longer than the login service's do, for the next start could not tell it from a
+        fresh one.  The standard asks for the first in a looser form, and not for the second.
+
+        Raises:
+            Ignored: it is no request to this server at this time.
+        """
+        if len(datagram) != REQUEST_BYTES:
+            raise Ignored("bad_length")
+        _, version, protocol_id, expires_at, nonce, sealed = _REQUEST.unpack(datagram)
+        if version != VERSION:
+            raise Ignored("bad_version")
+        if protocol_id != self._settings.protocol_id:
+            raise Ignored("wrong_protocol_id")
+        if expires_at <= unix_now:
+            raise Ignored("expired")
+        if expires_at <= self._issued_before:
+            raise Ignored("issued_before_start")
+        if expires_at > unix_now + self._longest:
+            raise Ignored("lives_too_long")
+        return Request(expires_at, nonce, sealed)
+
+    def limit(self, host: str, now: float) -> None:
+        """Count a request that is about to be unsealed.
+
+        The source is asked first: a flood from one leaves the common measure to the others.
+
+        Raises:
+            Ignored: there were too many, from this source or from all.
+        """
+        network = network_of(host)
+        if not (is_loopback(network) or self._by_source.take(now, network)):
+            raise Ignored("source_rate")
+        if not self._all.take(now):
+            raise Ignored("request_rate")
+
+    def unseal(self, request: Request) -> PrivateToken:
+        """Open the token's private part, and look whether it is for this server.
+
+        Raises:
+            Ignored: it does not open, makes no sense, or is for other servers.
+        """
+        settings = self._settings
+        try:
+            token = PrivateToken.unseal(
+                request.sealed,
+                settings.private_key,
+                settings.protocol_id,
+                request.expires_at,
+                request.nonce,
+            )
+        except NotSealed:
+            raise Ignored("unseal_failed") from None
+        except MalformedToken:
+            raise Ignored("malformed_token") from None
+        if settings.addresses.isdisjoint(token.addresses):
+            raise Ignored("address_not_listed")
+        return token
+
+    def check_usable(self, token: PrivateToken) -> None:
+        """Refuse a token that is good for the standard and of no use here.
+
+        Raises:
+            Ignored: nobody can be of this client id, or its timeout is none.
+        """
+        settings = self._settings
+        if not 1 <= token.client_id <= settings.max_client_id:
+            raise Ignored("client_id")
+        if not settings.min_timeout <= token.timeout_seconds <= settings.max_timeout:
+            raise Ignored("timeout")

@@ -1,0 +1,305 @@
+"""The server's side of netcode 1.02: who is challenged, who is in, and what is said to them.
+
+A client is unknown, then *half-open*, its request answered by a challenge, then *connected*.  That
+it is one of the three is where it is found: nowhere, in `Server._half_open`, or in
+`Server._connections`, both by source address.  The steps of each rule stand in the order of the
+standard; a step that fails raises `Ignored`, and nothing has changed then.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from playerstate.transports.netcode.connections import Connection, HalfOpen, Listener, Source
+from playerstate.transports.netcode.history import TokenHistory
+from playerstate.transports.netcode.packets import (
+    CHALLENGE,
+    DENIED,
+    DISCONNECT,
+    KEEP_ALIVE,
+    KEEP_ALIVE_BODY,
+    NUMBERED,
+    PAYLOAD,
+    RESPONSE,
+    TO_SERVER,
+    Ignored,
+    Seals,
+    check_body,
+    read_header,
+)
+from playerstate.transports.netcode.requests import Requests
+from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.tally import Tally
+from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
+
+SPEAK_EVERY = 0.1
+"""Seconds of saying nothing after which a keep-alive is due: the standard's 10 Hz."""
+DISCONNECTS = 10
+"""Disconnect packets in a row, since each may be lost and none is answered."""
+STALL = 1.0
+"""Seconds between two ticks that a busy server may need."""
+FIRST_GLOBAL_SEQUENCE = 2**63
+"""Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
+of tokens, as are the packets of connections, whose numbers begin at 0."""
+
+
+class Server:
+    """One server, from its start to its stop; a restart is another one.
+
+    Every `now` is seconds on a clock that never steps.
+
+    Args:
+        settings: how clients are let in.
+        listener: is told of what happens.
+        wall_clock: seconds since the Unix epoch; looked at here, for the start.
+        random_bytes: so many random bytes, fit for keys.
+
+    Attributes:
+        tally: what was counted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: Listener,
+        *,
+        wall_clock: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.tally = Tally()
+        self._settings = settings
+        self._listener = listener
+        self._wall_clock = wall_clock
+        self._latest_wall_time = started_at = wall_clock()
+        self._challenges = Challenges(random_bytes(KEY_BYTES))
+        self._requests = Requests(settings, started_at, random_bytes)
+        self._seals = Seals(settings.protocol_id)
+        self._history = TokenHistory(settings.history_size)
+        self._half_open: dict[Source, HalfOpen] = {}
+        self._connections: dict[Source, Connection] = {}
+        self._by_client_id: dict[int, Connection] = {}
+        self._free_slots = list(range(settings.slots))
+        self._global_sequence = FIRST_GLOBAL_SEQUENCE
+        self._ticked_at = math.inf
+        self._payload_interval = settings.payload_rate.interval
+        self._payload_patience = settings.payload_rate.patience
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The clients that are in."""
+        return list(self._connections.values())
+
+    @property
+    def half_open(self) -> int:
+        """How many clients were challenged and did not answer yet."""
+        return len(self._half_open)
+
+    def receive(self, datagram: bytes, source: Source, now: float) -> None:
+        """Take in a datagram, whatever it holds and wherever it comes from."""
+        try:
+            self._receive(datagram, source, now)
+        except Ignored as ignored:
+            self.tally.ignored[ignored.reason] += 1
+
+    def send(self, connection: Connection, payload: bytes, now: float) -> None:
+        """Send 1 to 1,200 bytes to a client; nothing if it is gone.
+
+        Before its first word a client may have missed that it is in, and would throw the payload
+        away: it is told again.
+        """
+        if not connection.is_open:
+            return
+        if not connection.is_confirmed:
+            self._send_keep_alive(connection, now)
+        self._send(connection, PAYLOAD, payload, now)
+
+    def disconnect(self, connection: Connection, now: float) -> None:
+        """End a client's connection and say so; harmless if it is gone."""
+        if not connection.is_open:
+            return
+        self.tally.ended += 1
+        for _ in range(DISCONNECTS):
+            self._send(connection, DISCONNECT, b"", now)
+        self._drop(connection)
+
+    def tick(self, now: float) -> None:
+        """Send the keep-alives that are due, and let go of the silent; 20 times a second is enough.
+
+        Where more than `STALL` lies between two ticks, the process stood still and has heard
+        nobody, whoever spoke: that time is not held against them.
+        """
+        self._wall_time()
+        stood_still = now - self._ticked_at - STALL
+        self._ticked_at = now
+        if stood_still > 0:
+            for connection in self.connections:
+                connection.heard_at += stood_still
+        for connection in self.connections:
+            if not connection.is_open:
+                continue  # the listener ended it when it was told of another
+            if connection.spoke_at + SPEAK_EVERY <= now:
+                self._send_keep_alive(connection, now)
+            if connection.heard_at + connection.timeout <= now:
+                self.tally.timed_out += 1
+                self._drop(connection)
+                self._listener.gone(connection)
+        lapsed = [source for source, half in self._half_open.items() if half.lapses_at <= now]
+        for source in lapsed:
+            del self._half_open[source]
+
+    def stop(self, now: float) -> None:
+        """Disconnect everyone."""
+        for connection in self.connections:
+            self.disconnect(connection, now)
+        self._half_open.clear()
+
+    def _receive(self, datagram: bytes, source: Source, now: float) -> None:
+        if len(datagram) < 2:
+            raise Ignored("too_short")
+        if datagram[0] == 0:
+            return self._receive_request(datagram, source, now)
+        connection = self._connections.get(source)
+        if connection is None:
+            return self._receive_response(datagram, source, now)
+        kind, sequence, body_at = read_header(datagram, TO_SERVER)
+        is_numbered = kind in NUMBERED
+        if is_numbered and not connection.window.is_new(sequence):
+            raise Ignored("replayed")
+        body = self._seals.open(connection.opener, datagram, sequence, body_at)
+        if is_numbered:
+            connection.window.note(sequence)
+        check_body(kind, body)
+        if kind == PAYLOAD:
+            self._take_payload(connection, body, now)
+        elif kind == KEEP_ALIVE:
+            connection.heard_at = now
+            connection.is_confirmed = True
+        elif kind == DISCONNECT:
+            self.tally.disconnected += 1
+            self._drop(connection)
+            self._listener.gone(connection)
+        else:
+            # A repeat of the response that let the client in: its keep-alive is on its way.
+            self._open_challenge(body)
+            raise Ignored("address_connected")
+
+    def _take_payload(self, connection: Connection, payload: bytes, now: float) -> None:
+        connection.heard_at = connection.payload_at = now
+        connection.is_confirmed = True
+        # One of `limits.Buckets`, in place: this is what a server does most.
+        full_at = max(connection.payloads_full_at, now)
+        if full_at - now > self._payload_patience:
+            raise Ignored("payload_rate")
+        connection.payloads_full_at = full_at + self._payload_interval
+        self._listener.received(connection, payload)
+
+    def _receive_request(self, datagram: bytes, source: Source, now: float) -> None:
+        unix_now = self._wall_time()
+        request = self._requests.read(datagram, unix_now)
+        if source in self._connections:
+            raise Ignored("address_connected")
+        self._requests.limit(source[0], now)
+        token = self._requests.unseal(request)
+        if token.client_id in self._by_client_id:
+            raise Ignored("client_id_connected")
+        self._requests.check_usable(token)
+        tag = request.tag
+        self._history.admit(tag, request.expires_at, source, unix_now)
+        sealer = ChaCha20Poly1305(token.server_to_client_key)
+        if not self._free_slots:
+            return self._deny(sealer, source)
+        if source not in self._half_open and len(self._half_open) >= self._settings.half_open:
+            raise Ignored("half_open_full")
+        opener = ChaCha20Poly1305(token.client_to_server_key)
+        lapses_at = now + token.timeout_seconds
+        self._half_open[source] = HalfOpen(token, tag, opener, sealer, lapses_at)
+        body = self._challenges.make(token.client_id, token.user_data)
+        self.tally.challenged += 1
+        self._send_globally(sealer, CHALLENGE, body, source)
+
+    def _receive_response(self, datagram: bytes, source: Source, now: float) -> None:
+        half = self._half_open.get(source)
+        if half is None:
+            raise Ignored("no_key")
+        kind, sequence, body_at = read_header(datagram, TO_SERVER)
+        if kind != RESPONSE:
+            raise Ignored("not_connected")
+        body = self._seals.open(half.opener, datagram, sequence, body_at)
+        check_body(kind, body)
+        client_id = self._open_challenge(body)
+        if client_id in self._by_client_id:
+            raise Ignored("client_id_connected")
+        if client_id != half.token.client_id:
+            # Else the holder of two tokens could be let in as the one, under the keys of the other,
+            # and have both left to use.  The standard does not ask for this.
+            raise Ignored("client_id_differs")
+        if not self._free_slots:
+            return self._deny(half.sealer, source)
+        self._connect(half, source, now)
+
+    def _open_challenge(self, body: bytes) -> int:
+        try:
+            return self._challenges.open(body)
+        except NotSealed:
+            raise Ignored("bad_challenge") from None
+
+    def _connect(self, half: HalfOpen, source: Source, now: float) -> None:
+        token = half.token
+        connection = Connection(
+            client_id=token.client_id,
+            user_data=token.user_data,
+            source=source,
+            slot=heapq.heappop(self._free_slots),
+            timeout=token.timeout_seconds,
+            opener=half.opener,
+            sealer=half.sealer,
+            heard_at=now,
+            spoke_at=now,
+            payload_at=now,
+            payloads_full_at=now,
+        )
+        self._history.consume(half.tag)
+        del self._half_open[source]
+        self._connections[source] = self._by_client_id[token.client_id] = connection
+        self.tally.connected += 1
+        self._send_keep_alive(connection, now)
+        self._listener.connected(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        connection.is_open = False
+        del self._connections[connection.source]
+        del self._by_client_id[connection.client_id]
+        heapq.heappush(self._free_slots, connection.slot)
+
+    def _deny(self, sealer: ChaCha20Poly1305, source: Source) -> None:
+        self.tally.denied += 1
+        self._send_globally(sealer, DENIED, b"", source)
+
+    def _send_globally(
+        self, sealer: ChaCha20Poly1305, kind: int, body: bytes, source: Source
+    ) -> None:
+        datagram = self._seals.seal(sealer, kind, self._global_sequence, body)
+        self._global_sequence += 1
+        self._listener.transmit(datagram, source)
+
+    def _send_keep_alive(self, connection: Connection, now: float) -> None:
+        body = KEEP_ALIVE_BODY.pack(connection.slot, self._settings.slots)
+        self._send(connection, KEEP_ALIVE, body, now)
+
+    def _send(self, connection: Connection, kind: int, body: bytes, now: float) -> None:
+        datagram = self._seals.seal(connection.sealer, kind, connection.sequence, body)
+        connection.sequence += 1
+        connection.spoke_at = now
+        self._listener.transmit(datagram, connection.source)
+
+    def _wall_time(self) -> float:
+        """Seconds since the Unix epoch, never less than before.
+
+        If the clock is set back, a token that expired and was forgotten must not live again.
+        """
+        self._latest_wall_time = max(self._latest_wall_time, self._wall_clock())
+        return self._latest_wall_time

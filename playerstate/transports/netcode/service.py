@@ -1,0 +1,226 @@
+"""The netcode transport as a service: its ports, its beat, and the way to the gateway.
+
+A client's id is its player's session id, and each payload is one message.  The first is a JOIN, as
+on any transport; the player leaves with the connection.  A conversation that the gateway ends takes
+the connection with it: GONE goes first, then the disconnect packets.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from playerstate.gateway import Gateway
+from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.packets import MAX_DATAGRAM
+from playerstate.transports.netcode.protocol import NetcodeProtocol
+from playerstate.transports.netcode.server import Server
+from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.tally import Tally
+from playerstate.transports.udp import UDPPort
+
+TICK = 0.05
+"""Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""
+TELL_EVERY = 60.0
+IDLE_LOOK_EVERY = 1.0
+IDLE_GRACE = 5.0
+"""Seconds beyond the gateway's idle timeout after which a client without a payload is disconnected.
+The gateway ends conversations; this is for those who never began one, or left theirs."""
+
+OnConnect = Callable[[int, bytes], object]
+_log = Logger()
+
+
+def is_wildcard(interface: str) -> bool:
+    """Whether an interface is all of the machine's addresses, and so names none.
+
+    Raises:
+        ValueError: it is no IP address.
+    """
+    return ip_address(interface).is_unspecified
+
+
+class NetcodeService(Service):
+    """The netcode transport on one UDP port or several, which share clients, slots and tokens.
+
+    Args:
+        gateway: whose service is started before this one.
+        settings: how clients are let in.  Without addresses, those that the ports are bound to.
+        listen: the ports, each by number and interface; a number 0 is for any that is free.
+        on_connect: called on the reactor thread with the session id and the 256 bytes of user
+            data of a client that was let in, before its first message; what it returns is not
+            looked at.  If it raises, that is logged, and the client disconnected: a game that
+            could not take in what it was told of a player does not play with them.
+        reactor: provides ``IReactorUDP``; the global reactor by default.
+        wall_clock: seconds since the Unix epoch, by which tokens expire.
+        random_bytes: so many random bytes, fit for keys.
+
+    Raises:
+        ValueError: there are no addresses, and a port listens on all interfaces.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        listen: Sequence[tuple[int, str]],
+        *,
+        on_connect: OnConnect | None = None,
+        reactor: Any = None,
+        wall_clock: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if not settings.addresses and any(is_wildcard(interface) for _, interface in listen):
+            raise ValueError(
+                "a server that listens on all interfaces must be told under which addresses tokens"
+                " name it"
+            )
+        self._gateway = gateway
+        self._settings = settings
+        self._listen = listen
+        self._on_connect = on_connect
+        self._reactor = reactor
+        self._wall_clock = wall_clock
+        self._random_bytes = random_bytes
+
+    def startService(self) -> None:
+        """Bind the ports and begin to answer, with no memory of a run before.
+
+        Raises:
+            twisted.internet.error.CannotListenError: a port cannot be bound; none is then.
+        """
+        reactor = self._reactor
+        if reactor is None:
+            from twisted.internet import reactor
+        clock = self._gateway.service.clock
+        self._seconds = clock.seconds
+        self._ports: list[UDPPort] = []
+        protocols = [NetcodeProtocol(self._seconds) for _ in self._listen]
+        try:
+            for protocol, (number, interface) in zip(protocols, self._listen, strict=True):
+                self._ports.append(self._bind(reactor, protocol, number, interface))
+        except CannotListenError:
+            self._close_ports()
+            raise
+        bound = (Address.of(port.host, port.number) for port in self._ports)
+        settings = self._settings
+        if not settings.addresses:
+            settings = attrs.evolve(settings, addresses=frozenset(bound))
+        self._server = Server(
+            settings, self, wall_clock=self._wall_clock, random_bytes=self._random_bytes
+        )
+        self._told = Tally()
+        for protocol in protocols:
+            protocol.receive = self._server.receive
+        self._gateway.start()
+        super().startService()
+        self._repetitions = [
+            clock.every(TICK, self._tick),
+            clock.every(IDLE_LOOK_EVERY, self._end_idle),
+            clock.every(TELL_EVERY, self._tell),
+        ]
+        _log.info(
+            "netcode lets in clients whose tokens name {addresses}, and live for {lifetime} s at"
+            " most",
+            addresses=" or ".join(map(str, sorted(settings.addresses, key=str))),
+            lifetime=settings.max_token_lifetime,
+        )
+
+    def _bind(
+        self, reactor: Any, protocol: NetcodeProtocol, number: int, interface: str
+    ) -> UDPPort:
+        service = self._gateway.service
+        return UDPPort(reactor, service, protocol, number, interface, MAX_DATAGRAM, "netcode")
+
+    @property
+    def ports(self) -> list[int]:
+        """The numbers of the ports bound."""
+        return [port.number for port in self._ports]
+
+    @property
+    def tally(self) -> Tally:
+        """What was counted since the start."""
+        return self._server.tally
+
+    def stopService(self) -> Deferred[Any]:
+        """Save every player, tell them, disconnect every client, and close the ports."""
+        if not self.running:
+            return succeed(None)
+        super().stopService()
+        return self._gateway.close().addCallback(self._finish)
+
+    def _finish(self, result: object) -> Deferred[Any]:
+        self._server.stop(self._seconds())
+        for repetition in self._repetitions:
+            repetition.cancel()
+        self._tell()
+        return self._close_ports()
+
+    def _close_ports(self) -> Deferred[Any]:
+        return DeferredList([port.close() for port in self._ports])
+
+    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+        """Send a message to a client, or to nobody if it is gone; see `Transport`."""
+        self._server.send(peer, message, self._seconds())
+
+    def end(self, session_id: int, peer: Any) -> None:
+        """Disconnect a client that was told that it is GONE; see `Transport`."""
+        self._server.disconnect(peer, self._seconds())
+
+    def transmit(self, datagram: bytes, source: Source) -> None:
+        """See `Listener`; what the system will not take is counted, and lost."""
+        host, port, protocol = source
+        try:
+            protocol.transmit(datagram, host, port)
+        except OSError:
+            self._gateway.service.ledger.unsent += 1
+
+    def connected(self, connection: Connection) -> None:
+        """See `Listener`."""
+        if self._on_connect is None:
+            return
+        try:
+            self._on_connect(connection.client_id, connection.user_data)
+        except Exception:
+            # The program's own hook: whatever it raises must cost one client, not the port.
+            _log.failure("on_connect failed; player {id} is let go", id=connection.client_id)
+            self._server.disconnect(connection, self._seconds())
+
+    def received(self, connection: Connection, payload: bytes) -> None:
+        """See `Listener`."""
+        self._gateway.received(self, connection.client_id, connection, payload, 0)
+
+    def gone(self, connection: Connection) -> None:
+        """See `Listener`."""
+        self._gateway.lost(connection.client_id, connection)
+
+    def _tick(self) -> None:
+        self._server.tick(self._seconds())
+
+    def _end_idle(self) -> None:
+        now = self._seconds()
+        silent_since = now - self._gateway.idle_timeout - IDLE_GRACE
+        for connection in self._server.connections:
+            if connection.payload_at <= silent_since:
+                self._server.disconnect(connection, now)
+
+    def _tell(self) -> None:
+        tally = self._server.tally
+        if summary := tally.summary(self._told):
+            _log.info(
+                "netcode: {clients} in, {half_open} half-open; {summary}",
+                clients=len(self._server.connections),
+                half_open=self._server.half_open,
+                summary=summary,
+            )
+        self._told = tally.copy()

@@ -1,0 +1,286 @@
+"""What tests of the netcode core share: a server on a table, tokens, and a network between."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.client import Client, State
+from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.requests import make_request
+from playerstate.transports.netcode.server import Server
+from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.tokens import ConnectToken, PrivateToken
+
+KEY = bytes(range(32))
+PROTOCOL_ID = 0x1122334455667788
+ADDRESS = Address.parse("203.0.113.7:40000")
+EPOCH = 1_700_000_000
+"""The wall clock at second 0, in seconds since the Unix epoch."""
+TICK = 1 / 32
+"""Seconds between two ticks; a power of two, so that times add up without rounding."""
+
+
+def source(number: int = 1, port: int = 5000) -> Source:
+    """Somewhere that a client may be."""
+    return (f"192.0.2.{number}", port, "port")
+
+
+def make_token(
+    client_id: int = 42,
+    *,
+    key: bytes = KEY,
+    protocol_id: int = PROTOCOL_ID,
+    addresses: tuple[Address, ...] = (ADDRESS,),
+    private_addresses: tuple[Address, ...] | None = None,
+    created_at: int = EPOCH + 10,
+    lifetime: int = 30,
+    timeout: int = 5,
+    user_data: bytes = b"",
+    seed: int = 0,
+) -> ConnectToken:
+    """A connect token, made from its parts alone; another seed gives other keys and another tag."""
+    draw = random.Random(f"{client_id} {seed}").randbytes
+    keys = draw(32), draw(32)
+    private = PrivateToken(
+        client_id,
+        timeout,
+        addresses if private_addresses is None else private_addresses,
+        *keys,
+        user_data.ljust(256, b"\0"),
+    )
+    nonce, expires_at = draw(24), created_at + lifetime
+    sealed = private.seal(key, protocol_id, expires_at, nonce)
+    return ConnectToken(
+        protocol_id, created_at, expires_at, nonce, sealed, timeout, addresses, *keys
+    )
+
+
+def request_of(token: ConnectToken) -> bytes:
+    """The request that a client with this token sends."""
+    return make_request(token)
+
+
+@attrs.define(slots=False)
+class Told:
+    """A listener that writes everything down.
+
+    Attributes:
+        sent: datagrams, with where they go.
+        events: what happened, each a tuple that begins with a name.
+    """
+
+    sent: deque[tuple[bytes, Source]] = attrs.field(factory=deque)
+    events: list[tuple[Any, ...]] = attrs.field(factory=list)
+
+    def transmit(self, datagram: bytes, source: Source) -> None:
+        """Write down a datagram."""
+        self.sent.append((datagram, source))
+
+    def connected(self, connection: Connection) -> None:
+        """Write down who came."""
+        self.events.append(("connected", connection.client_id))
+
+    def received(self, connection: Connection, payload: bytes) -> None:
+        """Write down a payload."""
+        self.events.append(("received", connection.client_id, payload))
+
+    def gone(self, connection: Connection) -> None:
+        """Write down who went."""
+        self.events.append(("gone", connection.client_id))
+
+
+class Table:
+    """A server and what it tells, with all the time in one hand.
+
+    Attributes:
+        now: the time; the wall clock goes with it.
+        wall_step: seconds by which the wall clock was stepped.
+        server, told: the server, and what it told.
+    """
+
+    def __init__(
+        self, *, key: bytes = KEY, start: float = 0.0, seed: int = 0, **settings: Any
+    ) -> None:
+        self.now = start
+        self.wall_step = 0.0
+        settings.setdefault("slots", 4)
+        settings.setdefault("protocol_id", PROTOCOL_ID)
+        settings.setdefault("addresses", frozenset((ADDRESS,)))
+        self.settings = Settings(key, **settings)
+        self.start(seed)
+
+    def start(self, seed: int = 0) -> None:
+        """Start the server; once more, and it is another one that knows nothing."""
+        self.told = Told()
+        self.server = Server(
+            self.settings,
+            self.told,
+            wall_clock=self.wall_clock,
+            random_bytes=random.Random(seed).randbytes,
+        )
+
+    def wall_clock(self) -> float:
+        """Seconds since the Unix epoch."""
+        return EPOCH + self.now + self.wall_step
+
+    def receive(self, datagram: bytes, source: Source = source()) -> list[bytes]:  # noqa: B008
+        """A datagram comes in; what is sent to its source because of it, and nothing else is."""
+        before = len(self.told.sent)
+        self.server.receive(datagram, source, self.now)
+        answers = [self.told.sent[n] for n in range(before, len(self.told.sent))]
+        assert all(to == source for _, to in answers)
+        return [answer for answer, _ in answers]
+
+    def why(self, datagram: bytes, source: Source = source()) -> str:  # noqa: B008
+        """The reason for which a datagram that came in was ignored, without an answer or a word."""
+        before = self.server.tally.ignored.copy()
+        events = len(self.told.events)
+        assert self.receive(datagram, source) == []
+        assert len(self.told.events) == events
+        [reason] = self.server.tally.ignored - before
+        return reason
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """What the server knows of clients and tokens; no ignored datagram may change it."""
+        server = self.server
+        return (
+            [
+                (
+                    *(c.client_id, c.source, c.slot, c.sequence, c.is_confirmed),
+                    *(c.heard_at, c.spoke_at, c.payload_at, c.payloads_full_at),
+                    *(c.window._newest, c.window._seen),
+                )
+                for c in server.connections
+            ],
+            [(source, half.tag, half.lapses_at) for source, half in server._half_open.items()],
+            {tag: (e.source, e.consumed) for tag, e in server._history._entries.items()},
+            (server._global_sequence, server._challenges._sequence, sorted(server._free_slots)),
+        )
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, with its ticks."""
+        for _ in range(round(seconds / TICK)):
+            self.now += TICK
+            self.server.tick(self.now)
+
+    def player(self, token: ConnectToken, source: Source = source()) -> Player:  # noqa: B008
+        """A client with this token, somewhere."""
+        return Player(self, token, source)
+
+    def connected(self, client_id: int = 42, number: int = 1, **token: Any) -> Player:
+        """A client that is in and knows it."""
+        token.setdefault("created_at", int(self.wall_clock()))
+        player = self.player(make_token(client_id, **token), source(number))
+        player.connect()
+        return player
+
+
+class Player:
+    """A client on the table, over a network that loses nothing.
+
+    Attributes:
+        client: its core.
+        heard: the payloads that came.
+        log: everything that it sent.
+    """
+
+    def __init__(self, table: Table, token: ConnectToken, source: Source) -> None:
+        self.table = table
+        self.token = token
+        self.source = source
+        self.client = Client(token.pack(), table.now)
+        self.heard: list[bytes] = []
+        self.log: list[bytes] = []
+
+    def say(self, datagram: bytes | None) -> None:
+        """Send a datagram, and hear what is answered."""
+        if datagram is not None:
+            self.log.append(datagram)
+            self.table.receive(datagram, self.source)
+        self.hear()
+
+    def hear(self) -> None:
+        """Take in what was sent here."""
+        others: list[tuple[bytes, Source]] = []
+        while self.table.told.sent:
+            datagram, to = self.table.told.sent.popleft()
+            if to != self.source:
+                others.append((datagram, to))
+                continue
+            payload = self.client.receive(datagram, self.client.server, self.table.now)
+            if payload is not None:
+                self.heard.append(payload)
+        self.table.told.sent.extend(others)
+
+    def turn(self) -> None:
+        """One tick: hear, and send what is due."""
+        self.hear()
+        self.say(self.client.due(self.table.now))
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass for both ends."""
+        for _ in range(round(seconds / TICK)):
+            self.table.pass_time(TICK)
+            self.turn()
+
+    def connect(self) -> None:
+        """Get in."""
+        self.turn()
+        self.pass_time(0.25)
+        assert self.client.state == State.CONNECTED, self.client.state
+
+    def send(self, payload: bytes) -> bytes:
+        """Send a payload; its datagram."""
+        datagram = self.client.send(payload, self.table.now)
+        self.say(datagram)
+        return datagram
+
+    @property
+    def connection(self) -> Connection:
+        """The server's end."""
+        [found] = [c for c in self.table.server.connections if c.source == self.source]
+        return found
+
+
+class Link:
+    """One way of a network that loses, doubles, delays and so reorders.
+
+    Args:
+        draw: random numbers.
+        deliver: is given what arrives.
+        loss: the part that is lost.
+    """
+
+    def __init__(
+        self, draw: random.Random, deliver: Callable[..., None], loss: float = 0.2
+    ) -> None:
+        self._draw = draw
+        self._deliver = deliver
+        self._loss = loss
+        self._under_way: list[tuple[float, int, tuple[Any, ...]]] = []
+        self._number = 0
+
+    def send(self, now: float, *what: Any) -> None:
+        """Put something on its way."""
+        if self._draw.random() < self._loss:
+            return
+        for _ in range(1 + (self._draw.random() < 0.1)):
+            self._number += 1
+            self._under_way.append((now + self._draw.uniform(0.01, 0.2), self._number, what))
+
+    def deliver(self, now: float) -> None:
+        """Hand over what has arrived."""
+        for arrival in sorted(self._arrived(now)):
+            self._deliver(*arrival[2])
+
+    def _arrived(self, now: float) -> Iterator[tuple[float, int, tuple[Any, ...]]]:
+        arrived = [each for each in self._under_way if each[0] <= now]
+        self._under_way = [each for each in self._under_way if each[0] > now]
+        return iter(arrived)

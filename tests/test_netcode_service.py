@@ -1,0 +1,487 @@
+"""The netcode transport with a gateway behind it, over ports in memory."""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.logger import LogLevel
+
+from playerstate import NotOnline
+from playerstate.gateway import Gateway
+from playerstate.testing import EPOCH, MemoryPort
+from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.client import Client, State
+from playerstate.transports.netcode.service import IDLE_GRACE, TELL_EVERY, NetcodeService
+from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.plain import PlainService
+from tests.netcode import KEY, PROTOCOL_ID, make_token
+from tests.players import GONE, RECEIPT, REFUSED, WELCOME, ServiceTestCase, at, read_answer
+from tests.players import Client as PlainClient
+
+PORT = 40_000
+ADDRESS = Address.parse(f"127.0.0.1:{PORT}")
+KICKED, IDLE, ELSEWHERE, CLOSED = range(1, 5)
+
+
+class NetcodePlayer:
+    """A player behind a netcode client.
+
+    Args:
+        case: the test.
+        token: for `make_token`.
+    """
+
+    def __init__(
+        self,
+        case: NetcodeServiceTestCase,
+        session_id: int,
+        host: int = 1,
+        port: MemoryPort | None = None,
+        **token: Any,
+    ) -> None:
+        self.case = case
+        self.port = case.port if port is None else port
+        self.session_id = session_id
+        self.address = (f"192.0.2.{host}", 1000 + host)
+        token.setdefault("created_at", int(case.wall_clock()))
+        token.setdefault("addresses", (ADDRESS,))
+        self.client = Client(make_token(session_id, **token).pack(), case.now)
+        self.heard: list[tuple[Any, ...]] = []
+
+    def turn(self) -> None:
+        """Hear, and send what is due."""
+        self.hear()
+        datagram = self.client.due(self.case.now)
+        if datagram is not None:
+            self.port.receive(datagram, self.address)
+        self.hear()
+
+    def hear(self) -> None:
+        """Take in what was sent here; the messages in it are kept, and the end of it all."""
+        others = []
+        for datagram, address in self.port.take():
+            if address != self.address:
+                others.append((datagram, address))
+                continue
+            was = self.client.state
+            message = self.client.receive(datagram, self.client.server, self.case.now)
+            if message is not None:
+                self.heard.append(read_answer(message))
+            if was == State.CONNECTED and self.client.state == State.DISCONNECTED:
+                self.heard.append(("disconnected",))
+        self.port.sent.extend(others)
+
+    def connect(self) -> None:
+        """Get in."""
+        for _ in range(8):
+            self.turn()
+            self.case.advance(0.05)
+        self.case.assertEqual(self.client.state, State.CONNECTED)
+
+    def send(self, message: bytes) -> None:
+        """Send a message."""
+        self.port.receive(self.client.send(message, self.case.now), self.address)
+        self.hear()
+
+    def join(self, nonce: int = 1) -> None:
+        """A JOIN."""
+        self.send(struct.pack("<BBIII", 1, 1, 0, nonce, 0).ljust(30, b"\0"))
+
+    def move(self, sequence: int, x: float, y: float = 0.0) -> None:
+        """A MOVE."""
+        self.send(struct.pack("<BIdd", 2, sequence, x, y))
+
+    def leave(self, sequence: int) -> None:
+        """A LEAVE."""
+        self.send(struct.pack("<BI", 3, sequence))
+
+    def disconnect(self) -> None:
+        """The client goes."""
+        for datagram in self.client.disconnect(self.case.now):
+            self.port.receive(datagram, self.address)
+
+    def names(self) -> list[str]:
+        """The names of what was heard since the last time."""
+        heard, self.heard = self.heard, []
+        return [answer[0] for answer in heard]
+
+
+class NetcodeServiceTestCase(ServiceTestCase):
+    """Tests that speak netcode to a gateway."""
+
+    def open(
+        self,
+        *,
+        on_connect: Any = None,
+        idle_timeout: float = 30.0,
+        age: float = 40.0,
+        listen: tuple[tuple[int, str], ...] = ((PORT, "127.0.0.1"),),
+        addresses: frozenset[Address] = frozenset(),
+        **settings: Any,
+    ) -> None:
+        """Start a server that has run for a while."""
+        self.stepped = self.start()
+        self.service = self.stepped.service
+        self.gateway = Gateway(self.service, idle_timeout=idle_timeout, jitter=lambda: 0.0)
+        settings.setdefault("slots", 4)
+        self.netcode = NetcodeService(
+            self.gateway,
+            Settings(KEY, PROTOCOL_ID, addresses, **settings),
+            listen,
+            on_connect=on_connect,
+            reactor=self.stepped.reactor,
+            wall_clock=self.wall_clock,
+            random_bytes=random.Random(1).randbytes,
+        )
+        self.netcode.startService()
+        self.port = self.stepped.reactor.ports[self.netcode.ports[0]]
+        self.addCleanup(self.port.stopListening)
+        self.stepped.reactor.advance(age)
+
+    def wall_clock(self) -> float:
+        """Seconds since the Unix epoch."""
+        return EPOCH + self.now
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self.stepped.reactor.seconds()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in steps of 10 ms, and the persist thread work in between."""
+        for _ in range(round(seconds / 0.01)):
+            self.stepped.reactor.advance(0.01)
+            self.stepped.settle()
+
+    def play(self, seconds: float, *players: NetcodePlayer) -> None:
+        """Let time pass for these players too."""
+        for _ in range(round(seconds / 0.05)):
+            self.advance(0.05)
+            for player in players:
+                player.turn()
+
+    def joined(self, session_id: int = 42, host: int = 1, **token: Any) -> NetcodePlayer:
+        """A player who is in the game."""
+        player = NetcodePlayer(self, session_id, host, **token)
+        player.connect()
+        player.join()
+        self.assertEqual(player.names(), [WELCOME])
+        return player
+
+
+class ConversationTests(NetcodeServiceTestCase):
+    """Messages through the transport."""
+
+    def test_conversation(self) -> None:
+        """Join, move, hear the receipts, leave; the same messages as on the plain transport."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0, 6.0)
+        self.assertEqual(self.service.state(42), at(5.0, 6.0))
+        self.play(7.0, player)
+        self.assertIn((RECEIPT, 1, 1), player.heard)
+        player.leave(1)
+        self.play(0.2, player)
+        self.assertEqual(player.client.state, State.CONNECTED)
+        self.assertRaises(NotOnline, self.service.state, 42)
+        self.assertEqual(self.stored(self.stepped), {42: (5.0, 6.0)})
+
+    def test_joins_again(self) -> None:
+        """A player who left may join again on the same connection."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        player.leave(1)
+        self.play(0.2, player)
+        player.names()
+        player.join(2)
+        self.assertEqual(player.names(), [WELCOME])
+
+    def test_nonsense(self) -> None:
+        """A payload that is no message is malformed, and counted as on any transport."""
+        self.open()
+        player = self.joined()
+        player.send(b"\xee")
+        self.assertEqual(self.service.ledger.malformed, {"unknown_type": 1})
+        self.assertEqual(player.client.state, State.CONNECTED)
+
+    def test_no_identity_but_the_token(self) -> None:
+        """Two players are told apart by their connections."""
+        self.open()
+        first, second = self.joined(1, 1), self.joined(2, 2)
+        first.move(1, 1.0)
+        second.move(1, 2.0)
+        self.assertEqual(self.service.state(1), at(1.0))
+        self.assertEqual(self.service.state(2), at(2.0))
+
+    def test_full_game(self) -> None:
+        """A client for whom the game has no place is REFUSED, as on any transport."""
+        self.open(slots=10)
+        self.service.max_players = 1
+        self.joined(1, 1)
+        player = NetcodePlayer(self, 2, 2)
+        player.connect()
+        player.join()
+        self.assertEqual(player.names(), [REFUSED])
+
+
+class LeavingTests(NetcodeServiceTestCase):
+    """A connection that ends is a leave, and an ended conversation ends the connection."""
+
+    def test_disconnect(self) -> None:
+        """A client that disconnects leaves, and is saved."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        player.disconnect()
+        self.assertRaises(NotOnline, self.service.state, 42)
+        self.advance(0.2)
+        self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+        self.assertEqual(self.service.ledger.leaves, 1)
+
+    def test_silence(self) -> None:
+        """So does one that falls silent for the token's timeout."""
+        self.open()
+        player = self.joined(timeout=5)
+        player.move(1, 5.0)
+        self.advance(4.9)
+        self.assertEqual(self.service.state(42), at(5.0))
+        self.advance(0.3)
+        self.assertRaises(NotOnline, self.service.state, 42)
+        self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+
+    def test_comes_back(self) -> None:
+        """With a fresh token the player is back, where they stood."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        player.disconnect()
+        again = NetcodePlayer(self, 42, 7, seed=1)
+        again.connect()
+        again.join(2)
+        self.assertEqual(again.heard[0][-2:], (5.0, 0.0))
+
+    def test_kicked(self) -> None:
+        """GONE goes first, then the disconnect packets."""
+        self.open()
+        player = self.joined()
+        self.gateway.kick(42)
+        player.hear()
+        self.assertEqual(player.heard, [(GONE, 1, KICKED), ("disconnected",)])
+        self.assertEqual(self.netcode.tally.ended, 1)
+
+    def test_idle(self) -> None:
+        """A player who only keeps the connection alive is idle to the game, and let go."""
+        self.open(idle_timeout=3.0)
+        player = self.joined()
+        self.play(5.0, player)
+        self.assertEqual(player.heard, [(GONE, 1, IDLE), ("disconnected",)])
+
+    def test_never_joins(self) -> None:
+        """Who connects and says nothing is disconnected some time after the idle timeout."""
+        self.open(idle_timeout=3.0)
+        player = NetcodePlayer(self, 42)
+        player.connect()
+        self.play(2.5 + IDLE_GRACE, player)
+        self.assertEqual(player.client.state, State.CONNECTED)
+        self.play(2.0, player)
+        self.assertEqual(player.heard, [("disconnected",)])
+
+    def test_joined_elsewhere(self) -> None:
+        """A player who joins over the plain transport has their netcode client let go."""
+        self.open()
+        plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
+        plain.startService()
+        player = self.joined()
+        other = PlainClient(self.stepped.reactor.ports[7777])
+        other.join(2)
+        self.assertEqual(other.heard()[0][0], WELCOME)
+        player.hear()
+        self.assertEqual(player.heard, [(GONE, 1, ELSEWHERE), ("disconnected",)])
+        other.move(1, 9.0)
+        self.assertEqual(self.service.state(42), at(9.0))
+        plain.stopService()
+        self.advance(0.2)
+
+    def test_stop(self) -> None:
+        """At a stop each hears a last RECEIPT and GONE, then the disconnects; half-open ones
+        nothing.
+        """
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        idler = NetcodePlayer(self, 43, 2)
+        idler.connect()
+        stopped = self.netcode.stopService()
+        self.advance(0.2)
+        self.successResultOf(stopped)
+        for one in (player, idler):
+            one.hear()
+        self.assertEqual(player.names()[-3:], [RECEIPT, GONE, "disconnected"])
+        self.assertEqual(idler.names(), ["disconnected"])
+        self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+        self.assertEqual(self.stepped.reactor.ports, {})
+
+
+class OnConnectTests(NetcodeServiceTestCase):
+    """The hook."""
+
+    def test_user_data(self) -> None:
+        """It is told who came, and the 256 bytes of the token, before the first message."""
+        told: list[tuple[int, bytes, int]] = []
+        self.open(on_connect=lambda *who: told.append((*who, self.service.ledger.joins)))
+        self.joined(user_data=b"team blue")
+        self.assertEqual(told, [(42, b"team blue".ljust(256, b"\0"), 0)])
+
+    def test_fails(self) -> None:
+        """If it raises, that is logged, and the client is let go; others are not touched."""
+        self.open(on_connect=lambda session_id, _: 1 / (session_id - 42))
+        other = self.joined(1, 1)
+        player = NetcodePlayer(self, 42, 2)
+        for _ in range(8):
+            player.turn()
+            self.advance(0.05)
+        self.assertEqual(player.client.state, State.DISCONNECTED)
+        self.assertEqual(len(self.told("on_connect failed; player 42", LogLevel.critical)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(other.client.state, State.CONNECTED)
+        self.assertEqual(self.service.ledger.joins, 1)
+
+
+class PortTests(NetcodeServiceTestCase):
+    """The ports and their life."""
+
+    def test_log(self) -> None:
+        """At the start the log tells the ports, and who gets in."""
+        self.open()
+        self.assertEqual(len(self.told(f"listening on udp 127.0.0.1:{PORT}, netcode")), 1)
+        [line] = self.told("netcode lets in")
+        self.assertIn(f"tokens name 127.0.0.1:{PORT}, and live for 30.0 s", line)
+
+    def test_public_address(self) -> None:
+        """Told under which address it is known, it takes tokens for that one alone."""
+        public = Address.parse("203.0.113.7:40000")
+        self.open(addresses=frozenset((public,)), listen=((PORT, "0.0.0.0"),))
+        self.joined(addresses=(public,))
+        player = NetcodePlayer(self, 43, 2)
+        player.turn()
+        self.assertEqual(player.client.state, State.SENDING_REQUEST)
+        self.assertEqual(self.netcode.tally.ignored, {"address_not_listed": 1})
+
+    def test_wildcard(self) -> None:
+        """Without such an address it does not listen on all interfaces."""
+        for interface in ("0.0.0.0", "::"):
+            with self.assertRaises(ValueError) as caught:
+                self.open(listen=((PORT, interface),))
+            self.assertIn("all interfaces", str(caught.exception))
+
+    def test_any_port(self) -> None:
+        """Port 0 is any that is free; tokens name the one bound."""
+        self.open(listen=((0, "127.0.0.1"),))
+        [number] = self.netcode.ports
+        self.assertGreater(number, 0)
+        self.joined(addresses=(Address.parse(f"127.0.0.1:{number}"),))
+
+    def test_two_ports(self) -> None:
+        """Two ports share clients and tokens; each answers for itself."""
+        self.open(listen=((PORT, "127.0.0.1"), (PORT + 1, "127.0.0.1")))
+        second = self.stepped.reactor.ports[PORT + 1]
+        both = (ADDRESS, Address.parse(f"127.0.0.1:{PORT + 1}"))
+        first = self.joined(42, 1, addresses=both)
+        again = NetcodePlayer(self, 42, 1, second, addresses=both)
+        again.turn()
+        self.assertEqual(self.netcode.tally.ignored, {"client_id_connected": 1})
+        first.disconnect()
+        again.turn()
+        self.advance(0.2)
+        again.turn()
+        self.assertEqual(self.netcode.tally.ignored["token_consumed"], 1)
+        other = NetcodePlayer(self, 43, 2, second, addresses=both)
+        other.connect()
+        other.join()
+        self.assertEqual(other.names(), [WELCOME])
+        self.successResultOf(second.stopListening())
+
+    def test_cannot_listen(self) -> None:
+        """If one port is taken none is kept, and the stop is harmless."""
+        self.open()
+        calls = len(self.service.clock.getDelayedCalls())
+        other = NetcodeService(
+            self.gateway,
+            Settings(KEY, PROTOCOL_ID),
+            [(PORT + 1, "127.0.0.1"), (PORT, "127.0.0.1")],
+            reactor=self.stepped.reactor,
+        )
+        self.assertRaises(CannotListenError, other.startService)
+        self.assertEqual(list(self.stepped.reactor.ports), [PORT])
+        self.assertEqual(len(self.service.clock.getDelayedCalls()), calls)
+        self.successResultOf(other.stopService())
+
+    def test_started_again(self) -> None:
+        """A service that is started again knows nobody, and takes no token from before."""
+        self.open()
+        token = make_token(42, created_at=int(self.wall_clock()), addresses=(ADDRESS,)).pack()
+        player = self.joined()
+        player.client = Client(token, self.now)
+        self.netcode.stopService()
+        self.advance(0.2)
+        self.netcode.startService()
+        self.port = player.port = self.stepped.reactor.ports[PORT]
+        self.advance(0.1)
+        player.turn()
+        self.assertEqual(self.netcode.tally.ignored, {"issued_before_start": 1})
+        self.successResultOf(self.port.stopListening())
+
+    def test_system_does_not_take_it(self) -> None:
+        """What the system will not send is counted, and as good as lost."""
+        self.open()
+        player = self.joined()
+
+        def write(*_: object) -> None:
+            raise OSError(105, "No buffer space available")
+
+        protocol = self.port._protocol
+        self.patch(protocol, "_write", write)
+        self.service.ledger.unsent = 0
+        self.gateway.kick(42)
+        self.assertEqual(self.service.ledger.unsent, 11)
+        player.hear()
+        self.assertEqual(player.client.state, State.CONNECTED)
+
+    def test_too_long(self) -> None:
+        """What the system has cut is told from what was whole, and ignored."""
+        self.open()
+        player = self.joined()
+        datagram = player.client.send(bytes(1200), self.now)
+        self.port.receive(datagram.ljust(1226, b"\0"), player.address)
+        self.port.receive(bytes(60_000), player.address)
+        self.assertEqual(self.netcode.tally.ignored, {"too_long": 1, "bad_length": 1})
+
+
+class TellTests(NetcodeServiceTestCase):
+    """The line a minute."""
+
+    def test_minute(self) -> None:
+        """It sums up what was ignored by reason; where nothing happened there is none."""
+        self.open(age=0.0)
+        self.advance(TELL_EVERY - 1.0)
+        self.assertEqual(self.told("half-open"), [])
+        player = self.joined()
+        for _ in range(3):
+            self.port.receive(b"\x15\0" + bytes(30), ("192.0.2.9", 1))
+        self.port.receive(b"\0" + bytes(99), ("192.0.2.9", 1))
+        self.play(1.0, player)
+        [line] = self.told("half-open")
+        self.assertEqual(
+            line,
+            "netcode: 1 in, 0 half-open; 1 came, 0 left, 0 fell silent,"
+            " 0 were disconnected; 1 challenged, 0 denied for want of a slot;"
+            " 4 datagrams ignored (no_key 3, bad_length 1)",
+        )
+        self.play(TELL_EVERY, player)
+        lines = len(self.told("half-open"))
+        self.play(TELL_EVERY, player)
+        self.assertEqual(len(self.told("half-open")), lines)
