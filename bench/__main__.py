@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import sys
 import tempfile
 import time
@@ -19,9 +19,6 @@ from bench.leash import ChildFailed, child
 from bench.machine import machine
 from bench.report import Results, markdown, replaced, summary, text
 from bench.rivals import missing
-
-TOO_LONG = 4
-"""Times its seconds that a case may take before it is ended."""
 
 
 def main(arguments: Arguments, console: Console) -> int:
@@ -94,9 +91,9 @@ if __name__ == "__main__":
     _arguments = parse(sys.argv[1:])
     # What is asked for as JSON on the standard output is alone there.
     _console = Console(stderr=_arguments.json == "-")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main(_arguments, _console))
     except KeyboardInterrupt:
         _console.print("interrupted")
-        sys.stdout.flush()
-        os._exit(130)
+        sys.exit(130)

@@ -12,11 +12,15 @@ from bench.cases import CASES
 from bench.leash import hold, say
 from bench.stage import Stage
 
+TOO_LONG = 4
+"""Times its seconds that a case may take before it is ended, and some."""
+SPARE_SECONDS = 60
+
 
 def main() -> None:
     """Run the reactor, and beside it the case; tell the parent how it goes and what it found."""
     name, seconds, quick, directory = sys.argv[1:]
-    hold()
+    hold(seconds=int(TOO_LONG * float(seconds) + SPARE_SECONDS))
     # What a rival prints is not to be taken for a message.
     messages = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -25,7 +25,6 @@ END_WITHIN = 5.0
 
 def hold(heard: Callable[[str], None] = lambda _: None, seconds: int = CHILD_SECONDS) -> None:
     """In a child: end with the parent, or after so many seconds; hear each line it says."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     signal.alarm(seconds)
     threading.Thread(target=_listen, args=(heard,), daemon=True).start()
 
@@ -55,6 +54,7 @@ class Child:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,  # a terminal's Ctrl-C is the parent's alone
             text=True,
             bufsize=1,
         )

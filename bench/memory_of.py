@@ -20,7 +20,6 @@ import numpy as np
 
 from bench.leash import hold, say
 from bench.ours import LAYOUT, SCHEMA
-from bench.upsert import SYNCHRONOUS
 from playerstate import PlayerState
 from playerstate.gateway import Gateway
 from playerstate.interfaces import IStateWriter
@@ -72,7 +71,7 @@ def held() -> int:
 
 def _service(directory: str, players: int, journal: bool) -> SteppedService:
     database = os.path.join(directory, f"memory-{os.getpid()}.db")
-    store = _Store(database, SCHEMA, SYNCHRONOUS)
+    store = _Store(database, SCHEMA, "normal")  # what is on disk takes no memory
     stepped = SteppedService(
         store=store,
         max_players=players,

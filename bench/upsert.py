@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from bench.leash import ROOT
+from bench.leash import END_WITHIN, ROOT
 from bench.ours import new_database
 from bench.rivals import find_compiler
 from bench.stage import Stage
@@ -48,6 +48,7 @@ class FromC:
             [program, path, SYNCHRONOUS, str(players), order, SQL],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,
             text=True,
         )
 
@@ -60,4 +61,8 @@ class FromC:
 
     def close(self) -> None:
         """End it."""
-        self._process.communicate(timeout=10.0)
+        try:
+            self._process.communicate(timeout=END_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

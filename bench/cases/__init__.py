@@ -25,7 +25,7 @@ class Case:
 CASES = {
     "hand-over": Case("bench.cases.hand_over", "hand one update to the persist thread", 12.0, 1.5),
     "flush": Case("bench.cases.flush", "save the players who changed", 45.0, 2.5),
-    "busy": Case("bench.cases.busy", "the same while the reactor is busy", 28.0, 1.5),
+    "busy": Case("bench.cases.busy", "the same while the reactor is busy", 30.0, 1.5),
     "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 40.0, 2.0),
     "udp": Case("bench.cases.udp", "take moves off UDP", 36.0, 4.0),
     "join": Case("bench.cases.join", "load a player on join", 12.0, 2.0),
