@@ -190,7 +190,9 @@ def main(play: Callable[[bytes], None] = play) -> None:
     """Let atheris breed stories for so long."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long")
-    parser.add_argument("corpus", nargs="?", help="a directory of stories to begin with, or one story")
+    parser.add_argument(
+        "corpus", nargs="?", help="a directory of stories to begin with, or one story"
+    )
     options = parser.parse_args()
     try:
         import atheris
