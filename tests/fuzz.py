@@ -186,7 +186,7 @@ class Server:
         return struct.pack("<Q", SESSION_IDS[story.number() % len(SESSION_IDS)])
 
 
-def main() -> None:
+def main(play: Callable[[bytes], None] = play) -> None:
     """Let atheris breed stories for so long."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long")

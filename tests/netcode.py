@@ -150,6 +150,7 @@ class Table:
     def state(self) -> tuple[Any, ...]:
         """What the server knows of clients and tokens; no ignored datagram may change it."""
         server = self.server
+        history = server._history
         return (
             [
                 (
@@ -160,7 +161,12 @@ class Table:
                 for c in server.connections
             ],
             [(source, half.tag, half.lapses_at) for source, half in server._half_open.items()],
-            {tag: (e.source, e.consumed) for tag, e in server._history._entries.items()},
+            # Those that have expired go whenever the history is looked at.
+            {
+                tag: (history._entries[tag].source, history._entries[tag].consumed)
+                for expires_at, tag in history._expiries
+                if expires_at > self.wall_clock()
+            },
             (server._global_sequence, server._challenges._sequence, sorted(server._free_slots)),
         )
 

@@ -15,6 +15,8 @@ from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Source
 from playerstate.transports.netcode.limits import Rate
 from playerstate.transports.netcode.packets import PAYLOAD, TO_CLIENT, TO_SERVER, read_header
+from tests.fuzz import Story
+from tests.fuzz_netcode import Play, play
 from tests.netcode import (
     ADDRESS,
     TICK,
@@ -302,6 +304,25 @@ datagrams = st.one_of(
     cuts.map(lambda cut: cut[0][: cut[1]] + cut[2] + cut[0][cut[1] + len(cut[2]) :]),
     st.sampled_from(requests),
 )
+byte = st.integers(0, 255)
+acts = st.one_of(
+    st.tuples(st.just(0), byte).map(bytes),
+    st.builds(
+        lambda noise, whence: bytes((1, len(noise), *noise, whence)), st.binary(max_size=60), byte
+    ),
+    st.builds(
+        lambda who, at, change, whence: bytes((2, who, at, len(change), *change, whence)),
+        *(byte, byte, st.binary(max_size=3), byte),
+    ),
+    st.builds(
+        lambda who, kind, body, number, whence: bytes(
+            (3, who, kind, len(body), *body, number, whence)
+        ),
+        *(byte, st.integers(0, 15), st.binary(max_size=40), byte, byte),
+    ),
+    *[st.tuples(st.just(act), byte).map(bytes) for act in (4, 4, 4, 6)],
+    st.tuples(st.just(5), byte, st.just(1), byte, byte).map(bytes),
+)
 
 
 class NoiseTests(SynchronousTestCase):
@@ -329,6 +350,21 @@ class NoiseTests(SynchronousTestCase):
                 self.assertEqual(table.state, state)
                 self.assertEqual(table.server.tally.ignored.total(), ignored + 1)
         self.assertEqual(table.told.events, [("connected", 3)])
+
+    @settings(LAW, max_examples=300)
+    @given(story=st.lists(acts, max_size=60).map(b"".join))
+    def test_stories(self, story: bytes) -> None:
+        """So it is in longer stories, of clients who come and go among the noise."""
+        play(story)
+
+    def test_stories_go_somewhere(self) -> None:
+        """A story can bring a client in, let it talk, and take it out again."""
+        scene = Play()
+        turn, pause, talk, leave = b"\4\0", b"\0\2", b"\5\0\1\x41\x42", b"\6\x80"
+        scene.live(Story(turn + pause + turn + talk + leave))
+        tally = scene.table.server.tally
+        self.assertEqual((tally.connected, tally.disconnected), (1, 1))
+        self.assertIn("received", {event[0] for event in scene.table.told.events})
 
     @settings(LAW, max_examples=200)
     @given(story=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))

@@ -359,7 +359,7 @@ class PortTests(NetcodeServiceTestCase):
         self.open()
         self.assertEqual(len(self.told(f"listening on udp 127.0.0.1:{PORT}, netcode")), 1)
         [line] = self.told("netcode lets in")
-        self.assertIn(f"tokens name 127.0.0.1:{PORT}, and live for 30.0 s", line)
+        self.assertIn(f"tokens name 127.0.0.1:{PORT}, and live for 30 s at most", line)
 
     def test_public_address(self) -> None:
         """Told under which address it is known, it takes tokens for that one alone."""

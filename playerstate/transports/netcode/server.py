@@ -101,7 +101,14 @@ class Server:
     def receive(self, datagram: bytes, source: Source, now: float) -> None:
         """Take in a datagram, whatever it holds and wherever it comes from."""
         try:
-            self._receive(datagram, source, now)
+            if len(datagram) < 2:
+                raise Ignored("too_short")
+            if datagram[0] == 0:
+                self._receive_request(datagram, source, now)
+            elif (connection := self._connections.get(source)) is None:
+                self._receive_response(datagram, source, now)
+            else:
+                self._receive_packet(connection, datagram, now)
         except Ignored as ignored:
             self.tally.ignored[ignored.reason] += 1
 
@@ -156,46 +163,6 @@ class Server:
         for connection in self.connections:
             self.disconnect(connection, now)
         self._half_open.clear()
-
-    def _receive(self, datagram: bytes, source: Source, now: float) -> None:
-        if len(datagram) < 2:
-            raise Ignored("too_short")
-        if datagram[0] == 0:
-            return self._receive_request(datagram, source, now)
-        connection = self._connections.get(source)
-        if connection is None:
-            return self._receive_response(datagram, source, now)
-        kind, sequence, body_at = read_header(datagram, TO_SERVER)
-        is_numbered = kind in NUMBERED
-        if is_numbered and not connection.window.is_new(sequence):
-            raise Ignored("replayed")
-        body = self._seals.open(connection.opener, datagram, sequence, body_at)
-        if is_numbered:
-            connection.window.note(sequence)
-        check_body(kind, body)
-        if kind == PAYLOAD:
-            self._take_payload(connection, body, now)
-        elif kind == KEEP_ALIVE:
-            connection.heard_at = now
-            connection.is_confirmed = True
-        elif kind == DISCONNECT:
-            self.tally.disconnected += 1
-            self._drop(connection)
-            self._listener.gone(connection)
-        else:
-            # A repeat of the response that let the client in: its keep-alive is on its way.
-            self._open_challenge(body)
-            raise Ignored("address_connected")
-
-    def _take_payload(self, connection: Connection, payload: bytes, now: float) -> None:
-        connection.heard_at = connection.payload_at = now
-        connection.is_confirmed = True
-        # One of `limits.Buckets`, in place: this is what a server does most.
-        full_at = max(connection.payloads_full_at, now)
-        if full_at - now > self._payload_patience:
-            raise Ignored("payload_rate")
-        connection.payloads_full_at = full_at + self._payload_interval
-        self._listener.received(connection, payload)
 
     def _receive_request(self, datagram: bytes, source: Source, now: float) -> None:
         unix_now = self._wall_time()
@@ -268,6 +235,41 @@ class Server:
         self.tally.connected += 1
         self._send_keep_alive(connection, now)
         self._listener.connected(connection)
+
+    def _receive_packet(self, connection: Connection, datagram: bytes, now: float) -> None:
+        kind, sequence, body_at = read_header(datagram, TO_SERVER)
+        is_numbered = kind in NUMBERED
+        if is_numbered and not connection.window.is_new(sequence):
+            raise Ignored("replayed")
+        body = self._seals.open(connection.opener, datagram, sequence, body_at)
+        if is_numbered:
+            connection.window.note(sequence)
+        check_body(kind, body)
+        if kind == PAYLOAD:
+            self._take_payload(connection, body, now)
+        elif kind == KEEP_ALIVE:
+            connection.heard_at = now
+            connection.is_confirmed = True
+        elif kind == DISCONNECT:
+            self.tally.disconnected += 1
+            self._drop(connection)
+            self._listener.gone(connection)
+        else:
+            # A repeat of the response that let the client in: its keep-alive is on its way.
+            self._open_challenge(body)
+            raise Ignored("address_connected")
+
+    def _take_payload(self, connection: Connection, payload: bytes, now: float) -> None:
+        connection.heard_at = connection.payload_at = now
+        connection.is_confirmed = True
+        # One of `limits.Buckets`, in place: this is what a server does most.
+        full_at = connection.payloads_full_at
+        if full_at < now:
+            full_at = now
+        elif full_at - now > self._payload_patience:
+            raise Ignored("payload_rate")
+        connection.payloads_full_at = full_at + self._payload_interval
+        self._listener.received(connection, payload)
 
     def _drop(self, connection: Connection) -> None:
         connection.is_open = False

@@ -130,7 +130,7 @@ class NetcodeService(Service):
             clock.every(TELL_EVERY, self._tell),
         ]
         _log.info(
-            "netcode lets in clients whose tokens name {addresses}, and live for {lifetime} s at"
+            "netcode lets in clients whose tokens name {addresses}, and live for {lifetime:g} s at"
             " most",
             addresses=" or ".join(map(str, sorted(settings.addresses, key=str))),
             lifetime=settings.max_token_lifetime,
