@@ -52,13 +52,11 @@ class LiveService:
 
     Attributes:
         service: the service.
-        longest_turn: seconds that the longest turn of the reactor took so far.
     """
 
     def __init__(self, store: IStateStore, **options: Any) -> None:
         self._reactor = MemoryReactor()
         self._before = time.monotonic()
-        self.longest_turn = 0.0
         self.service = PlayerStateService(store, around=Surroundings(self._reactor), **options)
         self.service.startService()
 
@@ -68,7 +66,6 @@ class LiveService:
         now = time.monotonic()
         self._reactor.advance(now - self._before)
         self._before = now
-        self.longest_turn = max(self.longest_turn, time.monotonic() - now)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

@@ -14,6 +14,10 @@ PATIENCE = 20.0
 """Seconds after which a test gives up on what should have come long before."""
 
 
+UNMEASURED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+"""Environment of a process in which coverage could not write what it measured."""
+
+
 @attrs.frozen
 class Everything:
     """One field of each kind, in an order that no sorting gives."""

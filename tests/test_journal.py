@@ -40,6 +40,7 @@ from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
 from playerstate.table import LiveTable, TableFull
 from playerstate.testing import FaultyStore, SteppedService
 from tests.crash_live import LiveService, LogLines
+from tests.support import UNMEASURED
 
 SCHEMA = StateSchema.of(PlayerState)
 IDENTITY = bytes(range(16))
@@ -1149,6 +1150,7 @@ class RoomTests(SynchronousTestCase):
         path = os.path.abspath(self.mktemp())
         done = subprocess.run(
             [sys.executable, "-c", self.START.format(limit=65_536), path],
+            env=os.environ | UNMEASURED,
             capture_output=True,
             text=True,
             timeout=20,
