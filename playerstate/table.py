@@ -315,14 +315,18 @@ class LiveTable:
 
     def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
         """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
-        (dirty,) = self._dirty_flags[: self._high].nonzero()
+        flags = self._dirty_flags[: self._high]
+        # Where everybody has moved, as happens in a game that is played, there is nothing to find.
+        dirty = np.arange(self._high) if flags.all() else flags.nonzero()[0]
         if self._resume:
             first = int(np.searchsorted(dirty, self._resume))
             dirty = np.concatenate((dirty[first:], dirty[:first]))
         if not len(dirty):
             return Sweep(0, 0, False, None)
         turn = dirty[:most]
-        pushed = sink.push(self._halves, self._places.take(turn))
+        in_order = len(turn) == self._high and not self._resume
+        places = self._places[: self._high] if in_order else self._places.take(turn)
+        pushed = sink.push(self._halves, places)
         if pushed < len(dirty):
             self._resume = int(dirty[pushed])
             return self._clean(dirty, pushed, pushed < len(turn))
