@@ -95,9 +95,7 @@ class Ring:
         read = self.read
         count = self.write - read
         start = read % self.capacity
-        first = min(count, self.capacity - start)
-        taken = np.empty(count, self._places.dtype)
-        taken[:first] = self._places[start : start + first]
-        taken[first:] = self._places[: count - first]
+        # Copying slices would hold the GIL, for as long as the system takes to find the memory.
+        taken = np.take(self._places, np.arange(start, start + count), mode="wrap")
         self.read = read + count
         return taken.view(self.dtype)
