@@ -23,7 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from playerstate.deltas import DeltaCodec
+from playerstate.deltas import Delta, DeltaCodec
 from playerstate.interfaces import StoreBusy
 from playerstate.leaves import Progress
 from playerstate.ledger import count
@@ -66,6 +66,7 @@ IDLE_LOOK_EVERY = 1.0
 JOIN_ERROR_TOLD_EVERY = 60.0
 
 _BASE = struct.Struct("<I")
+_UPDATES = (MOVE, DELTA)
 _log = Logger()
 
 
@@ -262,27 +263,25 @@ class Gateway:
         """Take in the message from `at` to the end of `data`, which is not empty."""
         kind = data[at]
         try:
-            if kind == MOVE:
-                self._received_move(session_id, peer, data, at)
+            if kind in _UPDATES:
+                conversation = self._conversations.get(session_id)
+                if conversation is None:
+                    self._refuse("not_joined")
+                elif conversation.peer != peer:
+                    self._refuse("other_address")
+                elif kind == MOVE:
+                    sequence, values = self._codec.decode_move(data, at)
+                    self._move(conversation, sequence, values)
+                else:
+                    self._received_delta(conversation, self._deltas.decode(data, at))
             elif kind == JOIN:
                 self._received_join(transport, session_id, peer, decode_join(data, at))
             elif kind in (LEAVE, PING):
                 self._received_numbered(session_id, peer, kind, decode_numbered(data, at))
-            elif kind == DELTA:
-                self._received_delta(session_id, peer, data, at)
             else:
                 raise Malformed("unknown_type")
         except Malformed as error:
             self.malformed(error.reason)
-
-    def _received_move(self, session_id: int, peer: Any, data: bytes, at: int) -> None:
-        conversation = self._conversations.get(session_id)
-        if conversation is None:
-            return self._refuse("not_joined")
-        if conversation.peer != peer:
-            return self._refuse("other_address")
-        sequence, values = self._codec.decode_move(data, at)
-        self._move(conversation, sequence, values)
 
     def _move(self, conversation: Conversation, sequence: int, values: tuple[Any, ...]) -> None:
         if sequence > conversation.limit:
@@ -298,13 +297,7 @@ class Gateway:
         if not conversation.leaving:
             self._heard[conversation.slot] = self._now
 
-    def _received_delta(self, session_id: int, peer: Any, data: bytes, at: int) -> None:
-        conversation = self._conversations.get(session_id)
-        if conversation is None:
-            return self._refuse("not_joined")
-        if conversation.peer != peer:
-            return self._refuse("other_address")
-        delta = self._deltas.decode(data, at)
+    def _received_delta(self, conversation: Conversation, delta: Delta) -> None:
         if not self._is_live(conversation):
             self._end(conversation, GoneReason.KICKED)
             return self._refuse("not_joined")

@@ -44,6 +44,9 @@ class Leaves:
         table: the live table, which they are released from.
         ledger: where they are counted.
         save_soon: hands over the row of a slot, without waiting for the next sweep.
+
+    Attributes:
+        by_slot: who has left and is not yet saved; mostly empty, so that moves look no further.
     """
 
     def __init__(
@@ -52,25 +55,21 @@ class Leaves:
         self._table = table
         self._ledger = ledger
         self._save_soon = save_soon
-        self._leavers: dict[int, _Leaver] = {}
+        self.by_slot: dict[int, _Leaver] = {}
         self._unsaved: dict[int, Unsaved] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there are any, so that most moves need not ask more."""
-        return bool(self._leavers)
 
     def leaving(self) -> int:
         """How many players have left and are not yet saved."""
-        return sum(not leaver.returned for leaver in self._leavers.values())
+        return sum(not leaver.returned for leaver in self.by_slot.values())
 
     def has_left(self, slot: int) -> bool:
         """Whether this player has left, and did not return."""
-        leaver = self._leavers.get(slot)
+        leaver = self.by_slot.get(slot)
         return leaver is not None and not leaver.returned
 
     def refuses(self, slot: int, sequence: int) -> bool:
         """Whether a move of this number comes after the last that the leaver is to make."""
-        leaver = self._leavers.get(slot)
+        leaver = self.by_slot.get(slot)
         if leaver is None or leaver.returned or sequence <= leaver.last:
             return False
         return sequence > self._table.sequence(slot)
@@ -86,7 +85,7 @@ class Leaves:
             See `playerstate.service.PlayerStateService.leave`.
         """
         table = self._table
-        if (leaver := self._leavers.get(slot)) is None:
+        if (leaver := self.by_slot.get(slot)) is None:
             progress = Progress.of(table, slot)
             if table.is_saved(slot):
                 self._release(slot)
@@ -94,7 +93,7 @@ class Leaves:
             if (unsaved := self._refused(slot)) is not None:
                 self._release(slot)
                 return fail(not_saved([unsaved]))
-            leaver = self._leavers[slot] = _Leaver()
+            leaver = self.by_slot[slot] = _Leaver()
         elif not leaver.returned:
             if last is None:
                 leaver.last = table.sequence(slot)
@@ -107,7 +106,7 @@ class Leaves:
 
     def returned(self, slot: int) -> None:
         """The player at this slot has joined again, if they had left at all."""
-        if (leaver := self._leavers.get(slot)) is not None:
+        if (leaver := self.by_slot.get(slot)) is not None:
             leaver.returned = True
 
     def settled(self, unsaved: tuple[Unsaved, ...]) -> None:
@@ -117,7 +116,7 @@ class Leaves:
             unsaved: rows that the store does not hold and will not be given again.
         """
         self._unsaved.update((row.slot, row) for row in unsaved)
-        for slot, leaver in list(self._leavers.items()):
+        for slot, leaver in list(self.by_slot.items()):
             progress, refused = Progress.of(self._table, slot), self._refused(slot)
             if leaver.returned:
                 if refused is None and self._table.saved_at[slot] < leaver.target:
@@ -126,7 +125,7 @@ class Leaves:
                 self._release(slot)
             else:
                 continue
-            del self._leavers[slot]
+            del self.by_slot[slot]
             for waiter in leaver.waiters:
                 if refused is not None:
                     waiter.errback(not_saved([refused]))
@@ -135,8 +134,8 @@ class Leaves:
 
     def fail_all(self, why: NotSaved) -> None:
         """Everybody who waits gets `why`."""
-        while self._leavers:
-            for waiter in self._leavers.popitem()[1].waiters:
+        while self.by_slot:
+            for waiter in self.by_slot.popitem()[1].waiters:
                 waiter.errback(why)
 
     def take_given_up(self) -> list[int]:

@@ -430,7 +430,7 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id)
         if slot is None:
             raise NotOnline(session_id)
-        if self._leaves and self._leaves.refuses(slot, sequence):
+        if self._leaves.by_slot and self._leaves.refuses(slot, sequence):
             raise NotOnline(session_id)
         was_clean = self.table.apply(slot, sequence, values, self._wall_clock() // 1000)
         ledger = self.ledger

@@ -132,7 +132,7 @@ class Checks:
             "conversations by slot": (len(gateway._at_slot), places),
             "departed": (len(gateway._departed), places),
             "joining": (len(gateway._joining), places),
-            "leavers": (len(service._leaves._leavers), places),
+            "leavers": (len(service._leaves.by_slot), places),
             "unsaved": (len(service._leaves._unsaved), places),
             "flights": (len(service._outbox._flights), MOST_FLIGHTS),
             "timers": (len(service.clock._calls), 12),
