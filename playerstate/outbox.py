@@ -23,9 +23,8 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from playerstate.interfaces import IStateStore, StoreBusy
+from playerstate.interfaces import IStateStore
 from playerstate.layout import RowLayout
 from playerstate.ledger import Ledger, count
 from playerstate.pace import Pace
@@ -33,16 +32,13 @@ from playerstate.persister import Commit, Persister, Unsaved
 from playerstate.ring import Ring
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable, Sweep
+from playerstate.trouble import Trouble, Troubles
 
 SAVE_TOGETHER = 0.05
 """Seconds within which players who are to be saved at once share a commit."""
 ROWS_A_TURN = 16_384
 """Rows that one turn of the reactor hands over at most, which takes a fraction of a millisecond."""
 OVERFLOW_TOLD_EVERY = 10.0
-BUSY_TOLD_EVERY = 10.0
-"""Seconds between two log lines that begin to tell of a busy store."""
-ERROR_TOLD_EVERY = 60.0
-"""Seconds between two log lines with the trace of one kind of store error."""
 START_AGAIN_EVERY = 1.0
 """Seconds between two tries to start a persist thread, where the system has no room for one."""
 MOST_FLIGHTS = 64
@@ -157,14 +153,10 @@ class Outbox:
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes: dict[_Flush, None] = {}
-        self._trouble_since: float | None = None
-        self._trouble = ""
+        self._troubles = Troubles(store, clock, save_within)
         self._restart: IDelayedCall | None = None
         self._abandoned = False
-        self._save_within = save_within
         self._reopen = reopen
-        self._trouble_told = False
-        self._error_told_at: dict[str, float] = {}
         self._call_from_thread = around.reactor.callFromThread
         self._persister = Persister(
             self._ring,
@@ -358,13 +350,7 @@ class Outbox:
                 self._ledger.age_at_commit_seconds_max, age
             )
         self._pace.committed(commit.seconds + commit.upkeep_seconds)
-        if self._trouble_since is not None and self._trouble_told:
-            _log.info(
-                "the store {store} takes rows again, after {seconds:.1f} s",
-                store=self._store.describe(),
-                seconds=self._clock.seconds() - self._trouble_since,
-            )
-        self._trouble_since = None
+        self._troubles.rows_went_in()
 
     def _note_commit(self, commit: Commit) -> None:
         self._count_commit(commit)
@@ -403,60 +389,23 @@ class Outbox:
                 flush.waiter.callback(None)
 
     def _note_failure(self, error: Exception, rows: int) -> None:
-        kind = type(error).__name__
-        count(self._ledger.store_errors, kind)
-        if rows:
-            self._begin_trouble(str(error))
-        what = f"{rows} rows are kept and tried again" if rows else "this was upkeep"
-        if isinstance(error, StoreBusy):
-            if self._trouble_told or not self._may_tell(kind, BUSY_TOLD_EVERY):
-                return
-            _log.warn(
-                "the store {store} is busy: {error}; {what}",
-                store=self._store.describe(),
-                error=error,
-                what=what,
-            )
-        elif self._may_tell(kind, ERROR_TOLD_EVERY):
-            _log.failure(
-                "the store {store} failed; {what}",
-                Failure(error),
-                store=self._store.describe(),
-                what=what,
-            )
-        else:
-            return
-        self._trouble_told = True
-
-    def _may_tell(self, kind: str, every: float) -> bool:
-        """Whether this kind of error was not logged within so many seconds; it is to be now."""
-        now = self._clock.seconds()
-        if now - self._error_told_at.get(kind, -math.inf) < every:
-            return False
-        self._error_told_at[kind] = now
-        return True
-
-    def _begin_trouble(self, why: str) -> None:
-        self._trouble = why
-        if self._trouble_since is None:
-            self._trouble_since = self._clock.seconds()
-            self._trouble_told = False
+        count(self._ledger.store_errors, type(error).__name__)
+        self._troubles.failed(error, rows)
 
     def _note_replaced(self, error: Exception) -> None:
         count(self._ledger.store_errors, type(error).__name__)
-        self._begin_trouble(str(error))
+        self._troubles.begin(str(error))
         self._reopen()
 
     def _note_death(self, error: BaseException) -> None:
         """Start the next persist thread, unless this one was given up anyhow."""
         self._ledger.thread_deaths += 1
-        if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
-            what = "the persist thread died; what it held is kept for the next"
-            _log.failure(what, Failure(error))
+        what = "the persist thread died; what it held is kept for the next"
+        self._troubles.thread_failed(error, what)
         if self._abandoned:
             self.ended.callback(False)
             return
-        self._begin_trouble(f"the persist thread died: {error}")
+        self._troubles.begin(f"the persist thread died: {error}")
         self._start_again()
 
     def _start_again(self) -> None:
@@ -465,40 +414,22 @@ class Outbox:
         try:
             self._thread = self._start_thread(self._persister.run)
         except Exception as error:  # no room for a thread just now; trouble goes on
-            if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
-                _log.failure("no persist thread can be started", Failure(error))
-            self._begin_trouble(f"no persist thread can be started: {error}")
+            self._troubles.thread_failed(error, "no persist thread can be started")
+            self._troubles.begin(f"no persist thread can be started: {error}")
             self._restart = self._clock.callLater(START_AGAIN_EVERY, self._start_again)
             return
         if not self.pending:
             # Nothing waits for a commit, and so none will come to say that all is well.
-            self._trouble_since = None
+            self._troubles.end()
 
     def resume(self) -> None:
         """The store was replaced, and what is there now may be written."""
-        self._trouble_since = None
+        self._troubles.end()
         self._persister.resume()
 
     def trouble(self) -> Trouble | None:
         """What has kept rows from the store for longer than `save_within`, if anything has."""
-        now = self._clock.seconds()
-        writing_since = self._persister.writing_since
-        if self._trouble_since is not None and now - self._trouble_since > self._save_within:
-            return Trouble(self._trouble, now - self._trouble_since)
-        if writing_since is not None and now - writing_since > self._save_within:
-            return Trouble("the persist thread is stuck in a write", now - writing_since)
-        upkeep_since = self._persister.upkeep_since
-        if upkeep_since is not None and now - upkeep_since > self._save_within and self.pending:
-            return Trouble("the persist thread is stuck in the upkeep", now - upkeep_since)
-        return None
-
-
-@attrs.frozen
-class Trouble:
-    """Why rows do not get into the store, and for how many seconds they have not."""
-
-    why: str
-    seconds: float
+        return self._troubles.present(self._persister, self.pending)
 
 
 @attrs.frozen

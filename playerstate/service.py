@@ -25,12 +25,13 @@ from playerstate.layout import RowLayout
 from playerstate.leaves import Leaves, Progress
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.loads import Loads
-from playerstate.outbox import NotSaved, Outbox, Surroundings, Trouble, named
+from playerstate.outbox import NotSaved, Outbox, Surroundings, named
 from playerstate.persister import Commit
 from playerstate.recovery import find_unsaved
 from playerstate.schema import InvalidState
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable
+from playerstate.trouble import Trouble
 
 MAX_SESSION_ID = 2**63 - 1
 MAX_SEQUENCE = 2**32 - 1

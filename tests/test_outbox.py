@@ -12,8 +12,9 @@ from twisted.logger import LogLevel
 from playerstate import NotSaved, PlayerState, PlayerStateService, StoreBusy, Surroundings
 from playerstate import outbox as outbox_module
 from playerstate.interfaces import RowRefused, Stored
-from playerstate.outbox import MOST_FLIGHTS, Outbox, Trouble
+from playerstate.outbox import MOST_FLIGHTS, Outbox
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
+from playerstate.trouble import Trouble
 from tests.players import (
     SCHEMA,
     FragileStore,

@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "client": {"deltas", "messages"},
     "stores": {"interfaces", "schema"},
     "persister": {"interfaces", "ring"},
+    "trouble": {"interfaces", "persister", "steady"},
     "outbox": {
         "interfaces",
         "layout",
@@ -39,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
         "ring",
         "steady",
         "table",
+        "trouble",
     },
     "leaves": {"ledger", "outbox", "persister", "table"},
     "recovery": {"interfaces", "journal", "layout", "schema"},
@@ -55,6 +57,7 @@ ROOMS: dict[str, set[str]] = {
         "schema",
         "steady",
         "table",
+        "trouble",
     },
     "gateway": {"deltas", "interfaces", "leaves", "ledger", "messages", "outbox", "service"},
     "transports": {"gateway", "messages", "service"},

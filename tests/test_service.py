@@ -45,8 +45,9 @@ from playerstate.interfaces import (
     Stored,
     StoreReplaced,
 )
-from playerstate.outbox import Surroundings, Trouble
+from playerstate.outbox import Surroundings
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
+from playerstate.trouble import Trouble
 from tests.players import (
     SCHEMA,
     FragileReader,
