@@ -11,6 +11,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from playerstate.service import PlayerStateService
+from playerstate.transports.recvmmsg import read_many
 
 RECEIVE_BUFFER = 4 * 2**20
 """Bytes asked of the system for datagrams that wait to be read."""
@@ -53,6 +54,7 @@ class UDPPort:
         # Twisted cuts what is longer without a word: one byte more shows that it was.
         self._port = reactor.listenUDP(number, protocol, interface, max_datagram + 1)
         self._port.maxThroughput = MAX_THROUGHPUT
+        read_many(self._port)
         granted = _enlarge_buffer(self._port.getHandle())
         self._ledger = service.ledger
         self._drops = 0

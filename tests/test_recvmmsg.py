@@ -1,0 +1,151 @@
+"""Many datagrams a system call: what the protocol gets is what Twisted would give it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet import reactor as untyped
+from twisted.internet.protocol import DatagramProtocol
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from playerstate.testing import MemoryReactor
+from playerstate.transports import recvmmsg
+from playerstate.transports.recvmmsg import DATAGRAMS, BatchReader, read_many
+
+reactor: Any = untyped
+MAX_DATAGRAM = 100
+
+
+class Notes(DatagramProtocol):
+    """Notes what it gets, and stumbles over some of it."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[bytes, Any]] = []
+
+    def datagramReceived(self, datagram: bytes, address: Any) -> None:
+        """A datagram came in."""
+        if datagram == b"stumble":
+            raise ZeroDivisionError
+        self.got.append((datagram, address))
+
+
+class ReaderTests(SynchronousTestCase):
+    """A bound port, read by hand, and senders."""
+
+    def setUp(self) -> None:
+        """A port, if the system can."""
+        if recvmmsg._recvmmsg is None:
+            raise SkipTest("the system has no recvmmsg")
+        self.listen("127.0.0.1", socket.AF_INET)
+
+    def listen(self, interface: str, family: socket.AddressFamily) -> None:
+        """Bind another port."""
+        self.notes = Notes()
+        self.port = reactor.listenUDP(0, self.notes, interface, MAX_DATAGRAM)
+        self.addCleanup(self.port.stopListening)
+        self.reader = BatchReader(self.port, recvmmsg._recvmmsg)
+        self.family = family
+        self.server = (interface, self.port.getHost().port)
+
+    def sender(self) -> socket.socket:
+        """A socket that sends to the port."""
+        sender = socket.socket(self.family, socket.SOCK_DGRAM)
+        self.addCleanup(sender.close)
+        sender.connect(self.server)
+        return sender
+
+    def test_in_order(self) -> None:
+        """Datagrams of all sizes come in order, each from its sender."""
+        first, second = self.sender(), self.sender()
+        for size in (0, 1, 50, 99):
+            first.send(b"a" * size)
+            second.send(b"b" * size)
+        self.reader.read()
+        whence = [sender.getsockname()[:2] for sender in (first, second)]
+        expected = [
+            (letter * size, address)
+            for size in (0, 1, 50, 99)
+            for letter, address in zip((b"a", b"b"), whence, strict=True)
+        ]
+        self.assertEqual(self.notes.got, expected)
+
+    def test_ipv6(self) -> None:
+        """The same over IPv6."""
+        try:
+            self.listen("::1", socket.AF_INET6)
+        except Exception as error:
+            raise SkipTest(f"no IPv6 here: {error}") from None
+        sender = self.sender()
+        sender.send(b"hello")
+        self.reader.read()
+        self.assertEqual(self.notes.got, [(b"hello", sender.getsockname()[:2])])
+
+    def test_too_long(self) -> None:
+        """A datagram longer than asked for is cut, and hurts none beside it."""
+        sender = self.sender()
+        sender.send(b"x" * 500)
+        sender.send(b"y")
+        self.reader.read()
+        self.assertEqual([datagram for datagram, _ in self.notes.got], [b"x" * 100, b"y"])
+
+    def test_some_a_turn(self) -> None:
+        """One turn reads so many at most; the rest waits for the next."""
+        sender = self.sender()
+        for number in range(DATAGRAMS + 3):
+            sender.send(number.to_bytes(2))
+        self.reader.read()
+        self.assertEqual(len(self.notes.got), DATAGRAMS)
+        self.reader.read()
+        numbers = [int.from_bytes(datagram) for datagram, _ in self.notes.got]
+        self.assertEqual(numbers, list(range(DATAGRAMS + 3)))
+
+    def test_nothing(self) -> None:
+        """A port where nothing waits gives nothing."""
+        self.reader.read()
+        self.assertEqual(self.notes.got, [])
+
+    def test_bug(self) -> None:
+        """What the protocol raises is logged, and the next datagram comes all the same."""
+        sender = self.sender()
+        sender.send(b"stumble")
+        sender.send(b"on")
+        self.reader.read()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual([datagram for datagram, _ in self.notes.got], [b"on"])
+
+    def test_addresses_are_bounded(self) -> None:
+        """What is remembered of senders does not grow with their number."""
+        self.patch(recvmmsg, "ADDRESSES_REMEMBERED", 3)
+        senders = [self.sender() for _ in range(8)]
+        for sender in senders:
+            sender.send(b"x")
+        self.reader.read()
+        addresses = [address for _, address in self.notes.got]
+        self.assertEqual(addresses, [sender.getsockname() for sender in senders])
+        self.assertLessEqual(len(self.reader._addresses), 3)
+
+    def test_error(self) -> None:
+        """An error of the socket is raised, as Twisted's own reading does."""
+        self.reader._fd = -1
+        error = self.assertRaises(OSError, self.reader.read)
+        self.assertEqual(error.errno, errno.EBADF)
+
+    def test_read_many(self) -> None:
+        """A port of Twisted's reads so from then on; any other is left alone."""
+        read_many(self.port)
+        self.assertIsInstance(self.port.doRead.__self__, BatchReader)
+        memory = MemoryReactor().listenUDP(1, Notes(), "127.0.0.1", MAX_DATAGRAM)
+        self.addCleanup(memory.stopListening)
+        read_many(memory)
+        self.assertFalse(hasattr(memory, "doRead"))
+        self.patch(recvmmsg, "_recvmmsg", None)
+        self.listen("127.0.0.1", socket.AF_INET)
+        read_many(self.port)
+        self.assertIs(self.port.doRead.__self__, self.port)
+
+    def test_other_systems(self) -> None:
+        """Where there is no such call, none is found."""
+        self.patch(recvmmsg.sys, "platform", "darwin")
+        self.assertIsNone(recvmmsg._find_recvmmsg())
