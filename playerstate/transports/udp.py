@@ -16,8 +16,8 @@ from playerstate.transports.recvmmsg import read_many
 RECEIVE_BUFFER = 4 * 2**20
 """Bytes asked of the system for datagrams that wait to be read."""
 MAX_THROUGHPUT = 16 * 2**10
-"""Bytes read in one turn of the reactor; with Twisted's 256 KiB, a flood would hold up every timer
-for as long as it takes to work through that."""
+"""Bytes read in one turn of the reactor, where they are read one by one; with Twisted's 256 KiB, a
+flood would hold up every timer for as long as it takes to work through that."""
 DROPS_LOOK_EVERY = 10.0
 
 _SO_RCVBUFFORCE = 33
