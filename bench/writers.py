@@ -41,6 +41,9 @@ class Writer(Protocol):
 
     by_row: bool
 
+    def prepare(self, rows: Rows) -> None:
+        """Have the rows ready as a program would have them; this is no part of a flush."""
+
     def flush(self, rows: Rows, seconds: float) -> Written:
         """Write the rows; how many, and in how many seconds."""
 
@@ -57,9 +60,12 @@ class Ours:
         self._store = new_database(stage.path("ours.db"), SYNCHRONOUS)
         self._flusher = Flusher.over(self._store, live_table(rows.session_ids.tolist()))
 
+    def prepare(self, rows: Rows) -> None:
+        """See `Writer`; the moves are applied, and swept into the ring."""
+        self._flusher.apply(rows)
+
     def flush(self, rows: Rows, seconds: float) -> Written:
         """See `Writer`."""
-        self._flusher.apply(rows)
         return len(rows), self._flusher.flush()
 
     def close(self) -> None:
@@ -68,7 +74,15 @@ class Ours:
         self._store.close()
 
 
-class C:
+class _OfTuples:
+    """A contender that is given tuples."""
+
+    def prepare(self, rows: Rows) -> None:
+        """See `Writer`."""
+        rows.tuples()
+
+
+class C(_OfTuples):
     """The C program, in a process of its own."""
 
     by_row = False
@@ -85,7 +99,7 @@ class C:
         self._process.close()
 
 
-class Executemany:
+class Executemany(_OfTuples):
     """The standard library's ``executemany``, in one transaction."""
 
     by_row = False
@@ -106,7 +120,7 @@ class Executemany:
         self._connection.close()
 
 
-class Sqlitedict:
+class Sqlitedict(_OfTuples):
     """sqlitedict, a key a player, one commit."""
 
     by_row = True
@@ -134,7 +148,7 @@ class Sqlitedict:
         self._players.close()
 
 
-class Aiosqlite:
+class Aiosqlite(_OfTuples):
     """aiosqlite on an event loop of its own."""
 
     def __init__(self, stage: Stage, rows: Rows, *, by_row: bool) -> None:
@@ -171,7 +185,7 @@ async def _connected(connecting: Any) -> Any:
     return connection
 
 
-class Adbapi:
+class Adbapi(_OfTuples):
     """Twisted's connection pool, of one connection."""
 
     def __init__(self, stage: Stage, rows: Rows, *, by_row: bool) -> None:

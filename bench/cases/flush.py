@@ -55,16 +55,19 @@ def measure(
     Args:
         stage: where.
         sizes: players who changed, each with its share of the case's time.
-        around: holds while it is measured, and not while the databases are made.
+        around: holds while a flush is measured, and not while it is made ready.
         most_seconds: after which a flush is cut short.
     """
     figures: list[Figure] = []
     for size, share in sizes.items():
         rows, setting = Rows(size), f"{size:,} players"
         stage.say(f"{setting}: make the databases")
-        with _writers(stage, rows) as writers, around():
+        with _writers(stage, rows) as writers:
             measured = interleave(
-                {name: _turn(writer, rows, most_seconds) for name, writer in writers.items()},
+                {
+                    name: _turn(writer, rows, around, most_seconds)
+                    for name, writer in writers.items()
+                },
                 stage.seconds * share,
                 say=lambda text, setting=setting: stage.say(f"{setting}: {text}"),
             )
@@ -77,6 +80,7 @@ def _writers(stage: Stage, rows: Rows) -> Iterator[dict[str, Writer]]:
     writers = {OURS: Ours(stage, rows), **contenders(stage, rows)}
     try:
         for writer in writers.values():
+            writer.prepare(rows)
             writer.flush(rows, WARM_SECONDS if writer.by_row else math.inf)
         yield writers
     finally:
@@ -84,12 +88,19 @@ def _writers(stage: Stage, rows: Rows) -> Iterator[dict[str, Writer]]:
             writer.close()
 
 
-def _turn(writer: Writer, rows: Rows, most_seconds: float) -> Measure:
+def _turn(
+    writer: Writer,
+    rows: Rows,
+    around: Around,
+    most_seconds: float,
+) -> Measure:
     """One contender's turn: rows a second of one flush."""
 
     def measure() -> float:
         rows.change()
-        count, seconds = writer.flush(rows, BY_ROW_SECONDS if writer.by_row else most_seconds)
+        writer.prepare(rows)
+        with around():
+            count, seconds = writer.flush(rows, BY_ROW_SECONDS if writer.by_row else most_seconds)
         return count / seconds
 
     return measure
