@@ -46,6 +46,8 @@ from playerstate.layout import RowLayout
 from playerstate.schema import MAX_FIELDS_BYTES, Field, StateSchema
 from playerstate.table import LiveTable
 
+COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
+"""Ends the names of the files that a database and its store have for themselves."""
 RECOVERING = ".recovering"
 """Ends the name of a journal whose rows are being saved."""
 PAGE = 4096
@@ -57,6 +59,24 @@ _CLEAN = struct.Struct("<I")
 _CLEAN_AT = 28
 _log = Logger()
 _TYPE = re.compile(r"(float|int|bool|text\((\d+)\))(?:/.*)?")
+
+
+def check_apart(path: str, database: str | None) -> None:
+    """See that a journal would not take the place of a file of the store's.
+
+    Args:
+        path: the journal's.
+        database: the store's file, if it keeps one.
+
+    Raises:
+        ValueError: it would.
+    """
+    if database is None:
+        return
+    taken = {os.path.realpath(database) + companion for companion in COMPANIONS}
+    for name in (path, path + RECOVERING):
+        if os.path.realpath(name) in taken:
+            raise ValueError(f"{name} is the store's own file; name another file, or none")
 
 
 class Memory(Protocol):

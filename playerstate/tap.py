@@ -15,6 +15,7 @@ from twisted.python import usage
 
 from playerstate.gateway import Gateway
 from playerstate.interfaces import StoreUnusable
+from playerstate.journal import check_apart
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.schema import SchemaError
 from playerstate.service import PlayerStateService
@@ -143,10 +144,17 @@ class Options(usage.Options):
         if self["journal"] is None:
             path = self["store"].path
             self["journal"] = "playerstate.live" if path is None else f"{path}.live"
-        self["journal"] = None if self["journal"] == "none" else os.path.abspath(self["journal"])
+        self._convert("journal", self._journal_path)
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _journal_path(self, text: str) -> str | None:
+        if text == "none":
+            return None
+        path = os.path.abspath(text)
+        check_apart(path, self["store"].path)
+        return path
 
     def _check_listen(self) -> None:
         places = set()
