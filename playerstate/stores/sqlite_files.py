@@ -74,4 +74,6 @@ def _explain(path: str, error: apsw.Error) -> str:
             f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"
             " directory that this user may write"
         )
+    if isinstance(error, (apsw.FullError, apsw.IOError)):
+        return f"{path} cannot be used: {error}; see that its disk has room, and is whole"
     return f"{path} cannot be used: {error}"
