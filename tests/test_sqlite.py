@@ -424,6 +424,23 @@ class FailureTests(StoreTestCase):
             self.assertEqual(len(writer.write(records(PLAIN, (1, 1000.0, 1.0, 1)))), 0)
         self.assertEqual(self.stored(), [(1, 1000.0, 1.0, 1)])
 
+    def test_passed_over(self) -> None:
+        """A record that a trigger passes over without an error is refused, new or known."""
+        store = self.prepare()
+        with self.writer(store) as (writer, _):
+            writer.write(records(PLAIN, (2, 0.0, 0.0, 1)))
+            self.sql(
+                "CREATE TRIGGER quiet BEFORE INSERT ON player_state WHEN new.y > 1000"
+                " BEGIN SELECT RAISE(IGNORE); END"
+            )
+            for session_id in (1, 2):
+                batch = records(PLAIN, (session_id, 1.0, 1001.0, 2), (3, 1.0, 1.0, 2))
+                with self.assertRaisesRegex(RowRefused, "a trigger passed over it"):
+                    writer.write(batch)
+                self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1)])
+            self.assertEqual(len(writer.write(records(PLAIN, (3, 1.0, 1.0, 2)))), 0)
+        self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1), (3, 1.0, 1.0, 2)])
+
     def test_not_a_number(self) -> None:
         """NaN, which SQLite knows as NULL, is refused."""
         with self.writer(self.prepare()) as (writer, _):
