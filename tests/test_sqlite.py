@@ -1123,6 +1123,32 @@ class ReplacedTests(StoreTestCase):
         self.assertEqual(digest(self.path), before)
         return self.assert_one_line(caught.exception)
 
+    def test_reopen_waits_for_nobody(self) -> None:
+        """One that another program keeps locked is refused at once: the game goes on meanwhile."""
+        self.write(1, updated_at=5)
+        copy = self.copy()
+        self.remove("", "-wal", "-shm")
+        os.replace(copy, self.path)
+        waits: list[int] = []
+
+        class Watched(apsw.Connection):
+            """Notes how long it may wait."""
+
+            def set_busy_timeout(self, milliseconds: int, /) -> None:
+                """Note it."""
+                waits.append(milliseconds)
+                super().set_busy_timeout(milliseconds)
+
+        self.patch(apsw, "Connection", Watched)
+        with closing(self.by_hand()) as other:
+            other.execute("PRAGMA journal_mode = wal")
+            other.execute("BEGIN IMMEDIATE")
+            self.assertIn("is locked by another program", self.refused())
+            other.execute("ROLLBACK")
+        self.assertEqual(set(waits), {0})
+        self.assertEqual(self.go_over(), [])
+        self.assert_in_use()
+
     def test_reopen_refuses(self) -> None:
         """What cannot be used is refused and left as it is; once it is mended all goes on."""
         self.write(1, 2, 3, updated_at=5)

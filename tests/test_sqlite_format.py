@@ -725,8 +725,7 @@ class RefusalTests(FormatTestCase):
             self.prepare()
         self.assertEqual(
             self.assert_one_line(caught.exception),
-            f"{self.path} is locked by another program, for more than 5 s; end it, or name another"
-            " file",
+            f"{self.path} is locked by another program; end it, or name another file",
         )
 
     def test_patience(self) -> None:
