@@ -27,6 +27,10 @@ class StoreUnusable(Exception):
     """The store cannot be used as it is; the message names it and says what to do."""
 
 
+class JournalUnusable(StoreUnusable):
+    """The same of the journal, which may be another file, or none."""
+
+
 class StoreBusy(Exception):
     """Somebody else holds the store just now; the same call may succeed later."""
 

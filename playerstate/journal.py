@@ -41,11 +41,13 @@ import numpy as np
 import numpy.typing as npt
 from twisted.logger import Logger
 
-from playerstate.interfaces import StoreUnusable
+from playerstate.interfaces import JournalUnusable
 from playerstate.layout import RowLayout
 from playerstate.schema import MAX_FIELDS_BYTES, Field, StateSchema
 from playerstate.table import LiveTable
 
+COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
+"""Ends the names of the files that a database and its store have for themselves."""
 RECOVERING = ".recovering"
 """Ends the name of a journal whose rows are being saved."""
 PAGE = 4096
@@ -57,6 +59,24 @@ _CLEAN = struct.Struct("<I")
 _CLEAN_AT = 28
 _log = Logger()
 _TYPE = re.compile(r"(float|int|bool|text\((\d+)\))(?:/.*)?")
+
+
+def check_apart(path: str, database: str | None) -> None:
+    """See that a journal would not take the place of a file of the store's.
+
+    Args:
+        path: the journal's.
+        database: the store's file, if it keeps one.
+
+    Raises:
+        ValueError: it would.
+    """
+    if database is None:
+        return
+    taken = {os.path.realpath(database) + companion for companion in COMPANIONS}
+    for name in (path, path + RECOVERING):
+        if os.path.realpath(name) in taken:
+            raise ValueError(f"{name} is the store's own file; name another file, or none")
 
 
 class Memory(Protocol):
@@ -75,7 +95,7 @@ class Memory(Protocol):
         """What was left is in the store.
 
         Raises:
-            StoreUnusable: it cannot be removed; while it is there, nothing new may be kept.
+            JournalUnusable: it cannot be removed; while it is there, nothing new may be kept.
         """
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
@@ -128,7 +148,7 @@ class Journal:
         is given a name of its own and left alone.
 
         Raises:
-            StoreUnusable: it cannot be read.
+            JournalUnusable: it cannot be read.
         """
         try:
             # The name alone stands while nobody has joined: a file beside it holds no player.
@@ -156,7 +176,10 @@ class Journal:
                 return None
         except OSError as error:
             self._let_go_of_recovering()
-            raise StoreUnusable(f"cannot read the journal {self.path}: {error.strerror}") from error
+            raise JournalUnusable(
+                f"cannot read the journal {self.path}: {error.strerror}; it must be a file that"
+                " this user may read, in a directory that this user may write"
+            ) from error
         except BaseException:
             self._let_go_of_recovering()
             raise
@@ -186,7 +209,7 @@ class Journal:
                 os.unlink(self._recovering)
             _sync_directory(self.path)
         except OSError as error:
-            raise StoreUnusable(
+            raise JournalUnusable(
                 f"everything in the journal {self._recovering} is in the store, but it cannot be"
                 f" removed: {error.strerror}; remove it"
             ) from error
@@ -196,7 +219,7 @@ class Journal:
         """Make the file anew and map it.
 
         Raises:
-            StoreUnusable: there is no room for it, or no leave to make it.
+            JournalUnusable: there is no room for it, or no leave to make it.
         """
         text = schema.canonical.encode()
         header_bytes = -(-(_HEADER.size + len(text)) // PAGE) * PAGE
@@ -222,8 +245,8 @@ class Journal:
             self._fd = fd
         except OSError as error:
             no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "make room" if no_room else "it must be writable"
-            raise StoreUnusable(
+            remedy = "make room" if no_room else "its directory must exist and be writable"
+            raise JournalUnusable(
                 f"cannot make the journal {self.path} of {size} bytes: {error.strerror}; {remedy},"
                 " name another file, or none"
             ) from None
@@ -308,7 +331,7 @@ def _lock(fd: int, path: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StoreUnusable(
+        raise JournalUnusable(
             f"the journal {path} is in use by another process; name another file"
         ) from None
 

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
-from playerstate.journal import Journal, ProcessMemory, Remains
+from playerstate.journal import Journal, ProcessMemory, Remains, check_apart
 from playerstate.layout import RowLayout
 from playerstate.leaves import Leaves, Progress
 from playerstate.ledger import Gauges, Ledger, count
@@ -101,7 +101,8 @@ class PlayerStateService(Service):
 
     Raises:
         TypeError: `queue_size` or `max_players` is no whole number.
-        ValueError: an argument is out of its range; the message names it.
+        ValueError: an argument is out of its range, or `journal` is a file of the store's; the
+            message names it.
     """
 
     name = "playerstate"
@@ -126,6 +127,8 @@ class PlayerStateService(Service):
         _check_range("stop_within", stop_within, 0.0, 86_400.0)
         if queue_size & (queue_size - 1):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
+        if journal is not None:
+            check_apart(journal, store.path)
         self.store = store
         self.schema = store.schema
         self.save_within = save_within

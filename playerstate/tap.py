@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
 from playerstate.gateway import Gateway
-from playerstate.interfaces import StoreUnusable
+from playerstate.interfaces import JournalUnusable, StoreUnusable
+from playerstate.journal import check_apart
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.schema import SchemaError
 from playerstate.service import PlayerStateService
@@ -62,6 +64,12 @@ def _power_of_two(text: str) -> int:
 _NETCODE_NEEDS = {
     "key-file": "a key that the login service has too; `playerstate key PATH` makes one",
     "protocol-id": "the game's number, the same for its clients and its login service",
+}
+
+_LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "end what listens there, or name another port",
+    errno.EADDRNOTAVAIL: "the interface must be an address of this machine",
+    errno.EACCES: "name a port from 1024 up, or give this user the right to lower ones",
 }
 
 
@@ -143,10 +151,17 @@ class Options(usage.Options):
         if self["journal"] is None:
             path = self["store"].path
             self["journal"] = "playerstate.live" if path is None else f"{path}.live"
-        self["journal"] = None if self["journal"] == "none" else os.path.abspath(self["journal"])
+        self._convert("journal", self._journal_path)
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _journal_path(self, text: str) -> str | None:
+        if text == "none":
+            return None
+        path = os.path.abspath(text)
+        check_apart(path, self["store"].path)
+        return path
 
     def _check_listen(self) -> None:
         places = set()
@@ -235,16 +250,17 @@ class _Server(MultiService):
         """Start the store's service, then the transports."""
         try:
             super().startService()
+        except JournalUnusable as error:
+            self._cannot_start(f"--journal: {error}")
         except StoreUnusable as error:
             self._cannot_start(f"--store: {error}")
         except CannotListenError as error:
             place = error.port, error.interface
             listens = self._options["listen"]
             listen = next(each for each in listens if (each.port, each.interface) == place)
-            self._cannot_start(
-                f"--listen {listen}: cannot listen there: {error.socketError.strerror};"
-                " end what listens there, or name another port"
-            )
+            why = error.socketError
+            remedy = _LISTEN_REMEDIES.get(why.errno, "name another port or interface")
+            self._cannot_start(f"--listen {listen}: cannot listen there: {why.strerror}; {remedy}")
 
     def stopService(self) -> Deferred[Any]:
         """Stop the services; the process fails if not everything could be saved."""

@@ -295,6 +295,21 @@ class RefusedStartTests(ProcessTestCase):
         self.assertIn(f"--listen udp:{port}:interface=127.0.0.1", line)
         self.assertIn("Address already in use", line)
 
+    def test_address_of_another_machine(self) -> None:
+        """An address that is not this machine's: the remedy is not another port."""
+        line = self.refused("--listen", "udp:0:interface=192.0.2.1", "--insecure")
+        self.assertIn("--listen udp:0:interface=192.0.2.1: cannot listen there: ", line)
+        self.assertIn("the interface must be an address of this machine", line)
+
+    def test_journal_that_cannot_be(self) -> None:
+        """A journal in a directory that is missing, or that is a directory: it is named."""
+        os.mkdir(f"{self.directory}/moves")
+        for journal, why in (("nowhere/moves", "must exist"), ("moves", "must be a file")):
+            line = self.refused("--listen", "udp:0", "--journal", journal)
+            self.assertIn("--journal: cannot", line)
+            self.assertIn(f"{self.directory}/{journal}", line)
+            self.assertIn(why, line)
+
     def test_database_in_use(self) -> None:
         """A database that another server holds; the line names its process."""
         server = self.serve()

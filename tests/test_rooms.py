@@ -67,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
     "tap": {
         "gateway",
         "interfaces",
+        "journal",
         "listening",
         "schema",
         "service",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from types import MappingProxyType
 from typing import Any
@@ -2008,6 +2009,14 @@ class StartTests(ServiceTestCase):
             for value in values:
                 with self.assertRaisesRegex(ValueError, name):
                     PlayerStateService(FaultyStore(SCHEMA), **{name: value})
+
+    def test_journal_in_the_place_of_the_database(self) -> None:
+        """The store's own file is not to become the journal, by whatever name."""
+        store = FaultyStore(SCHEMA)
+        store.path = f"{os.path.abspath(self.mktemp())}/players.db"
+        for journal in (store.path, f"{store.path}-wal", os.path.relpath(store.path)):
+            with self.assertRaisesRegex(ValueError, "is the store's own file"):
+                PlayerStateService(store, journal=journal)
 
 
 class PlayersMachine(RuleBasedStateMachine):

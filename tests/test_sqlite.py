@@ -424,6 +424,23 @@ class FailureTests(StoreTestCase):
             self.assertEqual(len(writer.write(records(PLAIN, (1, 1000.0, 1.0, 1)))), 0)
         self.assertEqual(self.stored(), [(1, 1000.0, 1.0, 1)])
 
+    def test_passed_over(self) -> None:
+        """A record that a trigger passes over without an error is refused, new or known."""
+        store = self.prepare()
+        with self.writer(store) as (writer, _):
+            writer.write(records(PLAIN, (2, 0.0, 0.0, 1)))
+            self.sql(
+                "CREATE TRIGGER quiet BEFORE INSERT ON player_state WHEN new.y > 1000"
+                " BEGIN SELECT RAISE(IGNORE); END"
+            )
+            for session_id in (1, 2):
+                batch = records(PLAIN, (session_id, 1.0, 1001.0, 2), (3, 1.0, 1.0, 2))
+                with self.assertRaisesRegex(RowRefused, "a trigger passed over it"):
+                    writer.write(batch)
+                self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1)])
+            self.assertEqual(len(writer.write(records(PLAIN, (3, 1.0, 1.0, 2)))), 0)
+        self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1), (3, 1.0, 1.0, 2)])
+
     def test_not_a_number(self) -> None:
         """NaN, which SQLite knows as NULL, is refused."""
         with self.writer(self.prepare()) as (writer, _):
@@ -1105,6 +1122,32 @@ class ReplacedTests(StoreTestCase):
             self.store.reopen(b"n" * 16, frozenset())
         self.assertEqual(digest(self.path), before)
         return self.assert_one_line(caught.exception)
+
+    def test_reopen_waits_for_nobody(self) -> None:
+        """One that another program keeps locked is refused at once: the game goes on meanwhile."""
+        self.write(1, updated_at=5)
+        copy = self.copy()
+        self.remove("", "-wal", "-shm")
+        os.replace(copy, self.path)
+        waits: list[int] = []
+
+        class Watched(apsw.Connection):
+            """Notes how long it may wait."""
+
+            def set_busy_timeout(self, milliseconds: int, /) -> None:
+                """Note it."""
+                waits.append(milliseconds)
+                super().set_busy_timeout(milliseconds)
+
+        self.patch(apsw, "Connection", Watched)
+        with closing(self.by_hand()) as other:
+            other.execute("PRAGMA journal_mode = wal")
+            other.execute("BEGIN IMMEDIATE")
+            self.assertIn("is locked by another program", self.refused())
+            other.execute("ROLLBACK")
+        self.assertEqual(set(waits), {0})
+        self.assertEqual(self.go_over(), [])
+        self.assert_in_use()
 
     def test_reopen_refuses(self) -> None:
         """What cannot be used is refused and left as it is; once it is mended all goes on."""

@@ -19,6 +19,7 @@ from playerstate.interfaces import Stored, StoreUnusable
 from playerstate.schema import StateSchema, text, within
 from playerstate.state import PlayerState
 from playerstate.stores import open_store, sqlite
+from playerstate.stores.sqlite_files import explained
 from playerstate.stores.sqlite_format import (
     APPLICATION_ID,
     FORMAT,
@@ -695,6 +696,17 @@ class RefusalTests(FormatTestCase):
         self.assertTrue(line.startswith(f"{self.path} cannot be opened ("), line)
         self.assertTrue(line.endswith("in a directory that this user may write"), line)
 
+    def test_disk_at_fault(self) -> None:
+        """What the disk refuses is told with what to look at."""
+        for error in (apsw.FullError("database or disk is full"), apsw.IOError("disk I/O error")):
+            with self.assertRaises(StoreUnusable) as caught, explained(self.path):
+                raise error
+            line = str(caught.exception)
+            self.assertEqual(
+                line,
+                f"{self.path} cannot be used: {error}; see that its disk has room, and is whole",
+            )
+
     def test_view(self) -> None:
         """What SQLite itself cannot do is told in its words."""
         self.sql(
@@ -713,8 +725,7 @@ class RefusalTests(FormatTestCase):
             self.prepare()
         self.assertEqual(
             self.assert_one_line(caught.exception),
-            f"{self.path} is locked by another program, for more than 5 s; end it, or name another"
-            " file",
+            f"{self.path} is locked by another program; end it, or name another file",
         )
 
     def test_patience(self) -> None:

@@ -104,6 +104,15 @@ class OptionsTests(OptionsTestCase):
         options = self.parse("-j", "moves.live")
         self.assertEqual(options["journal"], os.path.abspath("moves.live"))
 
+    def test_journal_in_the_place_of_the_database(self) -> None:
+        """The database and the files beside it are not to become the journal."""
+        for name in ("a.db", "a.db-wal", "./a.db.lock", "a.db.refused.jsonl"):
+            with self.subTest(name=name):
+                line = self.line("--store", "sqlite:a.db", "--journal", name)
+                self.assertIn(f"--journal {name}: {os.path.abspath(name)} is the store's", line)
+                self.assertIn("name another file, or none", line)
+        self.parse("--store", "memory:", "--journal", "a.db")
+
     def test_no_journal(self) -> None:
         """``none`` is no file of that name."""
         self.assertIsNone(self.parse("--journal", "none")["journal"])

@@ -100,7 +100,7 @@ class SQLiteStore:
             raise StoreUnusable(not_a_database(self.path))
         self._lock.take()
         try:
-            with self._connect() as connection:
+            with self._connect(STARTUP_BUSY_MS) as connection:
                 return self._check(connection)
         except BaseException:
             self._lock.release()
@@ -115,24 +115,30 @@ class SQLiteStore:
 
     def migrate(self, identity: bytes) -> bytes:
         """See `IStateStore.migrate`."""
-        with self._connect() as connection:
+        return self._fit(identity, STARTUP_BUSY_MS)
+
+    def _fit(self, identity: bytes, busy_ms: int) -> bytes:
+        with self._connect(busy_ms) as connection:
             added = migrate_database(connection, self.path, self.schema, identity)
         if added:
             _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
         return identity
 
     @contextlib.contextmanager
-    def _connect(self) -> Iterator[apsw.Connection]:
+    def _connect(self, busy_ms: int = 0) -> Iterator[apsw.Connection]:
+        """A connection for a moment, which waits so long for another program's lock."""
         with explained(self.path):
             connection = apsw.Connection(self.path)
             try:
-                connection.set_busy_timeout(STARTUP_BUSY_MS)
+                connection.set_busy_timeout(busy_ms)
                 yield connection
             finally:
                 connection.close()
 
     def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
         """See `IStateStore.reopen`.
+
+        It waits for nobody's lock, since players are in the game; the caller tries again.
 
         Nothing at the path is opened before the old reader is closed: the connections of a process
         share an index of the log by the file's name, and would find their way into a log that is
@@ -156,7 +162,7 @@ class SQLiteStore:
             raise StoreUnusable(not_a_database(self.path))
         with self._connect() as connection:
             self._check(connection)
-        self.migrate(identity)
+        self._fit(identity, 0)
         with self._connect() as connection:
             there = dict(connection.execute("SELECT session_id, updated_at FROM player_state"))
         held, self._held = self._held, None

@@ -63,10 +63,7 @@ def _explain(path: str, error: apsw.Error) -> str:
     if isinstance(error, apsw.NotADBError):
         return not_a_database(path)
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
-        return (
-            f"{path} is locked by another program, for more than {STARTUP_BUSY_MS // 1000} s;"
-            " end it, or name another file"
-        )
+        return f"{path} is locked by another program; end it, or name another file"
     if isinstance(error, apsw.CorruptError):
         return damaged(path, str(error))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
@@ -74,4 +71,6 @@ def _explain(path: str, error: apsw.Error) -> str:
             f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"
             " directory that this user may write"
         )
+    if isinstance(error, (apsw.FullError, apsw.IOError)):
+        return f"{path} cannot be used: {error}; see that its disk has room, and is whole"
     return f"{path} cannot be used: {error}"

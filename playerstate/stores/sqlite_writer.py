@@ -111,7 +111,11 @@ class SQLiteWriter:
         return left_out
 
     def _find_newer(self, chunk: Records) -> list[int]:
-        """Positions of the records that the guard left out."""
+        """Positions of the records that the guard left out.
+
+        Raises:
+            RowRefused: a record was left out without a newer one being there.
+        """
         ids = chunk["session_id"].tolist()
         marks = ",".join("?" * len(ids))
         stored = dict(
@@ -121,6 +125,8 @@ class SQLiteWriter:
             )
         )
         updated_at = chunk["updated_at"].tolist()
+        if any(stored.get(key, -1) < at for key, at in zip(ids, updated_at, strict=True)):
+            raise RowRefused("a trigger passed over it")
         return [index for index, key in enumerate(ids) if stored[key] > updated_at[index]]
 
     def maintain(self) -> None:
