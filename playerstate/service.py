@@ -188,6 +188,7 @@ class PlayerStateService(Service):
         self._wall_clock = around.wall_clock
         self._loads = Loads(self._enter)
         self._degraded = False
+        self._cannot_reopen = ""
         recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
         self.ledger.recovered = len(recovered)
@@ -541,13 +542,15 @@ class PlayerStateService(Service):
             lost = self.store.reopen(self._identity, self.table.slots.keys())
             reader = self.store.open_reader()
         except Exception as error:  # what is there cannot be used yet, which is told as trouble
-            _log.error(
-                "cannot go on with {store}: {error}", store=self.store.describe(), error=error
-            )
+            if str(error) != self._cannot_reopen:
+                self._cannot_reopen = str(error)
+                store = self.store.describe()
+                _log.error("cannot go on with {store}: {error}", store=store, error=error)
             self.clock.callLater(REOPEN_EVERY, self._reopen)
             return
         self._reader.close()
         self._reader = reader
+        self._cannot_reopen = ""
         self._dirty_all()  # who joined meanwhile
         _log.critical(
             "the store {store} was removed or replaced while it was in use; the {again} players"

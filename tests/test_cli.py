@@ -566,6 +566,19 @@ class ShowTests(SynchronousTestCase):
         store.close()
         return url
 
+    def test_damaged(self) -> None:
+        """A database whose pages are damaged is told of in one line."""
+        url = self.store(500)
+        path = url.partition(":")[2]
+        size = os.path.getsize(path)
+        with open(path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xa5" * (size - 4096))
+        result = run("show", url)
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("is damaged", result.output)
+        self.assertNotIn("Traceback", result.output)
+
     def test_latest(self) -> None:
         """The latest hundred are shown, with how many there are."""
         lines = run("show", self.store(120)).stdout.splitlines()

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,19 +32,16 @@ def show(url: str, session_id: int | None, show_all: bool, as_json: bool) -> Non
         click.ClickException: there is no such store, or no such player.
     """
     try:
-        browser = browse_store(url)
+        with closing(browse_store(url)) as browser:
+            players = browser.count()
+            if session_id is None:
+                rows = list(browser.latest(None if show_all else LATEST))
+            elif (found := browser.find(session_id)) is not None:
+                rows = [found]
+            else:
+                raise click.ClickException(f"{url} holds no player {session_id}")
     except StoreUnusable as error:
         raise click.ClickException(str(error)) from error
-    try:
-        players = browser.count()
-        if session_id is None:
-            rows = list(browser.latest(None if show_all else LATEST))
-        elif (found := browser.find(session_id)) is not None:
-            rows = [found]
-        else:
-            raise click.ClickException(f"{url} holds no player {session_id}")
-    finally:
-        browser.close()
     if as_json:
         named = [dict(zip(browser.columns, row, strict=True)) for row in rows]
         click.echo(json.dumps({"players": players, "rows": named}))
