@@ -35,9 +35,17 @@ class Datagrams:
     Args:
         buffer: in which they lie; it may be written to between two calls.
         sizes: of each.
+        to: where they go, as a ``struct sockaddr_in``; empty where the socket is connected.
+        controls: a row of control data a datagram, if it has any.
     """
 
-    def __init__(self, buffer: np.ndarray[Any, Any], sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        buffer: np.ndarray[Any, Any],
+        sizes: Sequence[int],
+        to: bytes = b"",
+        controls: np.ndarray[Any, Any] | None = None,
+    ) -> None:
         self._buffer = buffer
         self._count = len(sizes)
         ends = np.cumsum(sizes, dtype=np.uint64)
@@ -47,11 +55,21 @@ class Datagrams:
         self._messages = np.zeros(self._count, _MESSAGE)
         self._messages["parts"] = self._parts.ctypes.data + 16 * np.arange(self._count)
         self._messages["part_count"] = 1
+        if to:
+            self._to = np.frombuffer(to, np.uint8)
+            self._messages["name"] = self._to.ctypes.data
+            self._messages["name_size"] = len(to)
+        if controls is not None:
+            self._controls = controls
+            self._messages["control"] = controls.ctypes.data + controls.strides[0] * np.arange(
+                self._count
+            )
+            self._messages["control_size"] = controls.itemsize
 
     def __len__(self) -> int:
         return self._count
 
-    def send(self, connected: socket.socket, first: int, count: int) -> int:
+    def send(self, through: socket.socket, first: int, count: int) -> int:
         """Send so many from `first` on, no further than the last; return how many went.
 
         Raises:
@@ -59,7 +77,7 @@ class Datagrams:
         """
         count = min(count, self._count - first, AT_ONCE)
         at = self._messages.ctypes.data + first * _MESSAGE.itemsize
-        sent: int = _send(connected.fileno(), ctypes.c_void_p(at), count, 0)
+        sent: int = _send(through.fileno(), ctypes.c_void_p(at), count, 0)
         if sent < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return sent

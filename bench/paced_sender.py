@@ -1,4 +1,5 @@
-"""Players who move at their pace: ``python -m bench.paced_sender PLAYERS PORT MOVES DIRECTORY``.
+"""Players who move at their pace: ``python -m bench.paced_sender KIND PLAYERS PORT MOVES
+DIRECTORY``.
 
 Each of them sends so many moves, twenty a second, spread evenly over time.  Move number n has
 x = n.  It says when each was sent in an array by number and session id.
@@ -10,13 +11,17 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from bench.datagrams import Datagrams, moves
 from bench.leash import hold, say
+from bench.netcode_clients import NetcodeClients
 from bench.udp_sender import join_all
+from bench.udp_server import NETCODE, OURS
 
 HERTZ = 20
 SLICES = 50
@@ -25,34 +30,61 @@ SLICES = 50
 
 def main() -> None:
     """Join, wait to be told, and send."""
-    players, port, times, directory = *map(int, sys.argv[1:4]), sys.argv[4]
+    kind, players, port, times, directory = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
     hold()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.connect(("127.0.0.1", port))
-        join_all(server, players)
-        server.setblocking(False)
-        sent_at = _send(server, players, times)
+    through, next_period = _PERIODS[kind](("127.0.0.1", port), players)
+    with through:
+        sent_at = _send(through, next_period, players, times)
     path = os.path.join(directory, f"sent-{os.getpid()}.npy")
     np.save(path, sent_at)
     say({"sent": players * times, "path": path})
 
 
-def _send(server: socket.socket, players: int, times: int) -> np.ndarray:
+NextPeriod = Callable[[], Datagrams]
+"""The next move of each player."""
+
+
+def _plain(server: tuple[str, int], players: int) -> tuple[socket.socket, NextPeriod]:
+    through = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    through.connect(server)
+    join_all(through, players)
+    through.setblocking(False)
     data = moves(players)
     load = Datagrams(data, [data.itemsize] * players)
+
+    def next_period() -> Datagrams:
+        data["sequence"] += 1
+        data["x"] += 1.0
+        return load
+
+    data["x"] = 0.0
+    return through, next_period
+
+
+def _netcode(server: tuple[str, int], players: int) -> tuple[socket.socket, NextPeriod]:
+    clients = NetcodeClients(server, players)
+    clients.join()
+    return clients.socket, lambda: clients.rounds(1)
+
+
+_PERIODS = {OURS: _plain, NETCODE: _netcode}
+
+
+def _send(
+    through: socket.socket, next_period: NextPeriod, players: int, times: int
+) -> np.ndarray[Any, Any]:
     edges = np.linspace(0, players, SLICES + 1).astype(int).tolist()
     sent_at = np.zeros((times + 1, players + 1))
     began = time.monotonic()
     for number in range(1, times + 1):
-        data["sequence"] += 1
-        data["x"] = number
+        load = next_period()
         for part, (first, end) in enumerate(pairwise(edges)):
             due = began + (number - 1 + part / SLICES) / HERTZ
             time.sleep(max(0.0, due - time.monotonic()))
             sent_at[number, first + 1 : end + 1] = time.monotonic()
             while first < end:
-                first += load.send(server, first, end - first)
-            _discard_answers(server)
+                first += load.send(through, first, end - first)
+            _discard_answers(through)
     return sent_at
 
 

@@ -7,25 +7,31 @@ in, with never more on their way than its socket can hold, and the answer is wha
 
 from __future__ import annotations
 
+import math
 import queue
 import socket
 import sys
 import time
 from collections.abc import Callable
 
+import attrs
 import numpy as np
 
 from bench.counter import Counter
 from bench.datagrams import AT_ONCE, Datagrams, metrics, moves
 from bench.leash import hold, say
+from bench.netcode_clients import NetcodeClients
 from bench.ours import SCHEMA
-from bench.udp_server import CARBON, OURS
+from bench.udp_server import CARBON, NETCODE, NO_OP, OURS
 from playerstate.messages import Codec
 
 JOINS_AT_ONCE = 200
 REST = 0.0002
 DRAIN_WITHIN = 2.0
 ANSWER_WITHIN = 10.0
+MOST_SEALED = 200_000
+"""Netcode datagrams sealed for a second; each can be sent once.  A client's share is within what a
+server takes from one."""
 
 
 def main() -> None:
@@ -33,17 +39,69 @@ def main() -> None:
     kind, players, port, window, path = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
     hold(told.put)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.connect(("127.0.0.1", port))
-        if kind == OURS:
-            join_all(server, players)
-        server.setblocking(False)
-        sender = _Sender(server, Counter(path, new=False), window)
+    through, load_for = _LOADS[kind](("127.0.0.1", port), players)
+    with through:
+        sender = _Sender(through, Counter(path, new=False), window)
         say({"joined": players})
-        make = _metrics if kind == CARBON else _moves
-        load, next_round = make(players)
         while True:
-            say(sender.send(load, next_round, float(told.get())))
+            seconds = float(told.get())
+            say(sender.send(load_for(seconds), seconds))
+
+
+@attrs.frozen
+class Load:
+    """What is sent in a turn.
+
+    Attributes:
+        datagrams: one for each player, or some.
+        next_round: called when they are all sent: changes them, or says that there are no more.
+    """
+
+    datagrams: Datagrams
+    next_round: Callable[[], bool]
+
+
+LoadFor = Callable[[float], Load]
+"""Makes the load of a turn of so many seconds."""
+
+
+def _plain(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
+    through = _connected(server)
+    join_all(through, players)
+    through.setblocking(False)
+    return through, _moves(players)
+
+
+def _no_op(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
+    return _connected(server), _moves(players)
+
+
+def _carbon(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
+    lines = metrics(players, int(time.time()))
+    data = np.frombuffer(b"".join(lines), np.uint8)
+    load = Load(Datagrams(data, [len(line) for line in lines]), lambda: True)
+    return _connected(server), lambda seconds: load
+
+
+def _netcode(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
+    clients = NetcodeClients(server, players)
+    clients.join()
+
+    def load_for(seconds: float) -> Load:
+        rounds = math.ceil(seconds * MOST_SEALED / players)
+        return Load(clients.rounds(rounds), lambda: False)
+
+    return clients.socket, load_for
+
+
+_LOADS = {OURS: _plain, NO_OP: _no_op, CARBON: _carbon, NETCODE: _netcode}
+
+
+def _connected(server: tuple[str, int]) -> socket.socket:
+    through = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    through.connect(server)
+    through.setblocking(False)
+    return through
 
 
 def join_all(server: socket.socket, players: int) -> None:
@@ -58,20 +116,16 @@ def join_all(server: socket.socket, players: int) -> None:
             server.recv(2048)
 
 
-def _moves(players: int) -> tuple[Datagrams, Callable[[], None]]:
+def _moves(players: int) -> LoadFor:
     data = moves(players)
 
-    def next_round() -> None:
+    def next_round() -> bool:
         data["sequence"] += 1
+        return True
 
     next_round()
-    return Datagrams(data, [data.itemsize] * players), next_round
-
-
-def _metrics(players: int) -> tuple[Datagrams, Callable[[], None]]:
-    lines = metrics(players, int(time.time()))
-    data = np.frombuffer(b"".join(lines), np.uint8)
-    return Datagrams(data, [len(line) for line in lines]), lambda: None
+    load = Load(Datagrams(data, [data.itemsize] * players), next_round)
+    return lambda seconds: load
 
 
 class _Sender:
@@ -81,27 +135,29 @@ class _Sender:
         self._server = server
         self._counter = counter
         self._window = window
+        self._load: Load | None = None
         self._next = 0
         self.answers = 0
 
-    def send(
-        self, load: Datagrams, next_round: Callable[[], None], seconds: float
-    ) -> dict[str, float]:
-        """Send for so long; what the server made of it."""
+    def send(self, load: Load, seconds: float) -> dict[str, float]:
+        """Send for so long, or as long as there is something; what the server made of it."""
+        if load is not self._load:
+            self._load, self._next = load, 0
         before = self._counter.read()
         sent, answers = 0, self.answers
         started = time.monotonic()
-        while time.monotonic() < started + seconds:
+        is_more = True
+        while is_more and time.monotonic() < started + seconds:
             room = self._window - (sent - (self._counter.read().count - before.count))
             if room < min(AT_ONCE, self._window // 2):
                 time.sleep(REST)
             else:
-                went = load.send(self._server, self._next, room)
+                went = load.datagrams.send(self._server, self._next, room)
                 sent += went
                 self._next += went
-                if self._next == len(load):
+                if self._next == len(load.datagrams):
                     self._next = 0
-                    next_round()
+                    is_more = load.next_round()
             self.take_answers()
         self._drain(before.count + sent)
         elapsed = time.monotonic() - started

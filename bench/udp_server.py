@@ -16,14 +16,17 @@ from twisted.internet.protocol import DatagramProtocol
 
 from bench.counter import Counter
 from bench.leash import hold, say
+from bench.netcode_clients import KEY, LIFETIME, PROTOCOL_ID
 from bench.ours import SCHEMA
 from bench.upsert import SYNCHRONOUS
 from playerstate.gateway import Gateway
 from playerstate.service import PlayerStateService
 from playerstate.stores.sqlite import SQLiteStore
+from playerstate.transports.netcode.service import NetcodeService
+from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
 
-OURS, NO_OP, CARBON = "playerstate", "no-op", "carbon"
+OURS, NO_OP, CARBON, NETCODE = "playerstate", "no-op", "carbon", "netcode"
 RECEIVE_BUFFER = 4 * 2**20
 DATAGRAM_BYTES = 1_280
 """The system counts some 768 bytes for a small datagram; this leaves room."""
@@ -39,7 +42,12 @@ def main() -> None:
     hold()
     from twisted.internet import reactor
 
-    serve = {OURS: _serve_ours, NO_OP: _serve_nothing, CARBON: _serve_carbon}[kind]
+    serve = {
+        OURS: _serve_ours,
+        NETCODE: _serve_netcode,
+        NO_OP: _serve_nothing,
+        CARBON: _serve_carbon,
+    }[kind]
     port, count = serve(reactor, players, directory)
     path = os.path.join(directory, f"{kind}-{players}.counter")
     Counter(path, new=True).publish(reactor, count)
@@ -49,7 +57,26 @@ def main() -> None:
 
 def _serve_ours(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
     """What ``twistd playerstate`` runs: gateway, journal, SQLite and the persist thread."""
-    database = os.path.join(directory, f"udp-{players}.db")
+    gateway = _gateway(players, directory, OURS)
+    plain = PlainService(gateway, 0, reactor=reactor)
+    plain.startService()
+    return plain.port, lambda: gateway.service.ledger.applied
+
+
+def _serve_netcode(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
+    """The same behind netcode."""
+    gateway = _gateway(players, directory, NETCODE)
+    settings = Settings(
+        KEY, PROTOCOL_ID, slots=players, max_token_lifetime=LIFETIME, clock_skew=0.0
+    )
+    netcode = NetcodeService(gateway, settings, [(0, "127.0.0.1")], reactor=reactor)
+    netcode.startService()
+    [port] = netcode.ports
+    return port, lambda: gateway.service.ledger.applied
+
+
+def _gateway(players: int, directory: str, kind: str) -> Gateway:
+    database = os.path.join(directory, f"{kind}-{players}.db")
     service = PlayerStateService(
         SQLiteStore(database, SCHEMA, SYNCHRONOUS),
         queue_size=1 << players.bit_length(),
@@ -57,9 +84,7 @@ def _serve_ours(reactor: Any, players: int, directory: str) -> tuple[int, Count]
         journal=f"{database}.live",
     )
     service.startService()
-    plain = PlainService(Gateway(service, idle_timeout=IDLE_TIMEOUT), 0, reactor=reactor)
-    plain.startService()
-    return plain.port, lambda: service.ledger.applied
+    return Gateway(service, idle_timeout=IDLE_TIMEOUT)
 
 
 class _NoOp(DatagramProtocol):

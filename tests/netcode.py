@@ -156,7 +156,7 @@ class Table:
                 (
                     *(c.client_id, c.source, c.slot, c.sequence, c.is_confirmed),
                     *(c.heard_at, c.spoke_at, c.payload_at, c.payloads_full_at),
-                    *(c.window._newest, c.window._seen),
+                    *(c.window.newest, c.window._seen),
                 )
                 for c in server.connections
             ],

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import math
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -321,3 +324,29 @@ class RowTests(SynchronousTestCase):
             found = move.tobytes()
             self.assertEqual(int.from_bytes(found[:8], "little"), index + 1)
             self.assertEqual(codec.decode_move(found, 8), (9, (1.0, 2.0)))
+
+    def test_forgeries(self) -> None:
+        """Forged requests are unsealed up to the rate and refused beyond it; none has an effect."""
+        forged = bench("forged")
+        self.patch(forged, "COUNT", 3)
+        found = forged.Forgeries()
+        found.beyond_the_rate()
+        found.unsealed()
+        found.unsealing_alone()
+        self.assertEqual(set(found._server.tally.ignored), {"unseal_failed", "request_rate"})
+
+    def test_controls(self) -> None:
+        """A datagram can say where it goes and whence it comes, and is sent as it lies there."""
+        datagrams = bench("datagrams")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            server.settimeout(PATIENCE)
+            clients = bench("netcode_clients").NetcodeClients(server.getsockname(), 2)
+            self.addCleanup(clients.socket.close)
+            load = datagrams.Datagrams(
+                np.frombuffer(b"onetwo", np.uint8), [3, 3], clients._to, clients._controls
+            )
+            self.assertEqual(load.send(clients.socket, 0, 2), 2)
+            port = clients.socket.getsockname()[1]
+            self.assertEqual(server.recvfrom(10), (b"one", ("127.1.0.1", port)))
+            self.assertEqual(server.recvfrom(10), (b"two", ("127.1.0.2", port)))

@@ -29,20 +29,20 @@ from playerstate import PlayerState, StateSchema, open_store, text, within
 from playerstate.cli import FIRST_ID, LAST_ID, crowd, main, outcome
 from playerstate.cli.crowd import SLICE, Crowd, NoAnswer, Turns
 from playerstate.cli.outcome import Bar, Outcome, spread_ms, tell
-from playerstate.cli.plain import PlainClients
 from playerstate.cli.replay import BadTracks, play, read_tracks
 from playerstate.cli.simulate import stepper, visit_twice, walk_for
-from playerstate.client import Client
+from playerstate.client import Client, Line, PlainLine, PlainPort
 from playerstate.gateway import Gateway
 from playerstate.interfaces import Stored
 from playerstate.layout import RowLayout
-from playerstate.messages import MOVE, Codec, GoneReason, RefusedReason, encode_gone, encode_refused
+from playerstate.messages import DELTA, MOVE, GoneReason, RefusedReason, encode_gone, encode_refused
 from playerstate.testing import SteppedService
+from playerstate.tokens import create_key
 from playerstate.transports.plain import PlainService
 from tests.databases import take
 from tests.processes import PATIENCE, Server
 
-SERVER, CLIENT = ("127.0.0.1", 7777), ("127.0.0.1", 5000)
+SERVER, CLIENT = ("127.0.0.1", 7777), ("127.0.0.1", 49_152)
 TRACKS = Path(__file__).parent.parent.parent / "shared" / "data" / "real-tracks.csv"
 LONGEST = 20_000
 """Slices after which a test gives up: 80 s of the clock that moves when told."""
@@ -56,6 +56,14 @@ class Avatar:
     hp: int = attrs.field(default=3, metadata=within(0, 3))
     alive: bool = True
     zone: str = attrs.field(default="spawn", metadata=text(8))
+
+
+@attrs.frozen
+class Walker:
+    """Two coordinates on grids, one of a step that binary numbers do not have."""
+
+    x: float = attrs.field(default=5.0, metadata=within(0, 100, resolution=1 / 64))
+    y: float = attrs.field(default=5.0, metadata=within(0, 100, resolution=0.3))
 
 
 def run(*arguments: str) -> Result:
@@ -92,11 +100,12 @@ class World:
         self.reactor = self.stepped.reactor
         gateway = Gateway(self.stepped.service, jitter=lambda: 0.5)
         PlainService(gateway, SERVER[1], reactor=self.reactor).startService()
-        codec, draw_nonce = Codec(self.schema), partial(random.Random(1).getrandbits, 32)
-        clients = {i: Client(codec, draw_nonce) for i in range(1, players + 1)}
-        wire = PlainClients(clients, SERVER, self.reactor.seconds)
-        self.reactor.listenUDP(CLIENT[1], wire)
-        self.crowd = Crowd(wire, self.reactor, self.reactor.seconds, self._show)
+        draw_nonce = partial(random.Random(1).getrandbits, 32)
+        port = PlainPort(SERVER, self.reactor, self.reactor.seconds)
+        lines: dict[int, Line] = {
+            i: PlainLine(Client.of(self.schema, draw_nonce), port, i) for i in range(1, players + 1)
+        }
+        self.crowd = Crowd(lines, self.reactor, self.reactor.seconds, self._show)
 
     def _show(self, what: str, done: float, total: float) -> None:
         if self.shown[-1:] != [what]:
@@ -110,8 +119,10 @@ class World:
     def carry(self) -> None:
         """Bring what was sent to the other side."""
         for here, there in ((CLIENT, SERVER), (SERVER, CLIENT)):
+            if here[1] not in self.reactor.ports:
+                continue  # the players' port is open while somebody plays
             for datagram, _ in self.reactor.ports[here[1]].take():
-                if not self.lost(datagram):
+                if there[1] in self.reactor.ports and not self.lost(datagram):
                     self.reactor.ports[there[1]].receive(datagram, here)
 
     def run(self, course: Coroutine[Deferred[Any], Any, Any]) -> Any:
@@ -170,6 +181,19 @@ class VisitTests(WorldTestCase):
         self.assertTrue(world.visit().ok)
         self.assertNotEqual(world.stepped.store.load(1).values, attrs.astuple(Avatar()))
 
+    def test_grid(self) -> None:
+        """Where a field has a resolution, bots stand on its grid, whatever gets lost."""
+        rng = random.Random(7)
+        kinds = set()
+
+        def lost(datagram: bytes) -> bool:
+            kinds.add(datagram[8])
+            return rng.random() < 0.1
+
+        found = self.world(5, Walker, lost=lost).visit(seconds=3.0)
+        self.assertEqual((found.troubles, found.numbers["lost_moves"]), ({}, 0))
+        self.assertIn(DELTA, kinds)
+
     def test_shows_how_far(self) -> None:
         """The display is told what is being done."""
         world = self.world(1)
@@ -211,12 +235,7 @@ class VisitTests(WorldTestCase):
         for i in (1, 2):
             refused = encode_refused(0, RefusedReason.FINGERPRINT)
             world.crowd.clients[i]._draw_nonce = lambda: 0
-            world.reactor.callLater(
-                1.0,
-                world.reactor.ports[CLIENT[1]].receive,
-                i.to_bytes(8, "little") + refused,
-                SERVER,
-            )
+            world.reactor.callLater(1.0, world.crowd.lines[i].take, refused, 1.0)
         found = world.visit()
         self.assertEqual(found.numbers["seconds"], 0.0)
         self.assertIsNone(found.numbers["join_ms"])
@@ -254,7 +273,7 @@ class VisitTests(WorldTestCase):
 
         def send_away(reason: int) -> None:
             message = encode_gone(client._nonce, GoneReason.KICKED)[:-1] + bytes([reason])
-            client.received(message, world.reactor.seconds())
+            world.crowd.lines[1].take(message, world.reactor.seconds())
 
         world.reactor.callLater(0.5, send_away, 77)
         found = world.visit(seconds=30.0)
@@ -534,6 +553,29 @@ class OptionTests(SynchronousTestCase):
         line = self.refused("simulate", "--first-id", str(LAST_ID), "--players", "2")
         self.assertIn("only 1 ids follow", line)
 
+    def test_netcode(self) -> None:
+        """netcode needs a key and a protocol id, and plain UDP has no use for them."""
+        key = self.mktemp()
+        create_key(key)
+        for command in (["simulate"], ["replay", __file__]):
+            for given in ([], ["--key-file", key], ["--protocol-id", "1"]):
+                self.assertIn(
+                    "--netcode needs --key-file and --protocol-id",
+                    self.refused(*command, "--netcode", *given),
+                )
+                if given:
+                    self.assertIn("are of no use without --netcode", self.refused(*command, *given))
+
+    def test_key_file(self) -> None:
+        """A key that cannot be used is told, with what makes one."""
+        line = self.refused("simulate", "--netcode", "--key-file", "none", "--protocol-id", "1")
+        self.assertIn("none: there is no such file; `playerstate key none` makes one", line)
+
+    def test_protocol_id(self) -> None:
+        """A protocol id has 64 bits."""
+        line = self.refused("simulate", "--netcode", "--protocol-id", "0x10000000000000000")
+        self.assertIn("must be a number of up to 64 bits", line)
+
     def test_no_such(self) -> None:
         """There is no other command and no other option."""
         self.assertEqual(self.refused("dance"), "Error: No such command 'dance'.")
@@ -645,6 +687,15 @@ class ProcessTests(SynchronousTestCase):
         self.addCleanup(server.kill)
         return "{}:{}".format(*server.address)
 
+    def serve_netcode(self) -> list[str]:
+        """The options for a server that listens with netcode, and ends with the test."""
+        create_key(f"{self.directory}/key")
+        known = ("--key-file", "key", "--protocol-id", "7")
+        server = Server(self.directory, "--listen", "netcode:0", *known)
+        self.addCleanup(server.kill)
+        found = server.wait_for(r"listening on udp ([\d.]+:\d+), netcode")
+        return ["--netcode", *known, "--to", found[1]]
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A running command that ends with the test."""
         process = subprocess.Popen(
@@ -680,6 +731,32 @@ class ProcessTests(SynchronousTestCase):
             sorted(row["session_id"] for row in shown["rows"]),
             list(range(FIRST_ID, FIRST_ID + 20)),
         )
+
+    def test_simulate_netcode(self) -> None:
+        """The same over netcode, though the server was started just now."""
+        options = self.serve_netcode()
+        status, stdout, stderr = self.command(
+            "simulate", *options, "--players", "20", "--seconds", "1", "--json"
+        )
+        self.assertEqual((status, stderr), (0, ""))
+        found = json.loads(stdout)
+        self.assertTrue(found["ok"])
+        self.assertEqual((found["joined"], found["lost_moves"], found["mismatches"]), (20, 0, 0))
+
+    def test_replay_netcode(self) -> None:
+        """So can tracks be played."""
+        Path(self.directory, "tracks").write_text("t,session_id,x,y\n0,1,1,1\n0.5,2,2,2\n")
+        status, stdout, stderr = self.command("replay", "tracks", *self.serve_netcode(), "--json")
+        self.assertEqual((status, stderr), (0, ""))
+        self.assertEqual(json.loads(stdout)["saved"], 2)
+
+    def test_not_let_in(self) -> None:
+        """Where a netcode server keeps silent, one line says what may be the reason."""
+        options = self.serve_netcode()
+        options[options.index("7")] = "8"
+        status, stdout, stderr = self.command("simulate", *options)
+        self.assertEqual((status, stdout, len(stderr.splitlines())), (1, "", 1))
+        self.assertIn(f"Error: no server lets anybody in at {options[-1]}; it must have", stderr)
 
     def test_replay(self) -> None:
         """Real movement, played at eight times its speed, is saved to the last row."""

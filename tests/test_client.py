@@ -1,30 +1,28 @@
-"""A player's side of the conversation, and the many players of one socket."""
+"""A player's side of the conversation, without a socket and without a clock."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import struct
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate import PlayerState, StateSchema
-from playerstate.cli.plain import PlainClients
+from playerstate import PlayerState, StateSchema, within
 from playerstate.client import PING_AFTER, RECEIPT_WITHIN, REPEAT_EVERY, Client, Phase
 from playerstate.messages import (
-    LEAVE,
-    PING,
+    DELTA,
+    MOVE,
+    Codec,
     Gone,
     GoneReason,
     Join,
     Malformed,
     RefusedReason,
     encode_gone,
-    encode_numbered,
     encode_receipt,
     encode_refused,
 )
-from playerstate.testing import MemoryReactor
 from tests.wire import ClientCodec, Leave, Move, Ping
 
 HERE, THERE = (1.0, 2.0), (3.0, 4.0)
@@ -328,65 +326,62 @@ class LeavingEarlyTests(ClientTestCase):
         self.assertEqual(self.due(10.0), [])
 
 
-class PlainClientsTests(SynchronousTestCase):
-    """Many players over one UDP port."""
+class RejoiningTests(ClientTestCase):
+    """Beginning anew, where whoever carries the messages knows that the server has forgotten."""
 
-    server = ("127.0.0.1", 7777)
+    def test_online(self) -> None:
+        """Who has moved joins with another nonce, and then says where the player stands."""
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.client.rejoin(0.2)
+        self.assertEqual(self.due(0.2), [self.join_of(2, 1)])
+        self.welcome(0.3, nonce=2)
+        self.assertEqual(self.due(0.3), [Move(2, THERE), Ping(2)])
 
-    def setUp(self) -> None:
-        """Two players who have been told to join."""
-        self.reactor = MemoryReactor()
-        self.codec = ClientCodec(StateSchema.of(PlayerState))
-        self.clients = {i: Client(self.codec, lambda: 1) for i in (5, 6)}
-        self.wire = PlainClients(self.clients, self.server, self.reactor.seconds)
-        self.port = self.reactor.listenUDP(0, self.wire)
-        self.addCleanup(self.port.stopListening)
-        for client in self.clients.values():
-            client.join(0.0)
+    def test_joining(self) -> None:
+        """Who was joining joins; that is measured from here."""
+        self.client.join(0.0)
+        self.client.rejoin(5.0)
+        self.assertEqual(self.due(5.0), [self.join_of(2)])
+        self.welcome(5.25, nonce=2)
+        self.assertEqual(self.client.join_seconds, 0.25)
 
-    def receive(self, session_id: int, message: bytes, port: int = 7777) -> None:
-        """A datagram arrives."""
-        self.port.receive(struct.pack("<Q", session_id) + message, ("127.0.0.1", port))
+    def test_leaving(self) -> None:
+        """Who was leaving is welcomed, and leaves."""
+        self.go_online()
+        self.client.leave(0.1)
+        self.client.rejoin(0.2)
+        self.welcome(0.3, nonce=2)
+        self.assertEqual(self.due(0.3), [Leave(0)])
 
-    def phases(self) -> list[Phase]:
-        """How far the two are."""
-        return [client.phase for client in self.clients.values()]
+    def test_end(self) -> None:
+        """After the end nothing is due, and nothing is heard."""
+        self.go_online()
+        self.client.end()
+        self.welcome(0.1)
+        self.assertIs(self.client.phase, Phase.GONE)
+        self.assertEqual(self.due(100.0), [])
 
-    def test_speaks(self) -> None:
-        """What is due of a player goes to the server, behind the session id."""
-        self.wire.speak(5, 0.0)
-        join = struct.pack("<Q", 5) + self.codec.encode_join(1, 0)
-        self.assertEqual(self.port.take(), [(join, self.server)])
 
-    def test_tells_players_apart(self) -> None:
-        """A message reaches the player whose session id it bears."""
-        self.receive(6, self.codec.encode_welcome(1, 0, HERE))
-        self.assertEqual(self.phases(), [Phase.JOINING, Phase.ONLINE])
-        self.assertTrue(self.wire.heard)
+class OfTests(SynchronousTestCase):
+    """A client for a state class."""
 
-    def test_answers_at_once(self) -> None:
-        """What a message makes due is sent there and then."""
-        self.clients[5].leave(0.0)
-        self.receive(5, self.codec.encode_welcome(1, 0, HERE))
-        leave = struct.pack("<Q", 5) + encode_numbered(LEAVE, 0)
-        self.assertEqual(self.port.take(), [(leave, self.server)])
+    def second_move(self, resolution: float | None) -> int:
+        """The type of a move that follows one which is known to be applied."""
+        metadata = within(0, 1000, resolution=resolution)
+        fields = {name: attrs.field(default=1.0, type=float, metadata=metadata) for name in "xy"}
+        schema = StateSchema.of(attrs.make_class("Walker", fields))
+        client = Client.of(schema)
+        client.join(0.0)
+        client.received(Codec(schema).encode_welcome(client._nonce, 0, HERE), 0.0)
+        client.move(HERE, 0.1)
+        client.received(encode_receipt(1, 0), 0.2)
+        return client.move(THERE, 0.3)[0]
 
-    def test_passes_over(self) -> None:
-        """Noise, strangers and players of somebody else change nothing."""
-        welcome = self.codec.encode_welcome(1, 0, HERE)
-        self.receive(5, welcome, port=6666)
-        self.receive(7, welcome)
-        self.receive(5, encode_numbered(PING, 1))
-        self.port.receive(b"short", self.server)
-        self.assertEqual(self.phases(), [Phase.JOINING, Phase.JOINING])
-        self.assertFalse(self.wire.heard)
+    def test_grid(self) -> None:
+        """Where a field has a resolution, DELTAs are sent."""
+        self.assertEqual(self.second_move(0.25), DELTA)
 
-    def test_unsent(self) -> None:
-        """What the system does not take is as good as lost on the way."""
-
-        def fail(packet: bytes, address: object) -> None:
-            raise OSError(105, "No buffer space available")
-
-        self.wire._write = fail
-        self.wire.speak(5, 0.0)
-        self.wire.speak(5, REPEAT_EVERY)
+    def test_no_grid(self) -> None:
+        """Where none has, MOVEs are."""
+        self.assertEqual(self.second_move(None), MOVE)

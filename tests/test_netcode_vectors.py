@@ -431,11 +431,11 @@ class NegativeTests(VectorTestCase):
         [connection] = server.server.connections
         for case in self.cases["packets"]:
             with self.subTest(case["name"]):
-                window = connection.window._newest, connection.window._seen
+                window = connection.window.newest, connection.window._seen
                 source = place(case.get("from", self.cases["client_source"]))
                 reason = server.why(bytes.fromhex(case["hex"]), source)
                 self.assertEqual(reason, case["reason"])
-                moved = window != (connection.window._newest, connection.window._seen)
+                moved = window != (connection.window.newest, connection.window._seen)
                 self.assertEqual(moved, case.get("moves_window", False))
         self.assertFalse(connection.is_confirmed)
         for case in self.cases["then"]:

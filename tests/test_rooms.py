@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "journal": {"interfaces", "layout", "schema", "table"},
     "loads": {"interfaces"},
     "deltas": {"messages", "schema"},
-    "client": {"deltas", "messages"},
+    "client": {"deltas", "messages", "schema", "transports"},
     "stores": {"interfaces", "schema"},
     "persister": {"interfaces", "ring"},
     "trouble": {"interfaces", "persister", "steady"},

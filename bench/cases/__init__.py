@@ -28,6 +28,7 @@ CASES = {
     "busy": Case("bench.cases.busy", "the same while the reactor is busy", 30.0, 1.5),
     "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 40.0, 2.0),
     "udp": Case("bench.cases.udp", "take moves off UDP", 36.0, 4.0),
+    "netcode": Case("bench.cases.netcode", "take moves off netcode", 70.0, 9.0),
     "join": Case("bench.cases.join", "load a player on join", 12.0, 2.0),
     "memory": Case("bench.cases.memory", "memory of a player", 25.0, 3.0),
     "growth": Case("bench.cases.growth", "cost against players online", 30.0, 2.0),

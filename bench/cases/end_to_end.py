@@ -29,7 +29,7 @@ def run(stage: Stage) -> Outcome:
                 server = stack.enter_context(child("saving_server", kind, players, stage.directory))
                 port = server.hear()["port"]
                 sender = stack.enter_context(
-                    child("paced_sender", players, port, moves, stage.directory)
+                    child("paced_sender", OURS, players, port, moves, stage.directory)
                 )
                 sent = sender.hear()
                 answer = server.ask(sent["path"])

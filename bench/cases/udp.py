@@ -24,7 +24,7 @@ def run(stage: Stage) -> Outcome:
     for size in sizes:
         with ExitStack() as stack:
             stage.say(f"{size:,} players: start and join")
-            turns = {kind: _Turns(_start(stack, stage, kind, size), stage.quick) for kind in kinds}
+            turns = {kind: Turns(start(stack, stage, kind, size), stage.quick) for kind in kinds}
             interleave(
                 {NAMES[kind]: turn.measure for kind, turn in turns.items()},
                 stage.seconds / len(sizes) - 2.0,
@@ -46,7 +46,7 @@ def run(stage: Stage) -> Outcome:
     return Outcome(figures, _targets(figures, sizes, lost), missing(CARBON), notes)
 
 
-def _start(stack: ExitStack, stage: Stage, kind: str, size: int) -> Child:
+def start(stack: ExitStack, stage: Stage, kind: str, size: int) -> Child:
     """A server, and a sender whose players have joined."""
     server = stack.enter_context(child("udp_server", kind, size, stage.directory))
     at = server.hear()
@@ -57,7 +57,7 @@ def _start(stack: ExitStack, stage: Stage, kind: str, size: int) -> Child:
     return sender
 
 
-class _Turns:
+class Turns:
     """One server's turns.
 
     Attributes:

@@ -13,6 +13,7 @@ import click
 
 from playerstate.cli.parameters import (
     Address,
+    login_of,
     read_address,
     read_key_file,
     read_protocol_id,
@@ -60,6 +61,24 @@ def server_options(command: Command) -> Command:
             default="127.0.0.1:7777",
             show_default=True,
             help="Where the server listens.",
+        ),
+        click.option(
+            "--protocol-id",
+            metavar="NUMBER",
+            callback=read_protocol_id,
+            help="With --netcode: the game's number, as the server is told it.",
+        ),
+        click.option(
+            "--key-file",
+            "key",
+            metavar="PATH",
+            callback=read_key_file,
+            help="With --netcode: the server's key, to make tokens with.",
+        ),
+        click.option(
+            "--netcode",
+            is_flag=True,
+            help="Speak netcode, each player on a connection and a socket of its own.",
         ),
     ):
         command = option(command)
@@ -112,6 +131,9 @@ def simulate(
     rate: float,
     seconds: float,
     first_id: int,
+    netcode: bool,
+    key: bytes | None,
+    protocol_id: int | None,
     as_json: bool,
 ) -> NoReturn:
     """Send bots to a server, and check that they come back.
@@ -123,9 +145,11 @@ def simulate(
     from playerstate.cli.outcome import tell
     from playerstate.cli.simulate import simulate
 
+    login = login_of(netcode, key, protocol_id)
     if first_id + players - 1 > LAST_ID:
         raise click.UsageError(f"--first-id {first_id}: only {LAST_ID - first_id + 1} ids follow")
-    outcome = simulate(server, schema, range(first_id, first_id + players), rate, seconds)
+    ids = range(first_id, first_id + players)
+    outcome = simulate(server, login, schema, ids, rate, seconds)
     tell(outcome, as_json)
     raise SystemExit(outcome.status)
 
@@ -140,7 +164,16 @@ def simulate(
     show_default=True,
     help="2 for twice as fast as it was recorded.",
 )
-def replay(server: Address, schema: Any, file: Path, speed: float, as_json: bool) -> NoReturn:
+def replay(
+    server: Address,
+    schema: Any,
+    file: Path,
+    speed: float,
+    netcode: bool,
+    key: bytes | None,
+    protocol_id: int | None,
+    as_json: bool,
+) -> NoReturn:
     """Play recorded tracks to a server, and wait until they are saved.
 
     FILE is CSV. Its first line names the columns: t (seconds), session_id, and fields of the state
@@ -150,7 +183,8 @@ def replay(server: Address, schema: Any, file: Path, speed: float, as_json: bool
     from playerstate.cli.outcome import tell
     from playerstate.cli.replay import replay
 
-    outcome = replay(server, schema, file, speed)
+    login = login_of(netcode, key, protocol_id)
+    outcome = replay(server, login, schema, file, speed)
     tell(outcome, as_json)
     raise SystemExit(outcome.status)
 

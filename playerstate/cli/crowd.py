@@ -7,11 +7,9 @@ neither the server's socket nor ours is ever hit by all players in one burst.
 from __future__ import annotations
 
 import math
-import secrets
 import signal
-import socket
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,11 +18,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from playerstate.cli.lines import netcode_lines, plain_lines
 from playerstate.cli.outcome import Bar, Outcome
-from playerstate.cli.parameters import Address
-from playerstate.cli.plain import PlainClients
-from playerstate.client import Client, Phase
-from playerstate.messages import Codec, GoneReason, Refused, RefusedReason
+from playerstate.cli.parameters import Address, Login
+from playerstate.client import Client, Line, Phase, SentAway
+from playerstate.messages import Refused, RefusedReason
 from playerstate.schema import StateSchema
 
 SLICE = 0.004
@@ -39,22 +37,6 @@ ANSWER_WITHIN = 5.0
 """Seconds without any answer after which there is no server."""
 PATIENCE = 10.0
 """Seconds that players are given to join, and to leave and be saved."""
-RECEIVE_BUFFER = 2**20
-"""Bytes asked of the system for receipts that wait to be read."""
-
-_REFUSED: dict[int, str] = {
-    RefusedReason.FULL: "the server is full",
-    RefusedReason.VERSION: "the server speaks another version of the protocol",
-    RefusedReason.FINGERPRINT: "the server has another state class; name it with --state",
-    RefusedReason.SHUTTING_DOWN: "the server is shutting down",
-    RefusedReason.STORE: "the server's store cannot load now",
-}
-_GONE: dict[int, str] = {
-    GoneReason.KICKED: "kicked, or no longer known to the server",
-    GoneReason.IDLE: "not heard of for too long",
-    GoneReason.JOINED_ELSEWHERE: "the same session id joined from elsewhere",
-    GoneReason.SHUTTING_DOWN: "the server is shutting down",
-}
 
 
 class Turns:
@@ -78,35 +60,37 @@ class Turns:
 
 
 class Crowd:
-    """Players over one socket.
+    """Players who play together.
 
     Args:
-        wire: carries their messages.
+        lines: carry their messages, by session id.
         clock: provides ``IReactorTime``, to wait for the next slice.
         seconds: the time, on a clock that never steps.
         show: called at every slice with what is being done, how much is, and of how much.
 
     Attributes:
-        clients: the players, by session id.
+        lines: the players' lines, by session id.
+        clients: their conversations, likewise.
         interrupted: set from outside, to cut short everything but leaving.
     """
 
     def __init__(
         self,
-        wire: PlainClients,
+        lines: Mapping[int, Line],
         clock: Any,
         seconds: Callable[[], float],
         show: Callable[[str, float, float], None],
     ) -> None:
-        self.clients = wire.clients
+        self.lines = lines
+        self.clients = {session_id: line.client for session_id, line in lines.items()}
         self.interrupted = False
-        self.send = wire.send
         self.seconds = seconds
         self.show = show
-        self._wire = wire
         self._clock = clock
         self._slice_ends = seconds() + SLICE
-        self._looks = Turns(self.clients, LOOK_EVERY, seconds())
+        self._looks = Turns(lines, LOOK_EVERY, seconds())
+        for line in lines.values():
+            line.told = partial(self._look, line)
 
     def online(self) -> list[int]:
         """Who is online."""
@@ -118,8 +102,7 @@ class Crowd:
         now = self.seconds()
         self._slice_ends = now + SLICE
         for session_id in self._looks.due(now):
-            if self.clients[session_id].wake_at <= now:
-                self._wire.speak(session_id, now)
+            self.lines[session_id].turn(now)
         return now
 
     async def join(self, session_ids: Collection[int]) -> None:
@@ -128,18 +111,27 @@ class Crowd:
         Raises:
             NoAnswer: no server has said anything yet.
         """
-        await self._have_all("joining", session_ids, Client.join, _is_answered)
+        await self._have_all("joining", session_ids, _join, _is_answered)
 
     async def leave(self) -> None:
         """Have everyone leave; return when all are saved, or have waited long enough."""
-        if self._wire.heard:
-            await self._have_all("leaving", self.clients, Client.leave, _is_gone)
+        if self._is_heard():
+            await self._have_all("leaving", self.lines, _leave, _is_gone)
+
+    def _is_heard(self) -> bool:
+        """Whether a server ever said anything to anybody."""
+        return any(line.heard for line in self.lines.values())
+
+    def _look(self, line: Line) -> None:
+        """A player who is gone needs no line."""
+        if line.client.phase is Phase.GONE:
+            line.close(self.seconds())
 
     async def _have_all(
         self,
         what: str,
         session_ids: Collection[int],
-        ask: Callable[[Client, float], None],
+        ask: Callable[[Line, float], None],
         is_done: Callable[[Client], bool],
     ) -> None:
         if not session_ids:
@@ -147,22 +139,31 @@ class Crowd:
         start, size, asked = self.seconds(), len(session_ids), 0
         turns = Turns(session_ids, size / ASKED_A_SECOND, start)
         deadline = start + size / ASKED_A_SECOND + PATIENCE
-        while ask is Client.leave or not self.interrupted:  # leaving is never cut short
+        while ask is _leave or not self.interrupted:  # leaving is never cut short
             now = await self.pause()
             for session_id in turns.due(now)[: size - asked]:
-                ask(self.clients[session_id], now)
-                self._wire.speak(session_id, now)
+                ask(self.lines[session_id], now)
                 asked += 1
             done = sum(is_done(self.clients[i]) for i in session_ids)
             self.show(what, done, size)
             if (asked == size and done == size) or now >= deadline:
                 break
-            if not self._wire.heard and now - start >= ANSWER_WITHIN:
+            if not self._is_heard() and now - start >= ANSWER_WITHIN:
                 raise NoAnswer
 
 
 class NoAnswer(Exception):
     """No server says anything."""
+
+
+def _join(line: Line, now: float) -> None:
+    line.client.join(now)
+    line.open(now)
+
+
+def _leave(line: Line, now: float) -> None:
+    line.client.leave(now)
+    line.turn(now)
 
 
 def _is_answered(client: Client) -> bool:
@@ -173,18 +174,21 @@ def _is_gone(client: Client) -> bool:
     return client.phase is Phase.GONE
 
 
-def troubles(clients: dict[int, Client]) -> dict[int, str]:
+def troubles(lines: Mapping[int, Line]) -> dict[int, str]:
     """Who, after all was said and done, did not get through, and why."""
-    found = {session_id: _trouble(client) for session_id, client in clients.items()}
+    found = {session_id: _trouble(line) for session_id, line in lines.items()}
     return {session_id: why for session_id, why in found.items() if why is not None}
 
 
-def _trouble(client: Client) -> str | None:
-    why = client.ended_by
-    if isinstance(why, Refused):
-        return "was refused: " + _REFUSED.get(why.reason, f"reason {why.reason}")
-    if why is not None:
-        return "was sent away: " + _GONE.get(why.reason, f"reason {why.reason}")
+def _trouble(line: Line) -> str | None:
+    client = line.client
+    if client.ended_by is not None:
+        why = f"was {SentAway(client.ended_by)}"
+        is_of_state = client.ended_by.reason == RefusedReason.FINGERPRINT
+        is_mended_here = is_of_state and isinstance(client.ended_by, Refused)
+        return f"{why}; name it with --state" if is_mended_here else why
+    if line.trouble is not None:
+        return f"could not play: {line.trouble}"
     if client.phase is Phase.JOINING:
         return "got no answer to its JOIN"
     if client.phase is Phase.LEAVING:
@@ -196,6 +200,7 @@ def _trouble(client: Client) -> str | None:
 
 def run(
     server: Address,
+    login: Login | None,
     session_ids: Iterable[int],
     schema: StateSchema,
     course: Callable[[Crowd], Coroutine[Deferred[Any], Any, Outcome]],
@@ -204,43 +209,55 @@ def run(
 
     Ctrl-C cuts the course short; a second one ends the process.
 
+    Args:
+        server: where it listens.
+        login: to make a token of each player's own with; None for plain UDP.
+        session_ids: the players'.
+        schema: of the server's state class.
+        course: what the players do.
+
     Raises:
         click.ClickException: no server answers.
     """
     from twisted.internet import reactor as untyped
 
     reactor: Any = untyped
-    codec, draw_nonce = Codec(schema), partial(secrets.randbits, 32)
-    clients = {session_id: Client(codec, draw_nonce) for session_id in session_ids}
-    wire = PlainClients(clients, (server.ip, server.port), time.monotonic)
+    if login is None:
+        lines = plain_lines(server, session_ids, schema, reactor, time.monotonic)
+    else:
+        lines = netcode_lines(server, login, session_ids, schema, reactor, time.monotonic)
     outcomes: list[Outcome | Failure] = []
-
-    async def bind_and_run(crowd: Crowd) -> Outcome:
-        interface = "::" if ":" in server.ip else "0.0.0.0"
-        port = reactor.listenUDP(0, wire, interface)
-        port.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        return await course(crowd)
 
     def end(outcome: Outcome | Failure) -> None:
         outcomes.append(outcome)
         reactor.stop()
 
     with Bar() as bar:
-        crowd = Crowd(wire, reactor, time.monotonic, bar.show)
+        crowd = Crowd(lines, reactor, time.monotonic, bar.show)
 
         def interrupt(*signal_and_frame: object) -> None:
             crowd.interrupted = True
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         signal.signal(signal.SIGINT, interrupt)
-        reactor.callWhenRunning(lambda: Deferred.fromCoroutine(bind_and_run(crowd)).addBoth(end))
+        reactor.callWhenRunning(lambda: Deferred.fromCoroutine(course(crowd)).addBoth(end))
         reactor.run(installSignalHandlers=False)
     outcome = outcomes[0]
     if isinstance(outcome, Outcome):
         return outcome
     if outcome.check(NoAnswer):
-        raise click.ClickException(
+        raise click.ClickException(_no_answer(server, login))
+    outcome.raiseException()
+
+
+def _no_answer(server: Address, login: Login | None) -> str:
+    if login is None:
+        return (
             f"no server answers at {server.name}; start one with 'twistd playerstate', or name"
             " another with --to"
         )
-    outcome.raiseException()
+    return (
+        f"no server lets anybody in at {server.name}; it must have this --key-file and"
+        " --protocol-id, and be known by this --to (see its --public). If it is there, its log says"
+        " within a minute what it ignored"
+    )

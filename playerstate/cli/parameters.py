@@ -23,6 +23,19 @@ class Address:
     port: int
 
 
+@attrs.frozen
+class Login:
+    """What a login service knows, to make tokens with.
+
+    Attributes:
+        key: 32 bytes, shared with the servers.
+        protocol_id: the game's.
+    """
+
+    key: bytes = attrs.field(repr=False)
+    protocol_id: int
+
+
 def read_address(ctx: click.Context, param: click.Parameter, value: str) -> Address:
     """``HOST:PORT``, an IPv6 address in brackets; a name is looked up at once."""
     host, _, port = value.rpartition(":")
@@ -48,24 +61,43 @@ def read_schema(ctx: click.Context, param: click.Parameter, value: str) -> Any:
         raise click.BadParameter(f"{value}: {error}") from error
 
 
-def read_key_file(ctx: click.Context, param: click.Parameter, value: str) -> bytes:
-    """The path of a key file, as the key in it."""
+def read_key_file(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    """The path of a key file, as the key in it; None for none."""
     from playerstate.tokens import KeyUnusable, read_key
 
+    if value is None:
+        return None
     try:
         return read_key(value)
     except KeyUnusable as error:
         raise click.BadParameter(f"{value}: {error}") from error
 
 
-def read_protocol_id(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """A number of 64 bits, decimal or with ``0x``."""
+def read_protocol_id(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A number of 64 bits, decimal or with ``0x``; None for none."""
     from playerstate.listening import parse_protocol_id
 
+    if value is None:
+        return None
     try:
         return parse_protocol_id(value)
     except ValueError as error:
         raise click.BadParameter(f"{value}: {error}") from error
+
+
+def login_of(netcode: bool, key: bytes | None, protocol_id: int | None) -> Login | None:
+    """What the options of a transport come to: how to log in, or None for plain UDP.
+
+    Raises:
+        click.UsageError: one is missing, or has no use.
+    """
+    if netcode and key is not None and protocol_id is not None:
+        return Login(key, protocol_id)
+    if netcode:
+        raise click.UsageError("--netcode needs --key-file and --protocol-id, the server's own")
+    if key is not None or protocol_id is not None:
+        raise click.UsageError("--key-file and --protocol-id are of no use without --netcode")
+    return None
 
 
 def read_public(

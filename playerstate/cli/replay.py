@@ -15,7 +15,7 @@ import click
 
 from playerstate.cli.crowd import MOST_A_SLICE, Crowd, run, troubles
 from playerstate.cli.outcome import Outcome
-from playerstate.cli.parameters import Address
+from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
 from playerstate.schema import InvalidState, StateSchema
 from playerstate.service import MAX_SESSION_ID
@@ -50,11 +50,14 @@ class Move:
     values: tuple[Any, ...]
 
 
-def replay(server: Address, schema: StateSchema, path: Path, speed: float) -> Outcome:
+def replay(
+    server: Address, login: Login | None, schema: StateSchema, path: Path, speed: float
+) -> Outcome:
     """Play a file's tracks to a server.
 
     Args:
         server: where it listens.
+        login: to log in with; None for plain UDP.
         schema: of its state class.
         path: of the file.
         speed: 2.0 for twice as fast as it was recorded.
@@ -64,7 +67,7 @@ def replay(server: Address, schema: StateSchema, path: Path, speed: float) -> Ou
     """
     moves = read_tracks(path, schema)
     session_ids = sorted({move.session_id for move in moves})
-    return run(server, session_ids, schema, partial(play, moves=moves, speed=speed))
+    return run(server, login, session_ids, schema, partial(play, moves=moves, speed=speed))
 
 
 def read_tracks(path: Path, schema: StateSchema) -> list[Move]:
@@ -98,7 +101,7 @@ async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
                 break
             client = clients[move.session_id]
             if client.phase is not Phase.GONE:
-                crowd.send(move.session_id, client.move(move.values, now))
+                crowd.lines[move.session_id].move(move.values, now)
             done += 1
         crowd.show("replaying", done, len(moves))
     await crowd.leave()
@@ -109,7 +112,7 @@ async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
             "seconds": round(now - start, 2),
             "saved": sum(client.leave_seconds is not None for client in clients.values()),
         },
-        troubles=troubles(clients),
+        troubles=troubles(crowd.lines),
         interrupted=crowd.interrupted,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from playerstate.cli.crowd import Crowd, Turns, run, troubles
 from playerstate.cli.outcome import Outcome, spread_ms
-from playerstate.cli.parameters import Address
+from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
 from playerstate.schema import Field, StateSchema
 
@@ -23,6 +23,7 @@ Step = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 
 def simulate(
     server: Address,
+    login: Login | None,
     schema: StateSchema,
     session_ids: range,
     moves_a_second: float,
@@ -32,6 +33,7 @@ def simulate(
 
     Args:
         server: where it listens.
+        login: to log in with; None for plain UDP.
         schema: of its state class.
         session_ids: the bots'.
         moves_a_second: of each bot.
@@ -39,7 +41,7 @@ def simulate(
     """
     step = stepper(schema, random.Random())
     walk = partial(walk_for, seconds=seconds, moves_a_second=moves_a_second, step=step)
-    return run(server, session_ids, schema, partial(visit_twice, schema=schema, walk=walk))
+    return run(server, login, session_ids, schema, partial(visit_twice, schema=schema, walk=walk))
 
 
 async def visit_twice(
@@ -56,7 +58,7 @@ async def visit_twice(
     leave_seconds = [client.leave_seconds for client in clients.values()]
     moves = sum(client.sequence for client in clients.values())
     applied = sum(client.applied for client in clients.values())
-    failed = troubles(clients)
+    failed = troubles(crowd.lines)
 
     left = {i: client.values for i, client in clients.items() if i not in failed}
     mismatches = 0
@@ -66,7 +68,7 @@ async def visit_twice(
         strays = _strays(crowd, schema, left)
         await crowd.leave()
         mismatches = len(strays)
-        failed = {**strays, **troubles(clients)}
+        failed = {**strays, **troubles(crowd.lines)}
     return Outcome(
         numbers={
             "players": len(clients),
@@ -93,7 +95,7 @@ async def walk_for(
     step: Step,
 ) -> float:
     """Have everyone online walk, as long as anyone is; return how many seconds that was."""
-    clients, send = crowd.clients, crowd.send
+    clients, lines = crowd.clients, crowd.lines
     walkers = crowd.online()
     now = start = crowd.seconds()
     turns = Turns(walkers, 1 / moves_a_second, start)
@@ -104,7 +106,7 @@ async def walk_for(
         for session_id in turns.due(now):
             client = clients[session_id]
             if client.phase is Phase.ONLINE:
-                send(session_id, client.move(step(client.values), now))
+                lines[session_id].move(step(client.values), now)
         crowd.show("walking", now - start, seconds)
     return now - start
 
@@ -131,7 +133,7 @@ def _field_step(field: Field, rng: random.Random) -> Callable[[Any], Any]:
 
 
 def _strays(crowd: Crowd, schema: StateSchema, left: dict[int, tuple[Any, ...]]) -> dict[int, str]:
-    """Who was welcomed anywhere but where they left."""
+    """Who was welcomed anywhere but where they left, on the grid of the fields that have one."""
     strays = {}
     for session_id in crowd.online():
         values, expected = crowd.clients[session_id].values, left[session_id]

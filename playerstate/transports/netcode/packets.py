@@ -31,6 +31,10 @@ KEEP_ALIVE_BODY = struct.Struct("<II")
 _MIN_DATAGRAM = 1 + 1 + TAG_BYTES
 _MAX_SEQUENCE_BYTES = 8
 _NONCE = struct.Struct("<4xQ")
+_read_sequence = struct.Struct("<Q").unpack_from
+_SEQUENCE_MASKS = [(1 << 8 * max(0, body_at - 1)) - 1 for body_at in range(2 + _MAX_SEQUENCE_BYTES)]
+"""By where the body begins: the sequence is read with what follows it, eight bytes at once, which
+is half of what taking its own bytes out first costs.  The shortest datagram has that many."""
 _BODY_BYTES = {
     DENIED: (0, 0),
     CHALLENGE: (CHALLENGE_BYTES, CHALLENGE_BYTES),
@@ -65,10 +69,8 @@ def read_header(datagram: bytes, allowed: Container[int]) -> tuple[int, int, int
             to 8 sequence bytes.
     """
     size = len(datagram)
-    if size < _MIN_DATAGRAM:
-        raise Ignored("too_short")
-    if size > MAX_DATAGRAM:
-        raise Ignored("too_long")
+    if not _MIN_DATAGRAM <= size <= MAX_DATAGRAM:
+        raise Ignored("too_short" if size < _MIN_DATAGRAM else "too_long")
     prefix = datagram[0]
     kind = prefix & 0x0F
     if kind not in allowed:
@@ -78,7 +80,7 @@ def read_header(datagram: bytes, allowed: Container[int]) -> tuple[int, int, int
         raise Ignored("bad_sequence_length")
     if size < body_at + TAG_BYTES:
         raise Ignored("too_short")
-    return kind, int.from_bytes(datagram[1:body_at], "little"), body_at
+    return kind, _read_sequence(datagram, 1)[0] & _SEQUENCE_MASKS[body_at], body_at
 
 
 def check_body(kind: int, body: bytes) -> None:

@@ -22,7 +22,7 @@ from playerstate.transports.netcode.packets import (
     DISCONNECT,
     KEEP_ALIVE,
     KEEP_ALIVE_BODY,
-    NUMBERED,
+    MAX_PAYLOAD,
     PAYLOAD,
     RESPONSE,
     TO_SERVER,
@@ -78,6 +78,8 @@ class Server:
         self._challenges = Challenges(random_bytes(KEY_BYTES))
         self._requests = Requests(settings, started_at, random_bytes)
         self._seals = Seals(settings.protocol_id)
+        self._open = self._seals.open
+        self._received = listener.received
         self._history = TokenHistory(settings.history_size)
         self._half_open: dict[Source, HalfOpen] = {}
         self._connections: dict[Source, Connection] = {}
@@ -238,16 +240,27 @@ class Server:
 
     def _receive_packet(self, connection: Connection, datagram: bytes, now: float) -> None:
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
-        is_numbered = kind in NUMBERED
-        if is_numbered and not connection.window.is_new(sequence):
+        window = connection.window
+        is_numbered = kind != RESPONSE  # of the kinds that a server takes
+        # The first part of `ReplayWindow.is_new`, in place: this is what a server does most.
+        if is_numbered and sequence <= window.newest and not window.is_new(sequence):
             raise Ignored("replayed")
-        body = self._seals.open(connection.opener, datagram, sequence, body_at)
+        body = self._open(connection.opener, datagram, sequence, body_at)
         if is_numbered:
-            connection.window.note(sequence)
+            window.note(sequence)
+        if kind == PAYLOAD and 0 < len(body) <= MAX_PAYLOAD:
+            connection.heard_at = connection.payload_at = now
+            connection.is_confirmed = True
+            # One of `limits.Buckets`, in place for the same reason.
+            full_at = connection.payloads_full_at
+            if full_at < now:
+                full_at = now
+            elif full_at - now > self._payload_patience:
+                raise Ignored("payload_rate")
+            connection.payloads_full_at = full_at + self._payload_interval
+            return self._received(connection, body)
         check_body(kind, body)
-        if kind == PAYLOAD:
-            self._take_payload(connection, body, now)
-        elif kind == KEEP_ALIVE:
+        if kind == KEEP_ALIVE:
             connection.heard_at = now
             connection.is_confirmed = True
         elif kind == DISCONNECT:
@@ -258,18 +271,6 @@ class Server:
             # A repeat of the response that let the client in: its keep-alive is on its way.
             self._open_challenge(body)
             raise Ignored("address_connected")
-
-    def _take_payload(self, connection: Connection, payload: bytes, now: float) -> None:
-        connection.heard_at = connection.payload_at = now
-        connection.is_confirmed = True
-        # One of `limits.Buckets`, in place: this is what a server does most.
-        full_at = connection.payloads_full_at
-        if full_at < now:
-            full_at = now
-        elif full_at - now > self._payload_patience:
-            raise Ignored("payload_rate")
-        connection.payloads_full_at = full_at + self._payload_interval
-        self._listener.received(connection, payload)
 
     def _drop(self, connection: Connection) -> None:
         connection.is_open = False

@@ -20,6 +20,7 @@ that there is always a next base, and a server that has lost the base is not lef
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -35,6 +36,7 @@ from playerstate.messages import (
     Welcome,
     encode_numbered,
 )
+from playerstate.schema import StateSchema
 
 REPEAT_EVERY = 0.5
 """Seconds after which something unanswered is said again."""
@@ -47,6 +49,11 @@ MOVES_REMEMBERED = 32
 PING_AFTER = 5.0
 """Seconds of silence after which a client says that it is still there; a server takes one that it
 has not heard for 30 s, by default, to have left."""
+
+
+def draw_nonce() -> int:
+    """32 random bits: a conversation's name, which no other of the player's has."""
+    return secrets.randbits(32)
 
 
 class Phase(Enum):
@@ -115,6 +122,13 @@ class Client:
         # When the oldest message was sent that is owed a RECEIPT.
         self._waits_since = math.inf
 
+    @classmethod
+    def of(cls, schema: StateSchema, draw_nonce: Callable[[], int] = draw_nonce) -> Client:
+        """One whose player has this state, which sends DELTAs where a field has a resolution."""
+        has_grid = any(field.resolution is not None for field in schema.fields)
+        deltas = DeltaCodec(schema) if has_grid else None
+        return cls(Codec(schema), draw_nonce, deltas=deltas)
+
     def join(self, now: float) -> None:
         """Begin a fresh conversation; the server says where the player stands."""
         self._leaves = False
@@ -157,12 +171,28 @@ class Client:
         if self.phase is Phase.ONLINE:
             self._begin_to_leave(now)
 
+    def rejoin(self, now: float) -> None:
+        """Begin anew where the server may have lost the conversation, from `join` to the end.
+
+        If the player has moved, it is the player who knows where; and who was leaving goes on to.
+        """
+        has_moved = self.sequence > self._first
+        self._ask_to_join(now)
+        if has_moved:
+            self.sequence += 1
+
+    def end(self, why: Refused | Gone | None = None) -> None:
+        """The conversation is over, whatever the server thinks; nothing is due any more."""
+        self.phase = Phase.GONE
+        self.ended_by = why
+        self.wake_at = math.inf
+
     def due(self, now: float) -> list[bytes]:
         """The messages to be sent now, in order; none before `wake_at`."""
         if now < self.wake_at:
             return []
         if self.phase is not Phase.JOINING and now - self._waits_since >= RECEIPT_WITHIN:
-            self._join_again(now)
+            self.rejoin(now)
         self.wake_at = now + REPEAT_EVERY
         if self.phase is Phase.JOINING:
             return [self._codec.encode_join(self._nonce, self._first)]
@@ -192,12 +222,12 @@ class Client:
         elif answer.nonce != self._nonce or self.phase is Phase.GONE:
             return
         elif isinstance(answer, Gone):
-            self._end(answer)
+            self.end(answer)
         elif self.phase is Phase.JOINING:
             if isinstance(answer, Welcome):
                 self._enter(answer, now)
             else:
-                self._end(answer)
+                self.end(answer)
 
     def _ask_to_join(self, now: float) -> None:
         self.phase = Phase.JOINING
@@ -206,12 +236,6 @@ class Client:
         self._nonce = self._draw_nonce()
         self._first = self.sequence
         self._joined_at = self.wake_at = now
-
-    def _join_again(self, now: float) -> None:
-        has_moved = self.sequence > self._first
-        self._ask_to_join(now)
-        if has_moved:
-            self.sequence += 1
 
     def _enter(self, welcome: Welcome, now: float) -> None:
         self.welcome = welcome
@@ -252,12 +276,7 @@ class Client:
                 self.wake_at = now
         elif self.saved >= self.sequence:
             self.leave_seconds = now - self._left_at
-            self._end(None)
-
-    def _end(self, why: Refused | Gone | None) -> None:
-        self.phase = Phase.GONE
-        self.ended_by = why
-        self.wake_at = math.inf
+            self.end()
 
     def _make_sure(self, now: float) -> list[bytes]:
         """The last MOVE once more, and a PING for the case that only its RECEIPT was lost."""

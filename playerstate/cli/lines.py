@@ -1,0 +1,65 @@
+"""The lines of many players to one server: over one port, or a connection each."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from playerstate.cli.parameters import Address, Login
+from playerstate.client import Client, Line, NetcodeLine, PlainLine, PlainPort
+from playerstate.schema import StateSchema
+
+TOKEN_TIMEOUT = 2
+"""Seconds of silence after which a connection is over, and a request not worth repeating: a server
+that was started just now takes no token that may be older than it is, and so wants another."""
+FILES_BESIDE = 100
+"""Files that are open beside the players' sockets, and some to spare."""
+
+
+def plain_lines(
+    server: Address,
+    session_ids: Iterable[int],
+    schema: StateSchema,
+    reactor: Any,
+    seconds: Callable[[], float],
+) -> dict[int, Line]:
+    """Lines that share one port, by session id."""
+    port = PlainPort((server.ip, server.port), reactor, seconds)
+    return {i: PlainLine(Client.of(schema), port, i) for i in session_ids}
+
+
+def netcode_lines(
+    server: Address,
+    login: Login,
+    session_ids: Iterable[int],
+    schema: StateSchema,
+    reactor: Any,
+    seconds: Callable[[], float],
+) -> dict[int, Line]:
+    """Lines on connections, and so on sockets, of their own, by session id."""
+    from playerstate.tokens import connect_token
+    from playerstate.transports.netcode.addresses import Address as PublicAddress
+
+    make_token = partial(
+        connect_token,
+        key=login.key,
+        protocol_id=login.protocol_id,
+        addresses=[str(PublicAddress.of(server.ip, server.port))],
+        timeout=TOKEN_TIMEOUT,
+    )
+    lines: dict[int, Line] = {
+        i: NetcodeLine(Client.of(schema), reactor, seconds, partial(make_token, i))
+        for i in session_ids
+    }
+    _allow_files(len(lines) + FILES_BESIDE)
+    return lines
+
+
+def _allow_files(count: int) -> None:
+    """Have the system allow so many open files, or as many as it may."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if most == resource.RLIM_INFINITY else min(count, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

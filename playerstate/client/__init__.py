@@ -1,0 +1,40 @@
+"""The player's side, to be used or to be ported.
+
+`PlayerClient` is one player on a Twisted reactor, over plain UDP or netcode.  It is made of
+`Client`, the conversation without a socket and without a clock, and a `Line`, which carries its
+messages; a program with a loop of its own needs no more than the first, see
+`playerstate.client.core`.
+"""
+
+from playerstate.client.core import (
+    MOVE_EVERY,
+    PING_AFTER,
+    RECEIPT_WITHIN,
+    REPEAT_EVERY,
+    Client,
+    Phase,
+)
+from playerstate.client.line import Line
+from playerstate.client.netcode import Netcode, NetcodeLine
+from playerstate.client.plain import Plain, PlainLine, PlainPort
+from playerstate.client.player import NotPlaying, PlayerClient, Progress
+from playerstate.client.reasons import SentAway
+
+__all__ = [
+    "MOVE_EVERY",
+    "PING_AFTER",
+    "RECEIPT_WITHIN",
+    "REPEAT_EVERY",
+    "Client",
+    "Line",
+    "Netcode",
+    "NetcodeLine",
+    "NotPlaying",
+    "Phase",
+    "Plain",
+    "PlainLine",
+    "PlainPort",
+    "PlayerClient",
+    "Progress",
+    "SentAway",
+]

@@ -1,0 +1,107 @@
+"""The player's end of the plain transport: a datagram is the session id and a message."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+
+from playerstate.client.core import Client
+from playerstate.client.line import Address, Line, Port
+
+_ID = struct.Struct("<Q")
+
+
+@attrs.frozen
+class Plain:
+    """Plain UDP, for loopback and networks where everyone is trusted.
+
+    Attributes:
+        server: its IP address and port.
+        session_id: who the player is, from 1 to 2^63 - 1.
+    """
+
+    server: Address
+    session_id: int
+
+    def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> PlainLine:
+        """A line with a port of its own."""
+        return PlainLine(client, PlainPort(self.server, reactor, seconds), self.session_id)
+
+
+class PlainPort:
+    """A UDP port that any number of players share, open while one of their lines is.
+
+    Args:
+        server: IP address and port.
+        reactor: provides ``IReactorUDP``.
+        seconds: the time, on a clock that never steps.
+    """
+
+    def __init__(self, server: Address, reactor: Any, seconds: Callable[[], float]) -> None:
+        self._server = server
+        self._reactor = reactor
+        self._seconds = seconds
+        self._lines: dict[int, PlainLine] = {}
+        self._port: Port | None = None
+
+    def add(self, session_id: int, line: PlainLine) -> None:
+        """Carry a player's messages from now on.
+
+        Raises:
+            twisted.internet.error.CannotListenError: there is no port to be had.
+        """
+        if self._port is None:
+            self._port = Port(self._reactor, self._server[0], self._received)
+        self._lines[session_id] = line
+
+    def remove(self, session_id: int) -> Deferred[Any]:
+        """Carry them no more; the Deferred fires when the port is closed, if this was the last."""
+        self._lines.pop(session_id, None)
+        port = self._port
+        if self._lines or port is None:
+            return succeed(None)
+        self._port = None
+        return port.close()
+
+    def send(self, session_id: int, message: bytes) -> None:
+        """Send a player's message; nothing where no port is open."""
+        if self._port is not None:
+            self._port.send(_ID.pack(session_id) + message, self._server)
+
+    def _received(self, datagram: bytes, source: Address) -> None:
+        if source != self._server or len(datagram) < _ID.size:
+            return
+        line = self._lines.get(_ID.unpack_from(datagram)[0])
+        if line is not None:
+            line.take(datagram[_ID.size :], self._seconds())
+
+
+class PlainLine(Line):
+    """One player's messages, behind the session id."""
+
+    def __init__(self, client: Client, port: PlainPort, session_id: int) -> None:
+        super().__init__(client)
+        self._port = port
+        self._session_id = session_id
+
+    def open(self, now: float) -> None:
+        """See `Line`."""
+        self.trouble = None
+        try:
+            self._port.add(self._session_id, self)
+        except CannotListenError as error:
+            return self.fail(error)
+        self.turn(now)
+
+    def send(self, message: bytes, now: float) -> None:
+        """See `Line`."""
+        self._port.send(self._session_id, message)
+
+    def close(self, now: float) -> Deferred[Any]:
+        """See `Line`."""
+        return self._port.remove(self._session_id)

@@ -1,0 +1,569 @@
+"""One player on a reactor, over both transports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
+from playerstate import InvalidState, PlayerState, StateSchema, within
+from playerstate.client import (
+    Client,
+    Netcode,
+    NotPlaying,
+    Phase,
+    Plain,
+    PlainLine,
+    PlainPort,
+    PlayerClient,
+    Progress,
+    SentAway,
+)
+from playerstate.client.netcode import AGAIN_AFTER
+from playerstate.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
+from playerstate.tokens import connect_token
+from playerstate.transports.netcode.tokens import MalformedToken
+from tests.playing import BOTH, HOST, KEY, NETCODE, PLAIN, PROTOCOL_ID, Game, PlayingTestCase
+
+HERE, THERE = PlayerState(1.0, 2.0), PlayerState(3.0, 4.0)
+
+
+@attrs.frozen
+class Walker:
+    """Two coordinates on a grid."""
+
+    x: float = attrs.field(default=0.0, metadata=within(-10, 10, resolution=0.25))
+    y: float = attrs.field(default=0.0, metadata=within(-10, 10, resolution=0.3))
+
+
+class PlayerTestCase(PlayingTestCase):
+    """Tests of a player in a game; each is run over both transports."""
+
+    def joined(self, game: Game, make: Any, **options: Any) -> PlayerClient:
+        """A player who is in the game."""
+        player: PlayerClient = make(game, **options)
+        joining = player.join()
+        game.pass_time(1.0)
+        self.successResultOf(joining)
+        return player
+
+
+class LifeTests(PlayerTestCase):
+    """What a player does when nothing goes wrong."""
+
+    def test_join(self) -> None:
+        """The Deferred fires with where the player stands, and the player can move."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = make(game)
+                joining = player.join()
+                self.assertNoResult(joining)
+                self.assertFalse(player.is_playing)
+                game.pass_time(1.0)
+                self.assertEqual(self.successResultOf(joining), PlayerState())
+                self.assertTrue(player.is_playing)
+                self.assertFalse(player.restored)
+
+    def test_move(self) -> None:
+        """A move is where the player stands, here at once and then on the server."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = self.joined(game, make)
+                player.move(HERE)
+                self.assertEqual(player.state, HERE)
+                game.pass_time(0.1)
+                self.assertEqual(game.stepped.service.state(42), HERE)
+
+    def test_leave(self) -> None:
+        """The Deferred fires when the last move is saved; then no port is open, no call waits."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                calls = len(game.reactor.getDelayedCalls())
+                player = self.joined(game, make)
+                player.move(HERE)
+                leaving = player.leave()
+                self.assertFalse(player.is_playing)
+                self.assertNoResult(leaving)
+                game.pass_time(1.0)
+                self.assertIsNone(self.successResultOf(leaving))
+                self.assertEqual(game.stepped.store.load(42).values, attrs.astuple(HERE))
+                self.assertEqual(game.players_ports(), [])
+                self.assertEqual(len(game.reactor.getDelayedCalls()), calls)
+
+    def test_comes_back(self) -> None:
+        """The next game begins where the last one ended, and counts on."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = self.joined(game, make)
+                player.move(HERE)
+                player.leave()
+                game.pass_time(1.0)
+                joining = player.join()
+                game.pass_time(1.0)
+                self.assertEqual(self.successResultOf(joining), HERE)
+                self.assertTrue(player.restored)
+                self.assertEqual(player.progress.sent, 1)
+
+    def test_progress(self) -> None:
+        """What was sent, applied and saved is told apart."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game(save_within=5.0)
+                player = self.joined(game, make)
+                player.move(HERE)
+                player.move(THERE)
+                self.assertEqual(player.progress, Progress(2, 0, 0))
+                game.pass_time(1.0)
+                self.assertEqual(player.progress, Progress(2, 2, 0))
+                game.pass_time(5.0)
+                self.assertEqual(player.progress, Progress(2, 2, 2))
+
+    def test_deltas(self) -> None:
+        """Fields with a resolution go out as steps, and stand on the grid on both sides."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game(state=Walker)
+                player = self.joined(game, make)
+                kinds = set()
+                send = player._line.send
+
+                def note(message: bytes, now: float, kinds: Any = kinds, send: Any = send) -> None:
+                    kinds.add(message[0])
+                    send(message, now)
+
+                self.patch(player._line, "send", note)
+                for number in range(40):
+                    player.move(Walker(number / 7, -number / 7))
+                    game.pass_time(0.05)
+                self.assertEqual(game.stepped.service.state(42), player.state)
+                self.assertEqual(player.state.x % 0.25, 0.0)
+                self.assertIn(DELTA, kinds)
+
+    def test_many_deferreds(self) -> None:
+        """Leaving while joining is told to both who wait."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = make(game)
+                joining, leaving = player.join(), player.leave()
+                game.pass_time(1.0)
+                self.assertEqual(self.successResultOf(joining), PlayerState())
+                self.successResultOf(leaving)
+
+
+class TroubleTests(PlayerTestCase):
+    """Silence, and being sent away."""
+
+    def test_joins_again(self) -> None:
+        """After a silence the player is in again, where the player says."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = self.joined(game, make)
+                game.is_cut = True
+                player.move(THERE)
+                game.pass_time(12.0)
+                self.assertTrue(player.is_playing)
+                game.is_cut = False
+                game.pass_time(6.0)
+                self.assertEqual(game.stepped.service.state(42), THERE)
+                self.assertEqual(player.progress.applied, player.progress.sent)
+
+    def test_moves_in_the_dark(self) -> None:
+        """Moves that are made while nothing gets through are no error; the last one counts."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = self.joined(game, make)
+                game.is_cut = True
+                for x in range(200):
+                    player.move(PlayerState(float(x), 0.0))
+                    game.pass_time(0.0625)
+                game.is_cut = False
+                game.pass_time(6.0)
+                self.assertEqual(game.stepped.service.state(42), PlayerState(199.0, 0.0))
+
+    def test_sent_away(self) -> None:
+        """Who is kicked is told why, once, and is out of the game."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                ends: list[Exception] = []
+                player = self.joined(game, make, on_end=ends.append)
+                game.gateway.kick(42)
+                game.pass_time(1.0)
+                [why] = ends
+                assert isinstance(why, SentAway)
+                assert isinstance(why.answer, Gone)
+                self.assertEqual(why.answer.reason, GoneReason.KICKED)
+                self.assertEqual(str(why), "sent away: kicked, or no longer known to the server")
+                self.assertFalse(player.is_playing)
+                self.assertEqual(game.players_ports(), [])
+
+    def test_sent_away_is_logged(self) -> None:
+        """Who is told of no end finds it in the log."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                self.joined(game, make)
+                with capturedLogs() as logs:
+                    game.gateway.kick(42)
+                    game.pass_time(1.0)
+                told = [formatEvent(event) for event in logs if event["log_level"] >= LogLevel.warn]
+                self.assertEqual(
+                    told, ["the game is over: sent away: kicked, or no longer known to the server"]
+                )
+
+    def test_refused(self) -> None:
+        """A JOIN that is refused fails with the reason, and the player may try again."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game(max_players=1)
+                other = self.joined(game, make, session_id=7)
+                player = make(game)
+                joining = player.join()
+                game.pass_time(1.0)
+                why = self.failureResultOf(joining, SentAway).value
+                self.assertEqual(why.answer.reason, RefusedReason.FULL)
+                self.assertEqual(str(why), "refused: the server is full")
+                other.leave()
+                game.pass_time(1.0)
+                joining = player.join()
+                game.pass_time(1.0)
+                self.successResultOf(joining)
+
+    def test_sent_away_at_leaving(self) -> None:
+        """Whose leaving ends otherwise is told that by the Deferred alone."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                ends: list[Exception] = []
+                player = self.joined(game, make, on_end=ends.append)
+                player.move(HERE)
+                game.pass_time(0.1)
+                self.patch(game.stepped, "settle", lambda: None)
+                leaving = player.leave()
+                game.pass_time(0.2)
+                player._line.take(
+                    b"\x84" + player._client._nonce.to_bytes(4, "little") + b"\x04",
+                    game.reactor.seconds(),
+                )
+                self.failureResultOf(leaving, SentAway)
+                self.assertEqual(ends, [])
+
+    def test_cancel_join(self) -> None:
+        """Who gives up joining says nothing more, and may begin anew."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                game.is_cut = True
+                player = make(game)
+                joining = player.join()
+                joining.addTimeout(3.0, game.reactor)
+                game.pass_time(4.0)
+                self.failureResultOf(joining)
+                self.assertEqual(game.players_ports(), [])
+                game.is_cut = False
+                joining = player.join()
+                game.pass_time(8.0)
+                self.successResultOf(joining)
+
+    def test_cancel_leave(self) -> None:
+        """Who gives up leaving is out of the game here, whatever the server thinks."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                ends: list[Exception] = []
+                player = self.joined(game, make, on_end=ends.append)
+                game.is_cut = True
+                leaving = player.leave()
+                leaving.cancel()
+                self.failureResultOf(leaving, CancelledError)
+                self.assertEqual((game.players_ports(), ends), ([], []))
+
+    def test_cancel_one_of_two(self) -> None:
+        """Where leaving is given up while joining still waits, the joining has failed."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                game.is_cut = True
+                player = make(game)
+                joining, leaving = player.join(), player.leave()
+                leaving.cancel()
+                self.failureResultOf(leaving, CancelledError)
+                self.failureResultOf(joining, CancelledError)
+
+    def test_no_port(self) -> None:
+        """Where the system has no port to give, the joining fails."""
+
+        def refuse(*given: Any) -> None:
+            raise CannotListenError("0.0.0.0", 0, OSError(24, "Too many open files"))
+
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                self.patch(game.reactor, "listenUDP", refuse)
+                self.failureResultOf(make(game).join(), CannotListenError)
+
+    def test_noise(self) -> None:
+        """What is no message, or comes from elsewhere, is passed over."""
+        for name, make in BOTH:
+            with self.subTest(name):
+                game = self.game()
+                player = self.joined(game, make)
+                [number] = game.players_ports()
+                for datagram in (b"", b"short", bytes(100)):
+                    for port in (PLAIN, NETCODE, 6666):
+                        game.reactor.ports[number].receive(datagram, (HOST, port))
+                player._line.take(b"\x80", game.reactor.seconds())
+                player.move(HERE)
+                game.pass_time(0.1)
+                self.assertEqual(game.stepped.service.state(42), HERE)
+
+
+class MisuseTests(PlayerTestCase):
+    """What a player cannot do."""
+
+    def test_move(self) -> None:
+        """Who is not in the game cannot move: before it, while joining, while leaving, after it."""
+        game = self.game()
+        player = game.plain()
+        self.assertRaises(NotPlaying, player.move, HERE)
+        player.join()
+        self.assertRaises(NotPlaying, player.move, HERE)
+        game.pass_time(1.0)
+        player.leave()
+        self.assertRaises(NotPlaying, player.move, HERE)
+        game.pass_time(1.0)
+        self.assertRaises(NotPlaying, player.move, HERE)
+
+    def test_invalid_state(self) -> None:
+        """A state that the server would not take is refused here, and not sent."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        self.assertRaises(InvalidState, player.move, PlayerState(float("nan"), 0.0))
+        self.assertRaises(InvalidState, player.move, (1.0, 2.0))
+        self.assertEqual(player.progress.sent, 0)
+
+    def test_join_twice(self) -> None:
+        """Who has joined cannot join."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        self.assertRaises(NotPlaying, player.join)
+
+    def test_leave_twice(self) -> None:
+        """Who is leaving cannot leave; who is gone has left."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        player.leave()
+        self.assertRaises(NotPlaying, player.leave)
+        game.pass_time(1.0)
+        self.assertIsNone(self.successResultOf(player.leave()))
+
+    def test_state(self) -> None:
+        """Before the server has said so, nobody knows where the player stands."""
+        player = self.game().plain()
+        with self.assertRaises(NotPlaying):
+            _ = player.state
+
+
+class TokenTests(PlayerTestCase):
+    """Connections, and the tokens that they take."""
+
+    def test_one_each(self) -> None:
+        """One token is asked for, and after a lost connection another one, after a while."""
+        game = self.game()
+        self.joined(game, Game.encrypted)
+        self.assertEqual(game.tokens, 1)
+        game.is_cut = True
+        game.pass_time(5.1)
+        self.assertEqual(game.tokens, 1)
+        game.pass_time(AGAIN_AFTER)
+        self.assertEqual(game.tokens, 2)
+
+    def test_disconnected(self) -> None:
+        """A server that disconnects without a word is connected to again."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        player.move(HERE)
+        game.pass_time(0.1)
+        [connection] = game.netcode._server.connections
+        game.netcode._server.disconnect(connection, game.reactor.seconds())
+        game.gateway.lost(42, connection)
+        game.pass_time(2.0)
+        self.assertEqual(game.tokens, 2)
+        self.assertEqual(game.stepped.service.state(42), HERE)
+        self.assertTrue(player.is_playing)
+
+    def test_deferred(self) -> None:
+        """A token may be a while in coming."""
+        game = self.game()
+        asked: list[Deferred[bytes]] = []
+
+        def ask() -> Deferred[bytes]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        joining = game.player(Netcode(ask)).join()
+        game.pass_time(1.0)
+        self.assertNoResult(joining)
+        asked[0].callback(game.token())
+        game.pass_time(1.0)
+        self.successResultOf(joining)
+
+    def test_given_up_before_the_token(self) -> None:
+        """Who gives up while a token is under way takes back the request for it."""
+        game = self.game()
+        asked: Deferred[bytes] = Deferred()
+        joining = game.player(Netcode(lambda: asked)).join()
+        joining.cancel()
+        self.failureResultOf(joining, CancelledError)
+        self.assertTrue(asked.called)
+
+    def test_none(self) -> None:
+        """What the token function raises ends the joining."""
+        game = self.game()
+        joining = game.player(Netcode(lambda: 1 // 0)).join()  # type: ignore[arg-type]
+        self.failureResultOf(joining, ZeroDivisionError)
+
+    def test_malformed(self) -> None:
+        """So does a token that is none."""
+        game = self.game()
+        self.failureResultOf(game.player(Netcode(lambda: b"no token")).join(), MalformedToken)
+
+    def test_no_more(self) -> None:
+        """Where there is no token for the next connection, the game is over, and why is told."""
+        game = self.game()
+        tokens, ends = [game.token()], []
+        player = game.player(Netcode(tokens.pop), on_end=ends.append)
+        player.join()
+        game.pass_time(1.0)
+        game.is_cut = True
+        game.pass_time(6.0)
+        [why] = ends
+        self.assertIsInstance(why, IndexError)
+        self.assertFalse(player.is_playing)
+
+    def test_leaves_between_connections(self) -> None:
+        """Who leaves while the connection is lost is connected once more, and saved."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        player.move(THERE)
+        game.is_cut = True
+        game.pass_time(5.2)
+        leaving = player.leave()
+        game.is_cut = False
+        game.pass_time(3.0)
+        self.successResultOf(leaving)
+        self.assertEqual(game.stepped.store.load(42).values, attrs.astuple(THERE))
+
+    def test_gives_up_between_connections(self) -> None:
+        """Who gives up then asks for no other token."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        game.is_cut = True
+        game.pass_time(5.2)
+        leaving = player.leave()
+        leaving.cancel()
+        self.failureResultOf(leaving, CancelledError)
+        game.pass_time(2.0)
+        self.assertEqual(game.tokens, 1)
+
+    def test_denied(self) -> None:
+        """Where all slots are taken, the server is full."""
+        game = self.game(slots=1)
+        self.joined(game, Game.encrypted, session_id=7)
+        joining = game.encrypted().join()
+        game.pass_time(1.0)
+        why = self.failureResultOf(joining, SentAway).value
+        self.assertIsInstance(why.answer, Refused)
+        self.assertEqual(str(why), "refused: the server is full")
+
+    def test_leaving_disconnects(self) -> None:
+        """Who has left frees the slot at once."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        player.leave()
+        game.pass_time(1.0)
+        self.assertEqual(game.netcode.tally.disconnected, 1)
+
+    def test_both_families(self) -> None:
+        """The servers of a token may have addresses of both kinds; the port is then of its kind."""
+        game = self.game()
+        token = connect_token(
+            42,
+            key=KEY,
+            protocol_id=PROTOCOL_ID,
+            addresses=["[2001:db8::1]:1", f"{HOST}:{NETCODE}"],
+            timeout=1,
+            wall_clock=game.wall_clock,
+        )
+        joining = game.player(Netcode(lambda: token)).join()
+        [number] = game.players_ports()
+        self.assertEqual(game.reactor.ports[number].getHost().host, "::")
+        game.pass_time(2.0)
+        self.successResultOf(joining)
+        [number] = game.players_ports()
+        self.assertEqual(game.reactor.ports[number].getHost().host, "0.0.0.0")
+
+
+class PlainTests(PlayerTestCase):
+    """What is particular to plain UDP."""
+
+    def test_unsent(self) -> None:
+        """What the system will not take is as good as lost on the way."""
+
+        def refuse(datagram: bytes, address: object) -> None:
+            raise OSError(105, "No buffer space available")
+
+        game = self.game()
+        joining = game.plain().join()
+        [number] = game.players_ports()
+        port = game.reactor.ports[number]
+        port.take()
+        self.patch(port, "write", refuse)
+        game.pass_time(1.0)
+        self.assertNoResult(joining)
+        del port.write
+        game.pass_time(1.0)
+        self.successResultOf(joining)
+
+    def test_sent_after_closing(self) -> None:
+        """After the end nothing is sent, and nothing fails."""
+        game = self.game()
+        player = game.plain()
+        player._line.send(b"\x04", 0.0)
+        self.successResultOf(player._line.close(0.0))
+
+    def test_players_apart(self) -> None:
+        """On a port that many share, a message reaches the player whose session id it bears."""
+        game = self.game()
+        port = PlainPort((HOST, PLAIN), game.reactor, game.reactor.seconds)
+        lines = [
+            PlainLine(Client.of(StateSchema.of(PlayerState), lambda: 1), port, number)
+            for number in (5, 6)
+        ]
+        for line in lines:
+            line.client.join(0.0)
+            line.open(game.reactor.seconds())
+        [number] = game.players_ports()
+        [(_, _), (datagram, _)] = game.reactor.ports[number].take()
+        game.reactor.ports[PLAIN].receive(datagram, (HOST, number))
+        game.carry()
+        self.assertEqual([line.client.phase for line in lines], [Phase.JOINING, Phase.ONLINE])
+        game.reactor.ports[number].receive((7).to_bytes(8, "little") + b"\x82", (HOST, PLAIN))
+        lines[0].close(0.0)
+        self.assertEqual(game.players_ports(), [number])
+        lines[1].close(0.0)
+        self.assertEqual(game.players_ports(), [])
+
+    def test_way(self) -> None:
+        """A way is a value: the same server and player are the same way."""
+        self.assertEqual(Plain((HOST, 1), 2), Plain((HOST, 1), 2))
