@@ -48,7 +48,12 @@ def notes() -> list[str]:
 
 
 def measure(
-    stage: Stage, sizes: dict[int, float], around: Around, most_seconds: float
+    stage: Stage,
+    sizes: dict[int, float],
+    around: Around,
+    most_seconds: float,
+    *,
+    by_row: bool = True,
 ) -> list[Figure]:
     """Rows a second of every contender at every size.
 
@@ -56,13 +61,14 @@ def measure(
         stage: where.
         sizes: players who changed, each with its share of the case's time.
         around: holds while a flush is measured, and not while it is made ready.
+        by_row: whether those who write row by row take part.
         most_seconds: after which a flush is cut short.
     """
     figures: list[Figure] = []
     for size, share in sizes.items():
         rows, setting = Rows(size), f"{size:,} players"
         stage.say(f"{setting}: make the databases")
-        with _writers(stage, rows) as writers:
+        with _writers(stage, rows, by_row) as writers:
             measured = interleave(
                 {
                     name: _turn(writer, rows, around, most_seconds)
@@ -76,15 +82,16 @@ def measure(
 
 
 @contextmanager
-def _writers(stage: Stage, rows: Rows) -> Iterator[dict[str, Writer]]:
-    writers = {OURS: Ours(stage, rows), **contenders(stage, rows)}
+def _writers(stage: Stage, rows: Rows, by_row: bool) -> Iterator[dict[str, Writer]]:
+    everybody = {OURS: Ours(stage, rows), **contenders(stage, rows)}
+    writers = {name: each for name, each in everybody.items() if by_row or not each.by_row}
     try:
         for writer in writers.values():
             writer.prepare(rows)
             writer.flush(rows, WARM_SECONDS if writer.by_row else math.inf)
         yield writers
     finally:
-        for writer in writers.values():
+        for writer in everybody.values():
             writer.close()
 
 
