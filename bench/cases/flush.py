@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import apsw
@@ -52,8 +52,7 @@ def measure(
     sizes: dict[int, float],
     around: Around,
     most_seconds: float,
-    *,
-    by_row: bool = True,
+    only: Collection[str] = (),
 ) -> list[Figure]:
     """Rows a second of every contender at every size.
 
@@ -61,14 +60,14 @@ def measure(
         stage: where.
         sizes: players who changed, each with its share of the case's time.
         around: holds while a flush is measured, and not while it is made ready.
-        by_row: whether those who write row by row take part.
+        only: who takes part; everybody by default.
         most_seconds: after which a flush is cut short.
     """
     figures: list[Figure] = []
     for size, share in sizes.items():
         rows, setting = Rows(size), f"{size:,} players"
         stage.say(f"{setting}: make the databases")
-        with _writers(stage, rows, by_row) as writers:
+        with _writers(stage, rows, only) as writers:
             measured = interleave(
                 {
                     name: _turn(writer, rows, around, most_seconds)
@@ -82,9 +81,9 @@ def measure(
 
 
 @contextmanager
-def _writers(stage: Stage, rows: Rows, by_row: bool) -> Iterator[dict[str, Writer]]:
+def _writers(stage: Stage, rows: Rows, only: Collection[str]) -> Iterator[dict[str, Writer]]:
     everybody = {OURS: Ours(stage, rows), **contenders(stage, rows)}
-    writers = {name: each for name, each in everybody.items() if by_row or not each.by_row}
+    writers = {name: each for name, each in everybody.items() if not only or name in only}
     try:
         for writer in writers.values():
             writer.prepare(rows)
