@@ -92,7 +92,6 @@ class Conversation:
         slot: the player's place in the live table.
         limit: the highest sequence still taken in: a LEAVE's, once there was one.
         leaving: whether there was one.
-        delta: the sequence of the last DELTA applied; 0 for none.
         newer, older: the last two bases, each its sequence and its fields, packed; empty for none.
     """
 
@@ -104,7 +103,6 @@ class Conversation:
     slot: int
     limit: int = MAX_SEQUENCE
     leaving: bool = False
-    delta: int = 0
     newer: bytes = b""
     older: bytes = b""
 
@@ -314,7 +312,8 @@ class Gateway:
         values = self._deltas.restore(delta, self._unpack_fields(base, _BASE.size))
         self._move(conversation, sequence, values)
         if self._table.sequence(conversation.slot) == sequence:
-            conversation.delta = sequence
+            # A state that stood on another is no base: an error would be handed on.
+            self._table.not_moved[conversation.slot] = sequence
 
     def _received_numbered(self, session_id: int, peer: Any, kind: int, sequence: int) -> None:
         conversation = self._conversations.get(session_id)
@@ -417,6 +416,7 @@ class Gateway:
         conversation = Conversation(session_id, transport, peer, join.nonce, join.sequence, slot)
         self._conversations[session_id] = self._at_slot[slot] = conversation
         self._shown_applied[slot] = self._shown_saved[slot] = join.sequence
+        self._table.not_moved[slot] = join.sequence
         self._shown_at[slot] = self._clock.seconds() - self._jitter() * self._receipt_period()
         self._heard[slot] = self._clock.seconds()
         self._welcome(transport, session_id, peer, join)
@@ -499,7 +499,7 @@ class Gateway:
     def _keep_base(self, conversation: Conversation, shown: int) -> None:
         """Keep the state that a RECEIPT is about to show, if it is a MOVE's as it came."""
         slot = conversation.slot
-        if shown in (conversation.first, conversation.delta, self._table.corrected[slot]):
+        if shown == self._table.not_moved[slot]:
             return
         number = _BASE.pack(shown)
         if not conversation.newer.startswith(number):

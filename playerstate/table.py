@@ -70,7 +70,8 @@ class LiveTable:
         slots: the slot of each player, by session id.
         saved: by slot, the highest sequence of the row's generation that the store holds.
         saved_at: by slot, the newest ``updated_at`` that the store holds.
-        corrected: by slot, the highest sequence when an update without a number came last.
+        not_moved: by slot, the last sequence whose state is not that of a move: an update without a
+            number came after it, or a join gave the number.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class LiveTable:
         self._places[:] = np.arange(0, 2 * capacity, 2)
         self.saved = np.zeros(capacity, np.uint64)
         self.saved_at = np.zeros(capacity, np.int64)
-        self.corrected = array("q", bytes(8 * capacity))
+        self.not_moved = array("q", bytes(8 * capacity))
         self._buffer = buffer
         self._size = layout.size
         self._put = layout.write
@@ -141,6 +142,7 @@ class LiveTable:
             self._free.append(slot)
             raise
         self._generations[slot] = 0
+        self.not_moved[slot] = 0
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
         return slot
@@ -150,6 +152,8 @@ class LiveTable:
 
         That number counts as saved only if the state it stands for is.
         """
+        if sequence != self.sequence(slot):
+            self.not_moved[slot] = sequence
         self._generation = (self._generation + 1) & 0x7FFFFFFF
         self._write(
             slot,
@@ -160,7 +164,6 @@ class LiveTable:
             self.values(slot),
         )
         self._generations[slot] = self._generation
-        self.corrected[slot] = 0
         self.saved[slot] = sequence if self.is_saved(slot) else 0
 
     def release(self, slot: int) -> None:
@@ -195,7 +198,7 @@ class LiveTable:
             self._buffer, place * self._size + _HEAD_AT
         )
         if sequence is None:
-            sequence = self.corrected[slot] = highest
+            sequence = self.not_moved[slot] = highest
         elif sequence <= highest:
             return None
         self._version = version = self._version + 1

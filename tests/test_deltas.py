@@ -276,6 +276,34 @@ class GatewayTests(GatewayTestCase):
         self.delta(6, 5, 3.0)
         self.assertEqual(self.books.refused, {"unknown_base": 1})
 
+    def test_number_of_the_programs_join(self) -> None:
+        """Nor is the state that a number stands for which the program gave, but a MOVE's is."""
+        self.service.join(1, sequence=3)
+        self.show()
+        self.delta(4, 3, 3.0)
+        self.player.move(5, 5.0)
+        self.show()
+        self.delta(6, 5, 3.0)
+        self.assertEqual((self.applied(), self.books.refused), (6, {"unknown_base": 1}))
+
+    def test_joined_again_by_the_program(self) -> None:
+        """A join that leaves the number alone makes no base of what was none."""
+        self.player.move(6, 6.0)
+        self.service.update(1, at(7.0))
+        self.service.join(1)
+        self.show()
+        self.delta(7, 6, 4.0)
+        self.assertEqual(self.books.refused, {"unknown_base": 1})
+
+    def test_number_again(self) -> None:
+        """A MOVE's state is one, though a DELTA bore its number before the program's join."""
+        self.delta(6, 5, 3.0)
+        self.service.join(1, sequence=0)
+        self.player.move(6, 6.0)
+        self.show()
+        self.delta(7, 6, 4.0)
+        self.assertEqual((self.applied(), self.books.refused), (7, {}))
+
     def test_leaving(self) -> None:
         """One above the LEAVE's number is refused, one up to it applied."""
         self.player.leave(6)

@@ -19,10 +19,10 @@ class SimulationTests(SynchronousTestCase):
 
     def run_seeds(self, first: int, count: int) -> None:
         """Run them; what fails says how to run that seed again alone."""
+        # The stores here fail on purpose, which is logged; other errors fail their seed.
+        self.addCleanup(self.flushLoggedErrors)
         for seed in range(first, first + count):
             run_seed(seed)
-        # The stores here fail on purpose, which is logged; other errors fail their seed.
-        self.flushLoggedErrors()
 
     def test_few_seeds(self) -> None:
         """A few seeds, in every run of the tests."""

@@ -82,6 +82,7 @@ class Answers:
             )
             slot = self._service.table.slots[session_id]
             self._model.enter(player, asked.sequence, slot)
+            player.came_by = "join"
             self._talks.current[session_id] = Talk(
                 address, asked.nonce, asked.sequence, slot, self._world.now
             )
@@ -114,7 +115,7 @@ class Answers:
 
     def _note_base(self, player: Player, talk: Talk, applied: int) -> None:
         """A MOVE's state that is shown as applied is a base from now on, of which two are kept."""
-        if player.slot != talk.slot or player.came_by != "move" or applied == talk.first:
+        if player.slot != talk.slot or player.came_by != "move":
             return
         if not talk.bases or talk.bases[-1][0] != applied:
             talk.bases = [*talk.bases, (applied, player.values)][-2:]

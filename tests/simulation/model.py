@@ -97,6 +97,8 @@ class Model:
         check(not self.recovering, "player", player.session_id, "joined during recovery")
         if sequence is None:
             sequence = 0 if player.slot is None else player.sequence
+        if player.slot is None or sequence != player.sequence:
+            player.came_by = "join"
         player.slot, player.leaving = slot, False
         player.sequence, player.saved = sequence, 0
         player.numbers = {sequence: player.updated_at}

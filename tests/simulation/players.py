@@ -32,7 +32,8 @@ class Player:
         given_up, given_up_at: the newest ``updated_at`` that was settled without being stored, and
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
-        came_by: ``move``, ``delta`` or ``update``: how the newest state came.
+        came_by: ``move``, ``delta`` or ``update``: how the newest state came; ``join`` where a join
+            gave it its number.
         before: what was the newest state before this one.
         torn: the update that was being written when the process died.
     """

@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import StoreBusy
+from playerstate.messages import MAX_SEQUENCE
 from playerstate.service import Joined, NotOnline, NotRunning, ServerFull
 from tests.simulation.model import Model
 from tests.simulation.plan import Plan
@@ -75,7 +76,9 @@ class Program:
         """Call `join`."""
         player, talks, service = self._player(), self._server.talks, self._server.service
         session_id = player.session_id
-        sequence = self._random.choice((None, None, 0, player.sequence))
+        # Numbers that moves had, and that moves will have.
+        near = min(max(player.sequence + self._random.randrange(-2, 3), 0), MAX_SEQUENCE)
+        sequence = self._random.choice((None, None, 0, player.sequence, near))
         allowed = self._allowed_to_fail(player)
         self._world.note("join", session_id, sequence)
 
