@@ -1,10 +1,10 @@
 """How one player lies in memory, in the ring and in the journal.
 
 A row has a header, the packed fields and, at its head and its tail, the *version* under which it
-was written.  The live table keeps two such *halves* for each slot and writes them in turn, each
-from its head to its tail in one call of `struct`, so a process may be killed between any two
-machine instructions and leaves at least one half whole: the one whose two versions are equal, and
-of two such the one with the higher version.  Versions only grow.
+was written.  The live table keeps two such *halves* for each slot and writes them in turn, the
+version at the tail after everything else, so a process may be killed between any two machine
+instructions and leaves at least one half whole: the one whose two versions are equal, and of two
+such the one with the higher version.  Versions only grow.
 
 ====== ===== ==================================================================
 offset type  what
@@ -48,6 +48,7 @@ class RowLayout:
             updated_at, sequence, values)``.
         fields: packs and unpacks the fields, which begin at `FIELDS_AT`.
         dtype: a half, the fields as one block of bytes.
+        head: the same, as one block of all but the last version.
         record: what a store sees of it: session id, each field by name, ``updated_at``.
     """
 
@@ -70,6 +71,14 @@ class RowLayout:
                     *(f"V{self.fields.size}", "<u8"),
                 ],
                 "offsets": [0, 8, 16, 20, 24, 32, FIELDS_AT, self.size - 8],
+                "itemsize": self.size,
+            }
+        )
+        self.head = np.dtype(
+            {
+                "names": ["head"],
+                "formats": [f"V{self.size - 8}"],
+                "offsets": [0],
                 "itemsize": self.size,
             }
         )

@@ -7,10 +7,13 @@ whose it is.  What cannot be read raises `Malformed` with the reason it is count
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from playerstate.schema import InvalidState, StateSchema
 
@@ -175,6 +178,7 @@ class Codec:
         self._read = schema.read
         self._move = struct.Struct("<BI" + fields)
         self._welcome = struct.Struct("<BBIQ" + fields)
+        self._fields = schema.dtype
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
 
@@ -207,6 +211,23 @@ class Codec:
             return self._read(data, at + 1)
         except InvalidState:
             raise Malformed("value") from None
+
+    def decode_moves(self, data: Sequence[bytes], at: int) -> npt.NDArray[np.void]:
+        """The ``sequence`` and the ``fields``, not yet accepted, of many MOVEs of the right size.
+
+        Args:
+            data: the messages.
+            at: where in each the MOVE begins, which goes to its end.
+        """
+        layout = np.dtype(
+            {
+                "names": ["sequence", "fields"],
+                "formats": ["<u4", self._fields],
+                "offsets": [at + 1, at + 5],
+                "itemsize": at + self.move_size,
+            }
+        )
+        return np.frombuffer(bytearray().join(data), layout)
 
     def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
         """Any message of a server.

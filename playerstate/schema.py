@@ -28,6 +28,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
@@ -195,6 +196,7 @@ class StateSchema:
             `InvalidState`.
         read: ``read(data, at)``: the u32 there, and the accepted packed values of the fields that
             follow it; raises `InvalidState`.
+        dtype: the packed fields by name, for arrays.
         spawn: the state class's defaults, as accepted packed values.
     """
 
@@ -205,6 +207,7 @@ class StateSchema:
     struct: struct.Struct
     accept: Callable[..., tuple[Any, ...]]
     read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]]
+    dtype: np.dtype[np.void]
     spawn: tuple[Any, ...]
     _plain: Callable[[Any], tuple[Any, ...]]
     _build: Callable[..., Any]
@@ -245,6 +248,7 @@ class StateSchema:
             struct=packer,
             accept=accept,
             read=_compile_read(fields),
+            dtype=np.dtype([(field.name, field.dtype) for field in fields]),
             spawn=accepted,
             plain=getter if len(names) > 1 else lambda state: (getter(state),),
             build=build,
@@ -255,6 +259,28 @@ class StateSchema:
     def size(self) -> int:
         """Bytes of the packed fields."""
         return self.struct.size
+
+    def accept_many(self, rows: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+        """Do what `accept` does to many packed rows at once, in place.
+
+        Args:
+            rows: of the schema's `dtype`.
+
+        Returns:
+            Which rows are accepted; the others are left as they are.
+        """
+        good = np.ones(len(rows), np.bool_)
+        for field in self.fields:
+            column = rows[field.name]
+            if field.kind == "text":
+                good &= np.fromiter(map(_is_text, column.tolist()), np.bool_, len(rows))
+            elif (field.low, field.high) != _INT64:
+                good &= column >= field.low
+                good &= column <= field.high
+        for field in self.fields:
+            if field.kind == "float":
+                np.add(rows[field.name], 0.0, out=rows[field.name], where=good)
+        return good
 
     def values(self, state: Any) -> tuple[Any, ...]:
         """A state as accepted packed values.

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
@@ -30,7 +32,7 @@ from playerstate.persister import Commit
 from playerstate.recovery import find_unsaved
 from playerstate.schema import InvalidState
 from playerstate.steady import SteadyClock
-from playerstate.table import LiveTable
+from playerstate.table import LiveTable, Slots
 from playerstate.trouble import Trouble
 
 MAX_SESSION_ID = 2**63 - 1
@@ -446,6 +448,36 @@ class PlayerStateService(Service):
         if not was_clean:
             ledger.superseded += 1
         return True
+
+    def move_many(
+        self,
+        slots: Slots,
+        sequences: npt.NDArray[np.uint32],
+        fields: npt.NDArray[np.void],
+    ) -> npt.NDArray[np.bool_]:
+        """Do what `move` does for many players at once; all arrays are of equal length.
+
+        Args:
+            slots: where the players are in the live table, each at most once.
+            sequences: as in `move`.
+            fields: packed values, of dtype `StateSchema.dtype`, writable and not yet accepted.
+
+        Returns:
+            Which were applied.  Nothing is done or counted for the others: `move` is to say what
+            is wrong with them, if anything is.
+        """
+        if self._phase != _RUNNING:
+            return np.zeros(len(slots), np.bool_)
+        good = self.schema.accept_many(fields)
+        good &= sequences > self.table.sequences_at(slots)
+        if self._leaves.by_slot:
+            good &= ~np.isin(slots, list(self._leaves.by_slot))
+        if not good.all():
+            slots, sequences, fields = slots[good], sequences[good], fields[good]
+        now = self._wall_clock() // 1000
+        self.ledger.superseded += self.table.apply_many(slots, sequences, fields, now)
+        self.ledger.applied += len(slots)
+        return good
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of a player online.

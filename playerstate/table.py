@@ -92,8 +92,11 @@ class LiveTable:
         self._buffer = buffer
         self._size = layout.size
         self._put = layout.write
+        self._head_dtype = layout.head
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
+        self._heads = self._halves.view(layout.head)["head"]
+        self._tails = self._halves["version_again"]
         self._session_ids = self._halves["session_id"]
         self._updated_at = self._halves["updated_at"]
         self._sequences = self._halves["sequence"]
@@ -222,6 +225,45 @@ class LiveTable:
             self._oldest = dirtied_at
         return True
 
+    def apply_many(
+        self,
+        slots: Slots,
+        sequences: npt.NDArray[np.unsignedinteger[Any]],
+        fields: npt.NDArray[np.void],
+        now: int,
+    ) -> int:
+        """Do what `apply` does to many players at once; all arrays are of equal length.
+
+        Args:
+            slots: each at most once.
+            sequences: each above its player's highest.
+            fields: accepted, packed as `StateSchema.dtype` is.
+            now: as in `apply`.
+
+        Returns:
+            How many rows were dirty before.
+        """
+        places = self._places[slots]
+        rows = self._halves[places]
+        rows["version"] = versions = np.arange(self._version + 1, self._version + 1 + len(slots))
+        rows["updated_at"] = np.maximum(rows["updated_at"] + 1, now)
+        rows["sequence"] = sequences
+        rows["fields"] = fields.view(rows["fields"].dtype)
+        places ^= 1
+        # All but the last version, and then that: a half is whole only where all of it is there.
+        self._heads[places] = rows.view(self._head_dtype)["head"]
+        self._tails[places] = versions
+        self._version += len(slots)
+        self._places[slots] = places
+        dirty = self._dirty_flags[slots]
+        clean = slots[~dirty]
+        if len(clean):
+            self._dirty_flags[clean] = True
+            self._dirtied_at[clean] = dirtied_at = self._now()
+            if self._oldest is None:
+                self._oldest = dirtied_at
+        return len(slots) - len(clean)
+
     def _write(
         self,
         slot: int,
@@ -252,6 +294,11 @@ class LiveTable:
     def sequence(self, slot: int) -> int:
         """The highest sequence applied in this player's generation."""
         return self._head(slot)[3]
+
+    def sequences_at(self, slots: Slots) -> npt.NDArray[np.uint64]:
+        """`sequence` of each of these slots."""
+        sequences: npt.NDArray[np.uint64] = self._sequences[self._places[slots]]
+        return sequences
 
     def sequences(self) -> npt.NDArray[np.uint64]:
         """`sequence` of every slot below `high`."""

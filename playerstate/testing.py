@@ -126,6 +126,13 @@ class MemoryPort:
             return
         self._protocol.datagramReceived(datagram[: self._max_packet_size], address)
 
+    def receive_many(self, datagrams: list[bytes], addresses: list[Address]) -> None:
+        """Datagrams arrive together, for a `playerstate.transports.recvmmsg.BatchProtocol`."""
+        if not self._open:
+            return
+        cut = [datagram[: self._max_packet_size] for datagram in datagrams]
+        self._protocol.datagrams_received(cut, addresses)  # type: ignore[attr-defined]
+
     def take(self) -> list[tuple[bytes, Address]]:
         """What was sent since the last time."""
         taken = list(self.sent)

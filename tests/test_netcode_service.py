@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import LogLevel
 
 from playerstate import NotOnline
-from playerstate.gateway import Gateway
+from playerstate.gateway import MANY, Gateway
 from playerstate.testing import EPOCH, MemoryPort
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
@@ -226,6 +226,64 @@ class ConversationTests(NetcodeServiceTestCase):
         player.connect()
         player.join()
         self.assertEqual(player.names(), [REFUSED])
+
+
+class TogetherTests(NetcodeServiceTestCase):
+    """Packets that come at the same time."""
+
+    def setUp(self) -> None:
+        """Enough players that their moves are taken in at once."""
+        super().setUp()
+        self.open(slots=2 * MANY)
+        self.players = [self.joined(n, n, timeout=60) for n in range(1, MANY + 3)]
+
+    def send(self, *packets: tuple[NetcodePlayer, bytes]) -> None:
+        """These arrive together."""
+        addresses = [player.address for player, _ in packets]
+        self.port.receive_many([packet for _, packet in packets], addresses)
+
+    def moves(self, sequence: int) -> list[tuple[NetcodePlayer, bytes]]:
+        """A MOVE of each player."""
+        return [
+            (player, player.client.send(struct.pack("<BIdd", 2, sequence, 5.0, number), self.now))
+            for number, player in enumerate(self.players)
+        ]
+
+    def test_moves(self) -> None:
+        """Each player's is applied."""
+        called = []
+        many = self.service.move_many
+        self.patch(self.service, "move_many", lambda *a: called.append(len(a[0])) or many(*a))
+        self.send(*self.moves(1))
+        self.assertEqual(called, [len(self.players)])
+        for number, player in enumerate(self.players):
+            self.assertEqual(self.service.state(player.session_id), at(5.0, number))
+
+    def test_order(self) -> None:
+        """What a client said before it disconnected is taken in, and saved."""
+        *moves, last = self.moves(1)
+        player = last[0]
+        goodbyes = [(player, packet) for packet in player.client.disconnect(self.now)]
+        self.send(*moves, last, *goodbyes)
+        self.assertRaises(NotOnline, self.service.state, player.session_id)
+        self.advance(0.2)
+        stored = {player.session_id: (5.0, float(len(moves)))}
+        self.assertEqual(self.stored(self.stepped), stored)
+        self.assertEqual(self.service.ledger.snapshot().refused, {})
+
+    def test_bug(self) -> None:
+        """One packet's bug keeps nobody from taking in the others."""
+        receive = self.netcode._server.receive
+
+        def stumble(datagram: bytes, *arguments: Any) -> None:
+            if not datagram:
+                raise ZeroDivisionError
+            receive(datagram, *arguments)
+
+        self.patch(self.netcode._server, "receive", stumble)
+        self.send((self.players[0], b""), *self.moves(1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.service.ledger.applied, len(self.players))
 
 
 class LeavingTests(NetcodeServiceTestCase):

@@ -401,6 +401,45 @@ class FieldTests(SynchronousTestCase):
         for value in (5e-324, -5e-324, 0.1, FLOAT_MAX, -FLOAT_MAX):
             self.assertEqual(struct.pack("d", *schema.accept(value)), struct.pack("d", value))
 
+    def test_many(self) -> None:
+        """Many rows are accepted or not as each is, and those that are not stay as they are."""
+        state_class = attrs.make_class(
+            "Mixed",
+            {
+                "x": attrs.field(default=0.0, type=float, metadata=within(-1.0, 1.0)),
+                "level": attrs.field(default=1, type=int, metadata=within(0, 9)),
+                "n": attrs.field(default=1, type=int),
+                "free": attrs.field(default=0.0, type=float),
+                "alive": attrs.field(default=True, type=bool),
+                "zone": attrs.field(default="", type=str, metadata=text(4)),
+            },
+        )
+        schema = StateSchema.of(state_class)
+        good = (-0.0, 3, INT64_MIN, -0.0, 1, b"wood")
+        changes = [
+            *((0, value) for value in (1.0, -1.0, 1.5, -1.5, math.nan, math.inf, 0.25)),
+            *((1, value) for value in (0, 9, 10, -1)),
+            *((2, value) for value in (2**63 - 1, 0)),
+            *((3, value) for value in (5e-324, FLOAT_MAX, math.inf, -math.inf, math.nan)),
+            *((4, value) for value in (0, 1, 2, 255)),
+            *((5, value) for value in (b"", b"a", b"\xff", b"a\0b", b"\0a", "\u00fc".encode())),
+        ]
+        rows = [good, *((*good[:at], value, *good[at + 1 :]) for at, value in changes)]
+        packed = [schema.struct.pack(*row) for row in rows]
+        packed.append(bytes.fromhex("010000000000f07f") + packed[0][8:])  # a signaling NaN
+        expected = []
+        for row in packed:
+            try:
+                expected.append(schema.struct.pack(*schema.accept(*schema.struct.unpack(row))))
+            except InvalidState:
+                expected.append(None)
+        many = np.frombuffer(bytearray().join(packed), schema.dtype)
+        accepted = schema.accept_many(many).tolist()
+        self.assertEqual(accepted, [row is not None for row in expected])
+        self.assertTrue({True, False} <= set(accepted))
+        after = [row.tobytes() for row in many]
+        self.assertEqual(after, [new or old for new, old in zip(expected, packed, strict=True)])
+
     def test_float_bounds_are_inclusive(self) -> None:
         """A bound itself is within; the next float beyond it is not."""
         _, schema = self.one(float, 0.5, within(0.25, 0.75))

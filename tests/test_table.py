@@ -309,6 +309,81 @@ class ChangeTests(TableTestCase):
         self.assertFalse(self.table.is_saved(slot))
 
 
+class ManyTests(TableTestCase):
+    """Many players' updates at once."""
+
+    def apply_many(self, slots: list[int], sequence: int, x: float, now: int) -> int:
+        """One update for each of these."""
+        fields = np.zeros(len(slots), SCHEMA.dtype)
+        fields["x"] = x + np.arange(len(slots))
+        sequences = np.full(len(slots), sequence, np.uint32)
+        return self.table.apply_many(np.array(slots, np.intp), sequences, fields, now)
+
+    def test_same(self) -> None:
+        """The rows are those that one update after the other makes."""
+        slots = self.admit(1, 2, 3, 4)
+        self.table.release(slots[1])
+        others = Memory(SCHEMA, 8)
+        others.buffer[:] = self.memory.buffer
+        other = LiveTable(SCHEMA, 8, lambda: self.time, others.buffer)
+        other._place[:] = self.table._place
+        other._version = self.table._version
+        chosen = [slots[3], slots[0], slots[2]]
+        for sequence, now in ((1, 100), (5, 50), (2**32 - 1, 2**62)):
+            self.apply_many(chosen, sequence, 7.0, now)
+            for number, slot in enumerate(chosen):
+                other.apply(slot, sequence, (7.0 + number, 0.0), now)
+            self.assertEqual(self.memory.buffer, others.buffer)
+
+    def test_dirty(self) -> None:
+        """It says how many were dirty, and dates the others."""
+        slots = self.admit(1, 2, 3)
+        self.time = 5.0
+        self.assertEqual(self.apply_many(slots[:2], 1, 0.0, 100), 0)
+        self.time = 9.0
+        self.assertEqual(self.apply_many(slots, 2, 0.0, 200), 2)
+        self.assertEqual(self.table.oldest_dirty(), 5.0)
+        self.assertEqual(self.table.sweep(self.sink).pushed, 3)
+        self.assertIsNone(self.table.oldest_dirty())
+        self.assertEqual(self.apply_many(slots, 3, 0.0, 300), 0)
+        self.assertEqual(self.table.oldest_dirty(), 9.0)
+
+    def test_none(self) -> None:
+        """None is no trouble."""
+        self.assertEqual(self.apply_many([], 1, 0.0, 100), 0)
+        self.assertIsNone(self.table.oldest_dirty())
+
+    def test_interrupted(self) -> None:
+        """Wherever it is cut short, each row is whole: the one before, or the new one."""
+        slots = self.admit(1, 2, 3)
+        self.apply_many(slots, 1, 10.0, 100)
+        before = [self.memory.row(slot).tobytes() for slot in slots]
+        memory, places = bytes(self.memory.buffer), self.table._places.copy()
+        for name, done in (("_heads", [0] * 4), ("_tails", [0, 1, 2, 3])):
+            column = getattr(self.table, name)
+            for written, new in enumerate(done):
+                setattr(self.table, name, Interrupted(column, written))
+                self.assertRaises(KeyboardInterrupt, self.apply_many, slots, 2, 20.0, 200)
+                rows = [self.memory.row(slot) for slot in slots]
+                self.assertEqual([row["sequence"] for row in rows], [2] * new + [1] * (3 - new))
+                self.assertEqual([row.tobytes() for row in rows[new:]], before[new:])
+                self.memory.buffer[:] = memory
+                self.table._places[:] = places
+            setattr(self.table, name, column)
+
+
+class Interrupted:
+    """A column of which so many elements are written before the process dies."""
+
+    def __init__(self, column: Any, most: int) -> None:
+        self._column = column
+        self._most = most
+
+    def __setitem__(self, places: Any, values: Any) -> None:
+        self._column[places[: self._most]] = values[: self._most]
+        raise KeyboardInterrupt
+
+
 class MemoryTests(TableTestCase):
     """How the rows lie in the buffer that the table was given."""
 

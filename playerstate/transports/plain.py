@@ -11,11 +11,11 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import DatagramProtocol
 
 from playerstate.gateway import Gateway
 from playerstate.messages import MAX_JOIN_SIZE
 from playerstate.service import MAX_SESSION_ID
+from playerstate.transports.recvmmsg import BatchProtocol
 from playerstate.transports.udp import UDPPort
 
 MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
@@ -23,14 +23,11 @@ MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
 _ID = struct.Struct("<Q")
 
 
-class PlainProtocol(DatagramProtocol):
+class PlainProtocol(BatchProtocol):
     """Carries messages between one UDP port and a gateway."""
-
-    noisy = False
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._received = gateway.received
         self._unpack_id = _ID.unpack_from
 
     def startProtocol(self) -> None:
@@ -38,17 +35,22 @@ class PlainProtocol(DatagramProtocol):
         assert self.transport is not None
         self._write = self.transport.write
 
-    def datagramReceived(self, datagram: bytes, address: Any) -> None:
-        """A datagram came in."""
-        size = len(datagram)
-        if size < 9:
-            return self._gateway.malformed("too_short")
-        if size > MAX_DATAGRAM:
-            return self._gateway.malformed("too_long")
-        session_id = self._unpack_id(datagram)[0]
-        if not 1 <= session_id <= MAX_SESSION_ID:
-            return self._gateway.malformed("session_id")
-        self._received(self, session_id, address, datagram, 8)
+    def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
+        """See `BatchProtocol`."""
+        unpack_id, session_ids, peers, messages = self._unpack_id, [], [], []
+        for datagram, address in zip(datagrams, addresses, strict=True):
+            size = len(datagram)
+            if size < 9:
+                self._gateway.malformed("too_short")
+            elif size > MAX_DATAGRAM:
+                self._gateway.malformed("too_long")
+            elif not 1 <= (session_id := unpack_id(datagram)[0]) <= MAX_SESSION_ID:
+                self._gateway.malformed("session_id")
+            else:
+                session_ids.append(session_id)
+                peers.append(address)
+                messages.append(datagram)
+        self._gateway.received_many(self, session_ids, peers, messages, 8)
 
     def send(self, session_id: int, peer: Any, message: bytes) -> None:
         """Send a message to an address; what the system will not take is counted, and lost."""

@@ -1,8 +1,8 @@
 """Many datagrams a system call: Linux's ``recvmmsg(2)``, in place of Twisted's reading one by one.
 
 Half of what a small datagram costs is the call that reads it.  `BatchReader` asks for all that
-wait, `DATAGRAMS` at most, into memory that is made once; what the protocol gets is the same.  The
-GIL is kept meanwhile: the call never waits, and to give the GIL away would cost more than the call.
+wait, `DATAGRAMS` at most, into memory that is made once, and a `BatchProtocol` gets them together.
+The GIL is kept meanwhile: the call never waits, and to give the GIL away would cost more than that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
 
@@ -26,6 +27,20 @@ ADDRESSES_REMEMBERED = 65_536
 
 _PASSED_OVER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNREFUSED})
 _log = Logger()
+
+
+class BatchProtocol(DatagramProtocol):
+    """A protocol that takes in together what came at the same time."""
+
+    noisy = False
+
+    def datagramReceived(self, datagram: bytes, address: Any) -> None:
+        """A datagram came in by itself."""
+        self.datagrams_received([datagram], [address])
+
+    def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
+        """Take in datagrams, in the order in which they came, each with its sender's address."""
+        raise NotImplementedError
 
 
 class _IOVector(ctypes.Structure):
@@ -75,32 +90,32 @@ class BatchReader:
     """Reads the datagrams of one port.  Reactor thread only.
 
     Args:
-        port: bound, and its protocol started.
+        port: bound, and its protocol, a `BatchProtocol`, started.
         recvmmsg: the C library's.
     """
 
     def __init__(self, port: Port, recvmmsg: Callable[..., int]) -> None:
         self._recvmmsg = recvmmsg
         self._fd = port.fileno()
-        self._received = port.protocol.datagramReceived
+        self._received = port.protocol.datagrams_received
         self._size = size = port.maxPacketSize
         is_ipv6 = port.addressFamily == socket.AF_INET6
         self._read_address = _read_ipv6 if is_ipv6 else _read_ipv4
         self._name_size = 28 if is_ipv6 else 16
         self._data = ctypes.create_string_buffer(size * DATAGRAMS)
-        self._names = ctypes.create_string_buffer(self._name_size * DATAGRAMS)
+        names = ctypes.create_string_buffer(self._name_size * DATAGRAMS)
+        self._names = np.frombuffer(names, f"V{self._name_size}")
         self._vectors = (_IOVector * DATAGRAMS)()
         self._messages = (_Message * DATAGRAMS)()
-        data, names = ctypes.addressof(self._data), ctypes.addressof(self._names)
+        data, first_name = ctypes.addressof(self._data), ctypes.addressof(names)
         for number, (vector, message) in enumerate(zip(self._vectors, self._messages, strict=True)):
             vector.base, vector.length = data + number * size, size
-            name = names + number * self._name_size
+            name = first_name + number * self._name_size
             message.header = _Header(name, self._name_size, ctypes.pointer(vector), 1)
         self._lengths = np.frombuffer(self._messages, np.uint32).reshape(DATAGRAMS, -1)[
             :, _Message.received.offset // 4
         ]
         self._view = memoryview(self._data)
-        self._name_view = memoryview(self._names)
         self._addresses: dict[bytes, tuple[str, int]] = {}
 
     def read(self) -> None:
@@ -111,16 +126,21 @@ class BatchReader:
             if number in _PASSED_OVER:
                 return
             raise OSError(number, os.strerror(number))
-        at, size = 0, self._size
-        names = bytes(self._name_view[: count * self._name_size])
-        for number, length in enumerate(self._lengths[:count].tolist()):
-            start = number * self._name_size
-            address = self._address(names[start : start + self._name_size])
-            try:
-                self._received(bytes(self._view[at : at + length]), address)
-            except Exception:  # one datagram's bug keeps nobody from reading the next
-                _log.failure("a datagram could not be taken in")
-            at += size
+        view, size = self._view, self._size
+        datagrams = [
+            view[at : at + length].tobytes()
+            for at, length in zip(
+                range(0, count * size, size), self._lengths[:count].tolist(), strict=True
+            )
+        ]
+        names = self._names[:count].tolist()
+        addresses: list[Any] = list(map(self._addresses.get, names))
+        if None in addresses:
+            addresses = list(map(self._address, names))
+        try:
+            self._received(datagrams, addresses)
+        except Exception:  # as with Twisted's own reading, a bug keeps nobody from reading on
+            _log.failure("datagrams could not be taken in")
 
     def _address(self, name: bytes) -> tuple[str, int]:
         address = self._addresses.get(name)

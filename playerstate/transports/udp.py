@@ -7,11 +7,10 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from playerstate.service import PlayerStateService
-from playerstate.transports.recvmmsg import read_many
+from playerstate.transports.recvmmsg import BatchProtocol, read_many
 
 RECEIVE_BUFFER = 4 * 2**20
 """Bytes asked of the system for datagrams that wait to be read."""
@@ -45,7 +44,7 @@ class UDPPort:
         self,
         reactor: Any,
         service: PlayerStateService,
-        protocol: DatagramProtocol,
+        protocol: BatchProtocol,
         number: int,
         interface: str,
         max_datagram: int,

@@ -138,7 +138,7 @@ class Answers:
         elif message.reason == GoneReason.KICKED:
             unsaved = talk.leaving and player.given_up >= talk.target
             allowed = (
-                self._talks.kicking == session_id or not live or unsaved or self._model.lost_allowed
+                session_id in self._talks.kicking or not live or unsaved or self._model.lost_allowed
             )
             world.check(allowed, *name, "for nothing")
         elif message.reason == GoneReason.JOINED_ELSEWHERE:

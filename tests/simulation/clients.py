@@ -66,6 +66,7 @@ class Clients:
         self._nonces = 0
         self.weights: dict[Callable[[], None], float] = {
             self.play: 10.0,
+            self.play_all: 3.0,
             self.step: 4.0,
             self.ping: 1.0,
             self.leave: 1.0,
@@ -95,7 +96,14 @@ class Clients:
 
     def play(self) -> None:
         """Move, a few times; ask to join first."""
-        client = self._one()
+        self._play(self._one())
+
+    def play_all(self) -> None:
+        """All play at the same time."""
+        for client in self._clients:
+            self._play(client)
+
+    def _play(self, client: Client) -> None:
         if not client.welcomed and self._random.random() < 0.8:
             return self._join(client)
         for _ in range(self._random.choice((1, 1, 2, 5))):

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
+from typing import Any
+
+import attrs
 
 from playerstate.gateway import Gateway
 from playerstate.messages import (
@@ -60,18 +63,48 @@ class Judge:
         self._schema = gateway.service.schema
         self._codec = Codec(self._schema)
         self._loads = loads
+        self._ended: set[int] = set()
 
-    def deliver(self, datagram: bytes, address: Address, receive: Callable[..., None]) -> None:
-        """Judge a datagram, let the server have it, and compare."""
+    def is_update(self, datagram: bytes) -> bool:
+        """Whether it is a MOVE or a DELTA, which may be delivered with others."""
+        return len(datagram) > 8 and datagram[8] in (MOVE, DELTA)
+
+    def deliver_together(
+        self, datagrams: list[bytes], addresses: list[Address], receive: Callable[..., None]
+    ) -> None:
+        """Judge updates one after the other, let the server have them together, and compare."""
+        self._prepare()
+        expected: list[Any] = []
+        for datagram, address in zip(datagrams, addresses, strict=True):
+            answers = self._judge(datagram, address) or []
+            if answers:
+                self._ended.add(_ID.unpack_from(datagram)[0])
+            expected += answers
+        receive(datagrams, addresses)
+        self._ended.clear()
+        self._talks.kicking.clear()
+        # Each is a GONE, and players have no order among each other.
+        answers = sorted(self._talks.answers, key=attrs.astuple)
+        self._world.check(
+            answers == sorted(expected, key=attrs.astuple),
+            *("answered", self._talks.answers, "instead of", expected, "to", datagrams),
+        )
+
+    def _prepare(self) -> None:
         self._model.look(self._service)
         self._talks.look()
         self._talks.answers = []
         self._loads.clear()
+
+    def deliver(self, datagram: bytes, address: Address, receive: Callable[..., None]) -> None:
+        """Judge a datagram, let the server have it, and compare."""
+        self._prepare()
         expected = self._judge(datagram, address)
         receive(datagram, address)
         if self._talks.asked is not None and self._talks.asked.fresh:
             expected = self._fresh_join(_ID.unpack_from(datagram)[0], self._talks.asked)
-        self._talks.asked, self._talks.kicking = None, 0
+        self._talks.asked = None
+        self._talks.kicking.clear()
         if expected is not None:
             self._world.check(
                 self._talks.answers == expected,
@@ -103,7 +136,7 @@ class Judge:
 
     def _judge_update(self, player: Player, address: Address, message: bytes) -> list[object]:
         counts, talk = self._model.counts, self._talks.current.get(player.session_id)
-        if talk is None:
+        if talk is None or player.session_id in self._ended:
             return counts.refuse("not_joined")
         if talk.address != address:
             return counts.refuse("other_address")
@@ -172,7 +205,7 @@ class Judge:
             counts.stale += 1
         elif player.leaving and sequence > player.last:
             # The embedding program took the player offline.
-            self._talks.kicking = player.session_id
+            self._talks.kicking.add(player.session_id)
             counts.refuse("not_joined")
             return [Gone(talk.nonce, GoneReason.KICKED)]
         else:

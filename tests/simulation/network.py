@@ -37,8 +37,10 @@ class Network:
             takes = 0.02 * world.random.random()
             if world.chance(plan.jams):
                 takes = 3.0 * world.random.random()
-            number = next(self._numbers)
-            heapq.heappush(self._way, (world.now + takes, number, datagram, address))
+            due = world.now + takes
+            if plan.bunches:
+                due = math.ceil(due / plan.bunches) * plan.bunches
+            heapq.heappush(self._way, (due, next(self._numbers), datagram, address))
 
     def next_due(self) -> float:
         """When the next datagram arrives."""

@@ -58,9 +58,11 @@ class Plan:
         players: session ids that take part.
         places: `max_players`.
         queue_size, save_within, stop_within, idle_timeout: of the service.
+        many: updates that are worth being taken in at once, where they arrive together.
         journal: whether it has one.
         steps: how many things happen.
         loss, copies, jams: chances that a datagram is lost, comes twice, or takes long.
+        bunches: datagrams arrive at multiples of so many seconds only, together; 0 for at any time.
         write_faults, load_faults: chances that a write or a load goes wrong.
         slow_loads: the chance that a load is answered by a Deferred.
         slow_reports: the chance that word from the persist thread takes long.
@@ -76,11 +78,13 @@ class Plan:
     save_within: float
     stop_within: float
     idle_timeout: float
+    many: int
     journal: bool
     steps: int
     loss: float
     copies: float
     jams: float
+    bunches: float
     write_faults: float
     load_faults: float
     slow_loads: float
@@ -113,11 +117,13 @@ def draw(source: random.Random) -> Plan:
         save_within=source.choice((0.2, 0.5, 1.0, 3.0, 5.0)),
         stop_within=source.choice((0.0, 0.5, 3.0, 10.0, 30.0)),
         idle_timeout=source.choice((0.5, 2.0, 10.0, 30.0)),
+        many=source.choice((1, 2, 3, 400)),
         journal=source.random() < 0.6,
         steps=source.randint(20, 180),
         loss=sometimes(0.3),
         copies=sometimes(0.3),
         jams=sometimes(0.3),
+        bunches=source.choice((0.0, 0.1, 0.5, 2.0)),
         write_faults=sometimes(0.6) if troubled else 0.0,
         load_faults=sometimes(0.4),
         slow_loads=sometimes(0.8),

@@ -152,10 +152,10 @@ class Program:
         if player.slot is None:
             return
         self._world.note("kick", player.session_id)
-        talks.kicking = player.session_id
+        talks.kicking.add(player.session_id)
         self._model.leave(player)
         self._promises.leave(player, self._server.gateway.kick(player.session_id))
-        talks.kicking = 0
+        talks.kicking.clear()
 
     def look(self) -> None:
         """Call `state`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable
@@ -93,6 +94,7 @@ class Server:
         self.gateway = Gateway(
             self.service, idle_timeout=plan.idle_timeout, jitter=world.random.random
         )
+        self.gateway._many = plan.many
         self._root = MultiService()
         self.service.setServiceParent(self._root)
         PlainService(self.gateway, PORT, reactor=self.reactor).setServiceParent(self._root)
@@ -139,6 +141,19 @@ class Server:
         """A datagram reaches the machine; it is lost where nobody listens."""
         if self.running and PORT in self.reactor.ports:
             self._judge.deliver(datagram, address, self.port.receive)
+            self._model.look(self.service)
+
+    def receive_together(self, arrived: list[tuple[bytes, Address]]) -> None:
+        """Datagrams reach the machine, and are read together as far as they may be."""
+        while arrived:
+            many = list(itertools.takewhile(lambda one: self._judge.is_update(one[0]), arrived))
+            if len(many) < 2 or not (self.running and PORT in self.reactor.ports):
+                self.receive(*arrived.pop(0))
+                continue
+            del arrived[: len(many)]
+            self._judge.deliver_together(
+                *map(list, zip(*many, strict=True)), self.port.receive_many
+            )
             self._model.look(self.service)
 
     def stop(self) -> None:

@@ -220,10 +220,11 @@ class Simulation:
         return True
 
     def _turn_network(self) -> bool:
-        happened = False
+        together = []
         while (arrived := self._to_server.arrived()) is not None:
-            self.server.receive(*arrived)
-            happened = True
+            together.append(arrived)
+        happened = bool(together)
+        self.server.receive_together(together)
         while (arrived := self._to_clients.arrived()) is not None:
             self.clients.received(arrived[0])
         return happened

@@ -73,7 +73,7 @@ class Talks:
         self.answers: list[object] = []
         self.closing = False
         self.stopping = False
-        self.kicking = 0
+        self.kicking: set[int] = set()
 
     def close(self) -> None:
         """The server begins to stop."""

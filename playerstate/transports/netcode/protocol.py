@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.protocol import DatagramProtocol
-
 from playerstate.transports.netcode.connections import Source
+from playerstate.transports.recvmmsg import BatchProtocol
 
-Receive = Callable[[bytes, Source, float], None]
+Receive = Callable[[list[bytes], list[Source], float], None]
 
 
-class NetcodeProtocol(DatagramProtocol):
+class NetcodeProtocol(BatchProtocol):
     """Carries datagrams between one UDP port and a netcode server.
 
     Args:
         seconds: the time, on a clock that never steps.
 
     Attributes:
-        receive: takes each datagram; set before the reactor can bring one.
+        receive: takes what came in at the same time; set before the reactor can bring one.
     """
 
-    noisy = False
     receive: Receive
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -33,9 +31,10 @@ class NetcodeProtocol(DatagramProtocol):
         assert self.transport is not None
         self._write = self.transport.write
 
-    def datagramReceived(self, datagram: bytes, address: Any) -> None:
-        """A datagram came in."""
-        self.receive(datagram, (address[0], address[1], self), self._seconds())
+    def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
+        """See `BatchProtocol`."""
+        sources = [(address[0], address[1], self) for address in addresses]
+        self.receive(datagrams, sources, self._seconds())
 
     def transmit(self, datagram: bytes, host: str, port: int) -> None:
         """Send a datagram.

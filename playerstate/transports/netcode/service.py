@@ -120,8 +120,10 @@ class NetcodeService(Service):
             settings, self, wall_clock=self._wall_clock, random_bytes=self._random_bytes
         )
         self._told = Tally()
+        self._clients: list[Connection] = []
+        self._payloads: list[bytes] = []
         for protocol in protocols:
-            protocol.receive = self._server.receive
+            protocol.receive = self._receive
         self._gateway.start()
         super().startService()
         self._repetitions = [
@@ -196,12 +198,31 @@ class NetcodeService(Service):
             _log.failure("on_connect failed; player {id} is let go", id=connection.client_id)
             self._server.disconnect(connection, self._seconds())
 
+    def _receive(self, datagrams: list[bytes], sources: list[Source], now: float) -> None:
+        """Take in datagrams that came at the same time."""
+        receive = self._server.receive
+        for datagram, source in zip(datagrams, sources, strict=True):
+            try:
+                receive(datagram, source, now)
+            except Exception:  # one datagram's bug keeps nobody from taking in the next
+                _log.failure("a datagram could not be taken in")
+        self._take_in()
+
     def received(self, connection: Connection, payload: bytes) -> None:
-        """See `Listener`."""
-        self._gateway.received(self, connection.client_id, connection, payload, 0)
+        """See `Listener`; what came at the same time is taken in together."""
+        self._clients.append(connection)
+        self._payloads.append(payload)
+
+    def _take_in(self) -> None:
+        """Give the gateway what was received."""
+        clients, self._clients = self._clients, []
+        payloads, self._payloads = self._payloads, []
+        session_ids = [client.client_id for client in clients]
+        self._gateway.received_many(self, session_ids, clients, payloads, 0)
 
     def gone(self, connection: Connection) -> None:
         """See `Listener`."""
+        self._take_in()  # what the client said before it went
         self._gateway.lost(connection.client_id, connection)
 
     def _tick(self) -> None:
