@@ -81,9 +81,9 @@ class Ring:
         first = min(count, self.capacity - start)
         source = rows.view(self._places.dtype)
         # With mode="clip" numpy writes into `out` directly; the default mode buffers the result.
-        np.take(source, indices[:first], out=self._places[start : start + first], mode="clip")
+        source.take(indices[:first], out=self._places[start : start + first], mode="clip")
         if first < count:
-            np.take(source, indices[first:count], out=self._places[: count - first], mode="clip")
+            source.take(indices[first:count], out=self._places[: count - first], mode="clip")
         self.write = write + count
         return count
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -38,8 +37,7 @@ class RowSink(Protocol):
         """Take ``rows[indices]``, as many as fit, and return how many that was."""
 
 
-@attrs.frozen
-class Sweep:
+class Sweep(NamedTuple):
     """What one sweep did.
 
     Attributes:
@@ -365,23 +363,25 @@ class LiveTable:
 
     def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
         """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
-        flags = self._dirty_flags[: self._high]
+        high = self._high
+        flags = self._dirty_flags[:high]
         # Where everybody has moved, as happens in a game that is played, there is nothing to find.
-        dirty = np.arange(self._high) if flags.all() else flags.nonzero()[0]
-        if self._resume:
-            first = int(np.searchsorted(dirty, self._resume))
-            dirty = np.concatenate((dirty[first:], dirty[:first]))
+        dirty: Slots | range = range(high)
+        places = self._places[:high][:most]
+        if self._resume or self._dirty.find(0, 0, high) >= 0:
+            dirty = flags.nonzero()[0]
+            if self._resume:
+                first = int(np.searchsorted(dirty, self._resume))
+                dirty = np.concatenate((dirty[first:], dirty[:first]))
+            places = self._places.take(dirty[:most])
         if not len(dirty):
             return Sweep(0, 0, False, None)
-        turn = dirty[:most]
-        in_order = len(turn) == self._high and not self._resume
-        places = self._places[: self._high] if in_order else self._places.take(turn)
         pushed = sink.push(self._halves, places)
         if pushed < len(dirty):
             self._resume = int(dirty[pushed])
-            return self._clean(dirty, pushed, pushed < len(turn))
+            return self._clean(np.asarray(dirty), pushed, pushed < len(places))
         self._resume, oldest = 0, self.oldest_dirty()
-        self._dirty_flags[: self._high] = False
+        flags[:] = False
         self._oldest = None
         return Sweep(pushed, 0, False, oldest)
 
