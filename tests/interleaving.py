@@ -73,7 +73,7 @@ def accesses(owner: type, names: Collection[str], copies: bool = False) -> Acces
     Args:
         owner: the class.
         names: of the attributes.
-        copies: whether to watch assignments to items and slices, and calls of ``np.take``, too.
+        copies: whether to watch assignments to items and slices, and calls of ``take``, too.
     """
     return {
         code: found
@@ -93,7 +93,6 @@ def _codes_of(owner: type) -> Iterator[CodeType]:
 def _accesses_of(code: CodeType, names: Collection[str], copies: bool) -> dict[int, str]:
     found = {}
     calls_of_take = set()
-    before = None
     for instruction in dis.get_instructions(code):
         name, does = instruction.argval, instruction.opname
         where = instruction.positions and instruction.positions[::2]  # where its expression begins
@@ -101,7 +100,7 @@ def _accesses_of(code: CodeType, names: Collection[str], copies: bool) -> dict[i
         if does in ("LOAD_ATTR", "LOAD_METHOD"):
             if name in names:
                 what = f"load {name}"
-            elif name == "take" and before == "np":
+            elif name == "take":
                 calls_of_take.add(where)
         elif does == "STORE_ATTR" and name in names:
             what = f"store {name}"
@@ -112,7 +111,6 @@ def _accesses_of(code: CodeType, names: Collection[str], copies: bool) -> dict[i
             what = "copy"
         if what is not None:
             found[instruction.offset] = f"{code.co_qualname}: {what}"
-        before = name
     return found
 
 

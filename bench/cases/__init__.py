@@ -23,14 +23,14 @@ class Case:
 
 
 CASES = {
-    "hand-over": Case("bench.cases.hand_over", "hand one update to the persist thread", 12.0, 1.5),
-    "flush": Case("bench.cases.flush", "save the players who changed", 45.0, 2.5),
-    "busy": Case("bench.cases.busy", "the same while the reactor is busy", 30.0, 1.5),
-    "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 40.0, 2.0),
-    "udp": Case("bench.cases.udp", "take moves off UDP", 36.0, 4.0),
-    "netcode": Case("bench.cases.netcode", "take moves off netcode", 70.0, 9.0),
-    "join": Case("bench.cases.join", "load a player on join", 12.0, 2.0),
-    "memory": Case("bench.cases.memory", "memory of a player", 25.0, 3.0),
-    "growth": Case("bench.cases.growth", "cost against players online", 30.0, 2.0),
-    "end-to-end": Case("bench.cases.end_to_end", "age of an update at commit", 25.0, 4.0),
+    "hand-over": Case("bench.cases.hand_over", "hand one update to the persist thread", 12.0, 1.0),
+    "flush": Case("bench.cases.flush", "save the players who changed", 38.0, 1.0),
+    "busy": Case("bench.cases.busy", "the same while the reactor is busy", 25.0, 1.0),
+    "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 34.0, 1.0),
+    "udp": Case("bench.cases.udp", "take moves off UDP", 28.0, 2.5),
+    "netcode": Case("bench.cases.netcode", "take moves off netcode", 62.0, 7.0),
+    "join": Case("bench.cases.join", "load a player on join", 10.0, 1.0),
+    "memory": Case("bench.cases.memory", "memory of a player", 20.0, 2.0),
+    "growth": Case("bench.cases.growth", "cost against players online", 25.0, 1.0),
+    "end-to-end": Case("bench.cases.end_to_end", "age of an update at commit", 20.0, 2.0),
 }

@@ -18,7 +18,7 @@ BULK = (OURS, C_SORTED, C_RANDOM, EXECUTEMANY, ADBAPI)
 
 def run(stage: Stage) -> Outcome:
     """Measure flushes beside a busy reactor."""
-    sizes = {20_000: 1.0} if stage.quick else {20_000: 0.4, 100_000: 0.6}
+    sizes = {10_000: 1.0} if stage.quick else {20_000: 0.4, 100_000: 0.6}
     busy = partial(stage.busy_reactor, TURN)
     figures = measure(stage, sizes, busy, MOST_SECONDS, BULK)
     return Outcome(

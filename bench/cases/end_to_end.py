@@ -17,7 +17,7 @@ CPU = "reactor thread's time on a processor"
 
 def run(stage: Stage) -> Outcome:
     """Let the two stores take turns under the same moves."""
-    players, seconds, rounds = (2_000, 1.5, 1) if stage.quick else (5_000, 5.0, 2)
+    players, seconds, rounds = (2_000, 1.2, 1) if stage.quick else (5_000, 5.0, 2)
     moves = int(seconds * HERTZ)
     setting = f"{players:,} players at {HERTZ} Hz"
     found: dict[tuple[str, str], list[float]] = {}

@@ -19,8 +19,10 @@ from bench.stage import Stage
 from playerstate.ring import Ring
 
 QUOTED_NS = 2.76
-ROWS_A_MEASURE = 10_000
-"""Small sweeps are repeated until so many rows went over, for a clock ticks only so fast."""
+ROWS_A_MEASURE = 100_000
+"""Sweeps and puts are repeated until so many rows went over, `LEAST` times at least; their median
+is taken.  Who comes after another finds nothing of its own in the caches."""
+LEAST = 3
 SWEEP, PUSH = OURS, f"{OURS}, the push alone"
 AFTER_MOVES = f"{OURS}, right after the moves"
 
@@ -67,12 +69,16 @@ def _targets(figures: list[Figure], sizes: tuple[int, ...]) -> list[Target]:
 
 def _contenders(size: int) -> dict[str, Measure]:
     rows: list[object] = [(number, 1.0, 2.0, START) for number in range(size)]
+
+    def put_each(make: Callable[[], Callable[[Any], Any]]) -> float:
+        return statistics.median(_put_each(rows, make) for _ in range(_times(size)))
+
     contenders: dict[str, Measure] = {
         SWEEP: _Sweeps(size).measure,
         AFTER_MOVES: _Sweeps(size).measure_after_moves,
         PUSH: _Sweeps(size).measure_push,
-        "deque.append": lambda: _put_each(rows, _appender),
-        "queue.SimpleQueue.put": lambda: _put_each(rows, lambda: queue.SimpleQueue[object]().put),
+        "deque.append": lambda: put_each(_appender),
+        "queue.SimpleQueue.put": lambda: put_each(lambda: queue.SimpleQueue[object]().put),
         "queue.Queue.put": lambda: _put_each(rows, lambda: queue.Queue[object]().put),
     }
     if has("culsans"):
@@ -80,6 +86,10 @@ def _contenders(size: int) -> dict[str, Measure]:
 
         contenders["culsans put"] = lambda: _put_each(rows, lambda: culsans.Queue().sync_q.put)
     return contenders
+
+
+def _times(size: int) -> int:
+    return max(LEAST, ROWS_A_MEASURE // size)
 
 
 def _appender() -> Callable[[Any], Any]:
@@ -108,7 +118,7 @@ class _Sweeps:
         self._table = live_table(list(range(1, size + 1)))
         self._ring = warm_ring(max(8192, 1 << (size - 1).bit_length()))
         self._size = size
-        self._times = max(1, ROWS_A_MEASURE // size)
+        self._times = _times(size)
         self._now = START
         self._slots = np.arange(size)
         self._sequences = np.zeros(size, np.uint64)
@@ -133,20 +143,20 @@ class _Sweeps:
         for slot in range(self._size):
             apply(slot, None, (1.0, 2.0), now)
 
-    def _measure(self, hand_over: Callable[[], int]) -> float:
-        return statistics.median(hand_over() for _ in range(self._times)) / self._size
+    def _measure(self, hand_over: Callable[[], int], times: int) -> float:
+        return statistics.median(hand_over() for _ in range(times)) / self._size
 
     def measure(self) -> float:
         """Nanoseconds a row of a whole sweep: find the dirty rows, gather them, make them clean."""
-        return self._measure(lambda: self._sweep(self._move_at_once))
+        return self._measure(lambda: self._sweep(self._move_at_once), self._times)
 
     def measure_after_moves(self) -> float:
         """The same where everybody was moved by Python just before."""
-        return self._measure(lambda: self._sweep(self._move_all))
+        return self._measure(lambda: self._sweep(self._move_all), 1 + self._times // 10)
 
     def measure_push(self) -> float:
         """Nanoseconds a row of the gather into the ring, without what the sweep does beside it."""
-        return self._measure(self._push)
+        return self._measure(self._push, self._times)
 
     def _sweep(self, prepare: Callable[[], object]) -> int:
         prepare()

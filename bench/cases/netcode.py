@@ -36,13 +36,8 @@ LOOK_EVERY = 0.005
 def run(stage: Stage) -> Outcome:
     """Let the transports take turns with their own senders; then the pace, then the forgeries."""
     figures, lost = _flood(stage)
-    paced = {
-        kind: _pace(stage, kind, seconds)
-        for kind, seconds in {
-            NETCODE: 2.0 if stage.quick else 30.0,
-            PLAIN: 1.0 if stage.quick else 5.0,
-        }.items()
-    }
+    paces = {NETCODE: 0.5} if stage.quick else {NETCODE: 30.0, PLAIN: 3.0}
+    paced = {kind: _pace(stage, kind, seconds) for kind, seconds in paces.items()}
     figures += [Figure(NAMES[kind], PACED, "%", [found.cpu]) for kind, found in paced.items()]
     figures += _forge(stage)
     netcode = paced[NETCODE]
@@ -66,10 +61,11 @@ def _flood(stage: Stage) -> tuple[list[Figure], int]:
     """As many as a core takes; the rates, and how many datagrams were lost."""
     with ExitStack() as stack:
         stage.say("start, connect and join")
-        turns = {kind: Turns(start(stack, stage, kind, PLAYERS), stage.quick) for kind in NAMES}
+        kinds = (NETCODE, PLAIN) if stage.quick else tuple(NAMES)
+        turns = {kind: Turns(start(stack, stage, kind, PLAYERS), stage.quick) for kind in kinds}
         interleave(
             {NAMES[kind]: turn.measure for kind, turn in turns.items()},
-            3.0 if stage.quick else 20.0,
+            2.0 if stage.quick else 15.0,
             say=stage.say,
         )
     figures = [
