@@ -379,7 +379,8 @@ class LiveTable:
         pushed = sink.push(self._halves, places)
         if pushed < len(dirty):
             self._resume = int(dirty[pushed])
-            return self._clean(np.asarray(dirty), pushed, pushed < len(places))
+            taken = slice(pushed) if isinstance(dirty, range) else dirty[:pushed]
+            return self._clean(taken, pushed, len(dirty) - pushed, pushed < len(places))
         self._resume, oldest = 0, self.oldest_dirty()
         flags[:] = False
         self._oldest = None
@@ -390,15 +391,15 @@ class LiveTable:
         chosen = np.unique(np.array(slots, np.intp))
         dirty = chosen[self._dirty_flags[chosen]]
         pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
-        return self._clean(dirty, pushed, pushed < len(dirty))
+        left = len(dirty) - pushed
+        return self._clean(dirty[:pushed], pushed, left, left > 0)
 
-    def _clean(self, dirty: Slots, pushed: int, full: bool) -> Sweep:
-        """Note that the first so many of these were pushed, while others are dirty still."""
-        taken = dirty[:pushed]
+    def _clean(self, taken: Slots | slice, pushed: int, left: int, full: bool) -> Sweep:
+        """Note that the rows of these slots were pushed, while others are dirty still."""
         self._dirty_flags[taken] = False
         oldest = float(self._dirtied_at[taken].min()) if pushed else None
         self._oldest_is_known = False
-        return Sweep(pushed, len(dirty) - pushed, full, oldest)
+        return Sweep(pushed, left, full, oldest)
 
     def settle(
         self,
