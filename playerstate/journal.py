@@ -39,7 +39,7 @@ from typing import Protocol
 import attrs
 import numpy as np
 import numpy.typing as npt
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from playerstate.interfaces import JournalUnusable
 from playerstate.layout import RowLayout
@@ -48,6 +48,8 @@ from playerstate.table import LiveTable
 
 COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
 """Ends the names of the files that a database and its store have for themselves."""
+MAKING = ".making"
+"""Ends the name of a journal that is not whole yet."""
 RECOVERING = ".recovering"
 """Ends the name of a journal whose rows are being saved."""
 PAGE = 4096
@@ -163,16 +165,30 @@ class Journal:
             try:
                 remains = read_remains(self._recovering)
             except NotAJournal as error:
-                self._set_aside(f"is no journal: {error}")
-                return None
-            if remains.clean or not len(remains.records):
-                self.forget_remains()
-                return None
-            if remains.identity != identity:
-                self._set_aside(
-                    f"holds {len(remains.records)} players of another store, or of this one before"
-                    " it was restored"
+                aside = self._set_aside()
+                _log.critical(
+                    "the journal {path} is no journal: {error}; it was set aside as {aside}, and"
+                    " nothing of it was saved",
+                    path=self.path,
+                    error=error,
+                    aside=aside,
                 )
+                return None
+            players = 0 if remains.clean else len(remains.records)
+            if remains.identity != identity:
+                aside = self._set_aside()
+                _log.emit(
+                    LogLevel.critical if players else LogLevel.info,
+                    "the journal {path} holds {players} unsaved players of another store, or of"
+                    " this one before it was restored; it was set aside as {aside}, and nothing of"
+                    " it was saved",
+                    path=self.path,
+                    players=players or "no",
+                    aside=aside,
+                )
+                return None
+            if not players:
+                self.forget_remains()
                 return None
         except OSError as error:
             self._let_go_of_recovering()
@@ -190,17 +206,13 @@ class Journal:
             os.close(self._recovering_fd)
             self._recovering_fd = None
 
-    def _set_aside(self, why: str) -> None:
+    def _set_aside(self) -> str:
+        """Give it a name of its own, under which it is left alone; return that."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = f"{self.path}.{stamp}.{os.getpid()}"
         os.rename(self._recovering, aside)
         self._let_go_of_recovering()
-        _log.critical(
-            "the journal {path} {why}; it was set aside as {aside}, and nothing of it was saved",
-            path=self.path,
-            why=why,
-            aside=aside,
-        )
+        return aside
 
     def forget_remains(self) -> None:
         """See `Memory.forget_remains`."""
@@ -218,6 +230,8 @@ class Journal:
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
         """Make the file anew and map it.
 
+        It is made under another name, so that there is a whole journal or none.
+
         Raises:
             JournalUnusable: there is no room for it, or no leave to make it.
         """
@@ -230,17 +244,20 @@ class Journal:
         )
         try:
             _check_free(self.path)
+            making = self.path + MAKING
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                os.unlink(making)
+            fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
                 _lock(fd, self.path)
                 os.posix_fallocate(fd, 0, size)
                 os.pwrite(fd, header + text, 0)
                 self._map = mmap.mmap(fd, size)
+                os.rename(making, self.path)
             except BaseException:
+                self._map = None
                 os.close(fd)
-                os.unlink(self.path)
+                os.unlink(making)
                 raise
             self._fd = fd
         except OSError as error:

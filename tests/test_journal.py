@@ -879,12 +879,8 @@ class SetAsideTests(RecoveryTestCase):
         with open(self.path, "wb") as file:
             file.write(content)
 
-    def test_another_store(self) -> None:
-        """One of another store."""
-        self.crash(p1=1.0)
-        content = bytearray(self.content())
-        content[32:48] = b"of another store"
-        self.replace(content)
+    def levels_of_setting_aside(self) -> list[Any]:
+        """The levels of the log lines, from now on, that tell of it."""
         levels: list[Any] = []
 
         def observe(event: Any) -> None:
@@ -893,9 +889,18 @@ class SetAsideTests(RecoveryTestCase):
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return levels
+
+    def test_another_store(self) -> None:
+        """One of another store."""
+        self.crash(p1=1.0)
+        content = bytearray(self.content())
+        content[32:48] = b"of another store"
+        self.replace(content)
+        levels = self.levels_of_setting_aside()
         self.refuse_to_lose(bytes(content))
         self.assertEqual(levels, [LogLevel.critical])
-        self.assertIn("holds 1 players of another store", self.log.having("set aside")[0])
+        self.assertIn("holds 1 unsaved players of another store", self.log.having("set aside")[0])
 
     def test_nonsense(self) -> None:
         """A file that never was one, and one of nothing but zeros."""
@@ -937,7 +942,7 @@ class SetAsideTests(RecoveryTestCase):
         self.refuse_to_lose(b"")
 
     def test_clean_one_of_another_store(self) -> None:
-        """After a clean stop everything is in its store, whichever that was: it may go."""
+        """One that holds nothing unsaved is not deleted either, but nobody need be alarmed."""
         stepped = self.start()
         stepped.join(1)
         stepped.service.update(1, PlayerState(1.0, 0.0))
@@ -946,9 +951,14 @@ class SetAsideTests(RecoveryTestCase):
         self.assertEqual(content[28], 1)
         content[32:48] = b"of another store"
         self.replace(bytes(content))
+        levels = self.levels_of_setting_aside()
         self.start()
-        self.assertEqual(self.files(), ["journal"])
-        self.assertEqual(self.log.having("set aside"), [])
+        self.assertEqual(levels, [LogLevel.info])
+        (line,) = self.log.having("was set aside as")
+        self.assertIn("holds no unsaved players of another store", line)
+        (aside,) = [name for name in self.files() if name != "journal"]
+        with open(f"{self.directory}/{aside}", "rb") as file:
+            self.assertEqual(file.read(), bytes(content))
 
 
 class SQLiteRecoveryTests(RecoveryTestCase):

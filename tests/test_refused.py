@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
+import signal
 import time
 from typing import Any
 
@@ -203,6 +205,7 @@ class RefusedFileTests(DirectoryTestCase):
     def test_unwritable(self) -> None:
         """A file that cannot be written is an error, and what there was stays."""
         self.add(1)
+        self.file = RefusedFile(self.path, PLAIN)
         os.mkdir(f"{self.refused_path}.new")
         self.assertRaises(OSError, self.add, 2)
         self.assertEqual(self.ids(), [1])
@@ -224,6 +227,47 @@ class RefusedFileTests(DirectoryTestCase):
         self.add(2)
         self.assertEqual(self.ids(), [1, 2])
         self.assertEqual(os.listdir(self.directory), ["players.db.refused.jsonl"])
+
+    def test_disk_fills(self) -> None:
+        """An entry of which only a part went in is taken out again."""
+        self.add(1)
+        size = os.path.getsize(self.refused_path)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGXFSZ, ignored)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        self.assertRaises(OSError, self.add, 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        self.assertEqual(self.ids(), [1])
+        self.add(2)
+        self.assertEqual(self.ids(), [1, 2])
+
+    def test_many(self) -> None:
+        """One more player is one more line: the others are neither read nor written again."""
+        self.add(1)
+        self.patch(self.file, "_lines", None)
+        self.patch(self.file, "_replace", None)
+        for session_id in range(2, 50):
+            self.add(session_id)
+        self.assertEqual(self.ids(), list(range(1, 50)))
+
+    def test_one_more_after_a_note(self) -> None:
+        """A line without an end, written by hand, is not run into."""
+        self.add(1)
+        with open(self.refused_path, "a", encoding="utf-8") as file:
+            file.write("seen, Jo")
+        self.add(2)
+        self.assertEqual(self.lines()[1], "seen, Jo")
+        self.assertEqual(json.loads(self.lines()[2])["session_id"], 2)
+
+    def test_odd_ids(self) -> None:
+        """An id that is none, written by hand, is left where it is."""
+        with open(self.refused_path, "w", encoding="utf-8") as file:
+            file.write('{"session_id": [1]}\n')
+        self.add(1)
+        self.add(1)
+        self.assertEqual(len(self.lines()), 2)
 
     def test_on_disk(self) -> None:
         """An entry is on disk before it takes the place of what there was."""

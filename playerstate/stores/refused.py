@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -31,6 +32,8 @@ class RefusedFile:
     def __init__(self, database: str, schema: StateSchema) -> None:
         self._path = f"{database}.refused.jsonl"
         self._schema = schema
+        # Whose entries there are; None until the file was looked at.
+        self._known: set[int | None] | None = None
 
     def add(self, record: Records, reason: str) -> None:
         """Keep this one record.  Persist thread.
@@ -48,16 +51,51 @@ class RefusedFile:
             "refused_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         line = json.dumps(entry) + "\n"
-        others = [kept for kept in self._lines() if _whose(kept) != session_id]
-        if sum(map(len, others)) + len(line) > MOST_BYTES:
+        if self._known is None or session_id in self._known:
+            lines = self._lines()
+            self._known = set(map(_whose, lines))
+            others = [kept for kept in lines if _whose(kept) != session_id]
+            if self._has_room(sum(map(len, others)), line):
+                self._replace([*others, line])
+                self._known.add(session_id)
+        elif self._has_room(self._size(), line):
+            self._append(line)
+            self._known.add(session_id)
+
+    def _has_room(self, taken: int, line: str) -> bool:
+        has_room = taken + len(line) <= MOST_BYTES
+        if not has_room:
             _log.error("{path} is full; not in it: {line}", path=self._path, line=line.strip())
-            return
-        # A new file takes the old one's place, so that a crash leaves the one or the other.
+        return has_room
+
+    def _replace(self, lines: list[str]) -> None:
+        """Put a new file in the old one's place, so that a crash leaves the one or the other."""
         with open(f"{self._path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines([*others, line])
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(f"{self._path}.new", self._path)
+
+    def _append(self, line: str) -> None:
+        """Write one more line, all of it or nothing, whatever was done to the file meanwhile."""
+        data = line.encode()
+        with open(self._path, "a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                data = b"\n" + data
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), size)
+                raise
+
+    def _size(self) -> int:
+        try:
+            return os.stat(self._path).st_size
+        except FileNotFoundError:
+            return 0
 
     def _lines(self) -> list[str]:
         try:
@@ -67,9 +105,10 @@ class RefusedFile:
             return []
 
 
-def _whose(line: str) -> object:
+def _whose(line: str) -> int | None:
     """The session id of an entry; None for a line that is none, which somebody wrote by hand."""
     try:
-        return json.loads(line)["session_id"]
+        session_id = json.loads(line)["session_id"]
     except (ValueError, TypeError, LookupError):
         return None
+    return session_id if isinstance(session_id, int) else None
