@@ -278,7 +278,10 @@ class Gateway:
         """
         left: Iterable[int] = range(len(messages))
         if len(messages) >= self._many:
-            left = self._received_moves(session_ids, peers, messages, at)
+            try:
+                left = self._received_moves(session_ids, peers, messages, at)
+            except Exception:  # what it applied is stale now, and the rest is not lost
+                _log.failure("messages could not be taken in together")
         for number in left:
             try:
                 self.received(transport, session_ids[number], peers[number], messages[number], at)
@@ -294,7 +297,8 @@ class Gateway:
     ) -> Iterable[int]:
         """Apply the first MOVE of each player from whom nothing but MOVEs came, all at once.
 
-        Whatever is unusual about a message is left to `received`, which knows what to do then.
+        Whatever is unusual about a message is left to `received`, which knows what to do then; so
+        are all where fewer than `MANY` remain.
 
         Returns:
             The numbers of the messages that are left.

@@ -76,7 +76,7 @@ def check_apart(path: str, database: str | None) -> None:
     if database is None:
         return
     taken = {os.path.realpath(database) + companion for companion in COMPANIONS}
-    for name in (path, path + RECOVERING):
+    for name in (path, path + MAKING, path + RECOVERING):
         if os.path.realpath(name) in taken:
             raise ValueError(f"{name} is the store's own file; name another file, or none")
 
@@ -155,9 +155,13 @@ class Journal:
         try:
             # The name alone stands while nobody has joined: a file beside it holds no player.
             _check_free(self.path)
-            if not os.path.exists(self._recovering):
-                if not os.path.exists(self.path):
-                    return None
+            if os.path.exists(self._recovering):
+                # It would need room beside the one that is made next.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path)
+            elif not os.path.exists(self.path):
+                return None
+            else:
                 os.rename(self.path, self._recovering)
             # Held until it is forgotten: nobody else is to take it for theirs.
             self._recovering_fd = os.open(self._recovering, os.O_RDONLY | os.O_CLOEXEC)
@@ -243,21 +247,25 @@ class Journal:
             *(identity, len(text)),
         )
         try:
-            _check_free(self.path)
             making = self.path + MAKING
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(making)
-            fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                _lock(fd, self.path)
-                os.posix_fallocate(fd, 0, size)
-                os.pwrite(fd, header + text, 0)
-                self._map = mmap.mmap(fd, size)
-                os.rename(making, self.path)
+                _lock(fd, self.path)  # whoever makes a journal of this name holds this
+                if not _is_named(fd, making):
+                    raise JournalUnusable(_in_use(self.path))
+                try:
+                    _check_free(self.path)
+                    os.ftruncate(fd, 0)  # what a start left that was killed
+                    os.posix_fallocate(fd, 0, size)
+                    os.pwrite(fd, header + text, 0)
+                    self._map = mmap.mmap(fd, size)
+                    os.rename(making, self.path)
+                except BaseException:
+                    self._map = None
+                    os.unlink(making)
+                    raise
             except BaseException:
-                self._map = None
                 os.close(fd)
-                os.unlink(making)
                 raise
             self._fd = fd
         except OSError as error:
@@ -348,9 +356,19 @@ def _lock(fd: int, path: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise JournalUnusable(
-            f"the journal {path} is in use by another process; name another file"
-        ) from None
+        raise JournalUnusable(_in_use(path)) from None
+
+
+def _in_use(path: str) -> str:
+    return f"the journal {path} is in use by another process; name another file"
+
+
+def _is_named(fd: int, path: str) -> bool:
+    """Whether an open file bears this name still."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _sync_directory(path: str) -> None:

@@ -24,6 +24,8 @@ Slots = npt.NDArray[np.intp]
 _HEAD = struct.Struct("<qqqQ").unpack_from
 """Session id, slot and generation, ``updated_at``, sequence: they lie together in a half."""
 _HEAD_AT = 8
+_LATEST = 2**63 - 1
+"""The last ``updated_at`` there is, which only a store can bring, and which stays."""
 
 
 class TableFull(Exception):
@@ -93,6 +95,8 @@ class LiveTable:
         self._head_dtype = layout.head
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
+        # As blocks of bytes: numpy leaves out the padding where it copies rows of fields.
+        self._blocks = self._halves.view(f"V{layout.size}")
         self._heads = self._halves.view(layout.head)["head"]
         self._tails = self._halves["version_again"]
         self._session_ids = self._halves["session_id"]
@@ -210,7 +214,7 @@ class LiveTable:
             version,
             session_id,
             slot_and_generation,
-            now if now > last else last + 1,
+            now if now > last else min(last + 1, _LATEST),
             sequence,
             values,
         )
@@ -242,9 +246,9 @@ class LiveTable:
             How many rows were dirty before.
         """
         places = self._places[slots]
-        rows = self._halves[places]
+        rows = self._blocks.take(places).view(self._halves.dtype)
         rows["version"] = versions = np.arange(self._version + 1, self._version + 1 + len(slots))
-        rows["updated_at"] = np.maximum(rows["updated_at"] + 1, now)
+        rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"], _LATEST - 1) + 1, now)
         rows["sequence"] = sequences
         rows["fields"] = fields.view(rows["fields"].dtype)
         places ^= 1

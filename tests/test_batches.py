@@ -136,6 +136,17 @@ class CrowdTests(GatewayTestCase):
         self.advance(0.2)
         self.assertEqual(self.clients[2].receipts(), [(0, 0)])
 
+    def test_bug_in_what_is_done_at_once(self) -> None:
+        """If that fails, each message is taken in by itself."""
+
+        def fail(*arguments: Any) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.service, "move_many", fail)
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.books.received, self.books.applied), (len(CROWD), len(CROWD)))
+
     def test_kept_awake(self) -> None:
         """Whoever moves in a crowd is not idle."""
         for number in range(1, 5):

@@ -22,9 +22,11 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema, text, within
+from playerstate import journal as journal_module
 from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
 from playerstate.journal import (
     FORMAT,
+    MAKING,
     PAGE,
     RECOVERING,
     Journal,
@@ -178,6 +180,51 @@ class FileTests(SynchronousTestCase):
         self.assertRaises(StoreUnusable, Journal(path).take_remains, IDENTITY)
         table.journal.close(True)  # type: ignore[attr-defined]
         self.assertIs(Journal(path).take_remains(IDENTITY), None)
+
+    def test_in_use_while_it_is_made(self) -> None:
+        """One who makes a journal of this name is not robbed of it before it has the name."""
+        path = self.mktemp()
+        refused: list[str] = []
+        allocate = os.posix_fallocate
+
+        def meanwhile(*arguments: int) -> None:
+            self.patch(os, "posix_fallocate", allocate)
+            error = self.assertRaises(StoreUnusable, Journal(path).open, SCHEMA, 2, bytes(16))
+            refused.append(str(error))
+            allocate(*arguments)
+
+        self.patch(os, "posix_fallocate", meanwhile)
+        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        self.assertIn("is in use by another process", refused[0])
+        self.assertEqual(os.stat(path).st_nlink, 1)
+        self.assertEqual(read_remains(path).identity, IDENTITY)
+        self.assertFalse(os.path.exists(path + MAKING))
+        del table
+
+    def test_made_by_another_meanwhile(self) -> None:
+        """One who was slower, and holds what no longer bears the name, lets go of it."""
+        path = self.mktemp()
+        lock = journal_module._lock
+
+        def slow(fd: int, name: str) -> None:
+            os.rename(path + MAKING, path)
+            lock(fd, name)
+
+        self.patch(journal_module, "_lock", slow)
+        error = self.assertRaises(StoreUnusable, Journal(path).open, SCHEMA, 2, IDENTITY)
+        self.assertIn("is in use by another process", str(error))
+        self.assertEqual(os.path.getsize(path), 0)
+
+    def test_killed_while_it_is_made(self) -> None:
+        """What a start left that was killed is taken for the next, whatever its size."""
+        path = self.mktemp()
+        with open(path + MAKING, "wb") as file:
+            file.write(b"half of it" * 10_000)
+        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        self.assertEqual(os.path.getsize(path), PAGE + LiveTable.bytes_needed(SCHEMA, 2))
+        self.assertEqual(len(read_remains(path).records), 0)
+        self.assertFalse(os.path.exists(path + MAKING))
+        del table
 
     def test_in_use_while_recovering(self) -> None:
         """One who still saves what was left is not robbed of it, nor of the new journal."""
@@ -737,6 +784,11 @@ class RecoveryTests(RecoveryTestCase):
             self.assertEqual(self.files(), ["journal", "journal.recovering"])
             self.kill(stepped)
             self.store.failures.clear()
+        # There is never more than the two: room for a third need not be there.
+        journal = Journal(self.path)
+        self.assertIsNot(journal.take_remains(self.store.identity), None)
+        self.assertEqual(self.files(), ["journal.recovering"])
+        journal.close(clean=False)
         # Saved, and not yet forgotten.
         stepped = self.start()
         stepped.thread.persister.step()

@@ -14,6 +14,7 @@ from playerstate.gateway import MANY, Gateway
 from playerstate.testing import EPOCH, MemoryPort
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
+from playerstate.transports.netcode.packets import RESPONSE
 from playerstate.transports.netcode.service import IDLE_GRACE, TELL_EVERY, NetcodeService
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
@@ -271,6 +272,17 @@ class TogetherTests(NetcodeServiceTestCase):
         self.assertEqual(self.stored(self.stepped), stored)
         self.assertEqual(self.service.ledger.snapshot().refused, {})
 
+    def test_ended_by_what_it_said(self) -> None:
+        """A client that is let go of for its first word does not come back by its second."""
+        player = self.players[0]
+        self.successResultOf(self.service.leave(player.session_id))
+        join = struct.pack("<BBIII", 1, 1, 0, 7, 0).ljust(30, b"\0")
+        said = (struct.pack("<BIdd", 2, 1, 5.0, 0.0), join)
+        self.send(*((player, player.client.send(message, self.now)) for message in said))
+        self.assertNotIn(player.session_id, {c.client_id for c in self.netcode._server.connections})
+        self.assertNotIn(player.session_id, self.gateway._conversations)
+        self.assertNotIn(player.session_id, self.service.table.slots)
+
     def test_bug(self) -> None:
         """One packet's bug keeps nobody from taking in the others."""
         receive = self.netcode._server.receive
@@ -284,6 +296,33 @@ class TogetherTests(NetcodeServiceTestCase):
         self.send((self.players[0], b""), *self.moves(1))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.service.ledger.applied, len(self.players))
+
+
+class HookTests(NetcodeServiceTestCase):
+    """The program's hook, between packets that came at the same time."""
+
+    def test_sees_what_was_said_before(self) -> None:
+        """What others said before a client was let in is applied when the program is told."""
+        seen = []
+
+        def on_connect(session_id: int, user_data: bytes) -> None:
+            if session_id == 2:
+                seen.append(self.service.state(1))
+
+        self.open(on_connect=on_connect)
+        first, second = self.joined(1, 1, timeout=60), NetcodePlayer(self, 2, 2)
+        response = None
+        while response is None:
+            second.hear()
+            datagram = second.client.due(self.now)
+            if datagram is not None and datagram[0] & 0x0F == RESPONSE:
+                response = datagram
+            elif datagram is not None:
+                self.port.receive(datagram, second.address)
+            self.advance(0.05)
+        move = first.client.send(struct.pack("<BIdd", 2, 1, 5.0, 0.0), self.now)
+        self.port.receive_many([move, response], [first.address, second.address])
+        self.assertEqual(seen, [at(5.0)])
 
 
 class LeavingTests(NetcodeServiceTestCase):

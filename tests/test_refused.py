@@ -261,6 +261,16 @@ class RefusedFileTests(DirectoryTestCase):
         self.assertEqual(self.lines()[1], "seen, Jo")
         self.assertEqual(json.loads(self.lines()[2])["session_id"], 2)
 
+    def test_killed_while_writing(self) -> None:
+        """An entry that a kill cut short is gone with the next start; its row comes again."""
+        self.add(1)
+        self.add(2)
+        with open(self.refused_path, "rb+") as file:
+            file.truncate(os.path.getsize(self.refused_path) - 20)
+        self.file = RefusedFile(self.path, PLAIN)
+        self.add(3)
+        self.assertEqual(self.ids(), [1, 3])
+
     def test_odd_ids(self) -> None:
         """An id that is none, written by hand, is left where it is."""
         with open(self.refused_path, "w", encoding="utf-8") as file:

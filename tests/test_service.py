@@ -2017,6 +2017,11 @@ class StartTests(ServiceTestCase):
         for journal in (store.path, f"{store.path}-wal", os.path.relpath(store.path)):
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
                 PlayerStateService(store, journal=journal)
+        journal = store.path
+        for end in (".making", ".recovering"):
+            store.path = f"{journal}{end}"
+            with self.assertRaisesRegex(ValueError, "is the store's own file"):
+                PlayerStateService(store, journal=journal)
 
 
 class PlayersMachine(RuleBasedStateMachine):

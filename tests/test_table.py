@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.layout import RowLayout
+from playerstate.layout import FIELDS_AT, RowLayout
 from playerstate.ring import Ring
 from playerstate.schema import StateSchema
 from playerstate.state import PlayerState
@@ -334,6 +334,30 @@ class ManyTests(TableTestCase):
             for number, slot in enumerate(chosen):
                 other.apply(slot, sequence, (7.0 + number, 0.0), now)
             self.assertEqual(self.memory.buffer, others.buffer)
+
+    def test_padding(self) -> None:
+        """Rows stay padded with zeros, and nothing else of the process gets into them."""
+        schema = StateSchema.of(Everything)
+        memory = Memory(schema, 40)
+        table = LiveTable(schema, 40, lambda: 0.0, memory.buffer)
+        slots = np.array([table.admit(n, schema.spawn, 0) for n in range(1, 41)])
+        fields = np.zeros(40, schema.dtype)
+        for sequence in range(1, 5):
+            for size in (2560, 5120, 10240):
+                np.full(size, 0xAA, np.uint8)  # what the next array is made of
+            table.apply_many(slots, np.full(40, sequence), fields, sequence)
+        end = FIELDS_AT + schema.size
+        halves = np.frombuffer(memory.buffer, np.uint8).reshape(80, memory.layout.size)
+        self.assertFalse(halves[:, end:-8].any())
+
+    def test_end_of_time(self) -> None:
+        """The last ``updated_at`` there is stays, by either way."""
+        slots = [self.table.admit(number, SPAWN, INT64_MAX) for number in (1, 2)]
+        self.apply_many(slots, 1, 5.0, 100)
+        self.table.apply(slots[0], 2, (6.0, 0.0), 100)
+        for slot, x in zip(slots, (6.0, 6.0), strict=True):
+            self.assertEqual(self.table.updated_at(slot), INT64_MAX)
+            self.assertEqual(self.table.values(slot)[0], x)
 
     def test_dirty(self) -> None:
         """It says how many were dirty, and dates the others."""

@@ -14,6 +14,8 @@ from playerstate.schema import StateSchema
 
 MOST_BYTES = 64 * 2**20
 
+_BEGINS = '{"session_id": '
+
 _log = Logger()
 
 
@@ -100,9 +102,13 @@ class RefusedFile:
     def _lines(self) -> list[str]:
         try:
             with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
-                return [line.rstrip("\n") + "\n" for line in file]
+                lines = list(file)
         except FileNotFoundError:
             return []
+        last = lines[-1] if lines else ""
+        if last.startswith(_BEGINS) and last[-1] != "\n" and _whose(last) is None:
+            del lines[-1]  # cut short by a kill: the row was not settled, and comes again
+        return [line.rstrip("\n") + "\n" for line in lines]
 
 
 def _whose(line: str) -> int | None:

@@ -191,6 +191,7 @@ class NetcodeService(Service):
         """See `Listener`."""
         if self._on_connect is None:
             return
+        self._take_in()  # the program is to see what was said before
         try:
             self._on_connect(connection.client_id, connection.user_data)
         except Exception:
@@ -219,6 +220,10 @@ class NetcodeService(Service):
         payloads, self._payloads = self._payloads, []
         session_ids = [client.client_id for client in clients]
         self._gateway.received_many(self, session_ids, clients, payloads, 0)
+        for client in clients:
+            if not client.is_open:
+                # It was ended for something it said, and is not to come back by what it said next.
+                self._gateway.lost(client.client_id, client)
 
     def gone(self, connection: Connection) -> None:
         """See `Listener`."""
