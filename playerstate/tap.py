@@ -83,7 +83,12 @@ class Options(usage.Options):
     )
 
     optParameters = [
-        ["store", "s", "sqlite:players.db", "Where to save: sqlite:PATH[?synchronous=normal]."],
+        [
+            "store",
+            "s",
+            "sqlite:players.db",
+            "Where to save: sqlite:PATH[?synchronous=normal], or memory:, which forgets.",
+        ],
         ["state", None, DEFAULT_STATE, "The state class, as MODULE:CLASS."],
         [
             *("journal", "j", None),
