@@ -16,7 +16,7 @@ from tests.crash_load import Crowd, Process
 KILLS = int(os.environ.get("PLAYERSTATE_KILLS", "3"))
 """Times in a row that a server is killed."""
 SEED = int(os.environ.get("PLAYERSTATE_SEED", "20240229"))
-PLAYERS = 12
+PLAYERS = 60
 
 
 class KillTests(SynchronousTestCase):
