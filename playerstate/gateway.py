@@ -329,6 +329,8 @@ class Gateway:
             chosen = list(compress(chosen, applied.tolist()))
         self._heard_at[slots] = self._now
         self._ledger.received += len(chosen)
+        if len(chosen) == len(messages):
+            return ()
         return sorted(set(numbers).difference(chosen))
 
     def received(

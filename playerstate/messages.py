@@ -178,7 +178,7 @@ class Codec:
         self._read = schema.read
         self._move = struct.Struct("<BI" + fields)
         self._welcome = struct.Struct("<BBIQ" + fields)
-        self._fields = schema.dtype
+        self._layouts: dict[int, np.dtype[np.void]] = {}
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
 
@@ -219,15 +219,20 @@ class Codec:
             data: the messages.
             at: where in each the MOVE begins, which goes to its end.
         """
-        layout = np.dtype(
+        layout = self._layouts.get(at)
+        if layout is None:
+            layout = self._layouts[at] = self._layout(at)
+        return np.frombuffer(bytearray().join(data), layout)
+
+    def _layout(self, at: int) -> np.dtype[np.void]:
+        return np.dtype(
             {
                 "names": ["sequence", "fields"],
-                "formats": ["<u4", self._fields],
+                "formats": ["<u4", self._schema.dtype],
                 "offsets": [at + 1, at + 5],
                 "itemsize": at + self.move_size,
             }
         )
-        return np.frombuffer(bytearray().join(data), layout)
 
     def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
         """Any message of a server.

@@ -469,7 +469,7 @@ class PlayerStateService(Service):
         if self._phase != _RUNNING:
             return np.zeros(len(slots), np.bool_)
         good = self.schema.accept_many(fields)
-        good &= sequences > self.table.sequences_at(slots)
+        good &= sequences > self.table.sequences(slots)
         if self._leaves.by_slot:
             good &= ~np.isin(slots, list(self._leaves.by_slot))
         if not good.all():

@@ -257,14 +257,17 @@ class LiveTable:
         self._tails[places] = versions
         self._version += len(slots)
         self._places[slots] = places
-        dirty = self._dirty_flags[slots]
-        clean = slots[~dirty]
+        clean = slots[~self._dirty_flags[slots]]
+        self._raise_flags(clean)
+        return len(slots) - len(clean)
+
+    def _raise_flags(self, clean: Slots) -> None:
+        """Make these dirty, as of now."""
         if len(clean):
             self._dirty_flags[clean] = True
             self._dirtied_at[clean] = dirtied_at = self._now()
             if self._oldest is None:
                 self._oldest = dirtied_at
-        return len(slots) - len(clean)
 
     def _write(
         self,
@@ -297,14 +300,10 @@ class LiveTable:
         """The highest sequence applied in this player's generation."""
         return self._head(slot)[3]
 
-    def sequences_at(self, slots: Slots) -> npt.NDArray[np.uint64]:
-        """`sequence` of each of these slots."""
-        sequences: npt.NDArray[np.uint64] = self._sequences[self._places[slots]]
-        return sequences
-
-    def sequences(self) -> npt.NDArray[np.uint64]:
-        """`sequence` of every slot below `high`."""
-        sequences: npt.NDArray[np.uint64] = self._sequences[self._places[: self._high]]
+    def sequences(self, slots: Slots | None = None) -> npt.NDArray[np.uint64]:
+        """`sequence` of each of these slots; by default of every slot below `high`."""
+        places = self._places[: self._high] if slots is None else self._places[slots]
+        sequences: npt.NDArray[np.uint64] = self._sequences[places]
         return sequences
 
     def values(self, slot: int) -> tuple[Any, ...]:
@@ -351,9 +350,7 @@ class LiveTable:
         clean = changed[settled[changed] & ~self._dirty_flags[changed]]
         self.saved_at[changed] = 0
         self.saved[changed] = 0
-        self._dirty_flags[clean] = True
-        self._dirtied_at[clean] = self._now()
-        self._oldest_is_known = False
+        self._raise_flags(clean)
         return len(clean)
 
     def unsaved(self) -> npt.NDArray[np.int64]:
