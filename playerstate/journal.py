@@ -248,26 +248,21 @@ class Journal:
         )
         try:
             making = self.path + MAKING
-            fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
+            with contextlib.ExitStack() as undo:
+                fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                undo.callback(os.close, fd)
                 _lock(fd, self.path)  # whoever makes a journal of this name holds this
                 if not _is_named(fd, making):
                     raise JournalUnusable(_in_use(self.path))
-                try:
-                    _check_free(self.path)
-                    os.ftruncate(fd, 0)  # what a start left that was killed
-                    os.posix_fallocate(fd, 0, size)
-                    os.pwrite(fd, header + text, 0)
-                    self._map = mmap.mmap(fd, size)
-                    os.rename(making, self.path)
-                except BaseException:
-                    self._map = None
-                    os.unlink(making)
-                    raise
-            except BaseException:
-                os.close(fd)
-                raise
-            self._fd = fd
+                undo.callback(os.unlink, making)
+                _check_free(self.path)
+                os.ftruncate(fd, 0)  # what a start left that was killed
+                os.posix_fallocate(fd, 0, size)
+                os.pwrite(fd, header + text, 0)
+                mapping = mmap.mmap(fd, size)
+                os.rename(making, self.path)
+                undo.pop_all()
+            self._fd, self._map = fd, mapping
         except OSError as error:
             no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "make room" if no_room else "its directory must exist and be writable"
