@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import apsw
@@ -48,11 +48,7 @@ def notes() -> list[str]:
 
 
 def measure(
-    stage: Stage,
-    sizes: dict[int, float],
-    around: Around,
-    most_seconds: float,
-    only: Collection[str] = (),
+    stage: Stage, sizes: dict[int, float], around: Around, most_seconds: float
 ) -> list[Figure]:
     """Rows a second of every contender at every size.
 
@@ -60,14 +56,13 @@ def measure(
         stage: where.
         sizes: players who changed, each with its share of the case's time.
         around: holds while a flush is measured, and not while it is made ready.
-        only: who takes part; everybody by default.
         most_seconds: after which a flush is cut short.
     """
     figures: list[Figure] = []
     for size, share in sizes.items():
         rows, setting = Rows(size), f"{size:,} players"
         stage.say(f"{setting}: make the databases")
-        with _writers(stage, rows, only) as writers:
+        with _writers(stage, rows) as writers:
             measured = interleave(
                 {
                     name: _turn(writer, rows, around, most_seconds)
@@ -81,16 +76,15 @@ def measure(
 
 
 @contextmanager
-def _writers(stage: Stage, rows: Rows, only: Collection[str]) -> Iterator[dict[str, Writer]]:
-    everybody = {OURS: Ours(stage, rows), **contenders(stage, rows)}
-    writers = {name: each for name, each in everybody.items() if not only or name in only}
+def _writers(stage: Stage, rows: Rows) -> Iterator[dict[str, Writer]]:
+    writers = {OURS: Ours(stage, rows), **contenders(stage, rows)}
     try:
         for writer in writers.values():
             writer.prepare(rows)
             writer.flush(rows, WARM_SECONDS if writer.by_row else math.inf)
         yield writers
     finally:
-        for writer in everybody.values():
+        for writer in writers.values():
             writer.close()
 
 

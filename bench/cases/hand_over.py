@@ -79,12 +79,12 @@ def _contenders(size: int) -> dict[str, Measure]:
         PUSH: _Sweeps(size).measure_push,
         "deque.append": lambda: put_each(_appender),
         "queue.SimpleQueue.put": lambda: put_each(lambda: queue.SimpleQueue[object]().put),
-        "queue.Queue.put": lambda: _put_each(rows, lambda: queue.Queue[object]().put),
+        "queue.Queue.put": lambda: put_each(lambda: queue.Queue[object]().put),
     }
     if has("culsans"):
         import culsans
 
-        contenders["culsans put"] = lambda: _put_each(rows, lambda: culsans.Queue().sync_q.put)
+        contenders["culsans put"] = lambda: put_each(lambda: culsans.Queue().sync_q.put)
     return contenders
 
 
