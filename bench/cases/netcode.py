@@ -18,7 +18,7 @@ from bench.stage import Stage
 from bench.udp_server import NETCODE, NO_OP
 from bench.udp_server import OURS as PLAIN
 
-PLAYERS, QUICK_PLAYERS = 1_000, 200
+PLAYERS, QUICK_PLAYERS = 1_000, 400
 NAMES = {NETCODE: OURS, PLAIN: "playerstate, plain UDP", NO_OP: "no-op DatagramProtocol"}
 UNIT = "moves/s"
 FORGED = "a forged request"
