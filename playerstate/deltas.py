@@ -12,7 +12,7 @@ offset type  what
 The entry of a field with a resolution is a number of steps on the field's grid, as a zigzag varint
 (LEB128, seven bits a byte, the lowest first); its value is ``(round(base / resolution) + steps) *
 resolution``, where halves are rounded to even.  The entry of any other field is its value in full.
-All is little-endian; `playerstate.gateway` says which states are bases.
+All is little-endian; `playerstate.receipts` says which states are bases.
 """
 
 from __future__ import annotations

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import math
 import random
-import struct
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import numpy as np
@@ -24,6 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from playerstate.conversation import Conversation, Transport
 from playerstate.deltas import Delta, DeltaCodec
 from playerstate.interfaces import StoreBusy
 from playerstate.leaves import Progress
@@ -48,6 +48,7 @@ from playerstate.messages import (
     encode_refused,
 )
 from playerstate.outbox import NotSaved
+from playerstate.receipts import TICK, Receipts
 from playerstate.service import (
     Joined,
     NotOnline,
@@ -56,11 +57,6 @@ from playerstate.service import (
     ServerFull,
 )
 
-TICK = 0.02
-"""Seconds between two looks at whose receipts are due."""
-RECEIPT_EVERY = 0.1
-RECEIPTS_A_SECOND = 10_000
-"""One player gets a receipt at most every ``max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)``."""
 LINGER = 5.0
 """Seconds for which one who left is still answered with the last receipt."""
 IDLE_LOOK_EVERY = 1.0
@@ -68,55 +64,8 @@ MANY = 16
 """So many messages that came at the same time are worth the fixed costs of numpy."""
 JOIN_ERROR_TOLD_EVERY = 60.0
 
-_BASE = struct.Struct("<I")
 _UPDATES = (MOVE, DELTA)
 _log = Logger()
-
-
-class Transport(Protocol):
-    """What the gateway asks of a transport."""
-
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
-        """Send a message; it may be lost on the way."""
-
-    def end(self, session_id: int, peer: Any) -> None:
-        """Let go of a peer that was just told, by a GONE, that its conversation is over."""
-
-
-@attrs.define(eq=False)
-class Conversation:
-    """One player's conversation.
-
-    Attributes:
-        session_id: whose it is.
-        transport, peer: where the player is.
-        nonce: of the JOIN that began it.
-        first: the JOIN's sequence; every move is numbered above it.
-        slot: the player's place in the live table.
-        limit: the highest sequence still taken in: a LEAVE's, once there was one.
-        leaving: whether there was one.
-        newer, older: the last two bases, each its sequence and its fields, packed; empty for none.
-    """
-
-    session_id: int
-    transport: Transport
-    peer: Any
-    nonce: int
-    first: int
-    slot: int
-    limit: int = MAX_SEQUENCE
-    leaving: bool = False
-    newer: bytes = b""
-    older: bytes = b""
-
-    def find_base(self, sequence: int) -> bytes | None:
-        """The base of this number, if it is one of the last two."""
-        packed = _BASE.pack(sequence & MAX_SEQUENCE)
-        return next((base for base in (self.newer, self.older) if base.startswith(packed)), None)
-
-    def send(self, message: bytes) -> None:
-        """Send to the player."""
-        self.transport.send(self.session_id, self.peer, message)
 
 
 @attrs.frozen(eq=False)
@@ -160,8 +109,7 @@ class Gateway:
         self._jitter = jitter
         self._codec = Codec(service.schema)
         self._deltas = DeltaCodec(service.schema)
-        self._pack_fields = service.schema.struct.pack
-        self._unpack_fields = service.schema.struct.unpack_from
+        self._unpack_fields = service.schema.struct.unpack
         self._many = MANY
         self._is_open = False
 
@@ -171,7 +119,6 @@ class Gateway:
             return
         self._is_open = True
         self._closed = Deferred[None]()
-        size = self.service.max_players
         self._clock = self.service.clock
         self._table = self.service.table
         self._ledger = self.service.ledger
@@ -179,15 +126,14 @@ class Gateway:
         self._joining: dict[int, _Joining] = {}
         self._departed: dict[int, _Departed] = {}
         self._at_slot: dict[int, Conversation] = {}
-        self._shown_applied = np.zeros(size, np.uint64)
-        self._shown_saved = np.zeros(size, np.uint64)
-        # Infinite where there is no conversation: nothing is ever due there.
-        self._shown_at = np.full(size, math.inf)
-        # An array's elements are set faster than numpy's, and this is set with every move.
-        self._heard = array("d", [math.inf]) * size
+        self._receipts = Receipts(
+            self.service.schema, self._table, self._ledger, self._clock.seconds, self._jitter
+        )
+        # Infinite where there is no conversation.  An array's elements are set faster than
+        # numpy's, and this is set with every move.
+        self._heard = array("d", [math.inf]) * self.service.max_players
         self._heard_at = np.frombuffer(self._heard, np.float64)
         self._now = self._clock.seconds()
-        self._next_slot = 0
         self._join_error_told_at = -math.inf
         self._closing = False
         self._repetitions = [
@@ -387,7 +333,7 @@ class Gateway:
         base = conversation.find_base(delta.base_of(sequence))
         if base is None:
             return self._refuse("unknown_base")
-        values = self._deltas.restore(delta, self._unpack_fields(base, _BASE.size))
+        values = self._deltas.restore(delta, self._unpack_fields(base))
         self._move(conversation, sequence, values)
         if self._table.sequence(conversation.slot) == sequence:
             # A state that stood on another is no base: an error would be handed on.
@@ -416,12 +362,12 @@ class Gateway:
             self._refuse("not_joined")
         elif kind == LEAVE and not conversation.leaving:
             conversation.limit = sequence
-            self._show_progress(conversation)
+            self._receipts.show(conversation)
             self._leave(conversation)
         else:
             if not conversation.leaving:
                 self._heard[conversation.slot] = self._now
-            self._answer(conversation)
+            self._receipts.answer(conversation, len(self._conversations))
 
     def _refuse(self, reason: str) -> None:
         self._ledger.received += 1
@@ -493,9 +439,8 @@ class Gateway:
             self._end(gone, GoneReason.KICKED)
         conversation = Conversation(session_id, transport, peer, join.nonce, join.sequence, slot)
         self._conversations[session_id] = self._at_slot[slot] = conversation
-        self._shown_applied[slot] = self._shown_saved[slot] = join.sequence
         self._table.not_moved[slot] = join.sequence
-        self._shown_at[slot] = self._clock.seconds() - self._jitter() * self._receipt_period()
+        self._receipts.begin(slot, join.sequence, len(self._conversations))
         self._heard[slot] = self._clock.seconds()
         self._welcome(transport, session_id, peer, join)
 
@@ -521,7 +466,8 @@ class Gateway:
             del self._conversations[conversation.session_id]
         if self._at_slot.get(conversation.slot) is conversation:
             del self._at_slot[conversation.slot]
-            self._heard[conversation.slot] = self._shown_at[conversation.slot] = math.inf
+            self._heard[conversation.slot] = math.inf
+            self._receipts.end(conversation.slot)
         if reason is not None:
             conversation.send(encode_gone(conversation.nonce, reason))
             conversation.transport.end(conversation.session_id, conversation.peer)
@@ -553,59 +499,18 @@ class Gateway:
             reason = GoneReason.SHUTTING_DOWN if self._closing else GoneReason.KICKED
             self._end(conversation, reason)
 
-    def _receipt_period(self) -> float:
-        return max(RECEIPT_EVERY, len(self._conversations) / RECEIPTS_A_SECOND)
-
-    def _answer(self, conversation: Conversation) -> None:
-        """Send a receipt now, or with the next that are due if the last is too recent."""
-        slot = conversation.slot
-        if self._clock.seconds() - self._shown_at[slot] >= self._receipt_period():
-            self._show_progress(conversation)
-        else:
-            self._shown_applied[slot] = MAX_SEQUENCE + 1
-
-    def _show_progress(self, conversation: Conversation) -> None:
-        slot = conversation.slot
-        applied, saved = self._table.sequence(slot), int(self._table.saved[slot])
-        self._shown_applied[slot] = applied
-        self._shown_saved[slot] = saved
-        self._shown_at[slot] = self._clock.seconds()
-        self._ledger.receipts += 1
-        self._keep_base(conversation, applied)
-        conversation.send(encode_receipt(applied, saved))
-
-    def _keep_base(self, conversation: Conversation, shown: int) -> None:
-        """Keep the state that a RECEIPT is about to show, if it is a MOVE's as it came."""
-        slot = conversation.slot
-        if shown == self._table.not_moved[slot]:
-            return
-        number = _BASE.pack(shown)
-        if not conversation.newer.startswith(number):
-            conversation.older = conversation.newer
-            conversation.newer = number + self._pack_fields(*self._table.values(slot))
-
     def _tick(self) -> None:
-        """Send the receipts that are due, so many at a time that they spread over their period."""
+        """Send the receipts that are due, and forget who left long enough ago."""
         self._now = now = self._clock.seconds()
         while self._departed:
             session_id, departed = next(iter(self._departed.items()))
             if departed.until > now:
                 break
             del self._departed[session_id]
-        high, period = self._table.high, self._receipt_period()
-        changed = self._table.sequences() != self._shown_applied[:high]
-        changed |= self._table.saved[:high] != self._shown_saved[:high]
-        changed &= self._shown_at[:high] <= now - period
-        due = np.flatnonzero(changed)
-        most = max(1, math.ceil(len(self._conversations) * TICK / period))
-        if len(due) > most:
-            first = int(np.searchsorted(due, self._next_slot))
-            due = np.concatenate((due[first:], due[:first]))[:most]
-            self._next_slot = int(due[-1]) + 1
-        for slot in due.tolist():
+        for slot in self._receipts.due(now, len(self._conversations)):
             conversation = self._at_slot[slot]
             if self._is_live(conversation):
-                self._show_progress(conversation)
+                self._receipts.show(conversation)
             else:
                 self._end(conversation, GoneReason.KICKED)
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, fail
 from twisted.logger import LogLevel
 
 from playerstate import NotOnline, PlayerStateService, StoreBusy
-from playerstate import gateway as gateway_module
+from playerstate import receipts as receipts_module
 from playerstate.gateway import Gateway
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.testing import EPOCH, FaultyStore
@@ -621,7 +621,7 @@ class ReceiptTests(GatewayTestCase):
 
     def test_players_per_second(self) -> None:
         """With more players the period grows: each has a receipt every players/10,000 s at most."""
-        self.patch(gateway_module, "RECEIPTS_A_SECOND", 10)
+        self.patch(receipts_module, "RECEIPTS_A_SECOND", 10)
         self.open()
         clients = [self.joined(n, host=n) for n in range(1, 6)]  # 5 players: every 0.5 s
         times: dict[int, list[float]] = {client.session_id: [] for client in clients}
