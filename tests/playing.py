@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -137,10 +136,3 @@ class PlayingTestCase(SynchronousTestCase):
         game = Game(**options)
         self.addCleanup(game.close)
         return game
-
-
-BOTH: tuple[tuple[str, Callable[..., PlayerClient]], ...] = (
-    ("plain", Game.plain),
-    ("netcode", Game.encrypted),
-)
-"""The two transports: a name, and what makes a player over it."""

@@ -26,7 +26,7 @@ from playerstate.client.netcode import AGAIN_AFTER
 from playerstate.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.tokens import MalformedToken
-from tests.playing import BOTH, HOST, KEY, NETCODE, PLAIN, PROTOCOL_ID, Game, PlayingTestCase
+from tests.playing import HOST, KEY, NETCODE, PLAIN, PROTOCOL_ID, Game, PlayingTestCase
 
 HERE, THERE = PlayerState(1.0, 2.0), PlayerState(3.0, 4.0)
 
@@ -40,7 +40,7 @@ class Walker:
 
 
 class PlayerTestCase(PlayingTestCase):
-    """Tests of a player in a game; each is run over both transports."""
+    """Tests of a player in a game."""
 
     def joined(self, game: Game, make: Any, **options: Any) -> PlayerClient:
         """A player who is in the game."""
@@ -51,254 +51,230 @@ class PlayerTestCase(PlayingTestCase):
         return player
 
 
-class LifeTests(PlayerTestCase):
-    """What a player does when nothing goes wrong."""
+class Life:
+    """What a player does when nothing goes wrong, over either transport.
+
+    Attributes:
+        make: makes a player of a game.
+    """
+
+    make: Any
 
     def test_join(self) -> None:
         """The Deferred fires with where the player stands, and the player can move."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = make(game)
-                joining = player.join()
-                self.assertNoResult(joining)
-                self.assertFalse(player.is_playing)
-                game.pass_time(1.0)
-                self.assertEqual(self.successResultOf(joining), PlayerState())
-                self.assertTrue(player.is_playing)
-                self.assertFalse(player.restored)
+        game = self.game()
+        player = self.make(game)
+        joining = player.join()
+        self.assertNoResult(joining)
+        self.assertFalse(player.is_playing)
+        game.pass_time(1.0)
+        self.assertEqual(self.successResultOf(joining), PlayerState())
+        self.assertTrue(player.is_playing)
+        self.assertFalse(player.restored)
 
     def test_move(self) -> None:
         """A move is where the player stands, here at once and then on the server."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = self.joined(game, make)
-                player.move(HERE)
-                self.assertEqual(player.state, HERE)
-                game.pass_time(0.1)
-                self.assertEqual(game.stepped.service.state(42), HERE)
+        game = self.game()
+        player = self.joined(game, self.make)
+        player.move(HERE)
+        self.assertEqual(player.state, HERE)
+        game.pass_time(0.1)
+        self.assertEqual(game.stepped.service.state(42), HERE)
 
     def test_leave(self) -> None:
         """The Deferred fires when the last move is saved; then no port is open, no call waits."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                calls = len(game.reactor.getDelayedCalls())
-                player = self.joined(game, make)
-                player.move(HERE)
-                leaving = player.leave()
-                self.assertFalse(player.is_playing)
-                self.assertNoResult(leaving)
-                game.pass_time(1.0)
-                self.assertIsNone(self.successResultOf(leaving))
-                self.assertEqual(game.stepped.store.load(42).values, attrs.astuple(HERE))
-                self.assertEqual(game.players_ports(), [])
-                self.assertEqual(len(game.reactor.getDelayedCalls()), calls)
+        game = self.game()
+        calls = len(game.reactor.getDelayedCalls())
+        player = self.joined(game, self.make)
+        player.move(HERE)
+        leaving = player.leave()
+        self.assertFalse(player.is_playing)
+        self.assertNoResult(leaving)
+        game.pass_time(1.0)
+        self.assertIsNone(self.successResultOf(leaving))
+        self.assertEqual(game.stepped.store.load(42).values, attrs.astuple(HERE))
+        self.assertEqual(game.players_ports(), [])
+        self.assertEqual(len(game.reactor.getDelayedCalls()), calls)
 
     def test_comes_back(self) -> None:
         """The next game begins where the last one ended, and counts on."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = self.joined(game, make)
-                player.move(HERE)
-                player.leave()
-                game.pass_time(1.0)
-                joining = player.join()
-                game.pass_time(1.0)
-                self.assertEqual(self.successResultOf(joining), HERE)
-                self.assertTrue(player.restored)
-                self.assertEqual(player.progress.sent, 1)
+        game = self.game()
+        player = self.joined(game, self.make)
+        player.move(HERE)
+        player.leave()
+        game.pass_time(1.0)
+        joining = player.join()
+        game.pass_time(1.0)
+        self.assertEqual(self.successResultOf(joining), HERE)
+        self.assertTrue(player.restored)
+        self.assertEqual(player.progress.sent, 1)
 
     def test_progress(self) -> None:
         """What was sent, applied and saved is told apart."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game(save_within=5.0)
-                player = self.joined(game, make)
-                player.move(HERE)
-                player.move(THERE)
-                self.assertEqual(player.progress, Progress(2, 0, 0))
-                game.pass_time(1.0)
-                self.assertEqual(player.progress, Progress(2, 2, 0))
-                game.pass_time(5.0)
-                self.assertEqual(player.progress, Progress(2, 2, 2))
+        game = self.game(save_within=5.0)
+        player = self.joined(game, self.make)
+        player.move(HERE)
+        player.move(THERE)
+        self.assertEqual(player.progress, Progress(2, 0, 0))
+        game.pass_time(1.0)
+        self.assertEqual(player.progress, Progress(2, 2, 0))
+        game.pass_time(5.0)
+        self.assertEqual(player.progress, Progress(2, 2, 2))
 
     def test_deltas(self) -> None:
         """Fields with a resolution go out as steps, and stand on the grid on both sides."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game(state=Walker)
-                player = self.joined(game, make)
-                kinds = set()
-                send = player._line.send
+        game = self.game(state=Walker)
+        player = self.joined(game, self.make)
+        kinds = set()
+        send = player._line.send
 
-                def note(message: bytes, now: float, kinds: Any = kinds, send: Any = send) -> None:
-                    kinds.add(message[0])
-                    send(message, now)
+        def note(message: bytes, now: float) -> None:
+            kinds.add(message[0])
+            send(message, now)
 
-                self.patch(player._line, "send", note)
-                for number in range(40):
-                    player.move(Walker(number / 7, -number / 7))
-                    game.pass_time(0.05)
-                self.assertEqual(game.stepped.service.state(42), player.state)
-                self.assertEqual(player.state.x % 0.25, 0.0)
-                self.assertIn(DELTA, kinds)
+        self.patch(player._line, "send", note)
+        for number in range(40):
+            player.move(Walker(number / 7, -number / 7))
+            game.pass_time(0.05)
+        self.assertEqual(game.stepped.service.state(42), player.state)
+        self.assertEqual(player.state.x % 0.25, 0.0)
+        self.assertIn(DELTA, kinds)
 
     def test_many_deferreds(self) -> None:
         """Leaving while joining is told to both who wait."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = make(game)
-                joining, leaving = player.join(), player.leave()
-                game.pass_time(1.0)
-                self.assertEqual(self.successResultOf(joining), PlayerState())
-                self.successResultOf(leaving)
+        game = self.game()
+        player = self.make(game)
+        joining, leaving = player.join(), player.leave()
+        game.pass_time(1.0)
+        self.assertEqual(self.successResultOf(joining), PlayerState())
+        self.successResultOf(leaving)
 
 
-class TroubleTests(PlayerTestCase):
+class Trouble:
     """Silence, and being sent away."""
+
+    make: Any
 
     def test_joins_again(self) -> None:
         """After a silence the player is in again, where the player says."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = self.joined(game, make)
-                game.is_cut = True
-                player.move(THERE)
-                game.pass_time(12.0)
-                self.assertTrue(player.is_playing)
-                game.is_cut = False
-                game.pass_time(6.0)
-                self.assertEqual(game.stepped.service.state(42), THERE)
-                self.assertEqual(player.progress.applied, player.progress.sent)
+        game = self.game()
+        player = self.joined(game, self.make)
+        game.is_cut = True
+        player.move(THERE)
+        game.pass_time(12.0)
+        self.assertTrue(player.is_playing)
+        game.is_cut = False
+        game.pass_time(6.0)
+        self.assertEqual(game.stepped.service.state(42), THERE)
+        self.assertEqual(player.progress.applied, player.progress.sent)
 
     def test_moves_in_the_dark(self) -> None:
         """Moves that are made while nothing gets through are no error; the last one counts."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = self.joined(game, make)
-                game.is_cut = True
-                for x in range(200):
-                    player.move(PlayerState(float(x), 0.0))
-                    game.pass_time(0.0625)
-                game.is_cut = False
-                game.pass_time(6.0)
-                self.assertEqual(game.stepped.service.state(42), PlayerState(199.0, 0.0))
+        game = self.game()
+        player = self.joined(game, self.make)
+        game.is_cut = True
+        for x in range(200):
+            player.move(PlayerState(float(x), 0.0))
+            game.pass_time(0.0625)
+        game.is_cut = False
+        game.pass_time(6.0)
+        self.assertEqual(game.stepped.service.state(42), PlayerState(199.0, 0.0))
 
     def test_sent_away(self) -> None:
         """Who is kicked is told why, once, and is out of the game."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                ends: list[Exception] = []
-                player = self.joined(game, make, on_end=ends.append)
-                game.gateway.kick(42)
-                game.pass_time(1.0)
-                [why] = ends
-                assert isinstance(why, SentAway)
-                assert isinstance(why.answer, Gone)
-                self.assertEqual(why.answer.reason, GoneReason.KICKED)
-                self.assertEqual(str(why), "sent away: kicked, or no longer known to the server")
-                self.assertFalse(player.is_playing)
-                self.assertEqual(game.players_ports(), [])
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, self.make, on_end=ends.append)
+        game.gateway.kick(42)
+        game.pass_time(1.0)
+        [why] = ends
+        assert isinstance(why, SentAway)
+        assert isinstance(why.answer, Gone)
+        self.assertEqual(why.answer.reason, GoneReason.KICKED)
+        self.assertEqual(str(why), "sent away: kicked, or no longer known to the server")
+        self.assertFalse(player.is_playing)
+        self.assertEqual(game.players_ports(), [])
 
     def test_sent_away_is_logged(self) -> None:
         """Who is told of no end finds it in the log."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                self.joined(game, make)
-                with capturedLogs() as logs:
-                    game.gateway.kick(42)
-                    game.pass_time(1.0)
-                told = [formatEvent(event) for event in logs if event["log_level"] >= LogLevel.warn]
-                self.assertEqual(
-                    told, ["the game is over: sent away: kicked, or no longer known to the server"]
-                )
+        game = self.game()
+        self.joined(game, self.make)
+        with capturedLogs() as logs:
+            game.gateway.kick(42)
+            game.pass_time(1.0)
+        told = [formatEvent(event) for event in logs if event["log_level"] >= LogLevel.warn]
+        self.assertEqual(
+            told, ["the game is over: sent away: kicked, or no longer known to the server"]
+        )
 
     def test_refused(self) -> None:
         """A JOIN that is refused fails with the reason, and the player may try again."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game(max_players=1)
-                other = self.joined(game, make, session_id=7)
-                player = make(game)
-                joining = player.join()
-                game.pass_time(1.0)
-                why = self.failureResultOf(joining, SentAway).value
-                self.assertEqual(why.answer.reason, RefusedReason.FULL)
-                self.assertEqual(str(why), "refused: the server is full")
-                other.leave()
-                game.pass_time(1.0)
-                joining = player.join()
-                game.pass_time(1.0)
-                self.successResultOf(joining)
+        game = self.game(max_players=1)
+        other = self.joined(game, self.make, session_id=7)
+        player = self.make(game)
+        joining = player.join()
+        game.pass_time(1.0)
+        why = self.failureResultOf(joining, SentAway).value
+        self.assertEqual(why.answer.reason, RefusedReason.FULL)
+        self.assertEqual(str(why), "refused: the server is full")
+        other.leave()
+        game.pass_time(1.0)
+        joining = player.join()
+        game.pass_time(1.0)
+        self.successResultOf(joining)
 
     def test_sent_away_at_leaving(self) -> None:
         """Whose leaving ends otherwise is told that by the Deferred alone."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                ends: list[Exception] = []
-                player = self.joined(game, make, on_end=ends.append)
-                player.move(HERE)
-                game.pass_time(0.1)
-                self.patch(game.stepped, "settle", lambda: None)
-                leaving = player.leave()
-                game.pass_time(0.2)
-                player._line.take(
-                    b"\x84" + player._client._nonce.to_bytes(4, "little") + b"\x04",
-                    game.reactor.seconds(),
-                )
-                self.failureResultOf(leaving, SentAway)
-                self.assertEqual(ends, [])
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, self.make, on_end=ends.append)
+        player.move(HERE)
+        game.pass_time(0.1)
+        self.patch(game.stepped, "settle", lambda: None)
+        leaving = player.leave()
+        game.pass_time(0.2)
+        player._line.take(
+            b"\x84" + player._client._nonce.to_bytes(4, "little") + b"\x04",
+            game.reactor.seconds(),
+        )
+        self.failureResultOf(leaving, SentAway)
+        self.assertEqual(ends, [])
 
     def test_cancel_join(self) -> None:
         """Who gives up joining says nothing more, and may begin anew."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                game.is_cut = True
-                player = make(game)
-                joining = player.join()
-                joining.addTimeout(3.0, game.reactor)
-                game.pass_time(4.0)
-                self.failureResultOf(joining)
-                self.assertEqual(game.players_ports(), [])
-                game.is_cut = False
-                joining = player.join()
-                game.pass_time(8.0)
-                self.successResultOf(joining)
+        game = self.game()
+        game.is_cut = True
+        player = self.make(game)
+        joining = player.join()
+        joining.addTimeout(3.0, game.reactor)
+        game.pass_time(4.0)
+        self.failureResultOf(joining)
+        self.assertEqual(game.players_ports(), [])
+        game.is_cut = False
+        joining = player.join()
+        game.pass_time(8.0)
+        self.successResultOf(joining)
 
     def test_cancel_leave(self) -> None:
         """Who gives up leaving is out of the game here, whatever the server thinks."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                ends: list[Exception] = []
-                player = self.joined(game, make, on_end=ends.append)
-                game.is_cut = True
-                leaving = player.leave()
-                leaving.cancel()
-                self.failureResultOf(leaving, CancelledError)
-                self.assertEqual((game.players_ports(), ends), ([], []))
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, self.make, on_end=ends.append)
+        game.is_cut = True
+        leaving = player.leave()
+        leaving.cancel()
+        self.failureResultOf(leaving, CancelledError)
+        self.assertEqual((game.players_ports(), ends), ([], []))
 
     def test_cancel_one_of_two(self) -> None:
         """Where leaving is given up while joining still waits, the joining has failed."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                game.is_cut = True
-                player = make(game)
-                joining, leaving = player.join(), player.leave()
-                leaving.cancel()
-                self.failureResultOf(leaving, CancelledError)
-                self.failureResultOf(joining, CancelledError)
+        game = self.game()
+        game.is_cut = True
+        player = self.make(game)
+        joining, leaving = player.join(), player.leave()
+        leaving.cancel()
+        self.failureResultOf(leaving, CancelledError)
+        self.failureResultOf(joining, CancelledError)
 
     def test_no_port(self) -> None:
         """Where the system has no port to give, the joining fails."""
@@ -306,26 +282,46 @@ class TroubleTests(PlayerTestCase):
         def refuse(*given: Any) -> None:
             raise CannotListenError("0.0.0.0", 0, OSError(24, "Too many open files"))
 
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                self.patch(game.reactor, "listenUDP", refuse)
-                self.failureResultOf(make(game).join(), CannotListenError)
+        game = self.game()
+        self.patch(game.reactor, "listenUDP", refuse)
+        self.failureResultOf(self.make(game).join(), CannotListenError)
 
     def test_noise(self) -> None:
         """What is no message, or comes from elsewhere, is passed over."""
-        for name, make in BOTH:
-            with self.subTest(name):
-                game = self.game()
-                player = self.joined(game, make)
-                [number] = game.players_ports()
-                for datagram in (b"", b"short", bytes(100)):
-                    for port in (PLAIN, NETCODE, 6666):
-                        game.reactor.ports[number].receive(datagram, (HOST, port))
-                player._line.take(b"\x80", game.reactor.seconds())
-                player.move(HERE)
-                game.pass_time(0.1)
-                self.assertEqual(game.stepped.service.state(42), HERE)
+        game = self.game()
+        player = self.joined(game, self.make)
+        [number] = game.players_ports()
+        for datagram in (b"", b"short", bytes(100)):
+            for port in (PLAIN, NETCODE, 6666):
+                game.reactor.ports[number].receive(datagram, (HOST, port))
+        player._line.take(b"\x80", game.reactor.seconds())
+        player.move(HERE)
+        game.pass_time(0.1)
+        self.assertEqual(game.stepped.service.state(42), HERE)
+
+
+class PlainLifeTests(Life, PlayerTestCase):
+    """Over plain UDP."""
+
+    make = staticmethod(Game.plain)
+
+
+class NetcodeLifeTests(Life, PlayerTestCase):
+    """Over netcode."""
+
+    make = staticmethod(Game.encrypted)
+
+
+class PlainTroubleTests(Trouble, PlayerTestCase):
+    """Over plain UDP."""
+
+    make = staticmethod(Game.plain)
+
+
+class NetcodeTroubleTests(Trouble, PlayerTestCase):
+    """Over netcode."""
+
+    make = staticmethod(Game.encrypted)
 
 
 class MisuseTests(PlayerTestCase):
