@@ -173,6 +173,14 @@ class PlayerClient:
         self._line.turn(now)
         return leaving
 
+    def reconnect(self) -> None:
+        """Reach the server by another way, at once: after a sleep, or a change of network.
+
+        Without it that takes some seconds of silence.  Nothing where the player is not in the game.
+        """
+        if self._beating is not None:
+            self._line.reconnect(self._seconds())
+
     def _beat(self) -> None:
         self._beating = self._reactor.callLater(BEAT, self._beat)
         self._line.turn(self._seconds())
