@@ -320,7 +320,7 @@ acts = st.one_of(
         ),
         *(byte, st.integers(0, 15), st.binary(max_size=40), byte, byte),
     ),
-    *[st.tuples(st.just(act), byte).map(bytes) for act in (4, 4, 4, 6)],
+    *[st.tuples(st.just(act), byte).map(bytes) for act in (4, 4, 4, 6, 7, 8)],
     st.tuples(st.just(5), byte, st.just(1), byte, byte).map(bytes),
 )
 
@@ -365,6 +365,16 @@ class NoiseTests(SynchronousTestCase):
         tally = scene.table.server.tally
         self.assertEqual((tally.connected, tally.disconnected), (1, 1))
         self.assertIn("received", {event[0] for event in scene.table.told.events})
+
+    def test_stories_go_on_elsewhere(self) -> None:
+        """A story can replace a connection, and move one to another port."""
+        scene = Play()
+        turn, pause, second, talk = b"\4\0", b"\0\2", b"\0\3", b"\5\0\1\x41\x42"
+        scene.live(Story(turn + pause + turn + talk + second + b"\6\x04" + turn + pause + turn))
+        self.assertEqual(scene.table.server.tally.replaced, 1)
+        scene = Play()
+        scene.live(Story(turn + pause + turn + 6 * second + b"\x08\x10" + talk))
+        self.assertEqual(scene.table.server.tally.moved, 1)
 
     @settings(LAW, max_examples=200)
     @given(story=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))
