@@ -384,12 +384,12 @@ class NoiseTests(SynchronousTestCase):
         table.now = 40.0
         player = table.connected()
         client = player.client
-        state = (client.state, client._heard_at, client._sequence, client._window.newest)
+        state = (client.state, client.heard_at, client._sequence, client._window.newest)
         for datagram, from_server in story:
             whence = client.server if from_server else ("192.0.2.66", 1)
             self.assertIsNone(client.receive(datagram, whence, table.now))
         self.assertEqual(
-            (client.state, client._heard_at, client._sequence, client._window.newest), state
+            (client.state, client.heard_at, client._sequence, client._window.newest), state
         )
 
     def test_no_answer_is_larger(self) -> None:

@@ -419,6 +419,16 @@ class LimitTests(ServerTestCase):
         reasons = self.reasons(table, hosts)
         self.assertEqual(reasons, ["unseal_failed"] * 4 + ["request_rate"] * 4)
 
+    def test_secret(self) -> None:
+        """Which sources share a measure is another matter at each start, for nobody to choose."""
+        shared = []
+        for seed in (1, 2):
+            rate = Rate(1.0, 1)
+            table = self.table(seed=seed, source_rate=rate, request_rate=MANY, source_buckets=64)
+            hosts = [f"198.51.100.{n}" for n in range(200)]
+            shared.append(self.reasons(table, hosts))
+        self.assertNotEqual(*shared)
+
     def test_one_source_leaves_room(self) -> None:
         """A flood from one address does not use up the common limit."""
         table = self.table(source_rate=Rate(10.0, 2), request_rate=Rate(10.0, 4))
@@ -703,7 +713,7 @@ class RoamingTests(ServerTestCase):
         self.assertEqual(table.told.events[events:], [("received", 100, b"x")])
         self.assertEqual((connection.source, connection.is_open), (player.source, True))
         player.pass_time(1.0)
-        self.assertGreater(player.client._heard_at, table.now - 0.2)
+        self.assertGreater(player.client.heard_at, table.now - 0.2)
         table.server.disconnect(connection, table.now)
         player.hear()
         self.assertEqual(player.client.state, State.DISCONNECTED)
