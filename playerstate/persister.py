@@ -410,6 +410,9 @@ class Persister:
             if self._writer is None:
                 self._writer = self._open_writer()
             self._writer.sync()
+        except StoreReplaced as error:
+            self._note_replaced(error)
+            return False
         except Exception as error:  # the next start will look into the journal
             self._listener.failed(error, 0)
             return False

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 import types
 import unittest
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.tokens import create_key
+from playerstate.state import PlayerState
+from playerstate.stores import open_store
 from tests.processes import Server, run_to_end
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,3 +75,24 @@ class DocumentTests(SynchronousTestCase):
                 status, printed = run_to_end(str(directory), script=here)
                 self.assertEqual(status, 0, printed)
                 self.assertIn("PlayerState(x=", printed)
+
+    def test_backups(self) -> None:
+        """The commands under "Backups" work one after the other, and make whole copies."""
+        if shutil.which("sqlite3") is None:
+            self.skipTest("there is no sqlite3 shell")
+        page = (ROOT / "docs/sqlite.md").read_text(encoding="utf-8")
+        block = re.search(r"## Backups.*?```console\n(.*?)```", page, re.S)
+        assert block is not None
+        commands = [line.removeprefix("$ ") for line in block[1].splitlines()]
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        with closing(open_store(f"sqlite:{directory}/players.db", PlayerState)) as store:
+            store.prepare()
+            store.migrate(bytes(16))
+            for command in commands:
+                subprocess.run(command, shell=True, check=True, cwd=directory, timeout=30)
+        names = re.findall(r"'(.+?\.db)'", block[1])
+        self.assertEqual(len(names), len(commands))
+        for name in names:
+            with closing(open_store(f"sqlite:{directory}/{name}", PlayerState)) as copy:
+                copy.prepare()

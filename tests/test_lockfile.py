@@ -219,6 +219,25 @@ class LockTests(DirectoryTestCase):
             self.store()
             process.communicate(b"\n", PATIENCE)
 
+    def test_forked_child(self) -> None:
+        """A child that outlives its parent's store does not keep the database."""
+        store = self.store()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                os.close(writing)
+                os.read(reading, 1)
+            os._exit(0)
+        os.close(reading)
+        try:
+            self.assertIn("is in use", self.refusal())
+            store.close()
+            self.store()
+        finally:
+            os.close(writing)
+            os.waitpid(child, 0)
+
     def test_lock_that_cannot_be_made(self) -> None:
         """Where the lock file cannot be made, the line says which and why."""
         os.mkdir(self.lock_path)
