@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.tokens import create_key
 from playerstate.state import PlayerState
 from playerstate.stores import open_store
+from playerstate.tokens import create_key
 from tests.processes import Server, run_to_end
 
 ROOT = Path(__file__).resolve().parent.parent
