@@ -14,7 +14,8 @@ import playerstate
 PACKAGE = Path(playerstate.__file__).parent
 
 ROOMS: dict[str, set[str]] = {
-    "schema": set(),
+    "checks": set(),
+    "schema": {"checks"},
     "ring": set(),
     "pace": set(),
     "steady": set(),
