@@ -17,6 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "checks": set(),
     "schema": {"checks"},
     "ring": set(),
+    "printable": set(),
     "pace": set(),
     "steady": set(),
     "ledger": set(),
@@ -31,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "conversation": {"messages"},
     "receipts": {"conversation", "ledger", "messages", "schema", "table"},
     "client": {"deltas", "messages", "schema", "transports"},
-    "stores": {"interfaces", "schema"},
+    "stores": {"interfaces", "printable", "schema"},
     "persister": {"interfaces", "ring"},
     "trouble": {"interfaces", "persister", "steady"},
     "outbox": {

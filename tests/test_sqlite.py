@@ -1335,6 +1335,11 @@ class NamedTests(StoreTestCase):
         found = self.refuse("RAISE(ROLLBACK, 'cursed')", *players)
         self.assertEqual(found, {0: "cursed", 2: "cursed"})
 
+    def test_reason_is_shown_safely(self) -> None:
+        """What a trigger says may come from a player: it reaches log and file escaped."""
+        found = self.refuse("RAISE(ABORT, 'a\x1b[2J\nb')", (1, -1.0, 0.0, 5))
+        self.assertEqual(found, {0: r"a\x1b[2J\nb"})
+
     def test_passed_over(self) -> None:
         """A row that a trigger passes over without a word is named too."""
         players = [(1, 1.0, 0.0, 5), (2, -1.0, 0.0, 5)]

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateWriter, Records, RowRefused, StoreBusy, StoreReplaced
+from playerstate.printable import printable
 from playerstate.schema import StateSchema
 from playerstate.stores.refused import RefusedFile
 from playerstate.stores.sqlite_files import FileNumber, file_number
@@ -97,7 +98,7 @@ class SQLiteWriter:
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreBusy(str(error)) from error
         except (RowRefused, *_REFUSED) as error:
-            raise RowRefused(str(error), self._find_refused(records)) from error
+            raise RowRefused(printable(str(error)), self._find_refused(records)) from error
         return np.array(left_out, np.intp)
 
     def _find_refused(self, records: Records) -> dict[int, str]:
@@ -118,7 +119,7 @@ class SQLiteWriter:
                 except (RowRefused, *_REFUSED) as error:
                     middle = (start + end) // 2
                     if middle == start:
-                        reasons[start] = str(error)
+                        reasons[start] = printable(str(error))
                     else:
                         parts += [(middle, end), (start, middle)]
         except (apsw.BusyError, apsw.LockedError) as error:
