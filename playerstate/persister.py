@@ -310,7 +310,7 @@ class Persister:
             Whether all of it is settled; what is not is the batch from now on.
         """
         pieces = [batch]
-        refused: list[tuple[Rows, str]] = []
+        refused: list[tuple[Rows, str, RowRefused]] = []
         saved: list[Rows] = []
         unsaved: list[Unsaved] = []
         told = not self._recovering
@@ -327,10 +327,10 @@ class Persister:
                     left_out = self._writer.write(piece.view(self._record))
                 except RowRefused as error:
                     if named := sorted(error.reasons):
-                        refused += [(piece[at : at + 1], error.reasons[at]) for at in named]
+                        refused += [(piece[at : at + 1], error.reasons[at], error) for at in named]
                         pieces[-1:] = [good] if len(good := np.delete(piece, named)) else []
                     elif len(piece) == 1:
-                        refused.append((pieces.pop(), str(error)))
+                        refused.append((pieces.pop(), str(error), error))
                     else:
                         middle = len(piece) // 2
                         pieces[-1:] = [piece[middle:], piece[:middle]]
@@ -349,7 +349,7 @@ class Persister:
             # What is told of has left our hands, and nothing else: after an error before that, the
             # whole batch is written again.
             if told:
-                kept = [*pieces, *(row for row, _ in refused)]
+                kept = [*pieces, *(row for row, *_ in refused)]
                 rest = (
                     newest_of_each(np.concatenate(kept, dtype=self._ring.dtype)) if kept else None
                 )
@@ -360,7 +360,7 @@ class Persister:
 
     def _judge_refused(
         self,
-        refused: list[tuple[Rows, str]],
+        refused: list[tuple[Rows, str, RowRefused]],
         unsaved: list[Unsaved],
         rows_committed: int,
     ) -> None:
@@ -370,20 +370,21 @@ class Persister:
         that were refused for one reason are set aside together, and told of together.
         """
         before, self._refusals = self._refusals, {}
-        for row, _ in refused:
+        for row, *_ in refused:
             session_id = int(row["session_id"][0])
             refusal = before.get(session_id) or _Refusal(rows_committed)
             refusal.times += 1
             self._refusals[session_id] = refusal
-        kept: dict[str, int] = {}
+        kept: dict[str, tuple[RowRefused, int]] = {}
         given_up: dict[str, list[Rows]] = {}
-        for row, why in refused:
+        for row, why, error in refused:
             refusal = self._refusals[int(row["session_id"][0])]
             others = self._recovering or self._rows_committed > refusal.rows_committed
             if refusal.times >= REFUSALS and others:
                 given_up.setdefault(why, []).append(row)
             else:
-                kept[why] = kept.get(why, 0) + 1
+                told, count = kept.get(why, (error, 0))
+                kept[why] = told, count + 1
         for why, rows in given_up.items():
             self._set_aside(np.concatenate(rows, dtype=self._ring.dtype), why)
             unsaved += [_unsaved(row[0], why, guarded=False) for row in rows]
@@ -392,8 +393,8 @@ class Persister:
             refused[:] = [one for one in refused if int(one[0]["session_id"][0]) not in settled]
             for session_id in settled:
                 del self._refusals[session_id]
-        for why, count in kept.items():
-            self._listener.failed(RowRefused(why), count)
+        for error, count in kept.values():
+            self._listener.failed(error, count)
 
     def _set_aside(self, rows: Rows, why: str) -> None:
         assert self._writer is not None

@@ -695,6 +695,14 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(first, (players[1::2], ()))
         self.assertCountEqual(second[1], [set_aside(*player, "hp") for player in bad])
 
+    def test_own_error(self) -> None:
+        """The listener is told the error that the store raised, not one like it."""
+        error = RowRefused("hp", {0: "hp"})
+        self.store.write_errors.append(error)
+        self.push((1, 1), (2, 2))
+        self.persister.step()
+        self.assertEqual(self.failure(), (error, 1))
+
     def test_tried_no_more(self) -> None:
         """A row that was set aside is not tried again, and the player's next row is."""
         self.store.bad[1, 1] = "hp"
