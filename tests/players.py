@@ -126,9 +126,9 @@ class FragileStore(FaultyStore):
             raise RowRefused("not this one")
         return super().write(records)
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reason: str) -> None:
         """See `IStateWriter.set_aside`."""
-        self.aside.append((int(record["session_id"][0]), reason))
+        self.aside += [(session_id, reason) for session_id in records["session_id"].tolist()]
 
     def maintain(self) -> None:
         """Find out that it was replaced."""

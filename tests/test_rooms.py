@@ -14,8 +14,10 @@ import playerstate
 PACKAGE = Path(playerstate.__file__).parent
 
 ROOMS: dict[str, set[str]] = {
-    "schema": set(),
+    "checks": set(),
+    "schema": {"checks"},
     "ring": set(),
+    "printable": set(),
     "pace": set(),
     "steady": set(),
     "ledger": set(),
@@ -30,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "conversation": {"messages"},
     "receipts": {"conversation", "ledger", "messages", "schema", "table"},
     "client": {"deltas", "messages", "schema", "transports"},
-    "stores": {"interfaces", "schema"},
+    "stores": {"interfaces", "printable", "schema"},
     "persister": {"interfaces", "ring"},
     "trouble": {"interfaces", "persister", "steady"},
     "outbox": {

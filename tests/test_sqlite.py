@@ -1449,6 +1449,47 @@ class SyncTests(StoreTestCase):
             self.assertRaises(StoreReplaced, writer.sync)
 
 
+class NamedTests(StoreTestCase):
+    """Which rows of a batch are refused."""
+
+    def refuse(self, sql: str, *players: tuple[Any, ...]) -> dict[int, str]:
+        """What is said of a batch under this trigger's body; nothing of it is saved."""
+        with self.writer(self.prepare(PLAIN)) as (writer, connection):
+            connection.execute(
+                "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
+                f" BEGIN SELECT {sql}; END"
+            )
+            batch = records(PLAIN, *players)
+            error = self.assertRaises(RowRefused, writer.write, batch)
+            self.assertEqual(connection.execute("SELECT count(*) FROM player_state").get, 0)
+            good = np.delete(batch, list(error.reasons))
+            self.assertEqual(writer.write(good).tolist(), [])
+            return dict(error.reasons)
+
+    def test_every_other(self) -> None:
+        """Each bad row is named, however many there are; without them the others are saved."""
+        players = [(n, -1.0 if n % 2 else 1.0, 0.0, 5) for n in range(1, 2001)]
+        found = self.refuse("RAISE(ABORT, 'cursed')", *players)
+        self.assertEqual(found, dict.fromkeys(range(0, 2000, 2), "cursed"))
+
+    def test_rolled_back(self) -> None:
+        """A trigger that rolls back the whole transaction hides no other bad row."""
+        players = [(1, -1.0, 0.0, 5), (2, 1.0, 0.0, 5), (3, -1.0, 0.0, 5)]
+        found = self.refuse("RAISE(ROLLBACK, 'cursed')", *players)
+        self.assertEqual(found, {0: "cursed", 2: "cursed"})
+
+    def test_reason_is_shown_safely(self) -> None:
+        """What a trigger says may come from a player: it reaches log and file escaped."""
+        found = self.refuse("RAISE(ABORT, 'a\x1b[2J\nb')", (1, -1.0, 0.0, 5))
+        self.assertEqual(found, {0: r"a\x1b[2J\nb"})
+
+    def test_passed_over(self) -> None:
+        """A row that a trigger passes over without a word is named too."""
+        players = [(1, 1.0, 0.0, 5), (2, -1.0, 0.0, 5)]
+        found = self.refuse("RAISE(IGNORE)", *players)
+        self.assertEqual(found, {1: "a trigger passed over it"})
+
+
 class SetAsideTests(StoreTestCase):
     """Records refused for good, kept beside the database."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apsw
@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateWriter, Records, RowRefused, StoreBusy, StoreReplaced
+from playerstate.printable import printable
 from playerstate.schema import StateSchema
 from playerstate.stores.refused import RefusedFile
 from playerstate.stores.sqlite_files import connect_existing, file_number
@@ -37,6 +38,7 @@ LOG_BYTES = 64 * 2**20
 """Above this size the log is cut down when it is next begun anew, and a reader that keeps it from
 being begun anew is told of."""
 FRAME_HEADER_BYTES = 24
+_REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 _SOME = "SELECT * FROM ({rows}) WHERE column1 IS NOT NULL"
 PINNED_TOLD_EVERY = 60.0
 
@@ -85,26 +87,59 @@ class SQLiteWriter:
     def write(self, records: Records) -> npt.NDArray[np.intp]:
         """See `IStateWriter.write`."""
         self._interrupted = False
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._naming_errors():
             try:
-                left_out = self._upsert(records)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    left_out = self._upsert(records)
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except (RowRefused, *_REFUSED) as error:
+                raise RowRefused(printable(str(error)), self._find_refused(records)) from error
+        if len(left_out) < len(records):
+            newest = records[records["updated_at"].argmax()]
+            self._watch.newest = int(newest["session_id"]), int(newest["updated_at"])
+        return np.array(left_out, np.intp)
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """Raise what SQLite says of the whole database as an error of this package."""
+        try:
+            yield
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreBusy(str(error)) from error
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self._watch.replaced = True
             raise StoreReplaced(f"{self._path} is damaged: {error}") from error
-        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError) as error:
-            raise RowRefused(str(error)) from error
-        if len(left_out) < len(records):
-            newest = records[records["updated_at"].argmax()]
-            self._watch.newest = int(newest["session_id"]), int(newest["updated_at"])
-        return np.array(left_out, np.intp)
+
+    def _find_refused(self, records: Records) -> dict[int, str]:
+        """Why each of the records is refused that is, by position; nothing is saved.
+
+        The batch is halved within one transaction, which costs no commit and no sync, and ends
+        after twice as many statements as there are records at most.
+        """
+        reasons: dict[int, str] = {}
+        parts = [(0, len(records))]
+        try:
+            while parts:
+                start, end = parts.pop()
+                if not self._connection.in_transaction:  # a trigger may roll back all of it
+                    self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._upsert(records[start:end])
+                except (RowRefused, *_REFUSED) as error:
+                    middle = (start + end) // 2
+                    if middle == start:
+                        reasons[start] = printable(str(error))
+                    else:
+                        parts += [(middle, end), (start, middle)]
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        return reasons
 
     def _upsert(self, records: Records) -> list[int]:
         connection, left_out = self._connection, []
@@ -167,9 +202,9 @@ class SQLiteWriter:
         self._watch.note_copied(self._connection, copied)
         return pages, copied
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reason: str) -> None:
         """See `IStateWriter.set_aside`; into ``<database>.refused.jsonl``."""
-        self._refused.add(record, reason)
+        self._refused.add(records, reason)
 
     def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
         if pages < self._log_pages:
