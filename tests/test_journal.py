@@ -21,7 +21,14 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from playerstate import PlayerState, StateSchema, text, within
+from playerstate import (
+    PlayerState,
+    PlayerStateService,
+    StateSchema,
+    open_store,
+    text,
+    within,
+)
 from playerstate import journal as journal_module
 from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
 from playerstate.journal import (
@@ -955,9 +962,31 @@ class SetAsideTests(RecoveryTestCase):
         self.assertIn("holds 1 unsaved players of another store", self.log.having("set aside")[0])
 
     def test_nonsense(self) -> None:
-        """A file that never was one, and one of nothing but zeros."""
+        """A file that never was one is not ours to rename: the start is refused."""
         self.replace(b"a shopping list" * 1000)
-        self.refuse_to_lose(b"a shopping list" * 1000)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("is there and is no journal; name another file", str(error))
+        self.assertEqual(self.content(), b"a shopping list" * 1000)
+        self.assertEqual(self.files(), ["journal"])
+
+    def test_device(self) -> None:
+        """Neither is a device, a pipe or a directory, which are not even opened."""
+        os.mkfifo(self.path)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("is there and is no journal; name another file", str(error))
+        os.unlink(self.path)
+        os.mkdir(self.path)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("is there and is no journal; name another file", str(error))
+        self.assertEqual(self.files(), ["journal"])
+
+    def test_names_that_cannot_be(self) -> None:
+        """A name that is no UTF-8, or leaves no room for those beside it, is refused."""
+        for name, why in (("\udcff", "not UTF-8"), ("j" * 240, "too long")):
+            error = self.assertRaises(
+                ValueError, PlayerStateService, self.store, journal=f"{self.directory}/{name}"
+            )
+            self.assertIn(why, str(error))
 
     def test_zeros(self) -> None:
         """One whose pages never came to disk."""
@@ -1011,6 +1040,81 @@ class SetAsideTests(RecoveryTestCase):
         (aside,) = [name for name in self.files() if name != "journal"]
         with open(f"{self.directory}/{aside}", "rb") as file:
             self.assertEqual(file.read(), bytes(content))
+
+
+class LostTests(RecoveryTestCase):
+    """The file is removed, replaced or written over while it is in use."""
+
+    def moved(self) -> SteppedService:
+        """A run with two players, of whom nothing is saved."""
+        stepped = self.start(save_within=60.0)
+        for player in (1, 2):
+            stepped.join(player)
+            stepped.service.update(player, PlayerState(float(player), 0.0))
+        return stepped
+
+    def check_renewed(self, stepped: SteppedService, why: str) -> None:
+        """It is noticed and made anew; a move after that is found by the next start as well."""
+        stepped.service._check_memory()
+        (line,) = self.log.having("it was made anew with the 2 players")
+        self.assertIn(f"was {why} while it was in use", line)
+        self.assertEqual(stepped.service._memory.lost(), "")
+        stepped.service.update(2, PlayerState(22.0, 0.0))
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 22.0})
+        error = self.assertRaises(StoreUnusable, Journal(self.path).take_remains, IDENTITY)
+        self.assertIn("is in use by another process", str(error))
+        self.successResultOf(stepped.stop())
+        self.assertTrue(read_remains(self.path).clean)
+        self.assertEqual(self.store.players[2].values[0], 22.0)
+
+    def test_untouched(self) -> None:
+        """Nothing is done where nothing happened."""
+        stepped = self.moved()
+        before = os.stat(self.path).st_ino
+        stepped.service._check_memory()
+        self.assertEqual(os.stat(self.path).st_ino, before)
+
+    def test_removed(self) -> None:
+        """Removed."""
+        stepped = self.moved()
+        os.unlink(self.path)
+        self.check_renewed(stepped, "removed or renamed")
+
+    def test_renamed_over(self) -> None:
+        """What was put in its place is kept under a name of its own."""
+        stepped = self.moved()
+        with open(f"{self.directory}/other", "wb") as file:
+            file.write(b"precious")
+        os.rename(f"{self.directory}/other", self.path)
+        self.check_renewed(stepped, "replaced by another file")
+        (aside,) = set(self.files()) - {"journal"}
+        with open(f"{self.directory}/{aside}", "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+    def test_header_written_over(self) -> None:
+        """A header that the next start could make no sense of."""
+        stepped = self.moved()
+        with open(self.path, "r+b") as file:
+            file.write(b"nonsense")
+        self.check_renewed(stepped, "written over")
+
+    def test_cannot_be_made(self) -> None:
+        """It is tried again for as long as it cannot be made, and told of once."""
+        stepped = self.moved()
+        os.rename(self.directory, self.directory + ".away")
+        for _ in range(3):
+            stepped.service._check_memory()
+        (line,) = self.log.having("cannot be made anew")
+        self.assertIn("No such file or directory", line)
+        os.mkdir(self.directory)
+        self.check_renewed(stepped, "removed or renamed")
+
+    def test_timer(self) -> None:
+        """It is looked at without being asked."""
+        stepped = self.moved()
+        os.unlink(self.path)
+        stepped.reactor.advance(1.5)
+        self.assertTrue(os.path.exists(self.path))
 
 
 class SQLiteRecoveryTests(RecoveryTestCase):
@@ -1182,6 +1286,44 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         stepped = self.start(self.sqlite())
         stepped.settle()
         self.assertEqual(stepped.join(2).state, PlayerState(2.0, 2.0))
+        self.successResultOf(stepped.stop())
+
+    def unclean(self) -> str:
+        """A database whose last run was killed with its live file beside it; its path."""
+        database = f"{self.directory}/players.db"
+        self.path = f"{database}.live"
+        self.store = SQLiteStore(database, SCHEMA)
+        self.crash(p1=1.0)
+        return database
+
+    def test_started_without_it(self) -> None:
+        """A start that would pass over unsaved players is refused, with or without a journal."""
+        database = self.unclean()
+        for journal in (None, f"{self.directory}/other"):
+            store = SQLiteStore(database, SCHEMA)
+            service = PlayerStateService(store, journal=journal)
+            error = self.assertRaises(StoreUnusable, service.startService)
+            self.assertIn(f"the journal {self.path} holds 1 players of this store", str(error))
+        os.rename(self.path, self.path + RECOVERING)
+        service = PlayerStateService(SQLiteStore(database, SCHEMA))
+        self.assertRaises(StoreUnusable, service.startService)
+        stepped = self.start(SQLiteStore(database, SCHEMA))
+        stepped.step()
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.successResultOf(stepped.stop())
+        stepped = SteppedService(store=SQLiteStore(database, SCHEMA))  # a clean one is no matter
+        self.successResultOf(stepped.stop())
+
+    def test_started_by_another_name(self) -> None:
+        """A symbolic link to the database, or to its directory, is the database itself."""
+        database = self.unclean()
+        link = f"{self.directory}/link.db"
+        os.symlink(database, link)
+        store = open_store(f"sqlite:{link}", SCHEMA)
+        self.assertEqual(store.path, os.path.realpath(database))
+        stepped = SteppedService(store=store, journal=f"{store.path}.live")
+        stepped.step()
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.successResultOf(stepped.stop())
 
     def test_no_journal(self) -> None:
