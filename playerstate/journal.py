@@ -35,6 +35,7 @@ import re
 import stat
 import struct
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 import attrs
@@ -443,6 +444,29 @@ def read_remains(path: str) -> Remains:
     return Remains(identity, bool(clean), fields, ordered.view(layout.record))
 
 
+@contextlib.contextmanager
+def held(path: str) -> Iterator[int]:
+    """Hold a journal that no process uses, and give its open file.
+
+    Raises:
+        JournalUnusable: it is in use, or no file that was ever a journal.
+        OSError: it cannot be opened.
+    """
+    _check_ours(path)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _lock(fd, path)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def mark_clean(fd: int) -> None:
+    """Note in a journal that is held that everything in it is in the store."""
+    os.pwrite(fd, _CLEAN.pack(1), _CLEAN_AT)
+    os.fsync(fd)
+
+
 def _stamp() -> str:
     """Ends the name of what is set aside."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{time.time_ns() % 10**9}"
@@ -501,7 +525,8 @@ def check_beside(database: str | None, used: str | None, identity: bytes) -> Non
             raise JournalUnusable(
                 f"the journal {name} holds {len(remains.records)} players of this store whose"
                 " newest state may be unsaved, and this start does not use it; start once with"
-                f" the journal {path} and stop, or move the file away to do without them"
+                f" the journal {path} and stop, bring it in by `playerstate live apply`, or move"
+                " the file away to do without them"
             )
         _log.critical(
             "the journal {path} beside the store holds {players} unsaved players of another"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import apsw
 import attrs
 import numpy as np
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, globalLogPublisher
@@ -30,6 +32,7 @@ from playerstate import (
     within,
 )
 from playerstate import journal as journal_module
+from playerstate.cli import main
 from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
 from playerstate.journal import (
     FORMAT,
@@ -1324,6 +1327,60 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         stepped = SteppedService(store=store, journal=f"{store.path}.live")
         stepped.step()
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.successResultOf(stepped.stop())
+
+    def live(self, *arguments: str) -> Any:
+        """What ``playerstate live`` makes of these arguments."""
+        return CliRunner().invoke(main, ["live", *arguments], prog_name="playerstate")
+
+    def test_applied_by_a_command(self) -> None:
+        """What was left can be looked into, and saved where the store has nothing newer."""
+        database = self.unclean()
+        url = f"sqlite:{database}"
+        os.rename(self.path, f"{self.path}.aside")
+        stepped = SteppedService(store=SQLiteStore(database, SCHEMA))  # a new identity
+        stepped.join(2)
+        stepped.service.update(2, PlayerState(2.0, 0.0))
+        aside = f"{self.path}.aside"
+        shown = self.live("show", aside, "--json")
+        (row,) = json.loads(shown.output)["rows"]
+        self.assertEqual((row["session_id"], row["x"]), (1, 1.0))
+        self.assertIn("session_id=1 x=1.0", self.live("show", aside).output)
+        refused = self.live("apply", aside, url)
+        self.assertEqual(refused.exit_code, 1)
+        self.assertIn("is in use by process", refused.output)
+        self.successResultOf(stepped.stop())
+        self.assertFalse(read_remains(aside).clean)
+        applied = self.live("apply", aside, url)
+        self.assertIn("1 of 1 players applied, 0 outdated", applied.output)
+        self.assertTrue(read_remains(aside).clean)
+        again = self.live("apply", aside, url)
+        self.assertIn("0 of 1 players applied, 1 outdated", again.output)
+        stepped = SteppedService(store=SQLiteStore(database, SCHEMA))
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.assertEqual(stepped.join(2).state, PlayerState(2.0, 0.0))
+        stepped.service.update(1, PlayerState(5.0, 0.0))
+        self.successResultOf(stepped.stop())
+        self.assertIn("0 of 1 players applied", self.live("apply", aside, url).output)
+
+    def test_command_refuses(self) -> None:
+        """One in use, no journal, no file and no database are one line each, and change nothing."""
+        database = self.unclean()
+        missing = f"sqlite:{self.directory}/missing.db"
+        for arguments, why in (
+            (("apply", self.path, missing), "is no database that exists"),
+            (("apply", self.path, "memory:"), "is no database that exists"),
+            (("show", database), "is no journal"),
+            (("show", f"{self.directory}/missing"), "cannot read"),
+        ):
+            result = self.live(*arguments)
+            self.assertEqual(result.exit_code, 1, arguments)
+            self.assertIn(why, result.output)
+            self.assertEqual(result.output.count("\n"), 1)
+        self.assertFalse(os.path.exists(f"{self.directory}/missing.db"))
+        self.assertFalse(read_remains(self.path).clean)
+        stepped = self.start(SQLiteStore(database, SCHEMA))
+        self.assertIn("is in use by another process", self.live("show", self.path).output)
         self.successResultOf(stepped.stop())
 
     def test_no_journal(self) -> None:
