@@ -426,10 +426,12 @@ def read_remains(path: str) -> Remains:
         # As blocks of bytes: numpy leaves out the padding where it joins rows of fields.
         found = [np.zeros(0, f"V{size}")]
         file.seek(header_bytes)
+        room = np.empty(2 * min(slots, SLOTS_AT_ONCE), layout.dtype)
         # A file system that is asked for its holes may count mapped rows among them: all is read.
         for first in range(0, slots, SLOTS_AT_ONCE):
             count = min(SLOTS_AT_ONCE, slots - first)
-            halves = np.fromfile(file, layout.dtype, 2 * count)
+            halves = room[: 2 * count]
+            file.readinto(halves.view(np.uint8).data)
             if not halves["version"].any():
                 continue
             rows = _newest_whole(halves)

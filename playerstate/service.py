@@ -387,7 +387,8 @@ class PlayerStateService(Service):
                 slot = self.table.admit(session_id, self.schema.spawn, 0)
             else:
                 values = self.schema.encode(stored.values)
-                slot = self.table.admit(session_id, values, stored.updated_at)
+                # 0 is a player who was never stored; a row of that date, imported, is one who was.
+                slot = self.table.admit(session_id, values, max(stored.updated_at, 1))
         else:
             self._leaves.returned(slot)
         self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)

@@ -183,6 +183,63 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(after[28:32], bytes([clean, 0, 0, 0]))
             self.assertEqual(read_remains(path).clean, clean)
 
+    def test_recovering_is_held(self) -> None:
+        """What is being saved is locked until it is forgotten, and the directory is synced then."""
+        path = self.mktemp()
+        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        table.apply(table.admit(5, (0.0, 0.0), 0), 1, (1.0, 2.0), 3)
+        table.journal.close(False)  # type: ignore[attr-defined]
+        journal = Journal(path)
+        self.assertIsNot(journal.take_remains(IDENTITY), None)
+        with open(path + RECOVERING, "rb") as file:
+            with self.assertRaises(BlockingIOError):
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            synced: list[tuple[str, bool]] = []
+            sync = os.fsync
+
+            def recording(fd: int) -> None:
+                there = os.path.exists(path + RECOVERING)
+                synced.append((os.readlink(f"/proc/self/fd/{fd}"), there))
+                sync(fd)
+
+            self.patch(os, "fsync", recording)
+            journal.forget_remains()
+            self.assertEqual(synced, [(os.path.dirname(os.path.realpath(path)), False)])
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_header_is_checked(self) -> None:
+        """Each part of the header by itself makes a file no journal."""
+        path = self.mktemp()
+        write_journal(path, SCHEMA, 2, IDENTITY)
+        with open(path, "rb") as file:
+            content = file.read()
+        for at, new in (
+            (0, b"pslive"),
+            (8, b"\2"),
+            (12, b"\x80"),
+            (16, b"\3"),
+            (24, b"\x01"),
+            (48, b"\xff\xff"),
+        ):
+            with open(path, "wb") as file:
+                file.write(content[:at] + new + content[at + len(new) :])
+            self.assertRaises(NotAJournal, read_remains, path)
+        # A header that is not of whole pages, in a file of the size it says.
+        with open(path, "wb") as file:
+            file.write(content[:24] + struct.pack("<I", PAGE + 8) + content[28:] + bytes(8))
+        self.assertRaises(NotAJournal, read_remains, path)
+
+    def test_read_in_pieces(self) -> None:
+        """Rows of every piece are found, in the first and the last slot of it as well."""
+        self.patch(journal_module, "SLOTS_AT_ONCE", 3)
+        path = self.mktemp()
+        table = write_journal(path, SCHEMA, 20, IDENTITY)
+        for player in range(1, 12):
+            slot = table.admit(player, (0.0, 0.0), 0)
+            table.apply(slot, 1, (float(player), 2.0), 3)
+        found = remaining(path)
+        self.assertEqual({k: v[0] for k, v in found.items()}, {n: float(n) for n in range(1, 12)})
+
     def test_held(self) -> None:
         """A closed journal may be opened again, by this process as well, while views of it live."""
         path = self.mktemp()
@@ -720,6 +777,19 @@ class RecoveryTests(RecoveryTestCase):
         stepped.settle()
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
 
+    def test_imported_without_a_date(self) -> None:
+        """A row of the store whose date is 0 is a stored one, saved again into another store."""
+        self.store.players[7] = Stored((3.0, 4.0), 0)
+        stepped = self.start()
+        joined = stepped.join(7)
+        self.assertEqual((joined.restored, joined.state), (True, PlayerState(3.0, 4.0)))
+        stepped.settle()
+        self.assertEqual(self.store.players[7], Stored((3.0, 4.0), 0))  # nothing is to be saved
+        del self.store.players[7]
+        stepped.service._dirty_all()
+        self.successResultOf(stepped.stop())
+        self.assertEqual(self.store.players[7].values, (3.0, 4.0))
+
     def test_memory(self) -> None:
         """Beside a store that forgets, the players who were online are there again."""
         stepped = self.start(MemoryStore(SCHEMA))
@@ -1111,6 +1181,24 @@ class LostTests(RecoveryTestCase):
         self.assertIn("No such file or directory", line)
         os.mkdir(self.directory)
         self.check_renewed(stepped, "removed or renamed")
+
+    def test_stop_that_gives_up(self) -> None:
+        """A stop that gave up leaves a file that is not clean, made anew if it was lost."""
+        stepped = self.moved()
+
+        def busy(records: Any) -> Any:
+            raise StoreBusy("locked")
+
+        self.store.write = busy  # type: ignore[method-assign]
+        os.unlink(self.path)
+        stopped = stepped.stop()
+        stepped.reactor.advance(31.0)
+        stepped.settle()
+        self.successResultOf(stopped)
+        self.assertTrue(stepped.service.gave_up)
+        remains = read_remains(self.path)
+        self.assertFalse(remains.clean)
+        self.assertEqual(len(remains.records), 2)
 
     def test_timer(self) -> None:
         """It is looked at without being asked."""
