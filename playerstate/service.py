@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
-from playerstate.journal import Journal, ProcessMemory, Remains, check_apart
+from playerstate.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.layout import RowLayout
 from playerstate.leaves import Leaves, Progress
 from playerstate.ledger import Gauges, Ledger, count
@@ -40,6 +40,8 @@ MAX_SEQUENCE = 2**32 - 1
 SUMMARY_EVERY = 60.0
 REOPEN_EVERY = 1.0
 FORGET_EVERY = 1.0
+CHECK_EVERY = 1.0
+"""Seconds between two looks at the file in which the live table lies."""
 CLOSE_WITHIN = 5.0
 """Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
 ABANDON_WITHIN = 1.0
@@ -138,6 +140,7 @@ class PlayerStateService(Service):
         self.max_players = max_players
         self.stop_within = stop_within
         self.ledger = Ledger()
+        self._journal = journal
         self._memory = ProcessMemory() if journal is None else Journal(journal)
         self._around = around
         self.gave_up = False
@@ -160,6 +163,7 @@ class PlayerStateService(Service):
         with ExitStack() as undo:
             identity = self.store.prepare()
             undo.callback(self.store.close)
+            check_beside(self.store.path, self._journal, identity)
             remains = self._memory.take_remains(identity)
             undo.callback(self._memory.close, clean=False)
             fresh = os.urandom(16) if remains is None else identity
@@ -174,6 +178,7 @@ class PlayerStateService(Service):
         self._phase = _RUNNING
         self.clock.every(SUMMARY_EVERY, self._summarise)
         self.clock.every(1.0, self._tell_trouble)
+        self.clock.every(CHECK_EVERY, self._check_memory)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
             store=self.store.describe(),
@@ -191,6 +196,7 @@ class PlayerStateService(Service):
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
+        self._cannot_renew = ""
         recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
         self.ledger.recovered = len(recovered)
@@ -305,6 +311,7 @@ class PlayerStateService(Service):
     def _give_up(self, why: NotSaved) -> None:
         """Nothing more can be saved: say whose updates are not saved, and tell them."""
         self.gave_up = True
+        self._check_memory()  # the next start is to find it
         unsaved = [*self._outbox.unrecovered(), *self.table.unsaved().tolist()]
         _log.error(
             "stopped with the newest state unsaved of player {players}; {why}; {fate}",
@@ -380,7 +387,8 @@ class PlayerStateService(Service):
                 slot = self.table.admit(session_id, self.schema.spawn, 0)
             else:
                 values = self.schema.encode(stored.values)
-                slot = self.table.admit(session_id, values, stored.updated_at)
+                # 0 is a player who was never stored; a row of that date, imported, is one who was.
+                slot = self.table.admit(session_id, values, max(stored.updated_at, 1))
         else:
             self._leaves.returned(slot)
         self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)
@@ -594,6 +602,35 @@ class PlayerStateService(Service):
         )
         self._outbox.sweep()
         self._outbox.resume()
+
+    def _check_memory(self) -> None:
+        """See that the next start would find the live table, and make it anew where it would not.
+
+        Players play on where it cannot be made: their moves reach the store as ever.
+        """
+        why = self._memory.lost()
+        if not why:
+            self._cannot_renew = ""
+            return
+        try:
+            self.table.lie_in(self._memory.renew(self.table.used_bytes))
+        except StoreUnusable as error:
+            if str(error) != self._cannot_renew:
+                self._cannot_renew = str(error)
+                _log.critical(
+                    "the journal was {why} while it was in use, and cannot be made anew: {error};"
+                    " it is tried again, and until then a kill loses what is not yet committed",
+                    why=why,
+                    error=error,
+                )
+            return
+        self._cannot_renew = ""
+        _log.critical(
+            "the journal was {why} while it was in use; it was made anew with the {players}"
+            " players in the game",
+            why=why,
+            players=len(self.table),
+        )
 
     def _dirty_all(self) -> None:
         """The store is not to be had: everything is to be saved into the next one."""

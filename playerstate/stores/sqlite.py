@@ -74,7 +74,7 @@ def _parse(url: str) -> tuple[str, str]:
         raise StoreUnusable(f"{url!r}: there is no option {', '.join(options)}, only synchronous")
     if synchronous not in ("full", "normal"):
         raise StoreUnusable(f"{url!r}: synchronous is {synchronous!r}, must be full or normal")
-    return os.path.abspath(path), synchronous
+    return os.path.realpath(path), synchronous
 
 
 @implementer(IStateStore)
