@@ -553,6 +553,18 @@ class OptionTests(SynchronousTestCase):
         line = self.refused("simulate", "--first-id", str(LAST_ID), "--players", "2")
         self.assertIn("only 1 ids follow", line)
 
+    def test_numbers(self) -> None:
+        """A number that is none, or is out of bounds, is told with its option and in one line."""
+        for command in (
+            ("simulate", "--rate"),
+            ("simulate", "--seconds"),
+            ("replay", __file__, "--speed"),
+        ):
+            for value in ("nan", "inf", "-inf", "-1", "0", "", "soon", "1e400"):
+                with self.subTest(command=command, value=value):
+                    line = self.refused(*command, value)
+                    self.assertIn(f"Invalid value for '{command[-1]}'", line)
+
     def test_netcode(self) -> None:
         """netcode needs a key and a protocol id, and plain UDP has no use for them."""
         key = self.mktemp()

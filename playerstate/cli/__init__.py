@@ -13,6 +13,7 @@ import click
 
 from playerstate.cli.parameters import (
     Address,
+    Finite,
     login_of,
     read_address,
     read_key_file,
@@ -105,14 +106,14 @@ def main() -> None:
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Finite(0, 1000, min_open=True),
     default=20.0,
     show_default=True,
     help="Moves a second of each bot.",
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 86_400, min_open=True),
+    type=Finite(0, 86_400, min_open=True),
     default=10.0,
     show_default=True,
     help="How long they walk.",
@@ -159,7 +160,7 @@ def simulate(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--speed",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, 1_000_000, min_open=True),
     default=1.0,
     show_default=True,
     help="2 for twice as fast as it was recorded.",

@@ -65,7 +65,15 @@ def browse_store(url: str) -> IStoreBrowser:
 
 
 def _find_factory(url: str) -> IStoreFactory:
-    scheme, colon, _ = url.partition(":")
+    if not isinstance(url, str):
+        raise StoreUnusable(f"{url!r} is no text: name the store by a URL, such as 'sqlite:{url}'")
+    scheme, colon, rest = url.partition(":")
+    if scheme == "sqlite" and rest.startswith("//"):
+        raise StoreUnusable(
+            f"{url!r}: no slashes belong after sqlite: but those of the path; write"
+            f" sqlite:{rest.lstrip('/')} for a file of the working directory, or"
+            f" sqlite:/{rest.lstrip('/')} for one from the root folder"
+        )
     factories = {factory.scheme: factory for factory in getPlugins(IStoreFactory)}
     if not colon or scheme not in factories:
         found = ", ".join(f"{scheme}:" for scheme in sorted(factories))
