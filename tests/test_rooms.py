@@ -16,6 +16,7 @@ PACKAGE = Path(playerstate.__file__).parent
 ROOMS: dict[str, set[str]] = {
     "schema": set(),
     "ring": set(),
+    "waiters": set(),
     "pace": set(),
     "steady": set(),
     "ledger": set(),
@@ -43,8 +44,9 @@ ROOMS: dict[str, set[str]] = {
         "steady",
         "table",
         "trouble",
+        "waiters",
     },
-    "leaves": {"ledger", "outbox", "persister", "table"},
+    "leaves": {"ledger", "outbox", "persister", "table", "waiters"},
     "recovery": {"interfaces", "journal", "layout", "schema"},
     "service": {
         "interfaces",
@@ -60,6 +62,7 @@ ROOMS: dict[str, set[str]] = {
         "steady",
         "table",
         "trouble",
+        "waiters",
     },
     "gateway": {
         "conversation",
@@ -71,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
         "outbox",
         "receipts",
         "service",
+        "waiters",
     },
     "transports": {"gateway", "messages", "service"},
     "tokens": {"transports"},

@@ -51,6 +51,7 @@ def open_store(url: str, state: type | StateSchema) -> IStateStore:
     Raises:
         StoreUnusable: there is no store of that scheme, or it cannot read the URL.
         SchemaError: the state class cannot be packed.
+        TypeError: the URL is no text; a path is none.
     """
     return _find_factory(url).open(url, StateSchema.of(state))
 
@@ -65,6 +66,8 @@ def browse_store(url: str) -> IStoreBrowser:
 
 
 def _find_factory(url: str) -> IStoreFactory:
+    if not isinstance(url, str):
+        raise TypeError(f"a store is named by a URL, as in 'sqlite:players.db', not by {url!r}")
     scheme, colon, _ = url.partition(":")
     factories = {factory.scheme: factory for factory in getPlugins(IStoreFactory)}
     if not colon or scheme not in factories:
