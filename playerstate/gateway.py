@@ -69,6 +69,8 @@ MANY = 16
 JOIN_ERROR_TOLD_EVERY = 60.0
 
 _UPDATES = (MOVE, DELTA)
+_NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
+"""Why a leave may come to nothing here."""
 _log = Logger()
 
 
@@ -205,7 +207,7 @@ class Gateway:
         if is_here:
             # What is not saved is in the log; there is nobody else to tell.
             left = self.service.leave(session_id)
-            left.addErrback(lambda failure: failure.trap(NotSaved, NotOnline, CancelledError))
+            left.addErrback(lambda failure: failure.trap(*_NOT_LEFT))
             left.cancel()
 
     def malformed(self, reason: str) -> None:
@@ -494,9 +496,7 @@ class Gateway:
         )
 
     def _wait_no_more(self, conversation: Conversation) -> None:
-        """Let go of a conversation's leave, which goes on: a player who joins and leaves again and
-        again is waited for once.
-        """
+        """Let go of a conversation's leave, which goes on; so a player is waited for once."""
         left = self._leaving.pop(conversation, None)
         if left is not None:
             left.cancel()
@@ -518,7 +518,7 @@ class Gateway:
         if failure.check(CancelledError):
             return
         self._leaving.pop(conversation, None)
-        failure.trap(NotSaved, NotOnline, NotRunning)
+        failure.trap(*_NOT_LEFT)
         if self._conversations.get(conversation.session_id) is conversation:
             reason = GoneReason.SHUTTING_DOWN if self._closing else GoneReason.KICKED
             self._end(conversation, reason)

@@ -59,7 +59,6 @@ class Leaves:
         self._save_soon = save_soon
         self.by_slot: dict[int, _Leaver] = {}
         self._unsaved: dict[int, Unsaved] = {}
-        self._over = ""
 
     def leaving(self) -> int:
         """How many players have left and are not yet saved."""
@@ -96,8 +95,6 @@ class Leaves:
             if (unsaved := self._refused(slot)) is not None:
                 self._release(slot)
                 return fail(not_saved([unsaved]))
-            if self._over:
-                return fail(NotSaved(self._over))
             leaver = self.by_slot[slot] = _Leaver()
         elif not leaver.returned:
             if last is None:
@@ -140,8 +137,7 @@ class Leaves:
             tell(waiters, result)
 
     def end(self, why: NotSaved) -> None:
-        """Nothing more is saved: all who wait get `why`, as do those who ask from now on."""
-        self._over = str(why)
+        """Nothing more is saved: all who wait get `why`."""
         leavers = list(self.by_slot.values())
         self.by_slot.clear()
         waiting = [leaver.waiters.take() for leaver in leavers]

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 import numpy.typing as npt
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -157,7 +157,6 @@ class Outbox:
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes: Waiters[None, _Flush] = Waiters()
-        self._over = ""
         self._troubles = Troubles(store, clock, save_within)
         self._restart: IDelayedCall | None = None
         self._abandoned = False
@@ -197,8 +196,7 @@ class Outbox:
             self.ended.callback(False)
 
     def end(self, why: NotSaved) -> None:
-        """Nothing more is saved: all who wait get `why`, as do those who ask from now on."""
-        self._over = str(why)
+        """Nothing more is saved: all who wait get `why`."""
         tell(self._flushes.take(), Failure(why))
 
     def join_thread(self, timeout: float) -> None:
@@ -271,8 +269,6 @@ class Outbox:
         Returns:
             A Deferred that fails with `NotSaved` where the store held something newer.
         """
-        if self._over:
-            return fail(NotSaved(self._over)) if self.pending else succeed(None)
         self.sweep()
         if self.oldest_unsaved() is None:
             return succeed(None)

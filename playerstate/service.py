@@ -558,8 +558,8 @@ class PlayerStateService(Service):
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
-        if self._phase == _STOPPED:
-            return fail(NotRunning("the service is not running"))
+        if (over := self._over()) is not None:
+            return fail(over)
         slot = self.table.slots.get(session_id)
         if slot is None:
             return fail(NotOnline(session_id))
@@ -572,9 +572,17 @@ class PlayerStateService(Service):
             A Deferred that fires when all of it is committed.  It fails with `NotRunning`, or with
             `NotSaved` where the store held something newer or the service stopped before.
         """
-        if self._phase == _STOPPED:
-            return fail(NotRunning("the service is not running"))
+        if (over := self._over()) is not None:
+            return fail(over)
         return self._outbox.saved_since(self.clock.seconds())
+
+    def _over(self) -> NotRunning | None:
+        """Why nothing is saved any more; no `NotSaved`, on which a caller may try again."""
+        if self._phase == _STOPPED:
+            return NotRunning("the service is not running")
+        if self.gave_up:
+            return NotRunning("the service is stopping, and has given up saving")
+        return None
 
     def _online(self, session_id: int) -> int:
         if self._phase != _RUNNING:

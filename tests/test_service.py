@@ -1813,14 +1813,13 @@ class StopTests(ServiceTestCase):
         self.assertEqual(len(self.told("unsaved of player 42;")), 1)
 
     def test_waits_after_the_deadline(self) -> None:
-        """Who begins to wait when the service has given up is told at its end."""
+        """Who asks when the service has given up is told so at once."""
         stopped = self.service.stopService()
         self.stepped.reactor.advance(5.0)
-        left, flushed = self.service.leave(42), self.service.flush()
+        self.failureResultOf(self.service.leave(42), NotRunning)
+        self.failureResultOf(self.service.flush(), NotRunning)
         self.end_thread()
         self.successResultOf(stopped)
-        self.failureResultOf(left, NotSaved)
-        self.failureResultOf(flushed, NotSaved)
 
     def test_stuck_thread(self) -> None:
         """A thread that does not end holds nobody up; the store stays locked, as it may write."""
