@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 import numpy as np
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -55,16 +55,22 @@ from playerstate.service import (
     NotRunning,
     PlayerStateService,
     ServerFull,
+    check_session_id,
 )
+from playerstate.waiters import Waiters, tell
 
 LINGER = 5.0
 """Seconds for which one who left is still answered with the last receipt."""
 IDLE_LOOK_EVERY = 1.0
+STOOD_STILL = 1.0
+"""Seconds between two ticks after which the process is taken to have been stopped."""
 MANY = 16
 """So many messages that came at the same time are worth the fixed costs of numpy."""
 JOIN_ERROR_TOLD_EVERY = 60.0
 
 _UPDATES = (MOVE, DELTA)
+_NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
+"""Why a leave may come to nothing here."""
 _log = Logger()
 
 
@@ -111,19 +117,19 @@ class Gateway:
         self._deltas = DeltaCodec(service.schema)
         self._unpack_fields = service.schema.struct.unpack
         self._many = MANY
-        self._is_open = False
+        self._is_open = self._closing = False
+        self._closers: Waiters[None, None] = Waiters()
 
     def start(self) -> None:
         """Begin to answer; harmless when another transport of this gateway had it begin."""
         if self._is_open:
             return
-        self._is_open = True
-        self._closed = Deferred[None]()
         self._clock = self.service.clock
         self._table = self.service.table
         self._ledger = self.service.ledger
         self._conversations: dict[int, Conversation] = {}
         self._joining: dict[int, _Joining] = {}
+        self._leaving: dict[Conversation, Deferred[Progress]] = {}
         self._departed: dict[int, _Departed] = {}
         self._at_slot: dict[int, Conversation] = {}
         self._receipts = Receipts(
@@ -134,8 +140,9 @@ class Gateway:
         self._heard = array("d", [math.inf]) * self.service.max_players
         self._heard_at = np.frombuffer(self._heard, np.float64)
         self._now = self._clock.seconds()
+        self._stood_still = False
         self._join_error_told_at = -math.inf
-        self._closing = False
+        self._is_open, self._closing = True, False
         self._repetitions = [
             self._clock.every(TICK, self._tick),
             self._clock.every(min(IDLE_LOOK_EVERY, self.idle_timeout / 4), self._evict_idle),
@@ -149,8 +156,9 @@ class Gateway:
         Returns:
             A Deferred that fires when all are saved, or the service gave up on it.
         """
-        closed = Deferred[None]()
-        self._closed.addCallback(closed.callback)
+        if not self._is_open:
+            return succeed(None)
+        closed = self._closers.add(None)
         if not self._closing:
             self._closing = True
             self._take_offline()
@@ -171,7 +179,7 @@ class Gateway:
         for repetition in self._repetitions:
             repetition.cancel()
         self._is_open = False
-        self._closed.callback(None)
+        tell(self._closers.take(), None)
 
     def kick(self, session_id: int) -> Deferred[Progress]:
         """End a player's conversation; the player is told, taken offline and saved.
@@ -179,7 +187,8 @@ class Gateway:
         Returns:
             What `PlayerStateService.leave` returns.
         """
-        conversation = self._conversations.get(session_id)
+        session_id = check_session_id(session_id)
+        conversation = self._conversations.get(session_id) if self._is_open else None
         if conversation is not None:
             self._end(conversation, GoneReason.KICKED)
         return self.service.leave(session_id)
@@ -198,7 +207,8 @@ class Gateway:
         if is_here:
             # What is not saved is in the log; there is nobody else to tell.
             left = self.service.leave(session_id)
-            left.addErrback(lambda failure: failure.trap(NotSaved, NotOnline))
+            left.addErrback(lambda failure: failure.trap(*_NOT_LEFT))
+            left.cancel()
 
     def malformed(self, reason: str) -> None:
         """Count something that cannot be read."""
@@ -471,17 +481,28 @@ class Gateway:
         if reason is not None:
             conversation.send(encode_gone(conversation.nonce, reason))
             conversation.transport.end(conversation.session_id, conversation.peer)
+        self._wait_no_more(conversation)
 
     def _leave(self, conversation: Conversation) -> Deferred[None]:
         """Take the player of this conversation offline, and answer again when that is saved."""
         conversation.leaving = True
         self._heard[conversation.slot] = math.inf
         left = self.service.leave(conversation.session_id, last=conversation.limit)
+        self._wait_no_more(conversation)
+        if not left.called:
+            self._leaving[conversation] = left
         return left.addCallbacks(
             self._left, self._not_saved, callbackArgs=(conversation,), errbackArgs=(conversation,)
         )
 
+    def _wait_no_more(self, conversation: Conversation) -> None:
+        """Let go of a conversation's leave, which goes on; so a player is waited for once."""
+        left = self._leaving.pop(conversation, None)
+        if left is not None:
+            left.cancel()
+
     def _left(self, progress: Progress, conversation: Conversation) -> None:
+        self._leaving.pop(conversation, None)
         if self._conversations.get(conversation.session_id) is not conversation:
             return
         receipt = encode_receipt(progress.applied, progress.saved)
@@ -494,14 +515,22 @@ class Gateway:
         self._departed[conversation.session_id] = _Departed(conversation, receipt, until)
 
     def _not_saved(self, failure: Failure, conversation: Conversation) -> None:
-        failure.trap(NotSaved, NotOnline)
+        if failure.check(CancelledError):
+            return
+        self._leaving.pop(conversation, None)
+        failure.trap(*_NOT_LEFT)
         if self._conversations.get(conversation.session_id) is conversation:
             reason = GoneReason.SHUTTING_DOWN if self._closing else GoneReason.KICKED
             self._end(conversation, reason)
 
     def _tick(self) -> None:
         """Send the receipts that are due, and forget who left long enough ago."""
-        self._now = now = self._clock.seconds()
+        now = self._clock.seconds()
+        self._stood_still = self._is_late(now)
+        if self._stood_still:
+            # Nobody could be heard meanwhile: it is not their silence.
+            self._heard_at[: self._table.high] += now - self._now
+        self._now = now
         while self._departed:
             session_id, departed = next(iter(self._departed.items()))
             if departed.until > now:
@@ -514,7 +543,13 @@ class Gateway:
             else:
                 self._end(conversation, GoneReason.KICKED)
 
+    def _is_late(self, now: float) -> bool:
+        """Whether the process stood still since the last tick, and words wait in the sockets."""
+        return now - self._now > min(STOOD_STILL, self.idle_timeout / 2)
+
     def _evict_idle(self) -> None:
+        if self._stood_still or self._is_late(self._clock.seconds()):
+            return
         idle = np.flatnonzero(self._heard_at[: self._table.high] <= self._now - self.idle_timeout)
         for slot in idle.tolist():
             conversation = self._at_slot[slot]
@@ -523,3 +558,4 @@ class Gateway:
             # Else the program that embeds the service took that player offline.
             if is_live:
                 self._leave(conversation)
+                self._wait_no_more(conversation)

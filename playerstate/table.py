@@ -228,6 +228,8 @@ class LiveTable:
             values,
         )
         self._place[slot] = place
+        if last == _LATEST:
+            self.saved_at[slot] = 0  # the same date once more: only a commit can bear it out
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
@@ -266,6 +268,7 @@ class LiveTable:
         self._tails[places] = versions
         self._version += len(slots)
         self._places[slots] = places
+        self.saved_at[slots[rows["updated_at"] == _LATEST]] = 0
         clean = slots[~self._dirty_flags[slots]]
         self._raise_flags(clean)
         return len(slots) - len(clean)
@@ -325,7 +328,8 @@ class LiveTable:
 
     def is_saved(self, slot: int) -> bool:
         """Whether the store holds this player's newest state."""
-        return self.updated_at(slot) == int(self.saved_at[slot])
+        # What is dirty may bear the date that is saved, where there is no later one.
+        return not self._dirty[slot] and self.updated_at(slot) == int(self.saved_at[slot])
 
     def dirty_count(self) -> int:
         """How many rows are dirty."""
@@ -367,7 +371,11 @@ class LiveTable:
         places = self._places[: self._high]
         ids = self._session_ids[places]
         unsaved: npt.NDArray[np.int64] = ids[
-            (self._updated_at[places] != self.saved_at[: self._high]) & (ids != 0)
+            (
+                (self._updated_at[places] != self.saved_at[: self._high])
+                | self._dirty_flags[: self._high]
+            )
+            & (ids != 0)
         ]
         return unsaved
 

@@ -28,7 +28,12 @@ def programs(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.S)
 
 
-PARTS = {document: [p for p in programs(document) if "react(" not in p] for document in DOCUMENTS}
+ALONE = [p for document in DOCUMENTS for p in programs(document) if "asyncioreactor" in p]
+"""Programs that install a reactor of their own, and so need a process of their own."""
+PARTS = {
+    document: [p for p in programs(document) if "react(" not in p and p not in ALONE]
+    for document in DOCUMENTS
+}
 WHOLE = [p for document in DOCUMENTS for p in programs(document) if "react(" in p]
 
 
@@ -53,6 +58,13 @@ class DocumentTests(SynchronousTestCase):
             for part in parts:
                 with self.subTest(document=document, begins=part[:80]):
                     self.execute(part, "copied")
+
+    def test_alone(self) -> None:
+        """A program with a reactor of its own runs to its end."""
+        self.assertEqual(len(ALONE), 1)
+        for program in ALONE:
+            status, printed = run_to_end(".", script=program)
+            self.assertEqual(status, 0, printed)
 
     def test_tests(self) -> None:
         """The tests that a game is to begin with pass."""

@@ -1019,6 +1019,33 @@ class IdleTests(GatewayTestCase):
         client.join(1, sequence=1)
         self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW, 1.0, 0.0)])
 
+    def test_stood_still(self) -> None:
+        """A process that was stopped reads what waits before it judges silence, and then does."""
+        self.open(idle_timeout=2.0)
+        client, silent = self.joined(), self.joined(43, host=9)
+        for _ in range(3):
+            self.advance(1.9)
+            self.stepped.reactor.advance(60.0)
+            self.assertEqual(sorted(self.service.table.slots), [42, 43])
+            client.ping(0)
+            silent.ping(0)
+        self.advance(1.0)
+        client.ping(0)
+        self.advance(1.5)
+        self.assertEqual(list(self.service.table.slots), [42])
+
+    def test_storm(self) -> None:
+        """A player who joins, moves and leaves again and again is waited for once."""
+        self.open()
+        client = self.joined()
+        for turn in range(1, 50):
+            client.move(turn, 1.0)
+            client.leave(turn)
+            client.join(turn + 1, sequence=turn)
+        waiting = [len(each.waiters) for each in self.service._leaves.by_slot.values()]
+        self.assertLessEqual(sum(waiting), 1)
+        self.assertLessEqual(len(self.gateway._leaving), 1)
+
     def test_not_while_leaving(self) -> None:
         """Who has left and waits for the save is not idle."""
         self.open(idle_timeout=0.5)

@@ -51,6 +51,7 @@ def open_store(url: str, state: type | StateSchema) -> IStateStore:
     Raises:
         StoreUnusable: there is no store of that scheme, or it cannot read the URL.
         SchemaError: the state class cannot be packed.
+        TypeError: the URL is no text; a path is none.
     """
     return _find_factory(url).open(url, StateSchema.of(state))
 
@@ -60,13 +61,14 @@ def browse_store(url: str) -> IStoreBrowser:
 
     Raises:
         StoreUnusable: there is no store of that scheme, or nothing to look into.
+        TypeError: the URL is no text; a path is none.
     """
     return _find_factory(url).browse(url)
 
 
 def _find_factory(url: str) -> IStoreFactory:
     if not isinstance(url, str):
-        raise StoreUnusable(f"{url!r} is no text: name the store by a URL, such as 'sqlite:{url}'")
+        raise TypeError(f"a store is named by a URL, as in 'sqlite:players.db', not by {url!r}")
     scheme, colon, rest = url.partition(":")
     if scheme == "sqlite" and rest.startswith("//"):
         raise StoreUnusable(
