@@ -254,7 +254,7 @@ class Crowd:
                 datagram = self._sockets[session_id].recv(2048, socket.MSG_DONTWAIT)
             except OSError:
                 return answers
-            answers.append(self._codec.decode_server(datagram[8:]))
+            answers.append(self._codec.decode_server(datagram[12:]))
 
     def listen(self) -> None:
         """Note what was said to anybody."""

@@ -162,7 +162,7 @@ class Player:
         while True:
             datagram = self._socket.recv(2048)
             if datagram[:8] == self._id:
-                return self._codec.decode_server(datagram[8:])
+                return self._codec.decode_server(datagram[12:])
 
     def join(self) -> Welcome:
         """Join and be welcomed."""

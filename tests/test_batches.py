@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import struct
 from typing import Any
@@ -43,7 +44,7 @@ class CrowdTests(GatewayTestCase):
     def send(self, *messages: tuple[int, bytes]) -> None:
         """Messages of these players arrive together."""
         self.port.receive_many(
-            [struct.pack("<Q", session_id) + message for session_id, message in messages],
+            [self.clients[session_id].framed(message) for session_id, message in messages],
             [self.clients[session_id].address for session_id, _ in messages],
         )
 
@@ -186,7 +187,7 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
     kinds = ["d", "q", "B", "16s", "d"] if state is Everything else list(packer)
     fields = struct.pack("<" + packer, *(draw(values[kind]) for kind in kinds))
     if kind == 0x01:
-        message = struct.pack("<BBIII", 1, 1, 0, draw(st.integers(1, 3)), number).ljust(80, b"\0")
+        message = struct.pack("<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))).ljust(80, b"\0")
     elif kind == 0x02:
         message = struct.pack("<BI", 2, number) + fields
     elif kind == 0x05:
@@ -195,7 +196,8 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
         message = numbered(kind, number)
     if draw(st.integers(0, 30)) == 0:
         message = message[:-1]
-    return draw(ids), draw(st.sampled_from((1, 1, 1, 1, 2))), message
+    few = st.sampled_from((1, 1, 1, 1, 2))
+    return draw(ids), draw(few), draw(few), message
 
 
 @st.composite
@@ -220,6 +222,7 @@ class World:
         self.stepped = SteppedService(state, max_players=5, save_within=1.0)
         self.service = self.stepped.service
         self.gateway = Gateway(self.service, idle_timeout=3.0, jitter=lambda: 0.0)
+        self.gateway._draw_secret = itertools.count(1).__next__
         self.gateway._many = many
         self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
         self.plain.startService()
@@ -246,10 +249,12 @@ class World:
         if outcome is not None:
             outcome.addErrback(lambda failure: None)
 
-    def receive(self, what: list[tuple[int, int, bytes]]) -> None:
+    def receive(self, what: list[tuple[int, int, int, bytes]]) -> None:
         """These messages arrive."""
-        datagrams = [struct.pack("<Q", session_id) + message for session_id, _, message in what]
-        addresses = [address(session_id, host) for session_id, host, _ in what]
+        datagrams = [struct.pack("<QI", session_id, nonce) + message
+            for session_id, _, nonce, message in what
+        ]
+        addresses = [address(session_id, host) for session_id, host, _, _ in what]
         if self.together:
             self.port.receive_many(datagrams, addresses)
         else:

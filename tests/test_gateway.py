@@ -60,7 +60,8 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(address, ("192.0.2.1", 1001))
         self.assertEqual(
             datagram.hex(" ", -4),
-            "2a000000 00000000 8101d4c3 b2a10807 06050403 02010000 00000000 f03f0000 00000000 00c0",
+            "2a000000 00000000 d4c3b2a1 8101d4c3 b2a10807 06050403 02010100 00000000 00000000 "
+            "00000000 f03f0000 00000000 00c0",
         )
 
     def test_restored(self) -> None:
@@ -165,11 +166,11 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(client.receipts()[-1], (5, 5))
 
     def test_lengths(self) -> None:
-        """A JOIN has 14 to 1,200 bytes, and the length of the WELCOME to be welcomed."""
+        """A JOIN has 22 to 1,200 bytes, and the length of the WELCOME to be welcomed."""
         self.open()
         client = self.client()
-        for size, reason in ((13, "too_short"), (14, "too_short"), (29, "too_short")):
-            client.send(struct.pack("<BBIII", 1, 1, 0, 1, 0).ljust(size, b"\0")[:size])
+        for size, reason in ((21, "too_short"), (22, "too_short"), (37, "too_short")):
+            client.send(struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(size, b"\0")[:size])
             self.assertEqual(client.heard(), [])
             self.assertIn(reason, self.books.malformed)
         self.assertEqual(self.books.malformed, {"too_short": 3})
@@ -177,7 +178,7 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.malformed, {"too_short": 3, "too_long": 1})
         self.assertEqual(self.service.table.slots, {})
-        for size in (30, 1200):
+        for size in (38, 1200):
             client.join(size=size)
             self.assertEqual(client.heard(), [SPAWNED])
         self.assertEqual((self.books.received, self.books.joins), (4, 1))
@@ -1295,7 +1296,7 @@ class RandomDatagramTests(GatewayTestCase):
         for client in clients:
             self.assertEqual(self.service.state(client.session_id), at(client.session_id))
             self.assertEqual(self.service.progress(client.session_id).applied, 1)
-        answers = [answer[8] for answer, _ in self.port.take()]
+        answers = [answer[12] for answer, _ in self.port.take()]
         self.assertEqual(set(answers), {0x83})  # to JOINs of other versions of the protocol
         self.assertEqual(self.books.received, 5 + 100_000 - len(answers))
         self.assertEqual(self.books.joins, 5)

@@ -153,19 +153,19 @@ class BytesTests(SynchronousTestCase):
 
     def test_leave(self) -> None:
         """A LEAVE bears a sequence."""
-        data = bytes.fromhex("03 04030201")
+        data = bytes.fromhex("03 04030201") + bytes(31)
         self.assertEqual(encode_numbered(LEAVE, 0x01020304), data)
         self.assertEqual(CODEC.decode_client(data), Leave(0x01020304))
 
     def test_ping(self) -> None:
         """A PING bears a sequence."""
-        data = bytes.fromhex("04 04030201")
+        data = bytes.fromhex("04 04030201") + bytes(4)
         self.assertEqual(encode_numbered(PING, 0x01020304), data)
         self.assertEqual(CODEC.decode_client(data), Ping(0x01020304))
 
     def test_numbered_after_a_prefix(self) -> None:
         """The sequence of a LEAVE or PING is read behind what a transport set before it."""
-        self.assertEqual(decode_numbered(PREFIX + bytes.fromhex("04 04030201"), 8), 0x01020304)
+        self.assertEqual(decode_numbered(PREFIX + bytes.fromhex("04 04030201 00000000"), 8), 0x01020304)
 
     def test_welcome(self) -> None:
         """A WELCOME bears flags, the nonce, the time and the fields; bit 0 says restored."""
