@@ -25,7 +25,16 @@ _MESSAGE = np.dtype(
 """``struct mmsghdr`` of Linux on 64 bits."""
 _send = ctypes.CDLL(None, use_errno=True).sendmmsg
 
-MOVES = np.dtype([("id", "<u8"), ("nonce", "<u4"), ("kind", "u1"), ("sequence", "<u4"), ("x", "<f8"), ("y", "<f8")])
+MOVES = np.dtype(
+    [
+        ("id", "<u8"),
+        ("nonce", "<u4"),
+        ("kind", "u1"),
+        ("sequence", "<u4"),
+        ("x", "<f8"),
+        ("y", "<f8"),
+    ]
+)
 """A MOVE of the default state with the session id and the nonce before it; the nonce is the low half of the id."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable

@@ -338,9 +338,7 @@ class Gateway:
             elif kind == JOIN:
                 self._received_join(transport, session_id, peer, decode_join(data, at))
             elif kind in (LEAVE, PING):
-                self._received_numbered(
-                    session_id, peer, nonce, kind, decode_numbered(data, at)
-                )
+                self._received_numbered(session_id, peer, nonce, kind, decode_numbered(data, at))
             else:
                 raise Malformed("unknown_type")
         except Malformed as error:
@@ -465,7 +463,7 @@ class Gateway:
         if join.secret:
             # It is to move a conversation that is no more, and not to begin another.
             return self._refuse("not_joined")
-        replaced = self._replaced(session_id)
+        replaced = self._replaced(session_id, join.nonce)
         departed = self._departed.get(session_id)
         is_over = departed is not None and departed.conversation.nonce == join.nonce
         if is_over or any(nonce == join.nonce for nonce, _ in replaced):
@@ -481,9 +479,7 @@ class Gateway:
             joining = self._joining[session_id] = _Joining(join.nonce, peer, replaced, waiting)
         waiting.addCallbacks(joined, failed)
 
-    def _repeat(
-        self, current: Conversation, transport: Transport, peer: Any, join: Join
-    ) -> None:
+    def _repeat(self, current: Conversation, transport: Transport, peer: Any, join: Join) -> None:
         """Welcome once more; from elsewhere only who has not played yet, or knows the secret."""
         if current.peer != peer:
             is_unused = self._table.sequence(current.slot) == current.first and not current.is_used
@@ -494,14 +490,16 @@ class Gateway:
             self._heard[current.slot] = self._now
         self._welcome(current)
 
-    def _replaced(self, session_id: int) -> Replaced:
-        """The nonces that a JOIN now replaces or that were replaced before."""
+    def _replaced(self, session_id: int, nonce: int) -> Replaced:
+        """The nonces that a JOIN of this nonce replaces, or that were replaced before."""
         now = self._clock.seconds()
         replaced: Replaced = ()
         if (departed := self._departed.get(session_id)) is not None:
             replaced = departed.conversation.replaced
         if (current := self._conversations.get(session_id)) is not None:
-            replaced = ((current.nonce, now), *current.replaced)
+            replaced = current.replaced
+            if current.nonce != nonce:  # else the program took the player offline in between
+                replaced = ((current.nonce, now), *replaced)
         if (joining := self._joining.get(session_id)) is not None:
             replaced = ((joining.nonce, now), *joining.replaced)
         return tuple(each for each in replaced if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]

@@ -163,7 +163,9 @@ def decode_join(data: bytes, at: int = 0) -> Join:
 
 def decode_numbered(data: bytes, at: int = 0) -> int:
     """The sequence of the LEAVE or PING from `at` to the end of `data`."""
-    _check_size(data, at, _NUMBERED_SIZES[data[at]])
+    if len(data) <= at:
+        raise Malformed("too_short")
+    _check_size(data, at, _NUMBERED_SIZES.get(data[at], _NUMBERED.size))
     sequence: int = _NUMBERED.unpack_from(data, at)[1]
     return sequence
 

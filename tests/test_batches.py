@@ -164,7 +164,7 @@ def move(sequence: int, x: float, y: float = 0.0) -> bytes:
 
 def numbered(kind: int, sequence: int) -> bytes:
     """A LEAVE or a PING."""
-    return struct.pack("<BI", kind, sequence)
+    return struct.pack("<BI", kind, sequence).ljust({3: 36, 4: 9}[kind], b"\0")
 
 
 ids = st.integers(1, 6)
@@ -187,7 +187,9 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
     kinds = ["d", "q", "B", "16s", "d"] if state is Everything else list(packer)
     fields = struct.pack("<" + packer, *(draw(values[kind]) for kind in kinds))
     if kind == 0x01:
-        message = struct.pack("<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))).ljust(80, b"\0")
+        message = struct.pack(
+            "<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))
+        ).ljust(80, b"\0")
     elif kind == 0x02:
         message = struct.pack("<BI", 2, number) + fields
     elif kind == 0x05:
@@ -251,7 +253,8 @@ class World:
 
     def receive(self, what: list[tuple[int, int, int, bytes]]) -> None:
         """These messages arrive."""
-        datagrams = [struct.pack("<QI", session_id, nonce) + message
+        datagrams = [
+            struct.pack("<QI", session_id, nonce) + message
             for session_id, _, nonce, message in what
         ]
         addresses = [address(session_id, host) for session_id, host, _, _ in what]

@@ -108,7 +108,7 @@ class PortTests(GatewayTestCase):
     def test_one_byte_more(self) -> None:
         """The port is opened for one byte more than is allowed, so that more can be told apart."""
         self.open()
-        self.assertEqual(self.port._max_packet_size, 1209)
+        self.assertEqual(self.port._max_packet_size, 1213)
         self.assertEqual(self.port.maxThroughput, udp.MAX_THROUGHPUT)
 
     def test_any_port(self) -> None:

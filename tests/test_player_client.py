@@ -554,7 +554,7 @@ class PlainTests(PlayerTestCase):
         game.reactor.ports[PLAIN].receive(datagram, (HOST, number))
         game.carry()
         self.assertEqual([line.client.phase for line in lines], [Phase.JOINING, Phase.ONLINE])
-        game.reactor.ports[number].receive((7).to_bytes(8, "little") + b"\x82", (HOST, PLAIN))
+        game.reactor.ports[number].receive((7).to_bytes(12, "little") + b"\x82", (HOST, PLAIN))
         lines[0].close(0.0)
         self.assertEqual(game.players_ports(), [number])
         lines[1].close(0.0)

@@ -21,7 +21,7 @@ class Wire:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Write down a message by its name."""
         self.told.append((read_answer(message)[0], session_id, peer))
 
