@@ -35,7 +35,7 @@ MOVES = np.dtype(
         ("y", "<f8"),
     ]
 )
-"""A MOVE of the default state with the session id and the nonce before it; the nonce is the low half of the id."""
+"""A MOVE of the default state behind the session id and the nonce, which are one number here."""
 
 
 class Datagrams:

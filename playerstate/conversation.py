@@ -36,7 +36,7 @@ class Conversation:
         nonce: of the JOIN that began it.
         first: the JOIN's sequence; every move is numbered above it.
         slot: the player's place in the live table.
-        secret: the WELCOME's; a repeat of the JOIN that knows it moves the conversation to its peer.
+        secret: the WELCOME's; a repeat of the JOIN that knows it moves the conversation there.
         replaced: the nonces that this conversation replaced of late, and when.
         is_used: whether a LEAVE or a PING came; moves are seen by their numbers.
         limit: the highest sequence still taken in: a LEAVE's, once there was one.

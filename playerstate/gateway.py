@@ -66,8 +66,8 @@ MANY = 16
 JOIN_ERROR_TOLD_EVERY = 60.0
 
 REPLACED_KEPT = 8
-"""Nonces of each player's replaced conversations that are known, so that a JOIN that comes late does
-not take the player back from a newer one."""
+"""Nonces of each player's replaced conversations that are known, so that a JOIN that comes late
+does not take the player back from a newer one."""
 REPLACED_FOR = 60.0
 """Seconds for which they are known; no datagram is on its way for longer."""
 

@@ -164,7 +164,7 @@ def move(sequence: int, x: float, y: float = 0.0) -> bytes:
 
 def numbered(kind: int, sequence: int) -> bytes:
     """A LEAVE or a PING."""
-    return struct.pack("<BI", kind, sequence).ljust({3: 36, 4: 9}[kind], b"\0")
+    return struct.pack("<BI", kind, sequence).ljust(36 if kind == 3 else 9, b"\0")
 
 
 ids = st.integers(1, 6)
@@ -172,8 +172,8 @@ sequences = st.one_of(st.integers(0, 12), st.sampled_from((2**32 - 2, 2**32 - 1)
 
 
 @st.composite
-def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
-    """A player, where the message comes from, and the message: mostly a MOVE."""
+def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
+    """A player, where the message comes from, of which conversation, and it: mostly a MOVE."""
     packer = {PlayerState: "dd", Bounded: "dq", Everything: "dqB16sd"}[state]
     kind = draw(st.sampled_from((0x02,) * 16 + (0x01, 0x03, 0x04, 0x05, 0x66)))
     number = draw(sequences)

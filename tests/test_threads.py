@@ -294,7 +294,7 @@ async def test_leaving_when_the_stop_comes(url: str) -> None:
     port: Any = reactor.listenUDP(0, ear, "127.0.0.1")  # type: ignore[attr-defined]
     ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(38, b"\0"))
     ear.say(struct.pack("<BIdd", 2, 1, 1.0, 0.0))
-    ear.say(struct.pack("<BI", 3, 1))
+    ear.say(struct.pack("<BI31x", 3, 1))
     await until(lambda: (RECEIPT, 1, 0) in ear.heard)
     await _stop_both(transport, service)
     await until(lambda: (RECEIPT, 1, 1) in ear.heard)

@@ -45,8 +45,8 @@ from playerstate.messages import (
 from playerstate.schema import StateSchema
 
 RECONNECT_AFTER = 1.0
-"""Seconds without a word after which a client that is owed one has its conversation moved to where it
-sends from now: whoever translates its address may have given it another."""
+"""Seconds without a word after which a client that is owed one has its conversation moved to where
+it sends from now: a router that translates its address may have given it another."""
 REPEAT_EVERY = 0.5
 """Seconds after which something unanswered is said again."""
 RECEIPT_WITHIN = 3.0
@@ -60,8 +60,8 @@ STATES_REMEMBERED = 2048
 RENUMBER_ABOVE = 2**31
 """The last move's number from which on the next conversation is numbered from 1 again."""
 TRY_AGAIN_AFTER = 0.5
-"""Seconds after which a JOIN follows on a server's word that it is stopping, or cannot load now; they
-double with each such word."""
+"""Seconds after which a JOIN follows on a server's word that it is stopping, or cannot load now;
+they double with each such word."""
 TRY_AGAIN_AT_MOST = 8.0
 PING_AFTER = 5.0
 """Seconds of silence after which a client says that it is still there; a server takes one that it

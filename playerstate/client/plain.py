@@ -1,5 +1,4 @@
-"""The player's end of the plain transport: a datagram is the session id, the nonce of the
-conversation, and a message."""
+"""The player's end of the plain transport: a session id, a nonce and a message a datagram."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ class PlayerClient:
     """One player, who joins, moves and leaves, and joins again if need be.  Reactor thread only.
 
     While the player is in the game, a server that falls silent or is started anew is joined again
-    by itself, and told where the player stands: there is nothing to be done but to go on moving.  So
-    is one that says that it is stopping, or that its store cannot load the player now: again and
-    again, at least each 8 seconds.
+    by itself, and told where the player stands: there is nothing to be done but to go on moving.
+    So is one that says that it is stopping, or that its store cannot load the player now: again
+    and again, at least each 8 seconds.
 
     Args:
         reactor: provides ``IReactorUDP`` and ``IReactorTime``.

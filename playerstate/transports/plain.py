@@ -1,5 +1,4 @@
-"""The plain transport: a datagram is the session id, the nonce of the conversation, and a
-message.
+"""The plain transport: a datagram is the session id, the nonce, and a message.
 
 It believes the session id as sent, pinned to the address that joined, and so is for loopback and
 trusted networks only.  The nonce keeps what is late of one conversation out of the next.
