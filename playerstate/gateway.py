@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
@@ -23,7 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, succe
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from playerstate.conversation import Conversation, Transport
+from playerstate.conversation import Conversation, Replaced, Transport
 from playerstate.deltas import Delta, DeltaCodec
 from playerstate.interfaces import StoreBusy
 from playerstate.leaves import Progress
@@ -68,18 +69,35 @@ MANY = 16
 """So many messages that came at the same time are worth the fixed costs of numpy."""
 JOIN_ERROR_TOLD_EVERY = 60.0
 
+REPLACED_KEPT = 8
+"""Nonces of each player's replaced conversations that are known, so that a JOIN that comes late
+does not take the player back from a newer one."""
+REPLACED_FOR = 60.0
+"""Seconds for which they are known; no datagram is on its way for longer."""
+
 _UPDATES = (MOVE, DELTA)
 _NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
 """Why a leave may come to nothing here."""
 _log = Logger()
 
 
-@attrs.frozen(eq=False)
+def draw_secret() -> int:
+    """64 random bits that are not all 0."""
+    return secrets.randbelow(2**64 - 1) + 1
+
+
+def _are_equal(secret: int, other: int) -> bool:
+    """Whether two secrets are equal, in a time that does not tell how far."""
+    return secrets.compare_digest(secret.to_bytes(8, "little"), other.to_bytes(8, "little"))
+
+
+@attrs.define(eq=False)
 class _Joining:
-    """A JOIN that waits for the store."""
+    """A JOIN that waits for the store; `peer` is where it came from last."""
 
     nonce: int
     peer: Any
+    replaced: Replaced
     joined: Deferred[Joined]
 
 
@@ -99,6 +117,7 @@ class Gateway:
         service: the players' service; started before `start`.
         idle_timeout: seconds without a word after which a player is taken to have left.
         jitter: a number from 0 to 1, to spread receipts over time.
+        draw_secret: a number of 64 bits, not 0, that nobody can guess, another each time.
     """
 
     def __init__(
@@ -107,12 +126,14 @@ class Gateway:
         *,
         idle_timeout: float = 30.0,
         jitter: Callable[[], float] = random.random,
+        draw_secret: Callable[[], int] = draw_secret,
     ) -> None:
         if not 0.1 <= idle_timeout <= 86_400.0:
             raise ValueError(f"idle_timeout {idle_timeout!r} is not from 0.1 to 86400.0")
         self.service = service
         self.idle_timeout = idle_timeout
         self._jitter = jitter
+        self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
         self._deltas = DeltaCodec(service.schema)
         self._unpack_fields = service.schema.struct.unpack
@@ -222,6 +243,7 @@ class Gateway:
         peers: Sequence[Any],
         messages: Sequence[bytes],
         at: int,
+        nonces: Sequence[int] | None = None,
     ) -> None:
         """Do what `received` does for messages that came at the same time, in their order.
 
@@ -231,16 +253,20 @@ class Gateway:
             peers: where each came from.
             messages: themselves.
             at: where each message begins.
+            nonces: of the conversation that each message is of; None where a peer has no late ones.
         """
         left: Iterable[int] = range(len(messages))
         if len(messages) >= self._many:
             try:
-                left = self._received_moves(session_ids, peers, messages, at)
+                left = self._received_moves(session_ids, peers, messages, at, nonces)
             except Exception:  # what it applied is stale now, and the rest is not lost
                 _log.failure("messages could not be taken in together")
         for number in left:
             try:
-                self.received(transport, session_ids[number], peers[number], messages[number], at)
+                nonce = None if nonces is None else nonces[number]
+                self.received(
+                    transport, session_ids[number], peers[number], messages[number], at, nonce
+                )
             except Exception:  # one message's bug keeps nobody from taking in the next
                 _log.failure("a message could not be taken in")
 
@@ -250,6 +276,7 @@ class Gateway:
         peers: Sequence[Any],
         messages: Sequence[bytes],
         at: int,
+        nonces: Sequence[int] | None,
     ) -> Iterable[int]:
         """Apply the first MOVE of each player from whom nothing but MOVEs came, all at once.
 
@@ -271,6 +298,7 @@ class Gateway:
             if (
                 conversation is not None
                 and conversation.peer == peers[number]
+                and (nonces is None or conversation.nonce == nonces[number])
                 and conversation.slot == slots_of.get(session_id)
             ):
                 chosen.append(number)
@@ -290,9 +318,18 @@ class Gateway:
         return sorted(set(numbers).difference(chosen))
 
     def received(
-        self, transport: Transport, session_id: int, peer: Any, data: bytes, at: int
+        self,
+        transport: Transport,
+        session_id: int,
+        peer: Any,
+        data: bytes,
+        at: int,
+        nonce: int | None = None,
     ) -> None:
-        """Take in the message from `at` to the end of `data`, which is not empty."""
+        """Take in the message from `at` to the end of `data`, which is not empty.
+
+        Unless `nonce` is None, it names the conversation that the message is of.
+        """
         kind = data[at]
         try:
             if kind in _UPDATES:
@@ -301,6 +338,8 @@ class Gateway:
                     self._refuse("not_joined")
                 elif conversation.peer != peer:
                     self._refuse("other_address")
+                elif nonce is not None and conversation.nonce != nonce:
+                    self._refuse("other_conversation")
                 elif kind == MOVE:
                     sequence, values = self._codec.decode_move(data, at)
                     self._move(conversation, sequence, values)
@@ -309,7 +348,7 @@ class Gateway:
             elif kind == JOIN:
                 self._received_join(transport, session_id, peer, decode_join(data, at))
             elif kind in (LEAVE, PING):
-                self._received_numbered(session_id, peer, kind, decode_numbered(data, at))
+                self._received_numbered(session_id, peer, nonce, kind, decode_numbered(data, at))
             else:
                 raise Malformed("unknown_type")
         except Malformed as error:
@@ -349,7 +388,9 @@ class Gateway:
             # A state that stood on another is no base: an error would be handed on.
             self._table.not_moved[conversation.slot] = sequence
 
-    def _received_numbered(self, session_id: int, peer: Any, kind: int, sequence: int) -> None:
+    def _received_numbered(
+        self, session_id: int, peer: Any, nonce: int | None, kind: int, sequence: int
+    ) -> None:
         conversation = self._conversations.get(session_id)
         if conversation is None:
             departed = self._departed.get(session_id)
@@ -360,6 +401,8 @@ class Gateway:
             departed = None
         if conversation.peer != peer:
             return self._refuse("other_address")
+        if nonce is not None and conversation.nonce != nonce:
+            return self._refuse("other_conversation")
         if sequence < conversation.first:
             self._ledger.received += 1
             self._ledger.stale += 1
@@ -371,10 +414,12 @@ class Gateway:
             self._end(conversation, GoneReason.KICKED)
             self._refuse("not_joined")
         elif kind == LEAVE and not conversation.leaving:
+            conversation.is_used = True
             conversation.limit = sequence
             self._receipts.show(conversation)
             self._leave(conversation)
         else:
+            conversation.is_used = True
             if not conversation.leaving:
                 self._heard[conversation.slot] = self._now
             self._receipts.answer(conversation, len(self._conversations))
@@ -386,11 +431,13 @@ class Gateway:
     def _received_join(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
         def refuse(reason: RefusedReason) -> None:
             count(self._ledger.joins_refused, reason.name.lower())
-            transport.send(session_id, peer, encode_refused(join.nonce, reason))
+            to = peer if joining is None else joining.peer
+            transport.send(session_id, to, join.nonce, encode_refused(join.nonce, reason))
 
         def joined(_: Joined) -> None:
             self._joining.pop(session_id, None)
-            self._begin(transport, session_id, peer, join)
+            to = peer if joining is None else joining.peer
+            self._begin(transport, session_id, to, join, replaced)
 
         def failed(failure: Failure) -> None:
             if failure.check(CancelledError) and session_id not in self._joining:
@@ -405,6 +452,7 @@ class Gateway:
                     self._tell_join_error(session_id, failure)
                 refuse(RefusedReason.STORE)
 
+        joining: _Joining | None = None
         current = self._conversations.get(session_id)
         if join.version != VERSION:
             return refuse(RefusedReason.VERSION)
@@ -417,27 +465,58 @@ class Gateway:
         if join.size < self._codec.welcome_size:
             raise Malformed("too_short")
         if current is not None and current.nonce == join.nonce and self._is_live(current):
-            if not current.leaving and current.peer == peer:
-                self._heard[current.slot] = self._now
-            return self._welcome(transport, session_id, peer, join)
+            return self._repeat(current, transport, peer, join)
+        before = self._joining.get(session_id)
+        if before is not None and before.nonce == join.nonce:
+            before.peer = peer
+            return
+        if join.secret:
+            # It is to move a conversation that is no more, and not to begin another.
+            return self._refuse("not_joined")
+        replaced = self._replaced(session_id, join.nonce)
         departed = self._departed.get(session_id)
-        if departed is not None and departed.conversation.nonce == join.nonce:
+        is_over = departed is not None and departed.conversation.nonce == join.nonce
+        if is_over or any(nonce == join.nonce for nonce, _ in replaced):
             # A duplicate from the network: that conversation is over.
             self._ledger.received += 1
             self._ledger.stale += 1
             return
-        joining = self._joining.pop(session_id, None)
-        if joining is not None:
-            if joining.nonce == join.nonce:
-                self._joining[session_id] = joining
-                return
-            joining.joined.cancel()
+        if before is not None:
+            del self._joining[session_id]
+            before.joined.cancel()
         waiting = self.service.join(session_id, sequence=join.sequence)
         if not waiting.called:
-            self._joining[session_id] = _Joining(join.nonce, peer, waiting)
+            joining = self._joining[session_id] = _Joining(join.nonce, peer, replaced, waiting)
         waiting.addCallbacks(joined, failed)
 
-    def _begin(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
+    def _repeat(self, current: Conversation, transport: Transport, peer: Any, join: Join) -> None:
+        """Welcome once more; from elsewhere only who has not played yet, or knows the secret."""
+        if current.peer != peer:
+            is_unused = self._table.sequence(current.slot) == current.first and not current.is_used
+            if not is_unused and not _are_equal(join.secret, current.secret):
+                return self._refuse("other_address")
+            current.transport, current.peer = transport, peer
+        if not current.leaving:
+            self._heard[current.slot] = self._now
+        self._welcome(current)
+
+    def _replaced(self, session_id: int, nonce: int) -> Replaced:
+        """The nonces that a JOIN of this nonce replaces, or that were replaced before."""
+        now = self._clock.seconds()
+        replaced: Replaced = ()
+        if (departed := self._departed.get(session_id)) is not None:
+            replaced = departed.conversation.replaced
+        if (current := self._conversations.get(session_id)) is not None:
+            replaced = current.replaced
+            if current.nonce != nonce:  # else the program took the player offline in between
+                replaced = ((current.nonce, now), *replaced)
+        if (joining := self._joining.get(session_id)) is not None:
+            replaced = ((joining.nonce, now), *joining.replaced)
+        return tuple(each for each in replaced if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
+
+    def _begin(
+        self, transport: Transport, session_id: int, peer: Any, join: Join, replaced: Replaced
+    ) -> None:
         before = self._conversations.get(session_id)
         if before is not None:
             elsewhere = before.peer != peer
@@ -447,18 +526,22 @@ class Gateway:
         if (gone := self._at_slot.get(slot)) is not None:
             # The program that embeds the service took that player offline.
             self._end(gone, GoneReason.KICKED)
-        conversation = Conversation(session_id, transport, peer, join.nonce, join.sequence, slot)
+        secret = self._draw_secret()
+        conversation = Conversation(
+            session_id, transport, peer, join.nonce, join.sequence, slot, secret, replaced
+        )
         self._conversations[session_id] = self._at_slot[slot] = conversation
         self._table.not_moved[slot] = join.sequence
         self._receipts.begin(slot, join.sequence, len(self._conversations))
         self._heard[slot] = self._clock.seconds()
-        self._welcome(transport, session_id, peer, join)
+        self._welcome(conversation)
 
-    def _welcome(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
-        slot = self._table.slots[session_id]
+    def _welcome(self, conversation: Conversation) -> None:
+        slot, nonce = conversation.slot, conversation.nonce
         values, updated_at = self._table.values(slot), self._table.updated_at(slot)
-        message = self._codec.encode_welcome(join.nonce, updated_at, values)
-        transport.send(session_id, peer, message)
+        conversation.send(
+            self._codec.encode_welcome(nonce, updated_at, values, conversation.secret)
+        )
 
     def _tell_join_error(self, session_id: int, failure: Failure) -> None:
         now = self._clock.seconds()

@@ -144,6 +144,7 @@ class Player:
         self._schema = StateSchema.of(state)
         self._codec = Codec(self._schema)
         self._id = struct.pack("<Q", session_id)
+        self._nonce = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(address)
         self._socket.settimeout(PATIENCE)
@@ -155,18 +156,18 @@ class Player:
 
     def send(self, message: bytes) -> None:
         """Send a message."""
-        self._socket.send(self._id + message)
+        self._socket.send(self._id + struct.pack("<I", self._nonce) + message)
 
     def answer(self) -> Answer:
         """The next message for this player."""
         while True:
             datagram = self._socket.recv(2048)
             if datagram[:8] == self._id:
-                return self._codec.decode_server(datagram[8:])
+                return self._codec.decode_server(datagram[12:])
 
     def join(self) -> Welcome:
         """Join and be welcomed."""
-        nonce = int.from_bytes(os.urandom(4), "little")
+        nonce = self._nonce = int.from_bytes(os.urandom(4), "little")
         self.send(self._codec.encode_join(nonce, self.sequence))
         while True:
             answer = self.answer()

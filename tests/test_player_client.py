@@ -23,6 +23,7 @@ from playerstate.client import (
     SentAway,
 )
 from playerstate.client.netcode import AGAIN_AFTER
+from playerstate.interfaces import StoreBusy
 from playerstate.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.tokens import MalformedToken
@@ -179,6 +180,58 @@ class Trouble:
         game.is_cut = False
         game.pass_time(6.0)
         self.assertEqual(game.stepped.service.state(42), PlayerState(199.0, 0.0))
+
+    def test_server_started_anew(self) -> None:
+        """A server that stops, and one whose store cannot load now, is joined again."""
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, self.make, on_end=ends.append)
+        player.move(HERE)
+        game.pass_time(2.0)
+        self.successResultOf(game.stepped.service.leave(42))
+        load = game.stepped.store.load
+
+        def busy(session_id: int) -> Any:
+            raise StoreBusy("locked")
+
+        self.patch(game.stepped.store, "load", busy)
+        game.gateway._end(game.gateway._conversations[42], GoneReason.SHUTTING_DOWN)
+        game.pass_time(4.0)
+        self.assertTrue(player.is_playing)
+        self.assertNotIn(42, game.gateway._conversations)
+        self.assertGreater(game.stepped.service.ledger.snapshot().joins_refused["store"], 1)
+        self.patch(game.stepped.store, "load", load)
+        game.pass_time(10.0)
+        player.move(THERE)
+        game.pass_time(0.2)
+        self.assertEqual(game.stepped.service.state(42), THERE)
+        self.assertEqual(ends, [])
+
+    def test_woken(self) -> None:
+        """Who was moved from elsewhere while nothing got through takes that over, and is told."""
+        game = self.game()
+        states: list[Any] = []
+        player = self.joined(game, self.make, on_overruled=states.append)
+        player.move(HERE)
+        game.pass_time(0.2)
+        game.is_cut = True
+        player.move(HERE)
+        game.pass_time(0.1)
+        service = game.stepped.service
+        game.gateway.kick(42)
+        game.pass_time(0.2)
+        service.join(42)
+        game.pass_time(0.1)
+        service.update(42, THERE)
+        service.leave(42)
+        game.pass_time(4.0)
+        game.is_cut = False
+        game.pass_time(10.0)
+        self.assertEqual(states, [THERE])
+        self.assertEqual((service.state(42), player.state), (THERE, THERE))
+        player.move(HERE)
+        game.pass_time(0.2)
+        self.assertEqual(service.state(42), HERE)
 
     def test_sent_away(self) -> None:
         """Who is kicked is told why, once, and is out of the game."""
@@ -531,6 +584,33 @@ class PlainTests(PlayerTestCase):
         game.pass_time(1.0)
         self.successResultOf(joining)
 
+    def test_reconnect(self) -> None:
+        """The conversation goes on over another port at once, and nothing of it is reset."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        player.move(HERE)
+        [before] = game.players_ports()
+        player.reconnect()
+        [after] = game.players_ports()
+        self.assertNotEqual(after, before)
+        player.move(THERE)
+        game.pass_time(0.1)
+        player.move(PlayerState(5.0, 6.0))
+        game.pass_time(0.1)
+        self.assertEqual(game.stepped.service.state(42), PlayerState(5.0, 6.0))
+        self.assertEqual(game.stepped.service.ledger.snapshot().joins, 1)
+
+    def test_other_source_port(self) -> None:
+        """A router that gives the player another port costs a second or two, and no new JOIN."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        player._line._port.reopen()
+        for number in range(40):
+            player.move(PlayerState(float(number), 0.0))
+            game.pass_time(0.0625)
+        self.assertEqual(game.stepped.service.state(42), PlayerState(39.0, 0.0))
+        self.assertEqual(game.stepped.service.ledger.snapshot().joins, 1)
+
     def test_sent_after_closing(self) -> None:
         """After the end nothing is sent, and nothing fails."""
         game = self.game()
@@ -554,7 +634,7 @@ class PlainTests(PlayerTestCase):
         game.reactor.ports[PLAIN].receive(datagram, (HOST, number))
         game.carry()
         self.assertEqual([line.client.phase for line in lines], [Phase.JOINING, Phase.ONLINE])
-        game.reactor.ports[number].receive((7).to_bytes(8, "little") + b"\x82", (HOST, PLAIN))
+        game.reactor.ports[number].receive((7).to_bytes(12, "little") + b"\x82", (HOST, PLAIN))
         lines[0].close(0.0)
         self.assertEqual(game.players_ports(), [number])
         lines[1].close(0.0)

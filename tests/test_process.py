@@ -430,14 +430,14 @@ class LoadTests(ProcessTestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everybody:
             everybody.connect(server.address)
             for number in numbers:
-                join = struct.pack("<QBBIII", number, 1, 1, 0, 7, 0) + bytes(16)
+                join = struct.pack("<QIBBIIIQ", number, 7, 1, 1, 0, 7, 0, 0) + bytes(16)
                 everybody.send(join)
             for turn in range(1, 6):
                 for number in numbers:
-                    everybody.send(struct.pack("<QBIdd", number, 2, turn, number, turn))
+                    everybody.send(struct.pack("<QIBIdd", number, 7, 2, turn, number, turn))
                 time.sleep(0.1)
             for number in numbers:
-                everybody.send(struct.pack("<QBI", number, 3, 5))
+                everybody.send(struct.pack("<QIBI31x", number, 7, 3, 5))
         server.wait_for("queue of 256 rows is full")
         player.join()
         server.stop()
@@ -460,9 +460,9 @@ class LoadTests(ProcessTestCase):
                 datagram = noise.randbytes(noise.randrange(60))
                 # Some name a real player, and some of those look like a message.
                 if number % 3 == 0:
-                    datagram = struct.pack("<QB", 42, noise.randrange(8)) + datagram
+                    datagram = struct.pack("<QIB", 42, player._nonce, noise.randrange(8)) + datagram
                 # A JOIN that happens to be whole would be one.
-                if datagram[8:10] != b"\1\1":
+                if datagram[12:14] != b"\1\1":
                     stranger.send(datagram)
                 if number % 4000 == 0:
                     player.wait_applied()

@@ -54,6 +54,14 @@ class Line:
         """Send a message."""
         raise NotImplementedError
 
+    def reconnect(self, now: float) -> None:
+        """Go on by another way: what led to the server may be no more, as after a sleep.
+
+        The conversation goes on where the server still has it, else the client joins again.
+        Nothing where the line is not open.
+        """
+        raise NotImplementedError
+
     def close(self, now: float) -> Deferred[Any]:
         """End; the Deferred fires when no port is open any more.  Harmless if it was closed."""
         raise NotImplementedError
@@ -65,7 +73,9 @@ class Line:
 
     def move(self, values: tuple[Any, ...], now: float) -> None:
         """Send where the player stands now, in accepted packed values; from `join` to `leave`."""
-        self.send(self.client.move(values, now), now)
+        message = self.client.move(values, now)
+        if message is not None:
+            self.send(message, now)
 
     def take(self, message: bytes, now: float) -> None:
         """Take in what came; what makes no sense is passed over."""

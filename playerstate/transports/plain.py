@@ -1,7 +1,7 @@
-"""The plain transport: a datagram is the session id and a message.
+"""The plain transport: a datagram is the session id, the nonce, and a message.
 
 It believes the session id as sent, pinned to the address that joined, and so is for loopback and
-trusted networks only.
+trusted networks only.  The nonce keeps what is late of one conversation out of the next.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from playerstate.service import MAX_SESSION_ID
 from playerstate.transports.recvmmsg import BatchProtocol
 from playerstate.transports.udp import UDPPort
 
-MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
+_HEAD = struct.Struct("<QI")
 
-_ID = struct.Struct("<Q")
+MAX_DATAGRAM = _HEAD.size + MAX_JOIN_SIZE
 
 
 class PlainProtocol(BatchProtocol):
@@ -28,7 +28,7 @@ class PlainProtocol(BatchProtocol):
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._unpack_id = _ID.unpack_from
+        self._unpack_head = _HEAD.unpack_from
 
     def startProtocol(self) -> None:
         """The port is bound."""
@@ -37,25 +37,29 @@ class PlainProtocol(BatchProtocol):
 
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
-        unpack_id, session_ids, peers, messages = self._unpack_id, [], [], []
+        unpack_head, session_ids, nonces, peers, messages = self._unpack_head, [], [], [], []
         for datagram, address in zip(datagrams, addresses, strict=True):
             size = len(datagram)
-            if size < 9:
+            if size <= _HEAD.size:
                 self._gateway.malformed("too_short")
-            elif size > MAX_DATAGRAM:
+                continue
+            if size > MAX_DATAGRAM:
                 self._gateway.malformed("too_long")
-            elif not 1 <= (session_id := unpack_id(datagram)[0]) <= MAX_SESSION_ID:
+                continue
+            session_id, nonce = unpack_head(datagram)
+            if not 1 <= session_id <= MAX_SESSION_ID:
                 self._gateway.malformed("session_id")
-            else:
-                session_ids.append(session_id)
-                peers.append(address)
-                messages.append(datagram)
-        self._gateway.received_many(self, session_ids, peers, messages, 8)
+                continue
+            session_ids.append(session_id)
+            nonces.append(nonce)
+            peers.append(address)
+            messages.append(datagram)
+        self._gateway.received_many(self, session_ids, peers, messages, _HEAD.size, nonces)
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Send a message to an address; what the system will not take is counted, and lost."""
         try:
-            self._write(_ID.pack(session_id) + message, peer)
+            self._write(_HEAD.pack(session_id, nonce) + message, peer)
         except OSError:
             self._gateway.service.ledger.unsent += 1
 

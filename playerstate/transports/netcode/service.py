@@ -171,7 +171,7 @@ class NetcodeService(Service):
     def _close_ports(self) -> Deferred[Any]:
         return DeferredList([port.close() for port in self._ports])
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Send a message to a client, or to nobody if it is gone; see `Transport`."""
         self._server.send(peer, message, self._seconds())
 
