@@ -515,7 +515,7 @@ class UrlTests(SynchronousTestCase):
     def test_path(self) -> None:
         """A path is no URL, and the line says how it is written as one."""
         for ask in (partial(open_store, state=PlayerState), browse_store):
-            with self.assertRaisesRegex(StoreUnusable, "such as 'sqlite:a.db'"):
+            with self.assertRaisesRegex(TypeError, "as in 'sqlite:players.db'"):
                 ask(Path("a.db"))
 
 
