@@ -30,11 +30,6 @@ class PlainProtocol(BatchProtocol):
         self._gateway = gateway
         self._unpack_id = _ID.unpack_from
 
-    def startProtocol(self) -> None:
-        """The port is bound."""
-        assert self.transport is not None
-        self._write = self.transport.write
-
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
         unpack_id, session_ids, peers, messages = self._unpack_id, [], [], []
