@@ -11,14 +11,20 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 
 from playerstate.gateway import Gateway
-from playerstate.messages import MAX_JOIN_SIZE
+from playerstate.messages import JOIN, MAX_JOIN_SIZE
 from playerstate.service import MAX_SESSION_ID
-from playerstate.transports.recvmmsg import BatchProtocol
+from playerstate.transports.recvmmsg import DATAGRAMS, BatchProtocol
+from playerstate.transports.strangers import Strangers
 from playerstate.transports.udp import UDPPort
 
 MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
+
+JOINS_A_TURN, JOINS_A_FULL_TURN = 8, 2
+"""JOINs taken in in one turn of the reactor: a millisecond's work where all that waited was read,
+and less where more waits, perhaps from players who are in."""
 
 _ID = struct.Struct("<Q")
 
@@ -29,6 +35,8 @@ class PlainProtocol(BatchProtocol):
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._unpack_id = _ID.unpack_from
+        self._strangers: Strangers[tuple[int, Any, bytes]] = Strangers()
+        self._later: IDelayedCall | None = None
 
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
@@ -45,7 +53,47 @@ class PlainProtocol(BatchProtocol):
                 session_ids.append(session_id)
                 peers.append(address)
                 messages.append(datagram)
+        budget = JOINS_A_TURN if len(datagrams) < DATAGRAMS else JOINS_A_FULL_TURN
+        joins = [message[8] for message in messages].count(JOIN)
+        if joins and (joins > budget or self._strangers):
+            session_ids, peers, messages = self._set_joins_apart(session_ids, peers, messages)
         self._gateway.received_many(self, session_ids, peers, messages, 8)
+        if self._strangers:
+            self._let_in(budget)
+
+    def _set_joins_apart(
+        self, session_ids: list[int], peers: list[Any], messages: list[bytes]
+    ) -> tuple[list[int], list[Any], list[bytes]]:
+        """Have the JOINs wait; return the rest."""
+        rest = []
+        for item in zip(session_ids, peers, messages, strict=True):
+            _, peer, message = item
+            if message[8] != JOIN:
+                rest.append(item)
+            elif not self._strangers.put(peer[0], peer[1], item):
+                self._gateway.service.ledger.joins_limited += 1
+        return (
+            [session_id for session_id, _, _ in rest],
+            [peer for _, peer, _ in rest],
+            [message for _, _, message in rest],
+        )
+
+    def _let_in(self, budget: int) -> None:
+        """Take in some of the JOINs that wait; the rest when the port was read again."""
+        for _ in range(budget):
+            if not self._strangers:
+                return
+            session_id, peer, message = self._strangers.take()
+            self._gateway.received_many(self, [session_id], [peer], [message], 8)
+        if self._strangers and (self._later is None or not self._later.active()):
+            self._later = self._gateway.service.clock.callLater(0.0, self._let_in, JOINS_A_TURN)
+
+    def stopProtocol(self) -> None:
+        """The port is closed; those who wait to be let in ask again, or another server."""
+        super().stopProtocol()
+        self._strangers = Strangers()
+        if self._later is not None and self._later.active():
+            self._later.cancel()
 
     def send(self, session_id: int, peer: Any, message: bytes) -> None:
         """Send a message to an address; what the system will not take is counted, and lost."""

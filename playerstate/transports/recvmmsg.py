@@ -55,10 +55,10 @@ class BatchProtocol(DatagramProtocol):
 
     def startProtocol(self) -> None:
         """The port is bound, for the first time or again."""
-        assert self.transport is not None
-        self._write: Callable[[bytes, Address], object] = self.transport.write
-        if is_for_all_addresses(self.transport):
-            self._write = partial(_send, self.transport.getHandle(), self.transport.write)
+        port: Any = self.transport
+        self._write: Callable[[bytes, Address], object] = port.write
+        if is_for_all_addresses(port):
+            self._write = partial(_send, port.getHandle(), port.write)
 
     def stopProtocol(self) -> None:
         """The port is closed: what is sent from now on is lost."""
@@ -189,7 +189,7 @@ class BatchReader:
             message.header = _Header(name=row, name_length=name_size, vector_count=1)
             message.header.vectors = ctypes.pointer(vector)
             message.header.control = row + row_size - control_size if control_size else None
-        words = np.frombuffer(self._messages, np.uint64).reshape(DATAGRAMS, -1)
+        words = np.frombuffer(memoryview(self._messages), np.uint64).reshape(DATAGRAMS, -1)
         self._control_lengths = words[:, _Header.control_length.offset // 8]
         self._lengths = np.frombuffer(self._messages, np.uint32).reshape(DATAGRAMS, -1)[
             :, _Message.received.offset // 4
