@@ -2,9 +2,9 @@
 
 Letting a player in costs ten to a hundred times what a move does, so a flood of such datagrams
 would leave no time for the players who are in.  A transport takes those first.  Of the others it
-takes a few in each turn of the reactor; the rest wait here, in line with what came from the same network,
-and in it with what came from the same port.  Each line has its turn, whatever its length, so that a
-long one delays itself alone; what a line has no room for is dropped, unread.
+takes a few in each turn of the reactor; the rest wait here, in line with what came from the same
+network, and in it with what came from the same port.  Each line has its turn, whatever its length,
+so that a long one delays itself alone; what a line has no room for is dropped, unread.
 
 Networks and ports are spread over a fixed number of lines, by a hash that a sender cannot compute.
 """
