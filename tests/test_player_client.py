@@ -97,6 +97,21 @@ class Life:
         self.assertEqual(game.players_ports(), [])
         self.assertEqual(len(game.reactor.getDelayedCalls()), calls)
 
+    def test_reconnects(self) -> None:
+        """Told that the way to the server is another, the player goes on from another port."""
+        game = self.game()
+        player = self.joined(game, self.make)
+        player.move(HERE)
+        ports = game.players_ports()
+        player.reconnect()
+        player.reconnect()  # once more while that is under way
+        game.pass_time(1.0)
+        self.assertNotEqual(game.players_ports(), ports)
+        self.assertEqual(player.state, HERE)
+        player.move(THERE)
+        game.pass_time(0.2)
+        self.assertEqual(game.stepped.service.state(42), THERE)
+
     def test_comes_back(self) -> None:
         """The next game begins where the last one ended, and counts on."""
         game = self.game()

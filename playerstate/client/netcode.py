@@ -94,10 +94,25 @@ class NetcodeLine(Line):
         if connection is not None and connection.state == State.CONNECTED:
             self._write(connection.send(message, now), connection.server)
 
+    def reconnect(self, now: float) -> None:
+        """See `Line`; by a connection of a fresh token, which begins with another JOIN.
+
+        Where the end of the old one does not reach the server, that keeps the new one waiting until
+        the old one has timed out there.
+        """
+        if self._again is None and self._connection is None:
+            return  # a token is asked for already, or nothing is open
+        self._disconnect(now)
+        self._ask_for_token()
+
     def close(self, now: float) -> Deferred[Any]:
         """See `Line`; the server is told."""
         self._is_open = False
         self._asked.cancel()
+        return self._disconnect(now)
+
+    def _disconnect(self, now: float) -> Deferred[Any]:
+        """End the connection and tell the server, or let go of the next one."""
         if self._again is not None:
             self._again.cancel()
             self._again = None

@@ -60,6 +60,7 @@ class Server:
 
     Attributes:
         tally: what was counted.
+        requests: the judge of requests.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Server:
         self._wall_clock = wall_clock
         self._latest_wall_time = started_at = wall_clock()
         self._challenges = Challenges(random_bytes(KEY_BYTES))
-        self._requests = Requests(settings, started_at, random_bytes)
+        self.requests = self._requests = Requests(settings, started_at, random_bytes)
         self._seals = Seals(settings.protocol_id)
         self._open = self._seals.open
         self._received = listener.received

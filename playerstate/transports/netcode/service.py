@@ -17,6 +17,7 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from playerstate.gateway import Gateway
@@ -27,11 +28,15 @@ from playerstate.transports.netcode.protocol import NetcodeProtocol
 from playerstate.transports.netcode.server import Server
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
+from playerstate.transports.recvmmsg import DATAGRAMS
+from playerstate.transports.strangers import Strangers
 from playerstate.transports.udp import UDPPort
 
 TICK = 0.05
 """Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""
 TELL_EVERY = 60.0
+REQUESTS_A_TURN, REQUESTS_A_FULL_TURN = 16, 4
+"""Requests looked into in one turn of the reactor: fewer where more datagrams wait to be read."""
 IDLE_LOOK_EVERY = 1.0
 IDLE_GRACE = 5.0
 """Seconds beyond the gateway's idle timeout after which a client without a payload is disconnected.
@@ -119,6 +124,8 @@ class NetcodeService(Service):
         self._server = Server(
             settings, self, wall_clock=self._wall_clock, random_bytes=self._random_bytes
         )
+        self._strangers: Strangers[tuple[bytes, Source]] = Strangers()
+        self._later: IDelayedCall | None = None
         self._told = Tally()
         self._clients: list[Connection] = []
         self._payloads: list[bytes] = []
@@ -162,6 +169,9 @@ class NetcodeService(Service):
         return self._gateway.close().addCallback(self._finish)
 
     def _finish(self, result: object) -> Deferred[Any]:
+        self._strangers = Strangers()
+        if self._later is not None and self._later.active():
+            self._later.cancel()
         self._server.stop(self._seconds())
         for repetition in self._repetitions:
             repetition.cancel()
@@ -201,13 +211,34 @@ class NetcodeService(Service):
 
     def _receive(self, datagrams: list[bytes], sources: list[Source], now: float) -> None:
         """Take in datagrams that came at the same time."""
-        receive = self._server.receive
+        budget = REQUESTS_A_TURN if len(datagrams) < DATAGRAMS else REQUESTS_A_FULL_TURN
+        looks_right, strangers = self._server.requests.looks_right, self._strangers
         for datagram, source in zip(datagrams, sources, strict=True):
-            try:
-                receive(datagram, source, now)
-            except Exception:  # one datagram's bug keeps nobody from taking in the next
-                _log.failure("a datagram could not be taken in")
+            if datagram[:1] != b"\0" or not looks_right(datagram):
+                self._receive_one(datagram, source, now)
+            elif not strangers.put(source[0], source[1], (datagram, source)):
+                self._server.tally.ignored["requests_limited"] += 1
         self._take_in()
+        if strangers:
+            self._let_in(budget)
+
+    def _receive_one(self, datagram: bytes, source: Source, now: float) -> None:
+        try:
+            self._server.receive(datagram, source, now)
+        except Exception:  # one datagram's bug keeps nobody from taking in the next
+            _log.failure("a datagram could not be taken in")
+
+    def _let_in(self, budget: int) -> None:
+        """Look into some of the requests that wait, as far as their common measure goes."""
+        now, strangers = self._seconds(), self._strangers
+        for _ in range(budget):
+            if not (strangers and self._server.requests.has_room(now)):
+                return  # the next tick goes on
+            datagram, source = strangers.take()
+            self._receive_one(datagram, source, now)
+        if strangers and (self._later is None or not self._later.active()):
+            clock = self._gateway.service.clock
+            self._later = clock.callLater(0.0, self._let_in, REQUESTS_A_TURN)
 
     def received(self, connection: Connection, payload: bytes) -> None:
         """See `Listener`; what came at the same time is taken in together."""
@@ -232,6 +263,8 @@ class NetcodeService(Service):
 
     def _tick(self) -> None:
         self._server.tick(self._seconds())
+        if self._strangers:
+            self._let_in(REQUESTS_A_TURN)
 
     def _end_idle(self) -> None:
         now = self._seconds()
