@@ -124,7 +124,9 @@ class LockTests(DirectoryTestCase):
         alias = os.path.join(elsewhere, "alias.db")
         os.symlink(self.path, alias)
         store = self.store()
-        self.assertEqual(self.refusal(f"sqlite:{alias}"), self.in_use(os.getpid(), alias))
+        self.assertEqual(
+            self.refusal(f"sqlite:{alias}"), self.in_use(os.getpid(), os.path.realpath(alias))
+        )
         store.close()
         self.store(f"sqlite:{alias}")
         self.assertEqual(self.refusal(), self.in_use(os.getpid()))
@@ -136,7 +138,9 @@ class LockTests(DirectoryTestCase):
         os.symlink(self.directory, alias)
         self.store()
         path = os.path.join(alias, "players.db")
-        self.assertEqual(self.refusal(f"sqlite:{path}"), self.in_use(os.getpid(), path))
+        self.assertEqual(
+            self.refusal(f"sqlite:{path}"), self.in_use(os.getpid(), os.path.realpath(path))
+        )
 
     def test_close(self) -> None:
         """A closed store has let go; the file stays, and names the last holder."""

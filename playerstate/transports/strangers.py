@@ -21,10 +21,10 @@ ROOM = 1_024
 """Datagrams that wait, divided among the lines there are.  A line that was there before the others
 may keep what it has: together they hold some thirty times that, however they come."""
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
-class Strangers(Generic[Item]):
+class Strangers(Generic[T]):
     """What waits to be let in.  Reactor thread only.
 
     Args:
@@ -33,12 +33,12 @@ class Strangers(Generic[Item]):
 
     def __init__(self, secret: bytes | None = None) -> None:
         self._secret = os.urandom(16) if secret is None else secret
-        self._networks: dict[int, dict[int, deque[Item]]] = {}
+        self._networks: dict[int, dict[int, deque[T]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
-    def put(self, host: str, port: int, item: Item) -> bool:
+    def put(self, host: str, port: int, item: T) -> bool:
         """Have one wait in the line of its source; whether there was room."""
         network_key = hash(self._secret + network_of(host).encode()) % NETWORKS
         ports = self._networks.get(network_key)
@@ -53,7 +53,7 @@ class Strangers(Generic[Item]):
         line.append(item)
         return True
 
-    def take(self) -> Item:
+    def take(self) -> T:
         """The first of the line whose turn it is.
 
         Raises:
