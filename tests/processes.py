@@ -29,7 +29,11 @@ from playerstate.messages import (
 PATIENCE = 20.0
 """Seconds after which a test gives up on what should have come long before."""
 
-TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = (
+    # Ctrl-C is ignored by what a shell's script starts in the background.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from twisted.scripts.twistd import run; run()"
+)
 TWIST = "from twisted.application.twist._twist import Twist; Twist.main()"
 
 Answer = Welcome | Receipt | Refused | Gone
