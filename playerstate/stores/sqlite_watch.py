@@ -26,7 +26,6 @@ class Watch:
         identity: what the database was given; None where it is not known.
         newest: session id and ``updated_at`` of a row of the last commit, the newest in it.
         replaced: whether the files were found not to be ours.
-        overwritten: whether the database has other bytes, so that its log does not fit it.
         log_lost: whether the log or its index is gone, so that other programs cannot see it.
     """
 
@@ -37,32 +36,25 @@ class Watch:
     identity: bytes | None = None
     newest: tuple[int, int] | None = None
     replaced: bool = False
-    overwritten: bool = False
     log_lost: bool = False
     _signature: Signature | None = None
     _version: int = 0
-    _copied: int = 0
 
     @property
     def apart(self) -> bool:
         """Whether log and database do not belong together, so that none is copied to the other."""
-        return self.overwritten or self.log_lost
+        return self.log_lost
 
     def begin(self) -> None:
         """A reader was opened: what is there now is ours."""
         self.database_file = file_number(self.path)
         self.log_file = self.index_file = self.newest = self._signature = None
-        self.replaced = self.overwritten = self.log_lost = False
+        self.replaced = self.log_lost = False
 
-    def note_copied(self, connection: apsw.Connection, copied: int) -> None:
-        """So many pages of the log are in the database, by a checkpoint of ours."""
-        self._copied = copied
+    def note_copied(self, connection: apsw.Connection) -> None:
+        """Pages of the log are in the database, by a checkpoint of ours."""
         self._signature = self._sign()
         self._version = connection.pragma("data_version")
-
-    def note_begun_anew(self) -> None:
-        """The log was begun anew: none of its pages is in the database."""
-        self._copied = 0
 
     def check(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
         """Look at the files, after so many pages were seen in the log.
@@ -104,11 +96,11 @@ class Watch:
     def _explain(
         self, connection: apsw.Connection, signature: Signature | None, version: int
     ) -> None:
-        """Another program wrote: by SQLite, which is its right, or past it."""
-        _, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        if signature != self._signature and version == self._version and copied == self._copied:
-            self.overwritten = True
-            self._lost(self.path, "was overwritten")
+        """Another program wrote, which is its right, or restored the database.
+
+        A time of change that no commit explains is no proof: a checkpoint that failed half-way and
+        ``touch`` leave one too, and what is done about a loss would then do harm.
+        """
         try:
             identity = connection.execute("SELECT identity FROM player_store").get
             if self.identity is not None and identity != self.identity:
@@ -124,7 +116,7 @@ class Watch:
                     )
         except (apsw.SQLError, apsw.CorruptError, apsw.NotADBError) as error:
             self._lost(self.path, f"was overwritten ({error})")
-        self._signature, self._version, self._copied = signature, version, copied
+        self._signature, self._version = signature, version
 
     def _sign(self) -> Signature | None:
         try:

@@ -199,7 +199,7 @@ class SQLiteWriter:
 
     def _checkpoint(self) -> tuple[int, int]:
         pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        self._watch.note_copied(self._connection, copied)
+        self._watch.note_copied(self._connection)
         return pages, copied
 
     def set_aside(self, records: Records, reason: str) -> None:
@@ -207,8 +207,6 @@ class SQLiteWriter:
         self._refused.add(records, reason)
 
     def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
-        if pages < self._log_pages:
-            self._watch.note_begun_anew()
         self._log_pages = pages
         return apsw.SQLITE_OK
 
@@ -244,7 +242,7 @@ class SQLiteWriter:
                 self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             else:
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                self._watch.note_copied(self._connection, 0)
+                self._watch.note_copied(self._connection)
         except (apsw.BusyError, apsw.InterruptError):
             pass  # somebody reads, or is in a hurry: the log stays, and SQLite uses it as it is
         finally:
