@@ -25,8 +25,17 @@ _MESSAGE = np.dtype(
 """``struct mmsghdr`` of Linux on 64 bits."""
 _send = ctypes.CDLL(None, use_errno=True).sendmmsg
 
-MOVES = np.dtype([("id", "<u8"), ("kind", "u1"), ("sequence", "<u4"), ("x", "<f8"), ("y", "<f8")])
-"""A MOVE of the default state with the session id before it."""
+MOVES = np.dtype(
+    [
+        ("id", "<u8"),
+        ("nonce", "<u4"),
+        ("kind", "u1"),
+        ("sequence", "<u4"),
+        ("x", "<f8"),
+        ("y", "<f8"),
+    ]
+)
+"""A MOVE of the default state behind the session id and the nonce, which are one number here."""
 
 
 class Datagrams:
@@ -85,9 +94,10 @@ class Datagrams:
 
 def moves(players: int) -> np.ndarray[Any, Any]:
     """A MOVE of each player from 1 up, numbered 0."""
-    assert Codec(SCHEMA).move_size + 8 == MOVES.itemsize
+    assert Codec(SCHEMA).move_size + 12 == MOVES.itemsize
     found = np.zeros(players, MOVES)
     found["id"] = np.arange(1, players + 1)
+    found["nonce"] = found["id"]
     found["kind"] = MOVE
     found["x"], found["y"] = np.random.default_rng(2).uniform(0.0, 4096.0, (2, players))
     return found

@@ -26,14 +26,13 @@ class Forgeries:
 
     def __init__(self) -> None:
         # A server takes no token that may be older than it is: this one has run for a while.
-        started_at = time.time() - 60.0
         self._tokens = [self._forged(number) for number in range(1, COUNT + 1)]
-        self._requests = [make_request(token) for token in self._tokens]
-        clock = iter([started_at])
+        self.requests = [make_request(token) for token in self._tokens]
         self._server = Server(
             Settings(KEY, PROTOCOL_ID, frozenset({Address.parse(ADDRESS)})),
             _Nobody(),
-            wall_clock=lambda: next(clock, time.time()),
+            now=-60.0,
+            wall_clock=time.time,
             random_bytes=os.urandom,
         )
         self._now = 0.0
@@ -52,7 +51,7 @@ class Forgeries:
 
     def beyond_the_rate(self) -> float:
         """Microseconds of one that is refused before that, since there were too many."""
-        for request in self._requests * (REQUEST_RATE.burst // COUNT + 1):
+        for request in self.requests * (REQUEST_RATE.burst // COUNT + 1):
             self._server.receive(request, _SOURCE, self._now)
         return self._cost(0.0, "request_rate")
 
@@ -73,7 +72,7 @@ class Forgeries:
         receive, ignored, now = self._server.receive, self._server.tally.ignored, self._now
         before = ignored[reason]
         started = time.perf_counter()
-        for request in self._requests:
+        for request in self.requests:
             now += interval
             receive(request, _SOURCE, now)
         cost = (time.perf_counter() - started) / COUNT * 1e6
@@ -99,6 +98,9 @@ class _Nobody:
 
     def connected(self, connection: Connection) -> None:
         raise AssertionError("a forged request has let somebody in")
+
+    def replaced(self, connection: Connection) -> None:
+        raise AssertionError("a forged request has replaced a connection")
 
     def received(self, connection: Connection, payload: bytes) -> None:
         raise AssertionError("a forged request is a payload")

@@ -59,6 +59,11 @@ class Child:
             bufsize=1,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def tell(self, line: str) -> None:
         """Say a line to it."""
         assert self._process.stdin is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -134,7 +135,7 @@ def _over_udp(directory: str, players: int) -> Add:
     def add(session_ids: range) -> None:
         for session_id in session_ids:
             address = f"10.{session_id >> 16}.{session_id >> 8 & 255}.{session_id & 255}", 40_000
-            whose = session_id.to_bytes(8, "little")
+            whose = struct.pack("<QI", session_id, session_id)
             port.receive(whose + codec.encode_join(session_id, 0), address)
             port.receive(whose + codec.encode_move(1, (1.0, 2.0)), address)
             port.take()

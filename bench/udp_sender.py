@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import queue
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -111,7 +112,9 @@ def join_all(server: socket.socket, players: int) -> None:
     for first in range(1, players + 1, JOINS_AT_ONCE):
         some = range(first, min(first + JOINS_AT_ONCE, players + 1))
         for session_id in some:
-            server.send(session_id.to_bytes(8, "little") + codec.encode_join(session_id, 0))
+            server.send(
+                struct.pack("<QI", session_id, session_id) + codec.encode_join(session_id, 0)
+            )
         for _ in some:
             server.recv(2048)
 

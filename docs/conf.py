@@ -25,7 +25,8 @@ myst_heading_anchors = 3
 # Names in a docstring's single backticks become links where this documentation has them.
 default_role = "py:obj"
 # A name of our own must resolve. Without a network there is no inventory to hold others against.
-nitpick_ignore_regex = [(r"py:.*", r"(?!playerstate\.).*")]
+# Another package's names, and type variables, have no page here.
+nitpick_ignore_regex = [(r"py:.*", r"(?!playerstate\.).*"), (r"py:class", r"playerstate\..*\.T")]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

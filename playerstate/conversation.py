@@ -15,11 +15,15 @@ _NUMBER = struct.Struct("<I")
 class Transport(Protocol):
     """What the gateway asks of a transport."""
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
-        """Send a message; it may be lost on the way."""
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
+        """Send a message of the conversation of this nonce; it may be lost on the way."""
 
     def end(self, session_id: int, peer: Any) -> None:
         """Let go of a peer that was just told, by a GONE, that its conversation is over."""
+
+
+Replaced = tuple[tuple[int, float], ...]
+"""Nonces of one player that a newer JOIN replaced, the newest first, and when."""
 
 
 @attrs.define(eq=False)
@@ -32,6 +36,9 @@ class Conversation:
         nonce: of the JOIN that began it.
         first: the JOIN's sequence; every move is numbered above it.
         slot: the player's place in the live table.
+        secret: the WELCOME's; a repeat of the JOIN that knows it moves the conversation there.
+        replaced: the nonces that this conversation replaced of late, and when.
+        is_used: whether a LEAVE or a PING came; moves are seen by their numbers.
         limit: the highest sequence still taken in: a LEAVE's, once there was one.
         leaving: whether there was one.
     """
@@ -42,6 +49,9 @@ class Conversation:
     nonce: int
     first: int
     slot: int
+    secret: int
+    replaced: Replaced = ()
+    is_used: bool = False
     limit: int = MAX_SEQUENCE
     leaving: bool = False
     # The last two bases, each its sequence and its fields, packed; empty for none.
@@ -64,4 +74,4 @@ class Conversation:
 
     def send(self, message: bytes) -> None:
         """Send to the player."""
-        self.transport.send(self.session_id, self.peer, message)
+        self.transport.send(self.session_id, self.peer, self.nonce, message)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
@@ -19,11 +20,11 @@ from typing import Any
 
 import attrs
 import numpy as np
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from playerstate.conversation import Conversation, Transport
+from playerstate.conversation import Conversation, Replaced, Transport
 from playerstate.deltas import Delta, DeltaCodec
 from playerstate.interfaces import StoreBusy
 from playerstate.leaves import Progress
@@ -55,25 +56,48 @@ from playerstate.service import (
     NotRunning,
     PlayerStateService,
     ServerFull,
+    check_session_id,
 )
+from playerstate.waiters import Waiters, tell
 
 LINGER = 5.0
 """Seconds for which one who left is still answered with the last receipt."""
 IDLE_LOOK_EVERY = 1.0
+STOOD_STILL = 1.0
+"""Seconds between two ticks after which the process is taken to have been stopped."""
 MANY = 16
 """So many messages that came at the same time are worth the fixed costs of numpy."""
 JOIN_ERROR_TOLD_EVERY = 60.0
 
+REPLACED_KEPT = 8
+"""Nonces of each player's replaced conversations that are known, so that a JOIN that comes late
+does not take the player back from a newer one."""
+REPLACED_FOR = 60.0
+"""Seconds for which they are known; no datagram is on its way for longer."""
+
 _UPDATES = (MOVE, DELTA)
+_NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
+"""Why a leave may come to nothing here."""
 _log = Logger()
 
 
-@attrs.frozen(eq=False)
+def draw_secret() -> int:
+    """64 random bits that are not all 0."""
+    return secrets.randbelow(2**64 - 1) + 1
+
+
+def _are_equal(secret: int, other: int) -> bool:
+    """Whether two secrets are equal, in a time that does not tell how far."""
+    return secrets.compare_digest(secret.to_bytes(8, "little"), other.to_bytes(8, "little"))
+
+
+@attrs.define(eq=False)
 class _Joining:
-    """A JOIN that waits for the store."""
+    """A JOIN that waits for the store; `peer` is where it came from last."""
 
     nonce: int
     peer: Any
+    replaced: Replaced
     joined: Deferred[Joined]
 
 
@@ -93,6 +117,7 @@ class Gateway:
         service: the players' service; started before `start`.
         idle_timeout: seconds without a word after which a player is taken to have left.
         jitter: a number from 0 to 1, to spread receipts over time.
+        draw_secret: a number of 64 bits, not 0, that nobody can guess, another each time.
     """
 
     def __init__(
@@ -101,29 +126,31 @@ class Gateway:
         *,
         idle_timeout: float = 30.0,
         jitter: Callable[[], float] = random.random,
+        draw_secret: Callable[[], int] = draw_secret,
     ) -> None:
         if not 0.1 <= idle_timeout <= 86_400.0:
             raise ValueError(f"idle_timeout {idle_timeout!r} is not from 0.1 to 86400.0")
         self.service = service
         self.idle_timeout = idle_timeout
         self._jitter = jitter
+        self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
         self._deltas = DeltaCodec(service.schema)
         self._unpack_fields = service.schema.struct.unpack
         self._many = MANY
-        self._is_open = False
+        self._is_open = self._closing = False
+        self._closers: Waiters[None, None] = Waiters()
 
     def start(self) -> None:
         """Begin to answer; harmless when another transport of this gateway had it begin."""
         if self._is_open:
             return
-        self._is_open = True
-        self._closed = Deferred[None]()
         self._clock = self.service.clock
         self._table = self.service.table
         self._ledger = self.service.ledger
         self._conversations: dict[int, Conversation] = {}
         self._joining: dict[int, _Joining] = {}
+        self._leaving: dict[Conversation, Deferred[Progress]] = {}
         self._departed: dict[int, _Departed] = {}
         self._at_slot: dict[int, Conversation] = {}
         self._receipts = Receipts(
@@ -134,8 +161,9 @@ class Gateway:
         self._heard = array("d", [math.inf]) * self.service.max_players
         self._heard_at = np.frombuffer(self._heard, np.float64)
         self._now = self._clock.seconds()
+        self._stood_still = False
         self._join_error_told_at = -math.inf
-        self._closing = False
+        self._is_open, self._closing = True, False
         self._repetitions = [
             self._clock.every(TICK, self._tick),
             self._clock.every(min(IDLE_LOOK_EVERY, self.idle_timeout / 4), self._evict_idle),
@@ -149,8 +177,9 @@ class Gateway:
         Returns:
             A Deferred that fires when all are saved, or the service gave up on it.
         """
-        closed = Deferred[None]()
-        self._closed.addCallback(closed.callback)
+        if not self._is_open:
+            return succeed(None)
+        closed = self._closers.add(None)
         if not self._closing:
             self._closing = True
             self._take_offline()
@@ -171,7 +200,7 @@ class Gateway:
         for repetition in self._repetitions:
             repetition.cancel()
         self._is_open = False
-        self._closed.callback(None)
+        tell(self._closers.take(), None)
 
     def kick(self, session_id: int) -> Deferred[Progress]:
         """End a player's conversation; the player is told, taken offline and saved.
@@ -179,7 +208,8 @@ class Gateway:
         Returns:
             What `PlayerStateService.leave` returns.
         """
-        conversation = self._conversations.get(session_id)
+        session_id = check_session_id(session_id)
+        conversation = self._conversations.get(session_id) if self._is_open else None
         if conversation is not None:
             self._end(conversation, GoneReason.KICKED)
         return self.service.leave(session_id)
@@ -204,7 +234,8 @@ class Gateway:
         if is_here:
             # What is not saved is in the log; there is nobody else to tell.
             left = self.service.leave(session_id)
-            left.addErrback(lambda failure: failure.trap(NotSaved, NotOnline))
+            left.addErrback(lambda failure: failure.trap(*_NOT_LEFT))
+            left.cancel()
 
     def malformed(self, reason: str) -> None:
         """Count something that cannot be read."""
@@ -218,6 +249,7 @@ class Gateway:
         peers: Sequence[Any],
         messages: Sequence[bytes],
         at: int,
+        nonces: Sequence[int] | None = None,
     ) -> None:
         """Do what `received` does for messages that came at the same time, in their order.
 
@@ -227,16 +259,20 @@ class Gateway:
             peers: where each came from.
             messages: themselves.
             at: where each message begins.
+            nonces: of the conversation that each message is of; None where a peer has no late ones.
         """
         left: Iterable[int] = range(len(messages))
         if len(messages) >= self._many:
             try:
-                left = self._received_moves(session_ids, peers, messages, at)
+                left = self._received_moves(session_ids, peers, messages, at, nonces)
             except Exception:  # what it applied is stale now, and the rest is not lost
                 _log.failure("messages could not be taken in together")
         for number in left:
             try:
-                self.received(transport, session_ids[number], peers[number], messages[number], at)
+                nonce = None if nonces is None else nonces[number]
+                self.received(
+                    transport, session_ids[number], peers[number], messages[number], at, nonce
+                )
             except Exception:  # one message's bug keeps nobody from taking in the next
                 _log.failure("a message could not be taken in")
 
@@ -246,6 +282,7 @@ class Gateway:
         peers: Sequence[Any],
         messages: Sequence[bytes],
         at: int,
+        nonces: Sequence[int] | None,
     ) -> Iterable[int]:
         """Apply the first MOVE of each player from whom nothing but MOVEs came, all at once.
 
@@ -267,6 +304,7 @@ class Gateway:
             if (
                 conversation is not None
                 and conversation.peer == peers[number]
+                and (nonces is None or conversation.nonce == nonces[number])
                 and conversation.slot == slots_of.get(session_id)
             ):
                 chosen.append(number)
@@ -286,9 +324,18 @@ class Gateway:
         return sorted(set(numbers).difference(chosen))
 
     def received(
-        self, transport: Transport, session_id: int, peer: Any, data: bytes, at: int
+        self,
+        transport: Transport,
+        session_id: int,
+        peer: Any,
+        data: bytes,
+        at: int,
+        nonce: int | None = None,
     ) -> None:
-        """Take in the message from `at` to the end of `data`, which is not empty."""
+        """Take in the message from `at` to the end of `data`, which is not empty.
+
+        Unless `nonce` is None, it names the conversation that the message is of.
+        """
         kind = data[at]
         try:
             if kind in _UPDATES:
@@ -297,6 +344,8 @@ class Gateway:
                     self._refuse("not_joined")
                 elif conversation.peer != peer:
                     self._refuse("other_address")
+                elif nonce is not None and conversation.nonce != nonce:
+                    self._refuse("other_conversation")
                 elif kind == MOVE:
                     sequence, values = self._codec.decode_move(data, at)
                     self._move(conversation, sequence, values)
@@ -305,7 +354,7 @@ class Gateway:
             elif kind == JOIN:
                 self._received_join(transport, session_id, peer, decode_join(data, at))
             elif kind in (LEAVE, PING):
-                self._received_numbered(session_id, peer, kind, decode_numbered(data, at))
+                self._received_numbered(session_id, peer, nonce, kind, decode_numbered(data, at))
             else:
                 raise Malformed("unknown_type")
         except Malformed as error:
@@ -345,7 +394,9 @@ class Gateway:
             # A state that stood on another is no base: an error would be handed on.
             self._table.not_moved[conversation.slot] = sequence
 
-    def _received_numbered(self, session_id: int, peer: Any, kind: int, sequence: int) -> None:
+    def _received_numbered(
+        self, session_id: int, peer: Any, nonce: int | None, kind: int, sequence: int
+    ) -> None:
         conversation = self._conversations.get(session_id)
         if conversation is None:
             departed = self._departed.get(session_id)
@@ -356,6 +407,8 @@ class Gateway:
             departed = None
         if conversation.peer != peer:
             return self._refuse("other_address")
+        if nonce is not None and conversation.nonce != nonce:
+            return self._refuse("other_conversation")
         if sequence < conversation.first:
             self._ledger.received += 1
             self._ledger.stale += 1
@@ -367,10 +420,12 @@ class Gateway:
             self._end(conversation, GoneReason.KICKED)
             self._refuse("not_joined")
         elif kind == LEAVE and not conversation.leaving:
+            conversation.is_used = True
             conversation.limit = sequence
             self._receipts.show(conversation)
             self._leave(conversation)
         else:
+            conversation.is_used = True
             if not conversation.leaving:
                 self._heard[conversation.slot] = self._now
             self._receipts.answer(conversation, len(self._conversations))
@@ -382,11 +437,13 @@ class Gateway:
     def _received_join(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
         def refuse(reason: RefusedReason) -> None:
             count(self._ledger.joins_refused, reason.name.lower())
-            transport.send(session_id, peer, encode_refused(join.nonce, reason))
+            to = peer if joining is None else joining.peer
+            transport.send(session_id, to, join.nonce, encode_refused(join.nonce, reason))
 
         def joined(_: Joined) -> None:
             self._joining.pop(session_id, None)
-            self._begin(transport, session_id, peer, join)
+            to = peer if joining is None else joining.peer
+            self._begin(transport, session_id, to, join, replaced)
 
         def failed(failure: Failure) -> None:
             if failure.check(CancelledError) and session_id not in self._joining:
@@ -401,6 +458,7 @@ class Gateway:
                     self._tell_join_error(session_id, failure)
                 refuse(RefusedReason.STORE)
 
+        joining: _Joining | None = None
         current = self._conversations.get(session_id)
         if join.version != VERSION:
             return refuse(RefusedReason.VERSION)
@@ -413,27 +471,58 @@ class Gateway:
         if join.size < self._codec.welcome_size:
             raise Malformed("too_short")
         if current is not None and current.nonce == join.nonce and self._is_live(current):
-            if not current.leaving and current.peer == peer:
-                self._heard[current.slot] = self._now
-            return self._welcome(transport, session_id, peer, join)
+            return self._repeat(current, transport, peer, join)
+        before = self._joining.get(session_id)
+        if before is not None and before.nonce == join.nonce:
+            before.peer = peer
+            return
+        if join.secret:
+            # It is to move a conversation that is no more, and not to begin another.
+            return self._refuse("not_joined")
+        replaced = self._replaced(session_id, join.nonce)
         departed = self._departed.get(session_id)
-        if departed is not None and departed.conversation.nonce == join.nonce:
+        is_over = departed is not None and departed.conversation.nonce == join.nonce
+        if is_over or any(nonce == join.nonce for nonce, _ in replaced):
             # A duplicate from the network: that conversation is over.
             self._ledger.received += 1
             self._ledger.stale += 1
             return
-        joining = self._joining.pop(session_id, None)
-        if joining is not None:
-            if joining.nonce == join.nonce:
-                self._joining[session_id] = joining
-                return
-            joining.joined.cancel()
+        if before is not None:
+            del self._joining[session_id]
+            before.joined.cancel()
         waiting = self.service.join(session_id, sequence=join.sequence)
         if not waiting.called:
-            self._joining[session_id] = _Joining(join.nonce, peer, waiting)
+            joining = self._joining[session_id] = _Joining(join.nonce, peer, replaced, waiting)
         waiting.addCallbacks(joined, failed)
 
-    def _begin(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
+    def _repeat(self, current: Conversation, transport: Transport, peer: Any, join: Join) -> None:
+        """Welcome once more; from elsewhere only who has not played yet, or knows the secret."""
+        if current.peer != peer:
+            is_unused = self._table.sequence(current.slot) == current.first and not current.is_used
+            if not is_unused and not _are_equal(join.secret, current.secret):
+                return self._refuse("other_address")
+            current.transport, current.peer = transport, peer
+        if not current.leaving:
+            self._heard[current.slot] = self._now
+        self._welcome(current)
+
+    def _replaced(self, session_id: int, nonce: int) -> Replaced:
+        """The nonces that a JOIN of this nonce replaces, or that were replaced before."""
+        now = self._clock.seconds()
+        replaced: Replaced = ()
+        if (departed := self._departed.get(session_id)) is not None:
+            replaced = departed.conversation.replaced
+        if (current := self._conversations.get(session_id)) is not None:
+            replaced = current.replaced
+            if current.nonce != nonce:  # else the program took the player offline in between
+                replaced = ((current.nonce, now), *replaced)
+        if (joining := self._joining.get(session_id)) is not None:
+            replaced = ((joining.nonce, now), *joining.replaced)
+        return tuple(each for each in replaced if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
+
+    def _begin(
+        self, transport: Transport, session_id: int, peer: Any, join: Join, replaced: Replaced
+    ) -> None:
         before = self._conversations.get(session_id)
         if before is not None:
             elsewhere = before.peer != peer
@@ -443,18 +532,22 @@ class Gateway:
         if (gone := self._at_slot.get(slot)) is not None:
             # The program that embeds the service took that player offline.
             self._end(gone, GoneReason.KICKED)
-        conversation = Conversation(session_id, transport, peer, join.nonce, join.sequence, slot)
+        secret = self._draw_secret()
+        conversation = Conversation(
+            session_id, transport, peer, join.nonce, join.sequence, slot, secret, replaced
+        )
         self._conversations[session_id] = self._at_slot[slot] = conversation
         self._table.not_moved[slot] = join.sequence
         self._receipts.begin(slot, join.sequence, len(self._conversations))
         self._heard[slot] = self._clock.seconds()
-        self._welcome(transport, session_id, peer, join)
+        self._welcome(conversation)
 
-    def _welcome(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
-        slot = self._table.slots[session_id]
+    def _welcome(self, conversation: Conversation) -> None:
+        slot, nonce = conversation.slot, conversation.nonce
         values, updated_at = self._table.values(slot), self._table.updated_at(slot)
-        message = self._codec.encode_welcome(join.nonce, updated_at, values)
-        transport.send(session_id, peer, message)
+        conversation.send(
+            self._codec.encode_welcome(nonce, updated_at, values, conversation.secret)
+        )
 
     def _tell_join_error(self, session_id: int, failure: Failure) -> None:
         now = self._clock.seconds()
@@ -477,17 +570,28 @@ class Gateway:
         if reason is not None:
             conversation.send(encode_gone(conversation.nonce, reason))
             conversation.transport.end(conversation.session_id, conversation.peer)
+        self._wait_no_more(conversation)
 
     def _leave(self, conversation: Conversation) -> Deferred[None]:
         """Take the player of this conversation offline, and answer again when that is saved."""
         conversation.leaving = True
         self._heard[conversation.slot] = math.inf
         left = self.service.leave(conversation.session_id, last=conversation.limit)
+        self._wait_no_more(conversation)
+        if not left.called:
+            self._leaving[conversation] = left
         return left.addCallbacks(
             self._left, self._not_saved, callbackArgs=(conversation,), errbackArgs=(conversation,)
         )
 
+    def _wait_no_more(self, conversation: Conversation) -> None:
+        """Let go of a conversation's leave, which goes on; so a player is waited for once."""
+        left = self._leaving.pop(conversation, None)
+        if left is not None:
+            left.cancel()
+
     def _left(self, progress: Progress, conversation: Conversation) -> None:
+        self._leaving.pop(conversation, None)
         if self._conversations.get(conversation.session_id) is not conversation:
             return
         receipt = encode_receipt(progress.applied, progress.saved)
@@ -500,14 +604,22 @@ class Gateway:
         self._departed[conversation.session_id] = _Departed(conversation, receipt, until)
 
     def _not_saved(self, failure: Failure, conversation: Conversation) -> None:
-        failure.trap(NotSaved, NotOnline)
+        if failure.check(CancelledError):
+            return
+        self._leaving.pop(conversation, None)
+        failure.trap(*_NOT_LEFT)
         if self._conversations.get(conversation.session_id) is conversation:
             reason = GoneReason.SHUTTING_DOWN if self._closing else GoneReason.KICKED
             self._end(conversation, reason)
 
     def _tick(self) -> None:
         """Send the receipts that are due, and forget who left long enough ago."""
-        self._now = now = self._clock.seconds()
+        now = self._clock.seconds()
+        self._stood_still = self._is_late(now)
+        if self._stood_still:
+            # Nobody could be heard meanwhile: it is not their silence.
+            self._heard_at[: self._table.high] += now - self._now
+        self._now = now
         while self._departed:
             session_id, departed = next(iter(self._departed.items()))
             if departed.until > now:
@@ -520,7 +632,13 @@ class Gateway:
             else:
                 self._end(conversation, GoneReason.KICKED)
 
+    def _is_late(self, now: float) -> bool:
+        """Whether the process stood still since the last tick, and words wait in the sockets."""
+        return now - self._now > min(STOOD_STILL, self.idle_timeout / 2)
+
     def _evict_idle(self) -> None:
+        if self._stood_still or self._is_late(self._clock.seconds()):
+            return
         idle = np.flatnonzero(self._heard_at[: self._table.high] <= self._now - self.idle_timeout)
         for slot in idle.tolist():
             conversation = self._at_slot[slot]
@@ -529,3 +647,4 @@ class Gateway:
             # Else the program that embeds the service took that player offline.
             if is_live:
                 self._leave(conversation)
+                self._wait_no_more(conversation)

@@ -7,7 +7,7 @@ the stored rows, so neither ever waits for the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import attrs
@@ -40,7 +40,16 @@ class StoreReplaced(Exception):
 
 
 class RowRefused(Exception):
-    """The store can never take one of these rows: a constraint, a type or a size."""
+    """The store can never take one of these rows: a constraint, a type or a size.
+
+    Attributes:
+        reasons: why, by the row's position, for all the rows that the store found; empty where it
+            only knows that there is one.
+    """
+
+    def __init__(self, reason: str, reasons: Mapping[int, str] | None = None) -> None:
+        super().__init__(reason)
+        self.reasons = reasons or {}
 
 
 @attrs.frozen
@@ -88,7 +97,8 @@ class IStateWriter(Interface):
 
         Raises:
             StoreBusy: nothing was written; the same records come again.
-            RowRefused: nothing was written; one of the records can never be.
+            RowRefused: nothing was written; one of the records can never be.  Where it says
+                which, the others come again without those; else the records come again in halves.
             Exception: anything else.  Nothing may have been written; the writer is closed, and
                 the same records go to a new one.
         """
@@ -101,8 +111,12 @@ class IStateWriter(Interface):
             Exception: anything else is logged.
         """
 
-    def set_aside(record: Records, reason: str) -> None:
-        """Keep this one record, which `write` has refused for good, where somebody may find it."""
+    def set_aside(records: Records, reason: str) -> None:
+        """Keep these records, which `write` has refused for good, where an operator finds them.
+
+        Raises:
+            Exception: none of them is known to be kept; they come again.
+        """
 
     def sync() -> None:
         """Bring everything committed to disk, past every cache.  May block.

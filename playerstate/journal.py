@@ -32,8 +32,10 @@ import fcntl
 import mmap
 import os
 import re
+import stat
 import struct
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 import attrs
@@ -52,8 +54,12 @@ MAKING = ".making"
 """Ends the name of a journal that is not whole yet."""
 RECOVERING = ".recovering"
 """Ends the name of a journal whose rows are being saved."""
+NAME_BYTES = 220
+"""The longest name of a journal: those of the files beside it are longer."""
 PAGE = 4096
 FORMAT = 1
+SLOTS_AT_ONCE = 65_536
+"""Slots that are read together from what was left."""
 
 _MAGIC = b"PSLIVE\0\0"
 _HEADER = struct.Struct("<8sIIQII16sI")
@@ -73,6 +79,15 @@ def check_apart(path: str, database: str | None) -> None:
     Raises:
         ValueError: it would.
     """
+    try:
+        length = len(os.path.basename(os.path.realpath(path)).encode())
+    except UnicodeEncodeError:
+        raise ValueError("its name is not UTF-8; name another file, or none") from None
+    if length > NAME_BYTES:
+        raise ValueError(
+            f"its name is too long for the files beside it, which need {255 - NAME_BYTES} bytes"
+            " more; name another file, or none"
+        )
     if database is None:
         return
     taken = {os.path.realpath(database) + companion for companion in COMPANIONS}
@@ -103,6 +118,16 @@ class Memory(Protocol):
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
         """Zeroed memory for so many players of a store of this identity."""
 
+    def lost(self) -> str:
+        """What has become of the file that makes the next start miss the rows; empty if nothing."""
+
+    def renew(self, used: int) -> memoryview:
+        """Memory in place of the one that was lost, with the first `used` bytes of its rows.
+
+        Raises:
+            JournalUnusable: it cannot be made; the old one stays in use.
+        """
+
     def close(self, clean: bool) -> None:
         """Let go of it; `clean` where everything in it is in the store."""
 
@@ -123,6 +148,14 @@ class ProcessMemory:
         # Anonymous memory: the system gives it page by page, as it is touched.
         return memoryview(mmap.mmap(-1, LiveTable.bytes_needed(schema, capacity)))
 
+    def lost(self) -> str:
+        """See `Memory.lost`."""
+        return ""
+
+    def renew(self, used: int) -> memoryview:
+        """See `Memory.renew`."""
+        raise NotImplementedError("it is never lost")
+
     def close(self, clean: bool) -> None:
         """See `Memory.close`."""
 
@@ -135,9 +168,11 @@ class Journal:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.fate = f"the next start saves them from the journal {path}"
-        self._recovering = path + RECOVERING
+        # By whatever name the file is called, it is the same one.
+        self.path = os.path.realpath(path)
+        self.fate = f"the next start saves them from the journal {self.path}"
+        self._recovering = self.path + RECOVERING
+        self._header = b""
         self._map: mmap.mmap | None = None
         self._fd: int | None = None
         self._recovering_fd: int | None = None
@@ -154,6 +189,7 @@ class Journal:
         """
         try:
             # The name alone stands while nobody has joined: a file beside it holds no player.
+            _check_ours(self.path)
             _check_free(self.path)
             if os.path.exists(self._recovering):
                 # It would need room beside the one that is made next.
@@ -212,8 +248,7 @@ class Journal:
 
     def _set_aside(self) -> str:
         """Give it a name of its own, under which it is left alone; return that."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        aside = f"{self.path}.{stamp}.{os.getpid()}"
+        aside = f"{self.path}.{_stamp()}"
         os.rename(self._recovering, aside)
         self._let_go_of_recovering()
         return aside
@@ -232,20 +267,65 @@ class Journal:
         self._let_go_of_recovering()
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
-        """Make the file anew and map it.
-
-        It is made under another name, so that there is a whole journal or none.
+        """Make the file and map it.
 
         Raises:
             JournalUnusable: there is no room for it, or no leave to make it.
         """
         text = schema.canonical.encode()
         header_bytes = -(-(_HEADER.size + len(text)) // PAGE) * PAGE
-        size = header_bytes + LiveTable.bytes_needed(schema, capacity)
         header = _HEADER.pack(
             *(_MAGIC, FORMAT, RowLayout(schema.fields).size, capacity, header_bytes, 0),
             *(identity, len(text)),
         )
+        self._header = (header + text).ljust(header_bytes, b"\0")
+        self._fd, self._map = self._make(LiveTable.bytes_needed(schema, capacity), b"")
+        return memoryview(self._map)[header_bytes:]
+
+    def lost(self) -> str:
+        """See `Memory.lost`.
+
+        The file is asked, not the mapping: what was cut off cannot be touched there.
+        """
+        if self._fd is None or self._map is None:
+            return ""
+        found = os.fstat(self._fd)
+        if found.st_size != len(self._map):
+            return "cut or grown"
+        if os.pread(self._fd, len(self._header), 0) != self._header:
+            return "written over"
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            return "removed or renamed"
+        return "" if os.path.samestat(found, there) else "replaced by another file"
+
+    def renew(self, used: int) -> memoryview:
+        """See `Memory.renew`.  What bears the name of the file now is given one of its own."""
+        assert self._fd is not None
+        assert self._map is not None
+        size = len(self._map)
+        if os.fstat(self._fd).st_size < size:
+            raise JournalUnusable(
+                f"the journal {self.path} was cut, and its rows went with that; stop the server"
+            )
+        start = len(self._header)
+        with memoryview(self._map) as rows:
+            fd, mapping = self._make(size - start, rows[start : start + used])
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        os.close(self._fd)
+        self._fd, self._map = fd, mapping
+        return memoryview(mapping)[start:]
+
+    def _make(self, size: int, rows: bytes | memoryview) -> tuple[int, mmap.mmap]:
+        """A file of the header and so many bytes, which begin with these rows; mapped.
+
+        It is made under another name, so that there is a whole journal or none.
+
+        Raises:
+            JournalUnusable: there is no room for it, or no leave to make it.
+        """
+        size += len(self._header)
         try:
             making = self.path + MAKING
             with contextlib.ExitStack() as undo:
@@ -255,14 +335,16 @@ class Journal:
                 if not _is_named(fd, making):
                     raise JournalUnusable(_in_use(self.path))
                 undo.callback(os.unlink, making)
-                _check_free(self.path)
+                if self._fd is None or not _is_named(self._fd, self.path):
+                    _check_free(self.path)
                 os.ftruncate(fd, 0)  # what a start left that was killed
                 os.posix_fallocate(fd, 0, size)
-                os.pwrite(fd, header + text, 0)
+                os.pwrite(fd, self._header, 0)
                 mapping = mmap.mmap(fd, size)
+                mapping[len(self._header) : len(self._header) + len(rows)] = bytes(rows)
+                self._make_way()
                 os.rename(making, self.path)
                 undo.pop_all()
-            self._fd, self._map = fd, mapping
         except OSError as error:
             no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "make room" if no_room else "its directory must exist and be writable"
@@ -270,11 +352,18 @@ class Journal:
                 f"cannot make the journal {self.path} of {size} bytes: {error.strerror}; {remedy},"
                 " name another file, or none"
             ) from None
-        return memoryview(self._map)[header_bytes:]
+        return fd, mapping
+
+    def _make_way(self) -> None:
+        """Give what was put in the place of our file a name of its own."""
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(self.path)
+            if self._fd is None or not _is_named(self._fd, self.path):
+                os.rename(self.path, f"{self.path}.{_stamp()}")
 
     def close(self, clean: bool) -> None:
         """Say in the header whether everything is in the store."""
-        if clean and self._map is not None:
+        if clean and self._map is not None and not self.lost():
             _CLEAN.pack_into(self._map, _CLEAN_AT, 1)
         # The mapping goes with the last view of it.
         self._map = None
@@ -334,16 +423,119 @@ def read_remains(path: str) -> Remains:
             raise NotAJournal("its rows are not of the size of its fields")
         if os.fstat(file.fileno()).st_size != header_bytes + 2 * slots * size:
             raise NotAJournal(f"it is not of the size that {slots} slots take")
+        # As blocks of bytes: numpy leaves out the padding where it joins rows of fields.
+        found = [np.zeros(0, f"V{size}")]
         file.seek(header_bytes)
-        halves = np.fromfile(file, layout.dtype)
-    rows = _newest_whole(halves)
-    changed = rows[(rows["session_id"] > 0) & (rows["updated_at"] > 0)]
+        room = np.empty(2 * min(slots, SLOTS_AT_ONCE), layout.dtype)
+        # A file system that is asked for its holes may count mapped rows among them: all is read.
+        for first in range(0, slots, SLOTS_AT_ONCE):
+            count = min(SLOTS_AT_ONCE, slots - first)
+            halves = room[: 2 * count]
+            file.readinto(halves.view(np.uint8).data)
+            if not halves["version"].any():
+                continue
+            rows = _newest_whole(halves)
+            online = (rows["session_id"] > 0) & (rows["updated_at"] > 0)
+            found.append(rows.view(f"V{size}")[online])
+    changed = np.concatenate(found).view(layout.dtype)
     # Once each: after a power cut, the page of a slot that a player has left may be an old one.
     ordered = changed[np.lexsort((changed["updated_at"], changed["session_id"]))]
     last = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered["session_id"][1:], ordered["session_id"][:-1], out=last[:-1])
     ordered = ordered[last]
     return Remains(identity, bool(clean), fields, ordered.view(layout.record))
+
+
+@contextlib.contextmanager
+def held(path: str) -> Iterator[int]:
+    """Hold a journal that no process uses, and give its open file.
+
+    Raises:
+        JournalUnusable: it is in use, or no file that was ever a journal.
+        OSError: it cannot be opened.
+    """
+    _check_ours(path)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _lock(fd, path)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def mark_clean(fd: int) -> None:
+    """Note in a journal that is held that everything in it is in the store."""
+    os.pwrite(fd, _CLEAN.pack(1), _CLEAN_AT)
+    os.fsync(fd)
+
+
+def _stamp() -> str:
+    """Ends the name of what is set aside."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{time.time_ns() % 10**9}"
+
+
+def _check_ours(path: str) -> None:
+    """See that a file of this name, if there is one, is a journal, or was one before a power cut.
+
+    Raises:
+        JournalUnusable: it is something else, which is not ours to rename.
+    """
+    try:
+        # Looked at before it is opened: to open a device or a pipe may do something, or wait.
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        if regular:
+            with open(path, "rb") as file:
+                start = file.read(len(_MAGIC))
+            regular = start.strip(b"\0") == b"" or _MAGIC.startswith(start)
+    except FileNotFoundError:
+        return
+    if not regular:
+        raise JournalUnusable(f"{path} is there and is no journal; name another file, or none")
+
+
+def check_beside(database: str | None, used: str | None, identity: bytes) -> None:
+    """See that no journal beside the database is passed over that holds unsaved players of it.
+
+    Args:
+        database: the store's file, if it keeps one.
+        used: the journal that this start looks into, if any.
+        identity: the store's.
+
+    Raises:
+        JournalUnusable: there is one.
+    """
+    if database is None:
+        return
+    path = os.path.realpath(database) + ".live"
+    if used is not None and os.path.realpath(used) == os.path.realpath(path):
+        return
+    for name in (path, path + RECOVERING):
+        try:
+            if not stat.S_ISREG(os.stat(name).st_mode):
+                continue
+            remains = read_remains(name)
+        except (FileNotFoundError, NotAJournal):
+            continue
+        except OSError as error:
+            raise JournalUnusable(
+                f"cannot read the journal {name} beside the store: {error.strerror}; make it"
+                " readable, or move it away"
+            ) from error
+        if remains.clean or not len(remains.records):
+            continue
+        if remains.identity == identity:
+            raise JournalUnusable(
+                f"the journal {name} holds {len(remains.records)} players of this store whose"
+                " newest state may be unsaved, and this start does not use it; start once with"
+                f" the journal {path} and stop, bring it in by `playerstate live apply`, or move"
+                " the file away to do without them"
+            )
+        _log.critical(
+            "the journal {path} beside the store holds {players} unsaved players of another"
+            " store, or of this one before it was restored; it is left alone",
+            path=name,
+            players=len(remains.records),
+        )
 
 
 def _lock(fd: int, path: str) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
 from playerstate.ledger import Ledger
 from playerstate.outbox import NotSaved, not_saved
 from playerstate.persister import Unsaved
 from playerstate.table import LiveTable
+from playerstate.waiters import Waiters, tell
 
 
 @attrs.frozen
@@ -108,6 +110,7 @@ class Leaves:
         """The player at this slot has joined again, if they had left at all."""
         if (leaver := self.by_slot.get(slot)) is not None:
             leaver.returned = True
+            leaver.turn += 1
 
     def settled(self, unsaved: tuple[Unsaved, ...]) -> None:
         """A commit is noted in the table: let go of who has left and is saved.
@@ -116,27 +119,30 @@ class Leaves:
             unsaved: rows that the store does not hold and will not be given again.
         """
         self._unsaved.update((row.slot, row) for row in unsaved)
+        # All is in order before the first is told, who may join, leave and stop at once.
+        told: list[tuple[list[Deferred[Progress]], Progress | Failure]] = []
         for slot, leaver in list(self.by_slot.items()):
             progress, refused = Progress.of(self._table, slot), self._refused(slot)
-            if leaver.returned:
-                if refused is None and self._table.saved_at[slot] < leaver.target:
-                    continue
-            elif refused is not None or self._table.is_saved(slot):
+            if not leaver.returned and (refused is not None or self._table.is_saved(slot)):
                 self._release(slot)
+                del self.by_slot[slot]
+                waiters = leaver.waiters.take()
             else:
-                continue
-            del self.by_slot[slot]
-            for waiter in leaver.waiters:
-                if refused is not None:
-                    waiter.errback(not_saved([refused]))
-                else:
-                    waiter.callback(progress)
+                saved_at = None if refused is not None else int(self._table.saved_at[slot])
+                waiters = leaver.take_past(saved_at)
+                if leaver.returned and not leaver.waiters:
+                    del self.by_slot[slot]
+            told.append((waiters, progress if refused is None else Failure(not_saved([refused]))))
+        for waiters, result in told:
+            tell(waiters, result)
 
-    def fail_all(self, why: NotSaved) -> None:
-        """Everybody who waits gets `why`."""
-        while self.by_slot:
-            for waiter in self.by_slot.popitem()[1].waiters:
-                waiter.errback(why)
+    def end(self, why: NotSaved) -> None:
+        """Nothing more is saved: all who wait get `why`."""
+        leavers = list(self.by_slot.values())
+        self.by_slot.clear()
+        waiting = [leaver.waiters.take() for leaver in leavers]
+        for waiters in waiting:
+            tell(waiters, Failure(why))
 
     def take_given_up(self) -> list[int]:
         """Forget whose newest rows the store will not be given again, and return their slots."""
@@ -163,12 +169,23 @@ class _Leaver:
 
     returned: bool = True
     last: int = 0
-    target: int = 0
-    waiters: list[Deferred[Progress]] = attrs.field(factory=list)
+    turn: int = 0
+    waiters: Waiters[Progress, tuple[int, int]] = attrs.field(factory=Waiters)
 
     def wait(self, target: int) -> Deferred[Progress]:
         """A Deferred for when what was changed up to `target` is saved."""
-        self.target = target
-        waiter: Deferred[Progress] = Deferred(self.waiters.remove)
-        self.waiters.append(waiter)
-        return waiter
+        return self.waiters.add((self.turn, target))
+
+    def take_past(self, saved_at: int | None) -> list[Deferred[Progress]]:
+        """Take out who waits for a leave that a return has ended, and has what it was about saved.
+
+        Args:
+            saved_at: the newest ``updated_at`` that the store holds; None takes all of those.
+        """
+        return self.waiters.take_some(
+            [
+                waiter
+                for waiter, (turn, target) in self.waiters.notes()
+                if turn < self.turn and (saved_at is None or target <= saved_at)
+            ]
+        )

@@ -71,6 +71,7 @@ class Counters:
         store_errors: by kind, errors of the store; the batch was kept each time.
         joins: conversations and joins begun; restored: those who found a stored or live state.
         joins_refused: by reason, JOINs over the wire.
+        joins_limited: JOINs dropped unread, since their source had too many waiting.
         leaves: players who left and were saved.
         receipts: receipts sent.
         unsent: messages that the system would not take; as good as lost on the way.
@@ -101,6 +102,7 @@ class Counters:
     joins: int = 0
     restored: int = 0
     joins_refused: Counts = attrs.field(factory=dict)
+    joins_limited: int = 0
     leaves: int = 0
     receipts: int = 0
     unsent: int = 0

@@ -37,6 +37,8 @@ class Listen:
         Raises:
             ValueError: saying what is allowed.
         """
+        if remedy := _escaped(text):
+            raise ValueError(f"the colons of an IPv6 address are written \\:, so write {remedy}")
         scheme, *parts = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
         if scheme not in SCHEMES:
             raise ValueError(f"must be {_FORM}")
@@ -71,6 +73,16 @@ class Listen:
     def is_wildcard(self) -> bool:
         """Whether it is at every address of this machine, and so names none."""
         return ipaddress.ip_address(self.interface).is_unspecified
+
+
+def _escaped(text: str) -> str | None:
+    """The text as it must be written, where its interface is an IPv6 address with bare colons."""
+    start, key, address = text.partition(":interface=")
+    try:
+        ipaddress.IPv6Address(address.strip("[]"))
+    except ValueError:
+        return None
+    return f"{start}{key}" + address.strip("[]").replace(":", "\\:")
 
 
 def parse_protocol_id(text: str) -> int:

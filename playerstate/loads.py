@@ -66,6 +66,7 @@ class Loads(Generic[T]):
         loads, self._loads = self._loads, {}
         for load in loads.values():
             load.work.cancel()
+        for load in loads.values():
             while load.waiters:
                 load.next_waiter()[0].errback(error)
 

@@ -26,9 +26,11 @@ MAX_SEQUENCE = 2**32 - 1
 MAX_JOIN_SIZE = 1200
 """Bytes of the longest message; only a JOIN with its padding is that long."""
 
-_JOIN = struct.Struct("<BBIII")
+_JOIN = struct.Struct("<BBIIIQ")
 _NUMBERED = struct.Struct("<BI")
-_WELCOME = struct.Struct("<BBIQ")
+_NUMBERED_SIZES = {0x03: 36, 0x04: 9}
+"""Bytes of a LEAVE and of a PING: zeros fill them up, so that no answer is longer.  A PING gets one
+RECEIPT and a LEAVE two, each with up to 18 bytes of its transport."""
 _RECEIPT = struct.Struct("<BII")
 _ANSWER = struct.Struct("<BIB")
 
@@ -72,6 +74,7 @@ class Join:
         nonce: names the conversation; the answer carries it back.
         sequence: the highest number this client has used for this player, 0 for none.
         size: bytes of the whole message; the answer is never longer.
+        secret: of the conversation that is to be moved to where this comes from; 0 for none.
     """
 
     version: int
@@ -79,6 +82,7 @@ class Join:
     nonce: int
     sequence: int
     size: int
+    secret: int = 0
 
 
 @attrs.frozen
@@ -90,12 +94,14 @@ class Welcome:
         nonce: the JOIN's.
         updated_at: microseconds since the Unix epoch; 0 for never.
         values: packed values.
+        secret: lets a JOIN from another address move this conversation there.
     """
 
     restored: bool
     nonce: int
     updated_at: int
     values: tuple[Any, ...]
+    secret: int = 0
 
 
 @attrs.frozen
@@ -123,8 +129,8 @@ class Gone:
 
 
 def encode_numbered(kind: int, sequence: int) -> bytes:
-    """A LEAVE or a PING."""
-    return _NUMBERED.pack(kind, sequence)
+    """A LEAVE or a PING, padded so that it may be answered."""
+    return _NUMBERED.pack(kind, sequence).ljust(_NUMBERED_SIZES[kind], b"\0")
 
 
 def encode_receipt(applied: int, saved: int) -> bytes:
@@ -149,13 +155,17 @@ def decode_join(data: bytes, at: int = 0) -> Join:
         raise Malformed("too_short")
     if size > MAX_JOIN_SIZE:
         raise Malformed("too_long")
-    _, version, fingerprint, nonce, sequence = _JOIN.unpack_from(data, at)
-    return Join(version, fingerprint, nonce, sequence, size)
+    _, version, fingerprint, nonce, sequence, secret = _JOIN.unpack_from(data, at)
+    if sequence == MAX_SEQUENCE:  # no move could follow
+        raise Malformed("value")
+    return Join(version, fingerprint, nonce, sequence, size, secret)
 
 
 def decode_numbered(data: bytes, at: int = 0) -> int:
     """The sequence of the LEAVE or PING from `at` to the end of `data`."""
-    _check_size(data, at, _NUMBERED.size)
+    if len(data) <= at:
+        raise Malformed("too_short")
+    _check_size(data, at, _NUMBERED_SIZES.get(data[at], _NUMBERED.size))
     sequence: int = _NUMBERED.unpack_from(data, at)[1]
     return sequence
 
@@ -177,27 +187,30 @@ class Codec:
         self._schema = schema
         self._read = schema.read
         self._move = struct.Struct("<BI" + fields)
-        self._welcome = struct.Struct("<BBIQ" + fields)
+        self._welcome = struct.Struct("<BBIQQ" + fields)
         self._layouts: dict[int, np.dtype[np.void]] = {}
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
 
-    def encode_join(self, nonce: int, sequence: int, fingerprint: int | None = None) -> bytes:
+    def encode_join(
+        self, nonce: int, sequence: int, fingerprint: int | None = None, secret: int = 0
+    ) -> bytes:
         """A JOIN, padded so that it may be welcomed; the schema's fingerprint by default."""
         if fingerprint is None:
             fingerprint = self._schema.fingerprint
-        return _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence).ljust(
-            self.welcome_size, b"\0"
-        )
+        join = _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence, secret)
+        return join.ljust(self.welcome_size, b"\0")
 
     def encode_move(self, sequence: int, values: tuple[Any, ...]) -> bytes:
         """A MOVE of packed values."""
         return self._move.pack(MOVE, sequence, *values)
 
-    def encode_welcome(self, nonce: int, updated_at: int, values: tuple[Any, ...]) -> bytes:
+    def encode_welcome(
+        self, nonce: int, updated_at: int, values: tuple[Any, ...], secret: int = 0
+    ) -> bytes:
         """A WELCOME of packed values."""
         flags = _RESTORED if updated_at else 0
-        return self._welcome.pack(WELCOME, flags, nonce, max(updated_at, 0), *values)
+        return self._welcome.pack(WELCOME, flags, nonce, max(updated_at, 0), secret, *values)
 
     def decode_move(self, data: bytes, at: int = 0) -> tuple[int, tuple[Any, ...]]:
         """The sequence and the accepted values of the MOVE from `at` to the end of `data`.
@@ -243,8 +256,8 @@ class Codec:
         kind = data[0] if data else None
         if kind == WELCOME:
             _check_size(data, 0, self.welcome_size)
-            _, flags, nonce, updated_at, *values = self._welcome.unpack(data)
-            return Welcome(bool(flags & _RESTORED), nonce, updated_at, tuple(values))
+            _, flags, nonce, updated_at, secret, *values = self._welcome.unpack(data)
+            return Welcome(bool(flags & _RESTORED), nonce, updated_at, tuple(values), secret)
         if kind == RECEIPT:
             _check_size(data, 0, _RECEIPT.size)
             return Receipt(*_RECEIPT.unpack(data)[1:])

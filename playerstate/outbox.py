@@ -23,6 +23,7 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore
 from playerstate.layout import RowLayout
@@ -33,12 +34,15 @@ from playerstate.ring import Ring
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable, Sweep
 from playerstate.trouble import Trouble, Troubles
+from playerstate.waiters import Waiters, tell
 
 SAVE_TOGETHER = 0.05
 """Seconds within which players who are to be saved at once share a commit."""
 ROWS_A_TURN = 16_384
 """Rows that one turn of the reactor hands over at most, which takes a fraction of a millisecond."""
 OVERFLOW_TOLD_EVERY = 10.0
+REACTOR_SILENT = 10.0
+"""Seconds after which a reactor that takes no call from the persist thread is said not to run."""
 START_AGAIN_EVERY = 1.0
 """Seconds between two tries to start a persist thread, where the system has no room for one."""
 MOST_FLIGHTS = 64
@@ -152,7 +156,7 @@ class Outbox:
         self._overflow_told_at = -math.inf
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
-        self._flushes: dict[_Flush, None] = {}
+        self._flushes: Waiters[None, _Flush] = Waiters()
         self._troubles = Troubles(store, clock, save_within)
         self._restart: IDelayedCall | None = None
         self._abandoned = False
@@ -167,6 +171,10 @@ class Outbox:
             around.jitter,
             recovered if len(recovered) else None,
         )
+        self._monotonic = around.monotonic
+        # When the reactor was given a beat that it has not taken; written by both threads in turn.
+        self._beat_at: float | None = None
+        self._silence_told = False
         self.ended: Deferred[bool] = Deferred()
 
     def start(self) -> None:
@@ -187,10 +195,9 @@ class Outbox:
             self._restart.cancel()
             self.ended.callback(False)
 
-    def fail_flushes(self, why: NotSaved) -> None:
-        """Everybody who waits gets `why`."""
-        while self._flushes:
-            self._flushes.popitem()[0].waiter.errback(why)
+    def end(self, why: NotSaved) -> None:
+        """Nothing more is saved: all who wait get `why`."""
+        tell(self._flushes.take(), Failure(why))
 
     def join_thread(self, timeout: float) -> None:
         """Join the persist thread, which has ended or is about to."""
@@ -265,10 +272,7 @@ class Outbox:
         self.sweep()
         if self.oldest_unsaved() is None:
             return succeed(None)
-        flush = _Flush(since)
-        flush.waiter = Deferred(lambda _: self._flushes.pop(flush))
-        self._flushes[flush] = None
-        return flush.waiter
+        return self._flushes.add(_Flush(since))
 
     def _hand_over(self, sweep: Sweep) -> None:
         if sweep.oldest is not None:
@@ -315,7 +319,27 @@ class Outbox:
 
     def beat(self) -> None:
         """Time has passed, whatever the reactor's own clock says."""
-        self._call_from_thread(self._clock.catch_up)
+        now = self._monotonic()
+        if self._beat_at is not None:
+            # One at a time: they would pile up in a reactor that does not run.
+            if now - self._beat_at >= REACTOR_SILENT and not self._silence_told:
+                self._silence_told = True
+                _log.critical(
+                    "the reactor has not run for {seconds:.0f} s, and nothing is being saved to"
+                    " {store}; where asyncio runs the program, call"
+                    " twisted.internet.asyncioreactor.install(loop) before anything imports"
+                    " twisted.internet.reactor",
+                    seconds=now - self._beat_at,
+                    store=self._store.describe(),
+                )
+            return
+        self._beat_at = now
+        self._call_from_thread(self._note_beat)
+
+    def _note_beat(self) -> None:
+        self._beat_at = None
+        self._silence_told = False
+        self._clock.catch_up()
 
     def replaced(self, error: Exception) -> None:
         """The store is not the one that was opened."""
@@ -372,21 +396,21 @@ class Outbox:
                 players=named([row.session_id for row in rows]),
                 why=why,
             )
-        for flush in self._flushes:
+        for _, flush in self._flushes.notes():
             flush.unsaved.extend(unsaved)
 
     def _fire_flushes(self) -> None:
         if not self._flushes:
             return
         oldest = self.oldest_unsaved()
-        for flush in list(self._flushes):
-            if flush not in self._flushes or (oldest is not None and oldest <= flush.since):
-                continue
-            del self._flushes[flush]
-            if flush.unsaved:
-                flush.waiter.errback(not_saved(flush.unsaved))
-            else:
-                flush.waiter.callback(None)
+        done = [
+            (waiter, flush)
+            for waiter, flush in self._flushes.notes()
+            if oldest is None or oldest > flush.since
+        ]
+        self._flushes.take_some([waiter for waiter, _ in done])
+        for waiter, flush in done:
+            tell([waiter], Failure(not_saved(flush.unsaved)) if flush.unsaved else None)
 
     def _note_failure(self, error: Exception, rows: int) -> None:
         count(self._ledger.store_errors, type(error).__name__)
@@ -445,7 +469,6 @@ class _Flush:
     """Somebody waits until nothing dirtied up to `since` is unsaved."""
 
     since: float
-    waiter: Deferred[None] = attrs.field(init=False)
     unsaved: list[Unsaved] = attrs.field(factory=list)
 
 

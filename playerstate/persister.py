@@ -302,12 +302,15 @@ class Persister:
         self._batch, self._taken = batch, None
 
     def _save(self, batch: Rows) -> bool:
-        """Write a batch; where rows are refused, in ever smaller pieces until they stand alone.
+        """Write a batch; where rows are refused, without those that the store names.
+
+        A store that names none is given ever smaller pieces, until the refused rows stand alone.
 
         Returns:
             Whether all of it is settled; what is not is the batch from now on.
         """
-        pieces, refused = [batch], []
+        pieces = [batch]
+        refused: list[tuple[Rows, str, RowRefused]] = []
         saved: list[Rows] = []
         unsaved: list[Unsaved] = []
         told = not self._recovering
@@ -323,8 +326,11 @@ class Persister:
                 try:
                     left_out = self._writer.write(piece.view(self._record))
                 except RowRefused as error:
-                    if len(piece) == 1:
-                        refused.append((pieces.pop(), error))
+                    if named := sorted(error.reasons):
+                        refused += [(piece[at : at + 1], error.reasons[at], error) for at in named]
+                        pieces[-1:] = [good] if len(good := np.delete(piece, named)) else []
+                    elif len(piece) == 1:
+                        refused.append((pieces.pop(), str(error), error))
                     else:
                         middle = len(piece) // 2
                         pieces[-1:] = [piece[middle:], piece[:middle]]
@@ -343,7 +349,7 @@ class Persister:
             # What is told of has left our hands, and nothing else: after an error before that, the
             # whole batch is written again.
             if told:
-                kept = [*pieces, *(row for row, _ in refused)]
+                kept = [*pieces, *(row for row, *_ in refused)]
                 rest = (
                     newest_of_each(np.concatenate(kept, dtype=self._ring.dtype)) if kept else None
                 )
@@ -354,32 +360,45 @@ class Persister:
 
     def _judge_refused(
         self,
-        refused: list[tuple[Rows, RowRefused]],
+        refused: list[tuple[Rows, str, RowRefused]],
         unsaved: list[Unsaved],
         rows_committed: int,
     ) -> None:
         """Count how often each row was refused alone; set aside, off the list, who never will do.
 
-        While no other row is committed it may be the store that is at fault, not the row.
+        While no other row is committed it may be the store that is at fault, not the row.  The rows
+        that were refused for one reason are set aside together, and told of together.
         """
         before, self._refusals = self._refusals, {}
-        for row, _ in refused:
+        for row, *_ in refused:
             session_id = int(row["session_id"][0])
             refusal = before.get(session_id) or _Refusal(rows_committed)
             refusal.times += 1
             self._refusals[session_id] = refusal
-        for place in reversed(range(len(refused))):  # each leaves the list when it is settled
-            row, error = refused[place]
-            session_id = int(row["session_id"][0])
-            refusal = self._refusals[session_id]
+        kept: dict[str, tuple[RowRefused, int]] = {}
+        given_up: dict[str, list[Rows]] = {}
+        for row, why, error in refused:
+            refusal = self._refusals[int(row["session_id"][0])]
             others = self._recovering or self._rows_committed > refusal.rows_committed
             if refusal.times >= REFUSALS and others:
-                assert self._writer is not None
-                self._writer.set_aside(row.view(self._record), str(error))
-                unsaved.append(_unsaved(row[0], str(error), guarded=False))
-                del refused[place], self._refusals[session_id]
+                given_up.setdefault(why, []).append(row)
             else:
-                self._listener.failed(error, 1)
+                told, count = kept.get(why, (error, 0))
+                kept[why] = told, count + 1
+        for why, rows in given_up.items():
+            self._set_aside(np.concatenate(rows, dtype=self._ring.dtype), why)
+            unsaved += [_unsaved(row[0], why, guarded=False) for row in rows]
+            settled = {int(row["session_id"][0]) for row in rows}
+            # They leave the list as soon as they are settled: another reason's may fail.
+            refused[:] = [one for one in refused if int(one[0]["session_id"][0]) not in settled]
+            for session_id in settled:
+                del self._refusals[session_id]
+        for error, count in kept.values():
+            self._listener.failed(error, count)
+
+    def _set_aside(self, rows: Rows, why: str) -> None:
+        assert self._writer is not None
+        self._writer.set_aside(rows.view(self._record), why)
 
     def _report(
         self, saved: list[Rows], unsaved: list[Unsaved], settled: bool, seconds: float
@@ -410,6 +429,9 @@ class Persister:
             if self._writer is None:
                 self._writer = self._open_writer()
             self._writer.sync()
+        except StoreReplaced as error:
+            self._note_replaced(error)
+            return False
         except Exception as error:  # the next start will look into the journal
             self._listener.failed(error, 0)
             return False

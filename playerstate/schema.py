@@ -30,6 +30,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from playerstate.checks import Limits, limits_of, own_building
+
 MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
 
@@ -227,6 +229,9 @@ class StateSchema:
         getter: Callable[[Any], Any] = operator.attrgetter(*names)
         positional = aliases is None
         build = state_class if positional else _by_keyword(state_class, aliases or ())
+        if any(attribute.validator for attribute in attrs.fields(state_class)):
+            # What is stored is restored even outside of bounds that are narrower now.
+            build = _unchecked(state_class, names)
         packer = struct.Struct("<" + "".join(field.format for field in fields))
         canonical = ",".join(field.canonical for field in fields)
         accept = _compile_accept(fields)
@@ -317,6 +322,18 @@ def _by_keyword(state_class: type, aliases: tuple[str, ...]) -> Callable[..., An
     return lambda *plain: state_class(**dict(zip(aliases, plain, strict=True)))
 
 
+def _unchecked(state_class: Any, names: list[str]) -> Callable[..., Any]:
+    """Builds states without running the validators, which the bounds stand for."""
+
+    def build(*plain: Any) -> Any:
+        state = object.__new__(state_class)
+        for name, value in zip(names, plain, strict=True):
+            object.__setattr__(state, name, value)
+        return state
+
+    return build
+
+
 def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | None]:
     """The fields of an attrs class, and their keyword names where it is built by keyword only."""
     if not (isinstance(state_class, type) and attrs.has(state_class)):
@@ -327,6 +344,11 @@ def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | 
         raise _refused(
             state_class, _unreadable(state_class), f"{error}; allowed: {_ALLOWED}"
         ) from None
+    if (own := own_building(state_class)) is not None:
+        raise SchemaError(
+            f"{state_class.__qualname__} {own}, which may refuse or change what a player was saved"
+            " with: remove it, and bound the fields by within() and text(n)"
+        )
     fields = tuple(_read_attribute(state_class, attribute) for attribute in attributes)
     if not fields:
         raise SchemaError(f"{state_class.__qualname__} has no field: give it at least one")
@@ -375,6 +397,14 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
         raise _refused(state_class, name, "a factory cannot be a column's default; give a value")
     size = attribute.metadata.get(_TEXT_KEY)
     bounds = attribute.metadata.get(_BOUNDS_KEY, Bounds(None, None, None))
+    if attribute.converter is not None:
+        raise _refused(
+            state_class, name, "has a converter, which may change what was saved: remove it"
+        )
+    try:
+        limits = limits_of(attribute.validator, kind, size)
+    except ValueError as error:
+        raise _refused(state_class, name, str(error)) from None
     if kind is str:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise _refused(state_class, name, "str needs metadata=text(n), n bytes from 1")
@@ -387,7 +417,7 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
         if bounds != Bounds(None, None, None):
             raise _refused(state_class, name, "within() is for float and int, not bool")
         return Field(name, "bool", 1, 0, 1, None, default)
-    low, high = _read_bounds(state_class, name, kind, bounds)
+    low, high = _read_bounds(state_class, name, kind, bounds, limits)
     resolution = bounds.resolution
     if resolution is not None:
         if kind is not float:
@@ -399,7 +429,7 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
 
 
 def _read_bounds(
-    state_class: type, name: str, kind: type, bounds: Bounds
+    state_class: type, name: str, kind: type, bounds: Bounds, limits: Limits
 ) -> tuple[float | None, float | None]:
     least, most = _LIMITS[kind.__name__]
     low = least if bounds.low is None else bounds.low
@@ -409,6 +439,8 @@ def _read_bounds(
             raise _refused(state_class, name, f"bound {bound!r} of an int must be an int")
         if not (_is_number(bound) and least <= bound <= most):
             raise _refused(state_class, name, f"bound {bound!r} is not a number the field can hold")
+    low = low if limits[0] is None else max(low, limits[0])
+    high = high if limits[1] is None else min(high, limits[1])
     if low > high:
         raise _refused(state_class, name, f"no value lies within {low!r} and {high!r}")
     return kind(low), kind(high)

@@ -6,12 +6,13 @@ persist thread and brings back the word that they are committed.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import operator
 import os
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -22,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
-from playerstate.journal import Journal, ProcessMemory, Remains, check_apart
+from playerstate.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.layout import RowLayout
 from playerstate.leaves import Leaves, Progress
 from playerstate.ledger import Gauges, Ledger, count
@@ -34,12 +35,15 @@ from playerstate.schema import InvalidState
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable, Slots
 from playerstate.trouble import Trouble
+from playerstate.waiters import Waiters, tell
 
 MAX_SESSION_ID = 2**63 - 1
 MAX_SEQUENCE = 2**32 - 1
 SUMMARY_EVERY = 60.0
 REOPEN_EVERY = 1.0
 FORGET_EVERY = 1.0
+CHECK_EVERY = 1.0
+"""Seconds between two looks at the file in which the live table lies."""
 CLOSE_WITHIN = 5.0
 """Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
 ABANDON_WITHIN = 1.0
@@ -102,7 +106,7 @@ class PlayerStateService(Service):
         gave_up: whether the last stop ended before everything was saved.
 
     Raises:
-        TypeError: `queue_size` or `max_players` is no whole number.
+        TypeError: `queue_size` or `max_players` is no whole number, or `store` is no store.
         ValueError: an argument is out of its range, or `journal` is a file of the store's; the
             message names it.
     """
@@ -112,6 +116,13 @@ class PlayerStateService(Service):
     clock: SteadyClock
     table: LiveTable
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("clock", "table"):
+                raise NotRunning(f"the service was never started, and has no {name} as yet")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __init__(
         self,
         store: IStateStore,
@@ -120,7 +131,7 @@ class PlayerStateService(Service):
         queue_size: int = 8192,
         max_players: int = 10_000,
         stop_within: float = 30.0,
-        journal: str | None = None,
+        journal: str | os.PathLike[str] | None = None,
         around: Surroundings | None = None,
     ) -> None:
         _check_range("save_within", save_within, 0.1, 86_400.0)
@@ -129,7 +140,10 @@ class PlayerStateService(Service):
         _check_range("stop_within", stop_within, 0.0, 86_400.0)
         if queue_size & (queue_size - 1):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
+        if isinstance(store, (str, bytes, os.PathLike)):
+            raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
         if journal is not None:
+            journal = os.fspath(journal)
             check_apart(journal, store.path)
         self.store = store
         self.schema = store.schema
@@ -138,28 +152,39 @@ class PlayerStateService(Service):
         self.max_players = max_players
         self.stop_within = stop_within
         self.ledger = Ledger()
+        self._journal = journal
         self._memory = ProcessMemory() if journal is None else Journal(journal)
         self._around = around
         self.gave_up = False
-        self._stop_waiters: list[Deferred[None]] = []
+        self._stop_waiters: Waiters[None, None] = Waiters()
         self._phase = _STOPPED
 
     def startService(self) -> None:
         """Take hold of the store, save what a process before left, start the persist thread.
 
+        Harmless while it runs.
+
         Raises:
             StoreUnusable: as `IStateStore.prepare` does; nothing was started.
+            NotRunning: the service is stopping, or an asyncio event loop runs that is not the
+                reactor's, so that nothing would be saved.
         """
-        if self._phase != _STOPPED:
+        if self._phase == _STOPPING:
+            raise NotRunning(
+                "the service is stopping: start it again when the Deferred of stopService fired"
+            )
+        if self._phase == _RUNNING:
             return
         around = self._around
         if around is None:
             from twisted.internet import reactor
 
             around = Surroundings(reactor)
+        _check_loop(around.reactor)
         with ExitStack() as undo:
             identity = self.store.prepare()
             undo.callback(self.store.close)
+            check_beside(self.store.path, self._journal, identity)
             remains = self._memory.take_remains(identity)
             undo.callback(self._memory.close, clean=False)
             fresh = os.urandom(16) if remains is None else identity
@@ -174,6 +199,7 @@ class PlayerStateService(Service):
         self._phase = _RUNNING
         self.clock.every(SUMMARY_EVERY, self._summarise)
         self.clock.every(1.0, self._tell_trouble)
+        self.clock.every(CHECK_EVERY, self._check_memory)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
             store=self.store.describe(),
@@ -191,6 +217,7 @@ class PlayerStateService(Service):
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
+        self._cannot_renew = ""
         recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
         self.ledger.recovered = len(recovered)
@@ -233,8 +260,7 @@ class PlayerStateService(Service):
         """
         if self._phase == _STOPPED:
             return succeed(None)
-        waiter: Deferred[None] = Deferred(self._stop_waiters.remove)
-        self._stop_waiters.append(waiter)
+        waiter = self._stop_waiters.add(None)
         if self._phase == _RUNNING:
             super().stopService()
             self._phase = _STOPPING
@@ -284,10 +310,10 @@ class PlayerStateService(Service):
 
     def _stopped(self, result: Failure | None) -> None:
         self._phase = _STOPPED
-        # Those who began to wait after the service gave up.
-        self._fail_waiters(NotSaved("the service has stopped"))
-        while self._stop_waiters:
-            self._stop_waiters.pop(0).callback(result)
+        # Whoever is told may start the service again, and then stop it: that is another stop.
+        stopped = self._stop_waiters.take()
+        self._end_waiting(NotSaved("the service has stopped"))
+        tell(stopped, result)
 
     def _finish(self, deadline: float) -> float:
         """Everything is settled: let the thread close its writer; return how long it may take."""
@@ -305,6 +331,7 @@ class PlayerStateService(Service):
     def _give_up(self, why: NotSaved) -> None:
         """Nothing more can be saved: say whose updates are not saved, and tell them."""
         self.gave_up = True
+        self._check_memory()  # the next start is to find it
         unsaved = [*self._outbox.unrecovered(), *self.table.unsaved().tolist()]
         _log.error(
             "stopped with the newest state unsaved of player {players}; {why}; {fate}",
@@ -313,11 +340,13 @@ class PlayerStateService(Service):
             fate=self._memory.fate,
         )
         self._outbox.abandon()
-        self._fail_waiters(why)
+        self._end_waiting(why)
 
-    def _fail_waiters(self, why: NotSaved) -> None:
-        self._outbox.fail_flushes(why)
-        self._leaves.fail_all(why)
+    def _end_waiting(self, why: NotSaved) -> None:
+        """Nothing more is saved: tell all who wait for it."""
+        outbox, leaves = self._outbox, self._leaves
+        outbox.end(why)
+        leaves.end(why)
 
     def _summarise(self) -> None:
         now = self.ledger.snapshot()
@@ -326,6 +355,8 @@ class PlayerStateService(Service):
 
     def has_room(self, session_id: int) -> bool:
         """Whether this player could join now as far as `max_players` goes."""
+        if self._phase == _STOPPED:
+            return False
         taken = len(self.table) + len(self._loads)
         return (
             taken < self.max_players or session_id in self.table.slots or session_id in self._loads
@@ -350,9 +381,7 @@ class PlayerStateService(Service):
             TypeError: the session id is no whole number.
             ValueError: the session id or the sequence is out of range.
         """
-        session_id = operator.index(session_id)
-        if not 1 <= session_id <= MAX_SESSION_ID:
-            raise ValueError(f"session id {session_id} is not from 1 to 2**63 - 1")
+        session_id = check_session_id(session_id)
         if sequence is not None and not 0 <= sequence <= MAX_SEQUENCE:
             raise ValueError(f"sequence {sequence} is not from 0 to 2**32 - 1")
         if self._phase != _RUNNING:
@@ -374,13 +403,18 @@ class PlayerStateService(Service):
             return fail()
 
     def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
+        if self._phase != _RUNNING:
+            raise NotRunning("the service is stopping")  # stopped by one who shared the load
         slot = self.table.slots.get(session_id)
         if slot is None:
+            if len(self.table) >= self.max_players:
+                raise ServerFull(f"all {self.max_players} places are taken")
             if stored is None:
                 slot = self.table.admit(session_id, self.schema.spawn, 0)
             else:
                 values = self.schema.encode(stored.values)
-                slot = self.table.admit(session_id, values, stored.updated_at)
+                # 0 is a player who was never stored; a row of that date, imported, is one who was.
+                slot = self.table.admit(session_id, values, max(stored.updated_at, 1))
         else:
             self._leaves.returned(slot)
         self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)
@@ -396,7 +430,10 @@ class PlayerStateService(Service):
             InvalidState: a value lies outside its field; nothing has changed.
             NotOnline: the player has not joined, or has left.
             NotRunning: the service is not started, or is stopping.
+            TypeError: the session id is no whole number.
+            ValueError: the session id is out of range.
         """
+        session_id = check_session_id(session_id)
         self.ledger.received += 1
         try:
             values = self.schema.values(state)
@@ -485,8 +522,10 @@ class PlayerStateService(Service):
         Raises:
             NotOnline: the player has not joined, or has left.
             NotRunning: the service is not started, or is stopping.
+            TypeError: the session id is no whole number.
+            ValueError: the session id is out of range.
         """
-        slot = self._online(session_id)
+        slot = self._online(check_session_id(session_id))
         return self.schema.state(self.table.values(slot))
 
     def progress(self, session_id: int) -> Progress:
@@ -494,8 +533,14 @@ class PlayerStateService(Service):
 
         Raises:
             NotOnline: the player is neither.
+            NotRunning: the service is not started.
+            TypeError: the session id is no whole number.
+            ValueError: the session id is out of range.
         """
-        slot = self.table.slots.get(session_id) if self._phase != _STOPPED else None
+        session_id = check_session_id(session_id)
+        if self._phase == _STOPPED:
+            raise NotRunning("the service is not running")
+        slot = self.table.slots.get(session_id)
         if slot is None:
             raise NotOnline(session_id)
         return Progress.of(self.table, slot)
@@ -513,10 +558,17 @@ class PlayerStateService(Service):
 
         Returns:
             A Deferred that fires when the player's newest state is committed.  It fails with
-            `NotOnline`, or with `NotSaved` where the store holds a newer state of this player or
-            the service stopped before it could be saved.
+            `NotOnline`, `NotRunning`, or with `NotSaved` where the store holds a newer state of
+            this player or the service stopped before it could be saved.
+
+        Raises:
+            TypeError: the session id is no whole number.
+            ValueError: the session id is out of range.
         """
-        slot = self.table.slots.get(session_id) if self._phase != _STOPPED else None
+        session_id = check_session_id(session_id)
+        if (over := self._over()) is not None:
+            return fail(over)
+        slot = self.table.slots.get(session_id)
         if slot is None:
             return fail(NotOnline(session_id))
         return self._leaves.begin(slot, last)
@@ -528,9 +580,17 @@ class PlayerStateService(Service):
             A Deferred that fires when all of it is committed.  It fails with `NotRunning`, or with
             `NotSaved` where the store held something newer or the service stopped before.
         """
-        if self._phase == _STOPPED:
-            return fail(NotRunning("the service is not running"))
+        if (over := self._over()) is not None:
+            return fail(over)
         return self._outbox.saved_since(self.clock.seconds())
+
+    def _over(self) -> NotRunning | None:
+        """Why nothing is saved any more; no `NotSaved`, on which a caller may try again."""
+        if self._phase == _STOPPED:
+            return NotRunning("the service is not running")
+        if self.gave_up:
+            return NotRunning("the service is stopping, and has given up saving")
+        return None
 
     def _online(self, session_id: int) -> int:
         if self._phase != _RUNNING:
@@ -595,6 +655,35 @@ class PlayerStateService(Service):
         self._outbox.sweep()
         self._outbox.resume()
 
+    def _check_memory(self) -> None:
+        """See that the next start would find the live table, and make it anew where it would not.
+
+        Players play on where it cannot be made: their moves reach the store as ever.
+        """
+        why = self._memory.lost()
+        if not why:
+            self._cannot_renew = ""
+            return
+        try:
+            self.table.lie_in(self._memory.renew(self.table.used_bytes))
+        except StoreUnusable as error:
+            if str(error) != self._cannot_renew:
+                self._cannot_renew = str(error)
+                _log.critical(
+                    "the journal was {why} while it was in use, and cannot be made anew: {error};"
+                    " it is tried again, and until then a kill loses what is not yet committed",
+                    why=why,
+                    error=error,
+                )
+            return
+        self._cannot_renew = ""
+        _log.critical(
+            "the journal was {why} while it was in use; it was made anew with the {players}"
+            " players in the game",
+            why=why,
+            players=len(self.table),
+        )
+
     def _dirty_all(self) -> None:
         """The store is not to be had: everything is to be saved into the next one."""
         self.ledger.recovered += self.table.dirty_all(self._leaves.take_given_up())
@@ -617,6 +706,36 @@ class PlayerStateService(Service):
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: let go of who has left and is saved."""
         self._leaves.settled(commit.unsaved)
+
+
+def check_session_id(session_id: int) -> int:
+    """A session id as it is to be.
+
+    Raises:
+        TypeError: it is no whole number; a bool is none.
+        ValueError: it is out of range.
+    """
+    if isinstance(session_id, bool):
+        raise TypeError(f"session id {session_id} is no whole number")
+    session_id = operator.index(session_id)
+    if not 1 <= session_id <= MAX_SESSION_ID:
+        raise ValueError(f"session id {session_id} is not from 1 to 2**63 - 1")
+    return session_id
+
+
+def _check_loop(reactor: object) -> None:
+    """Refuse a reactor that stands still while an asyncio event loop of its own runs us."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if getattr(reactor, "running", True) or getattr(reactor, "_asyncioEventloop", None) is loop:
+        return
+    raise NotRunning(
+        f"an asyncio event loop runs, and {type(reactor).__name__} does not: nothing would be"
+        " saved; call twisted.internet.asyncioreactor.install(loop) with this loop before"
+        " anything imports twisted.internet.reactor"
+    )
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

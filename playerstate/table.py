@@ -77,11 +77,10 @@ class LiveTable:
     def __init__(
         self, schema: StateSchema, capacity: int, now: Callable[[], float], buffer: memoryview
     ) -> None:
-        layout = RowLayout(schema.fields)
+        self._layout = layout = RowLayout(schema.fields)
         self.slots: dict[int, int] = {}
         self.capacity = capacity
         self._now = now
-        self._halves = np.frombuffer(buffer, layout.dtype)
         # Where the half of each slot lies that counts, among all halves.
         self._place = array("q", bytes(8 * capacity))
         self._places = np.frombuffer(self._place, np.int64)
@@ -89,19 +88,12 @@ class LiveTable:
         self.saved = np.zeros(capacity, np.uint64)
         self.saved_at = np.zeros(capacity, np.int64)
         self.not_moved = array("q", bytes(8 * capacity))
-        self._buffer = buffer
         self._size = layout.size
         self._put = layout.write
         self._head_dtype = layout.head
         self._unpack_fields = layout.fields.unpack_from
         self._version = 0
-        # As blocks of bytes: numpy leaves out the padding where it copies rows of fields.
-        self._blocks = self._halves.view(f"V{layout.size}")
-        self._heads = self._halves.view(layout.head)["head"]
-        self._tails = self._halves["version_again"]
-        self._session_ids = self._halves["session_id"]
-        self._updated_at = self._halves["updated_at"]
-        self._sequences = self._halves["sequence"]
+        self.lie_in(buffer)
         self._dirty = bytearray(capacity)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.zeros(capacity, np.float64)
@@ -118,6 +110,23 @@ class LiveTable:
     def bytes_needed(schema: StateSchema, capacity: int) -> int:
         """The size of the buffer for so many players."""
         return 2 * RowLayout(schema.fields).size * capacity
+
+    def lie_in(self, buffer: memoryview) -> None:
+        """Go over to a buffer that holds the same rows as the present one, up to `used_bytes`."""
+        self._buffer = buffer
+        self._halves = np.frombuffer(buffer, self._layout.dtype)
+        # As blocks of bytes: numpy leaves out the padding where it copies rows of fields.
+        self._blocks = self._halves.view(f"V{self._size}")
+        self._heads = self._halves.view(self._layout.head)["head"]
+        self._tails = self._halves["version_again"]
+        self._session_ids = self._halves["session_id"]
+        self._updated_at = self._halves["updated_at"]
+        self._sequences = self._halves["sequence"]
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the buffer was ever written, from its beginning."""
+        return 2 * self._size * self._high
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -219,6 +228,8 @@ class LiveTable:
             values,
         )
         self._place[slot] = place
+        if last == _LATEST:
+            self.saved_at[slot] = 0  # the same date once more: only a commit can bear it out
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
@@ -257,6 +268,7 @@ class LiveTable:
         self._tails[places] = versions
         self._version += len(slots)
         self._places[slots] = places
+        self.saved_at[slots[rows["updated_at"] == _LATEST]] = 0
         clean = slots[~self._dirty_flags[slots]]
         self._raise_flags(clean)
         return len(slots) - len(clean)
@@ -316,7 +328,8 @@ class LiveTable:
 
     def is_saved(self, slot: int) -> bool:
         """Whether the store holds this player's newest state."""
-        return self.updated_at(slot) == int(self.saved_at[slot])
+        # What is dirty may bear the date that is saved, where there is no later one.
+        return not self._dirty[slot] and self.updated_at(slot) == int(self.saved_at[slot])
 
     def dirty_count(self) -> int:
         """How many rows are dirty."""
@@ -358,7 +371,11 @@ class LiveTable:
         places = self._places[: self._high]
         ids = self._session_ids[places]
         unsaved: npt.NDArray[np.int64] = ids[
-            (self._updated_at[places] != self.saved_at[: self._high]) & (ids != 0)
+            (
+                (self._updated_at[places] != self.saved_at[: self._high])
+                | self._dirty_flags[: self._high]
+            )
+            & (ids != 0)
         ]
         return unsaved
 

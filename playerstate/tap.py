@@ -6,12 +6,18 @@ import atexit
 import errno
 import math
 import os
+import platform
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
+import apsw
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.logger import Logger
 from twisted.python import usage
 
 from playerstate.gateway import Gateway
@@ -27,6 +33,8 @@ from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
+
+_log = Logger()
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -253,6 +261,8 @@ class _Server(MultiService):
 
     def startService(self) -> None:
         """Start the store's service, then the transports."""
+        _log.info("{versions}", versions=_versions())
+        _mind_hangup()
         try:
             super().startService()
         except JournalUnusable as error:
@@ -293,6 +303,59 @@ class _Server(MultiService):
         if (pidfile := daemon.get("pidfile")) and os.path.exists(pidfile):
             os.unlink(pidfile)
         _end(line)
+
+
+def _versions() -> str:
+    """What runs here, for a log that is read far from its machine."""
+    try:
+        ours = version("playerstate")
+    except PackageNotFoundError:
+        ours = "(not installed)"
+    return (
+        f"playerstate {ours} on Python {platform.python_version()}, SQLite"
+        f" {apsw.sqlite_lib_version()}, {platform.platform()}"
+    )
+
+
+def _mind_hangup() -> None:
+    """Have SIGHUP stop the server cleanly with its terminal, and do nothing where it has none.
+
+    Whether there is a terminal is looked up now, since at a hangup it is gone. A SIGHUP that is
+    ignored, as under nohup, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        return
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        hang_up = _stop_for_hangup
+    except OSError:
+        hang_up = _go_on_after_hangup
+
+    def on_hangup(*signal_and_frame: object) -> None:
+        from twisted.internet import reactor
+
+        reactor.callFromThread(hang_up)  # type: ignore[attr-defined]
+
+    signal.signal(signal.SIGHUP, on_hangup)
+
+
+def _stop_for_hangup() -> None:
+    from twisted.internet import reactor
+
+    _log.info("the terminal was closed (SIGHUP): stopping")
+    try:
+        reactor.stop()
+    except ReactorNotRunning:
+        _log.info("it is stopping already")
+
+
+def _go_on_after_hangup() -> None:
+    _log.info(
+        "SIGHUP: there is nothing to reload, the server goes on; options are read at a start, and"
+        " SIGTERM stops it"
+    )
 
 
 def _end(line: str) -> NoReturn:

@@ -32,6 +32,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateStore, Records, Stored
@@ -294,10 +295,22 @@ class SteppedService:
         return self.thread
 
     def join(self, session_id: int) -> Joined:
-        """Join, where the store answers at once."""
-        joined: list[Joined] = []
-        self.service.join(session_id).addCallback(joined.append)
-        return joined[0]
+        """Join, where the store answers at once.
+
+        Raises:
+            Exception: what the service refused the join with.
+            RuntimeError: the store has not answered; ask the service, and wait for its Deferred.
+        """
+        outcomes: list[Joined | Failure] = []
+        self.service.join(session_id).addBoth(outcomes.append)
+        if not outcomes:
+            raise RuntimeError(
+                f"player {session_id} has no answer yet: the store holds its load; ask by"
+                " service.join, and keep the Deferred"
+            )
+        if isinstance(outcome := outcomes[0], Failure):
+            outcome.raiseException()
+        return outcome
 
     def step(self) -> float | None:
         """One step of the persist thread; what it reports reaches the service.

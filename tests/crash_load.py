@@ -30,7 +30,7 @@ PATIENCE = 20.0
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 State = tuple[float, float]
-_ID = struct.Struct("<Q")
+_HEAD = struct.Struct("<QI")
 
 
 class Process:
@@ -160,6 +160,7 @@ class Crowd:
         self.saved = dict.fromkeys(self.session_ids, 0)
         self.told = 0
         self._sockets: dict[int, socket.socket] = {}
+        self._nonces: dict[int, int] = {}
 
     def connect(self, address: tuple[str, int]) -> None:
         """A fresh socket for everybody."""
@@ -177,7 +178,9 @@ class Crowd:
     def _send(self, session_id: int, message: bytes) -> None:
         # A socket of a server that is gone says so once.
         with contextlib.suppress(OSError):
-            self._sockets[session_id].send(_ID.pack(session_id) + message)
+            self._sockets[session_id].send(
+                _HEAD.pack(session_id, self._nonces.get(session_id, 0)) + message
+            )
 
     def join(self) -> list[str]:
         """Everybody joins, asking again while the store is busy; what is wrong with the answers.
@@ -188,7 +191,7 @@ class Crowd:
         waiting = set(self.session_ids)
         deadline = time.monotonic() + PATIENCE
         wrong: list[str] = []
-        nonces = {i: self._random.getrandbits(32) for i in waiting}
+        nonces = self._nonces = {i: self._random.getrandbits(32) for i in waiting}
         while waiting:
             if time.monotonic() > deadline:
                 return [*wrong, f"players {sorted(waiting)} were not welcomed in time"]
@@ -254,7 +257,7 @@ class Crowd:
                 datagram = self._sockets[session_id].recv(2048, socket.MSG_DONTWAIT)
             except OSError:
                 return answers
-            answers.append(self._codec.decode_server(datagram[8:]))
+            answers.append(self._codec.decode_server(datagram[12:]))
 
     def listen(self) -> None:
         """Note what was said to anybody."""

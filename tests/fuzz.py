@@ -19,7 +19,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from playerstate import PlayerState, StateSchema
 from playerstate.gateway import Gateway
-from playerstate.messages import JOIN, LEAVE, MOVE, PING
+from playerstate.messages import JOIN, LEAVE, MOVE, PING, encode_numbered
 from playerstate.testing import Address, SteppedService
 from playerstate.transports.plain import PlainService
 
@@ -27,7 +27,7 @@ MAX_PLAYERS = 3
 SESSION_IDS = (0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**64 - 1)
 ADDRESSES: tuple[Address, ...] = tuple((f"192.0.2.{n}", 1000 + n) for n in range(4))
 PAUSES = (0.0, 0.02, 0.1, 0.5, 3.0, 40.0)
-WELCOME_BYTES = 14 + StateSchema.of(PlayerState).struct.size
+WELCOME_BYTES = 22 + StateSchema.of(PlayerState).struct.size
 MAX_STORY = 4096
 
 
@@ -163,8 +163,8 @@ class Server:
 
     def send_join(self, story: Story) -> None:
         """A JOIN, of some length."""
-        head = (JOIN, 1, 0, story.number() % 8, story.number())
-        join = struct.pack("<BBIII", *head).ljust(WELCOME_BYTES - 1 + story.number() % 4, b"\0")
+        head = (JOIN, 1, 0, story.number() % 8, story.number(), story.number() % 2)
+        join = struct.pack("<BBIIIQ", *head).ljust(WELCOME_BYTES - 1 + story.number() % 4, b"\0")
         self.receive(self._id(story) + join, story.number())
 
     def send_move(self, story: Story) -> None:
@@ -175,7 +175,7 @@ class Server:
     def send_numbered(self, story: Story) -> None:
         """A LEAVE or a PING."""
         kind = (LEAVE, PING)[story.number() % 2]
-        self.receive(self._id(story) + struct.pack("<BI", kind, story.number()), story.number())
+        self.receive(self._id(story) + encode_numbered(kind, story.number()), story.number())
 
     def send_long(self, story: Story) -> None:
         """Something near the longest there is."""
@@ -183,7 +183,9 @@ class Server:
         self.receive(self._id(story) + message, story.number())
 
     def _id(self, story: Story) -> bytes:
-        return struct.pack("<Q", SESSION_IDS[story.number() % len(SESSION_IDS)])
+        return struct.pack(
+            "<QI", SESSION_IDS[story.number() % len(SESSION_IDS)], story.number() % 8
+        )
 
 
 def main(play: Callable[[bytes], None] = play) -> None:

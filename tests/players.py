@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections import deque
 from collections.abc import Set
@@ -126,9 +127,9 @@ class FragileStore(FaultyStore):
             raise RowRefused("not this one")
         return super().write(records)
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reason: str) -> None:
         """See `IStateWriter.set_aside`."""
-        self.aside.append((int(record["session_id"][0]), reason))
+        self.aside += [(session_id, reason) for session_id in records["session_id"].tolist()]
 
     def maintain(self) -> None:
         """Find out that it was replaced."""
@@ -256,7 +257,7 @@ def end_thread(stepped: SteppedService) -> None:
 
 
 WELCOME, RECEIPT, REFUSED, GONE = "welcome", "receipt", "refused", "gone"
-WELCOME_SIZE = 30
+WELCOME_SIZE = 38
 
 
 class Client:
@@ -274,10 +275,16 @@ class Client:
         self.port = port
         self.session_id = session_id
         self.address = address
+        self.nonce = 1
+        self.secret = 0
+
+    def framed(self, message: bytes) -> bytes:
+        """The datagram with this message."""
+        return struct.pack("<QI", self.session_id, self.nonce) + message
 
     def send(self, message: bytes) -> None:
         """A message, as a datagram of this client."""
-        self.port.receive(struct.pack("<Q", self.session_id) + message, self.address)
+        self.port.receive(self.framed(message), self.address)
 
     def join(
         self,
@@ -287,11 +294,12 @@ class Client:
         version: int = 1,
         fingerprint: int = 0,
         size: int = WELCOME_SIZE,
+        secret: int = 0,
     ) -> None:
-        """A JOIN of so many bytes."""
-        self.send(
-            struct.pack("<BBIII", 0x01, version, fingerprint, nonce, sequence).ljust(size, b"\0")
-        )
+        """A JOIN of so many bytes; what follows is of its conversation."""
+        self.nonce = nonce
+        head = struct.pack("<BBIIIQ", 0x01, version, fingerprint, nonce, sequence, secret)
+        self.send(head[:size].ljust(size, b"\0"))
 
     def move(self, sequence: int, x: float, y: float = 0.0) -> None:
         """A MOVE."""
@@ -299,18 +307,20 @@ class Client:
 
     def leave(self, sequence: int) -> None:
         """A LEAVE."""
-        self.send(struct.pack("<BI", 0x03, sequence))
+        self.send(struct.pack("<BI31x", 0x03, sequence))
 
     def ping(self, sequence: int) -> None:
         """A PING."""
-        self.send(struct.pack("<BI", 0x04, sequence))
+        self.send(struct.pack("<BI4x", 0x04, sequence))
 
     def heard(self) -> list[tuple[Any, ...]]:
         """What was sent to this client since the last time, as tuples that begin with a name."""
         mine, others = [], []
         for datagram, address in self.port.take():
             if address == self.address and datagram[:8] == struct.pack("<Q", self.session_id):
-                mine.append(read_answer(datagram[8:]))
+                if datagram[12] == 0x81:
+                    self.secret = struct.unpack_from("<Q", datagram, 26)[0]
+                mine.append(read_answer(datagram[12:]))
             else:
                 others.append((datagram, address))
         self.port.sent.extend(others)
@@ -325,7 +335,7 @@ def read_answer(message: bytes) -> tuple[Any, ...]:
     """A server's message: ``(name, ...)`` with what stands in its body."""
     kind = message[0]
     if kind == 0x81:
-        return (WELCOME, *struct.unpack("<BIQdd", message[1:]))
+        return (WELCOME, *struct.unpack("<BIQ8xdd", message[1:]))
     if kind == 0x82:
         return (RECEIPT, *struct.unpack("<II", message[1:]))
     return ({0x83: REFUSED, 0x84: GONE}[kind], *struct.unpack("<IB", message[1:]))
@@ -342,7 +352,12 @@ class GatewayTestCase(ServiceTestCase):
         """Start a server; `options` are `SteppedService`'s."""
         self.stepped = self.start(**options)
         self.service = self.stepped.service
-        self.gateway = Gateway(self.service, idle_timeout=idle_timeout, jitter=lambda: jitter)
+        self.gateway = Gateway(
+            self.service,
+            idle_timeout=idle_timeout,
+            jitter=lambda: jitter,
+            draw_secret=itertools.count(1).__next__,
+        )
         self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
         self.plain.startService()
         self.port = self.stepped.reactor.ports[7777]

@@ -29,7 +29,11 @@ from playerstate.messages import (
 PATIENCE = 20.0
 """Seconds after which a test gives up on what should have come long before."""
 
-TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = (
+    # Ctrl-C is ignored by what a shell's script starts in the background.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from twisted.scripts.twistd import run; run()"
+)
 TWIST = "from twisted.application.twist._twist import Twist; Twist.main()"
 
 Answer = Welcome | Receipt | Refused | Gone
@@ -144,6 +148,7 @@ class Player:
         self._schema = StateSchema.of(state)
         self._codec = Codec(self._schema)
         self._id = struct.pack("<Q", session_id)
+        self._nonce = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(address)
         self._socket.settimeout(PATIENCE)
@@ -155,18 +160,18 @@ class Player:
 
     def send(self, message: bytes) -> None:
         """Send a message."""
-        self._socket.send(self._id + message)
+        self._socket.send(self._id + struct.pack("<I", self._nonce) + message)
 
     def answer(self) -> Answer:
         """The next message for this player."""
         while True:
             datagram = self._socket.recv(2048)
             if datagram[:8] == self._id:
-                return self._codec.decode_server(datagram[8:])
+                return self._codec.decode_server(datagram[12:])
 
     def join(self) -> Welcome:
         """Join and be welcomed."""
-        nonce = int.from_bytes(os.urandom(4), "little")
+        nonce = self._nonce = int.from_bytes(os.urandom(4), "little")
         self.send(self._codec.encode_join(nonce, self.sequence))
         while True:
             answer = self.answer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import struct
 from typing import Any
@@ -43,7 +44,7 @@ class CrowdTests(GatewayTestCase):
     def send(self, *messages: tuple[int, bytes]) -> None:
         """Messages of these players arrive together."""
         self.port.receive_many(
-            [struct.pack("<Q", session_id) + message for session_id, message in messages],
+            [self.clients[session_id].framed(message) for session_id, message in messages],
             [self.clients[session_id].address for session_id, _ in messages],
         )
 
@@ -163,7 +164,7 @@ def move(sequence: int, x: float, y: float = 0.0) -> bytes:
 
 def numbered(kind: int, sequence: int) -> bytes:
     """A LEAVE or a PING."""
-    return struct.pack("<BI", kind, sequence)
+    return struct.pack("<BI", kind, sequence).ljust(36 if kind == 3 else 9, b"\0")
 
 
 ids = st.integers(1, 6)
@@ -171,8 +172,8 @@ sequences = st.one_of(st.integers(0, 12), st.sampled_from((2**32 - 2, 2**32 - 1)
 
 
 @st.composite
-def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
-    """A player, where the message comes from, and the message: mostly a MOVE."""
+def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
+    """A player, where the message comes from, of which conversation, and it: mostly a MOVE."""
     packer = {PlayerState: "dd", Bounded: "dq", Everything: "dqB16sd"}[state]
     kind = draw(st.sampled_from((0x02,) * 16 + (0x01, 0x03, 0x04, 0x05, 0x66)))
     number = draw(sequences)
@@ -186,7 +187,9 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
     kinds = ["d", "q", "B", "16s", "d"] if state is Everything else list(packer)
     fields = struct.pack("<" + packer, *(draw(values[kind]) for kind in kinds))
     if kind == 0x01:
-        message = struct.pack("<BBIII", 1, 1, 0, draw(st.integers(1, 3)), number).ljust(80, b"\0")
+        message = struct.pack(
+            "<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))
+        ).ljust(80, b"\0")
     elif kind == 0x02:
         message = struct.pack("<BI", 2, number) + fields
     elif kind == 0x05:
@@ -195,7 +198,8 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, bytes]:
         message = numbered(kind, number)
     if draw(st.integers(0, 30)) == 0:
         message = message[:-1]
-    return draw(ids), draw(st.sampled_from((1, 1, 1, 1, 2))), message
+    few = st.sampled_from((1, 1, 1, 1, 2))
+    return draw(ids), draw(few), draw(few), message
 
 
 @st.composite
@@ -220,6 +224,7 @@ class World:
         self.stepped = SteppedService(state, max_players=5, save_within=1.0)
         self.service = self.stepped.service
         self.gateway = Gateway(self.service, idle_timeout=3.0, jitter=lambda: 0.0)
+        self.gateway._draw_secret = itertools.count(1).__next__
         self.gateway._many = many
         self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
         self.plain.startService()
@@ -246,10 +251,13 @@ class World:
         if outcome is not None:
             outcome.addErrback(lambda failure: None)
 
-    def receive(self, what: list[tuple[int, int, bytes]]) -> None:
+    def receive(self, what: list[tuple[int, int, int, bytes]]) -> None:
         """These messages arrive."""
-        datagrams = [struct.pack("<Q", session_id) + message for session_id, _, message in what]
-        addresses = [address(session_id, host) for session_id, host, _ in what]
+        datagrams = [
+            struct.pack("<QI", session_id, nonce) + message
+            for session_id, _, nonce, message in what
+        ]
+        addresses = [address(session_id, host) for session_id, host, _, _ in what]
         if self.together:
             self.port.receive_many(datagrams, addresses)
         else:

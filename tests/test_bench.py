@@ -313,7 +313,7 @@ class RowTests(SynchronousTestCase):
         self.assertEqual(rows, [(7, 3.0, 6)])
 
     def test_datagrams(self) -> None:
-        """A datagram of the sender is the session id and a MOVE."""
+        """A datagram of the sender is the session id, the nonce and a MOVE."""
         datagrams, ours = bench("datagrams"), bench("ours")
         from playerstate.messages import Codec
 
@@ -323,7 +323,8 @@ class RowTests(SynchronousTestCase):
         for index, move in enumerate(data):
             found = move.tobytes()
             self.assertEqual(int.from_bytes(found[:8], "little"), index + 1)
-            self.assertEqual(codec.decode_move(found, 8), (9, (1.0, 2.0)))
+            self.assertEqual(int.from_bytes(found[8:12], "little"), index + 1)
+            self.assertEqual(codec.decode_move(found, 12), (9, (1.0, 2.0)))
 
     def test_forgeries(self) -> None:
         """Forged requests are unsealed up to the rate and refused beyond it; none has an effect."""

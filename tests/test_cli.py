@@ -187,7 +187,7 @@ class VisitTests(WorldTestCase):
         kinds = set()
 
         def lost(datagram: bytes) -> bool:
-            kinds.add(datagram[8])
+            kinds.add(datagram[12])
             return rng.random() < 0.1
 
         found = self.world(5, Walker, lost=lost).visit(seconds=3.0)
@@ -231,7 +231,7 @@ class VisitTests(WorldTestCase):
     def test_all_refused(self) -> None:
         """Where nobody gets in, nobody walks."""
         world = self.world(2)
-        world.lost = lambda datagram: bool(datagram[8] < 0x80)
+        world.lost = lambda datagram: bool(datagram[12] < 0x80)
         for i in (1, 2):
             refused = encode_refused(0, RefusedReason.FINGERPRINT)
             world.crowd.clients[i]._draw_nonce = lambda: 0
@@ -255,7 +255,7 @@ class VisitTests(WorldTestCase):
 
     def test_not_applied(self) -> None:
         """Who cannot get the last move applied is named."""
-        world = self.world(1, lost=lambda datagram: datagram[8] == MOVE)
+        world = self.world(1, lost=lambda datagram: datagram[12] == MOVE)
         found = world.visit()
         self.assertGreater(found.numbers["lost_moves"], 0)
         self.assertRegex(found.troubles[1], "its last move, [0-9]+, was not applied in time")
@@ -552,6 +552,18 @@ class OptionTests(SynchronousTestCase):
         """Session ids end somewhere."""
         line = self.refused("simulate", "--first-id", str(LAST_ID), "--players", "2")
         self.assertIn("only 1 ids follow", line)
+
+    def test_numbers(self) -> None:
+        """A number that is none, or is out of bounds, is told with its option and in one line."""
+        for command in (
+            ("simulate", "--rate"),
+            ("simulate", "--seconds"),
+            ("replay", __file__, "--speed"),
+        ):
+            for value in ("nan", "inf", "-inf", "-1", "0", "", "soon", "1e400"):
+                with self.subTest(command=command, value=value):
+                    line = self.refused(*command, value)
+                    self.assertIn(f"Invalid value for '{command[-1]}'", line)
 
     def test_netcode(self) -> None:
         """netcode needs a key and a protocol id, and plain UDP has no use for them."""

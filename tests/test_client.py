@@ -90,13 +90,67 @@ class JoiningTests(ClientTestCase):
         self.assertEqual(self.client.join_seconds, 0.25)
 
     def test_moves_while_joining(self) -> None:
-        """Who moves before the answer stands there, whatever the WELCOME says."""
+        """Who moves before the first answer stands where the WELCOME says."""
         self.client.join(0.0)
         self.client.due(0.0)
-        self.client.move(THERE, 0.1)
+        self.assertIsNone(self.client.move(THERE, 0.1))
         self.welcome(0.2)
-        self.assertEqual(self.client.values, THERE)
-        self.assertEqual(self.due(0.2), [Move(1, THERE), Ping(1)])
+        self.assertEqual(self.client.values, HERE)
+        self.assertEqual((self.client.sequence, self.client.overruled), (0, 1))
+
+    def test_woken(self) -> None:
+        """A state that this client never sent is newer: it is taken over, and told."""
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.client.due(10.0)
+        self.client.move((7.0, 7.0), 10.1)
+        self.client.received(self.codec.encode_welcome(2, 5, (5.0, 6.0)), 10.2)
+        self.assertEqual(self.client.values, (5.0, 6.0))
+        self.assertEqual(self.client.overruled, 1)
+        self.assertEqual(self.due(10.2), [])
+
+    def test_rejoins_where_it_was(self) -> None:
+        """A server that has a state which this client sent is told the newest."""
+        for state in (HERE, THERE):
+            self.setUp()
+            self.go_online()
+            self.client.move(THERE, 0.1)
+            self.client.move((7.0, 7.0), 0.2)
+            self.client.due(10.0)
+            self.client.received(self.codec.encode_welcome(2, 5, state), 10.2)
+            self.assertEqual((self.client.values, self.client.overruled), ((7.0, 7.0), 0))
+            self.assertEqual(self.due(10.2), [Move(3, (7.0, 7.0)), Ping(3)])
+
+    def test_asks_to_be_moved(self) -> None:
+        """A second of silence, and the JOIN goes out again, with the secret of the WELCOME."""
+        self.client.join(0.0)
+        self.client.due(0.0)
+        self.client.received(self.codec.encode_welcome(1, 5, HERE, 77), 0.0)
+        self.client.move(THERE, 0.1)
+        self.assertNotIn(Join, map(type, self.due(1.0)))
+        [join, *rest] = self.due(1.5)
+        self.assertEqual(join, Join(1, self.schema.fingerprint, 1, 0, 38, 77))
+        self.assertEqual(rest, [Move(1, THERE), Ping(1)])
+
+    def test_tries_again(self) -> None:
+        """What passes is waited for, ever longer; one who leaves is told."""
+        client = Client(self.codec, itertools.count(1).__next__, tries_again=True)
+        client.join(0.0)
+        waits, now = [], 0.0
+        for nonce in range(1, 9):
+            client.due(now)
+            client.received(encode_refused(nonce, RefusedReason.STORE), now)
+            self.assertIs(client.phase, Phase.JOINING)
+            waits.append(client.wake_at - now)
+            now = client.wake_at
+        self.assertEqual(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0])
+        client.due(now)
+        client.received(self.codec.encode_welcome(9, 5, HERE), now)
+        client.received(encode_gone(9, GoneReason.SHUTTING_DOWN), now)
+        self.assertEqual((client.phase, client.wake_at - now), (Phase.JOINING, 0.5))
+        client.leave(now)
+        client.received(encode_refused(10, RefusedReason.SHUTTING_DOWN), now)
+        self.assertIs(client.phase, Phase.GONE)
 
     def test_other_nonce(self) -> None:
         """Answers that bear another nonce are passed over."""
@@ -164,7 +218,7 @@ class OnlineTests(ClientTestCase):
         """A MOVE that nothing follows goes out again with the same number, until it is applied."""
         self.client.move(THERE, 0.1)
         self.assertEqual(self.due(0.55), [])
-        self.assertEqual(self.due(1.1), [Move(1, THERE), Ping(1)])
+        self.assertEqual(self.due(1.06), [Move(1, THERE), Ping(1)])
         self.receipt(1, 0, 1.2)
         self.assertEqual(self.due(2.0), [])
 
@@ -177,7 +231,7 @@ class OnlineTests(ClientTestCase):
         """Who moves and gets no RECEIPT joins again, with another nonce and the last number."""
         self.client.move(HERE, 0.1)
         self.client.move(THERE, 1.0)
-        self.assertNotIsInstance(self.due(RECEIPT_WITHIN)[0], Join)
+        self.assertNotIn(self.join_of(2, 2), self.due(RECEIPT_WITHIN))
         self.assertEqual(self.due(RECEIPT_WITHIN + 1.0), [self.join_of(2, 2)])
         self.assertIs(self.client.phase, Phase.JOINING)
 

@@ -473,12 +473,15 @@ class Rehearsal:
                 for message in client.due(self._now):
                     self._send(player, message, True)
             for datagram, _ in self._port.take():
-                self._send(struct.unpack_from("<Q", datagram)[0], datagram[8:], False)
+                self._send(struct.unpack_from("<Q", datagram)[0], datagram[12:], False)
             arrived = sorted(entry for entry in self._air if entry[0] <= self._now)
             self._air = [entry for entry in self._air if entry[0] > self._now]
             for _, player, message, to_server in arrived:
                 if to_server:
-                    self._port.receive(struct.pack("<Q", player) + message, ("192.0.2.1", player))
+                    self._port.receive(
+                        struct.pack("<QI", player, self._clients[player].nonce) + message,
+                        ("192.0.2.1", player),
+                    )
                     self._compare(player)
                 else:
                     self._clients[player].received(message, self._now)

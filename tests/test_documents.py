@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 import types
 import unittest
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from playerstate.state import PlayerState
+from playerstate.stores import open_store
 from playerstate.tokens import create_key
 from tests.processes import Server, run_to_end
 
@@ -23,7 +28,12 @@ def programs(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.S)
 
 
-PARTS = {document: [p for p in programs(document) if "react(" not in p] for document in DOCUMENTS}
+ALONE = [p for document in DOCUMENTS for p in programs(document) if "asyncioreactor" in p]
+"""Programs that install a reactor of their own, and so need a process of their own."""
+PARTS = {
+    document: [p for p in programs(document) if "react(" not in p and p not in ALONE]
+    for document in DOCUMENTS
+}
 WHOLE = [p for document in DOCUMENTS for p in programs(document) if "react(" in p]
 
 
@@ -49,6 +59,13 @@ class DocumentTests(SynchronousTestCase):
                 with self.subTest(document=document, begins=part[:80]):
                     self.execute(part, "copied")
 
+    def test_alone(self) -> None:
+        """A program with a reactor of its own runs to its end."""
+        self.assertEqual(len(ALONE), 1)
+        for program in ALONE:
+            status, printed = run_to_end(".", script=program)
+            self.assertEqual(status, 0, printed)
+
     def test_tests(self) -> None:
         """The tests that a game is to begin with pass."""
         (part,) = (part for part in PARTS["docs/testing.md"] if "TestCase" in part)
@@ -70,3 +87,24 @@ class DocumentTests(SynchronousTestCase):
                 status, printed = run_to_end(str(directory), script=here)
                 self.assertEqual(status, 0, printed)
                 self.assertIn("PlayerState(x=", printed)
+
+    def test_backups(self) -> None:
+        """The commands under "Backups" work one after the other, and make whole copies."""
+        if shutil.which("sqlite3") is None:
+            self.skipTest("there is no sqlite3 shell")
+        page = (ROOT / "docs/sqlite.md").read_text(encoding="utf-8")
+        block = re.search(r"## Backups.*?```console\n(.*?)```", page, re.S)
+        assert block is not None
+        commands = [line.removeprefix("$ ") for line in block[1].splitlines()]
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        with closing(open_store(f"sqlite:{directory}/players.db", PlayerState)) as store:
+            store.prepare()
+            store.migrate(bytes(16))
+            for command in commands:
+                subprocess.run(command, shell=True, check=True, cwd=directory, timeout=30)
+        names = re.findall(r"'(.+?\.db)'", block[1])
+        self.assertEqual(len(names), len(commands))
+        for name in names:
+            with closing(open_store(f"sqlite:{directory}/{name}", PlayerState)) as copy:
+                copy.prepare()

@@ -54,9 +54,9 @@ class FuzzTests(SynchronousTestCase):
     def test_stories_go_somewhere(self) -> None:
         """A story can bring a player in, move them, and take them out again."""
         server = self.server()
-        join = bytes((3, 1, 0, 1, 1, 0))
-        move = bytes((4, 1)) + bytes(16) + bytes((1, 0))
-        leave = bytes((5, 0, 1, 1, 0))
+        join = bytes((3, 1, 0, 0, 1, 1, 1, 0))
+        move = bytes((4, 1)) + bytes(16) + bytes((1, 1, 0))
+        leave = bytes((5, 0, 1, 1, 1, 0))
         server.live(Story(join + move + leave + bytes((0, 0x81)) * 3))
         books = server.service.ledger.snapshot()
         self.assertEqual((books.joins, books.applied, books.leaves), (1, 1, 1))

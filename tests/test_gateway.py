@@ -14,7 +14,7 @@ from twisted.logger import LogLevel
 
 from playerstate import NotOnline, PlayerStateService, StoreBusy
 from playerstate import receipts as receipts_module
-from playerstate.gateway import Gateway
+from playerstate.gateway import REPLACED_FOR, REPLACED_KEPT, Gateway
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.testing import EPOCH, FaultyStore
 from tests.players import (
@@ -60,7 +60,8 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(address, ("192.0.2.1", 1001))
         self.assertEqual(
             datagram.hex(" ", -4),
-            "2a000000 00000000 8101d4c3 b2a10807 06050403 02010000 00000000 f03f0000 00000000 00c0",
+            "2a000000 00000000 d4c3b2a1 8101d4c3 b2a10807 06050403 02010100 00000000 00000000 "
+            "00000000 f03f0000 00000000 00c0",
         )
 
     def test_restored(self) -> None:
@@ -95,10 +96,11 @@ class JoinTests(GatewayTestCase):
         """A repeated JOIN from another address is no word of the player who is there."""
         self.open(idle_timeout=1.0)
         client, other = self.joined(host=1), self.client(host=2)
+        client.ping(0)
         for _ in range(5):
             self.advance(0.25)
             other.join(1)
-        self.assertEqual(client.heard(), [(GONE, 1, 2)])
+        self.assertEqual(client.heard(), [(RECEIPT, 0, 0), (GONE, 1, 2)])
 
     def test_other_nonce(self) -> None:
         """Another nonce begins anew, numbered from its sequence; the same address hears no GONE."""
@@ -128,15 +130,115 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(self.service.state(42), at(2))
 
     def test_repeat_from_elsewhere(self) -> None:
-        """A JOIN of the same nonce from another address is answered there; nothing else changes."""
+        """A JOIN of the same nonce from another address changes nothing once the player played."""
+        for sign in ("move", "ping"):
+            self.open()
+            client, other = self.joined(host=1), self.client(host=2)
+            client.move(1, 1.0) if sign == "move" else client.ping(0)
+            for secret in (0, client.secret + 1, 2**64 - 1):
+                other.join(1, secret=secret)
+            self.assertEqual(other.heard(), [])
+            other.move(2, 9.0)
+            client.move(2, 2.0)
+            self.assertEqual(self.service.state(42), at(2))
+            self.assertEqual(self.books.refused, {"other_address": 4})
+            self.port.stopListening()
+
+    def test_port_changes_before_the_welcome(self) -> None:
+        """A repeat before anything else was heard moves the conversation to where it comes from."""
         self.open()
-        client, other = self.joined(host=1), self.client(host=2)
-        other.join(1)
-        self.assertEqual(other.heard(), [SPAWNED])
-        other.move(1, 9.0)
+        client, moved = self.joined(host=1), self.client(host=2)
+        moved.join(1)
+        self.assertEqual(moved.heard(), [SPAWNED])
+        moved.move(1, 9.0)
+        client.move(2, 1.0)
+        self.assertEqual(self.service.state(42), at(9))
+        self.assertEqual(self.books.refused, {"other_address": 1})
+
+    def test_secret(self) -> None:
+        """Who knows the conversation's secret moves it, and nothing of it is reset."""
+        self.open()
+        client, moved = self.joined(host=1), self.client(host=2)
+        client.move(5, 5.0)
+        moved.join(1, secret=client.secret)
+        self.assertEqual(moved.heard(), [(WELCOME, 1, 1, NOW, 5.0, 0.0)])
+        moved.move(5, 1.0)
+        client.move(7, 7.0)
+        moved.move(6, 6.0)
+        self.assertEqual(self.service.state(42), at(6))
+        self.assertEqual((self.books.joins, self.books.stale), (1, 1))
+        self.assertEqual(self.books.refused, {"other_address": 1})
+        self.assertEqual(client.heard(), [])
+
+    def test_secret_of_a_conversation_that_is_no_more(self) -> None:
+        """It begins no other: its player may have moved on elsewhere."""
+        self.open()
+        client = self.joined()
+        client.leave(0)
+        self.advance(6.0)
+        client.heard()
+        client.join(1, secret=client.secret)
+        self.assertEqual(client.heard(), [])
+        self.assertEqual(self.books.refused, {"not_joined": 1})
+
+    def test_late_of_another_conversation(self) -> None:
+        """What is late of a conversation does nothing to the next, whatever its number."""
+        self.open()
+        client = self.joined()
+        client.join(2, sequence=0)
+        client.heard()
+        client.nonce = 1
+        client.move(1000, 9.0)
+        client.leave(1000)
+        client.ping(1000)
+        client.send(bytes.fromhex("05 e803 00") + bytes(16))
+        self.assertEqual(client.heard(), [])
+        self.assertEqual(self.books.refused, {"other_conversation": 4})
+        client.nonce = 2
         client.move(1, 1.0)
         self.assertEqual(self.service.state(42), at(1))
-        self.assertEqual(self.books.refused, {"other_address": 1})
+
+    def test_late_join(self) -> None:
+        """A late duplicate of a replaced JOIN takes the player from no newer device."""
+        self.open()
+        old, new = self.joined(host=1), self.client(host=2)
+        for nonce in range(2, 6):
+            new.join(nonce)
+        self.assertEqual(old.heard(), [(GONE, 1, 3)])
+        new.heard()
+        for nonce in range(1, 5):
+            old.join(nonce)
+        self.assertEqual((old.heard(), new.heard()), ([], []))
+        self.assertEqual(self.books.stale, 4)
+        new.leave(0)
+        self.advance(0.1)
+        new.heard()
+        old.join(1)
+        self.assertEqual(old.heard(), [])
+
+    def test_replaced_are_forgotten(self) -> None:
+        """Few are remembered, and not for long."""
+        self.open(idle_timeout=3600.0)
+        client = self.joined()
+        for nonce in range(2, 30):
+            client.join(nonce)
+        self.assertEqual(len(self.gateway._conversations[42].replaced), REPLACED_KEPT)
+        self.stepped.reactor.advance(REPLACED_FOR)
+        client.join(30)
+        self.assertEqual([n for n, _ in self.gateway._conversations[42].replaced], [29])
+
+    def test_highest_sequence(self) -> None:
+        """A JOIN that leaves its moves no number is malformed; one below is let in."""
+        self.open()
+        client = self.client()
+        client.join(1, sequence=2**32 - 1)
+        self.assertEqual(client.heard(), [])
+        self.assertEqual(self.books.malformed, {"value": 1})
+        client.join(1, sequence=2**32 - 2)
+        client.move(2**32 - 1, 1.0)
+        client.join(2, sequence=0)
+        client.move(1, 2.0)
+        self.assertEqual(self.service.state(42), at(2))
 
     def test_sequence_of_join(self) -> None:
         """Moves are numbered above the JOIN's sequence; both numbers of a receipt start there."""
@@ -165,11 +267,11 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(client.receipts()[-1], (5, 5))
 
     def test_lengths(self) -> None:
-        """A JOIN has 14 to 1,200 bytes, and the length of the WELCOME to be welcomed."""
+        """A JOIN has 22 to 1,200 bytes, and the length of the WELCOME to be welcomed."""
         self.open()
         client = self.client()
-        for size, reason in ((13, "too_short"), (14, "too_short"), (29, "too_short")):
-            client.send(struct.pack("<BBIII", 1, 1, 0, 1, 0).ljust(size, b"\0")[:size])
+        for size, reason in ((21, "too_short"), (22, "too_short"), (37, "too_short")):
+            client.send(struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(size, b"\0")[:size])
             self.assertEqual(client.heard(), [])
             self.assertIn(reason, self.books.malformed)
         self.assertEqual(self.books.malformed, {"too_short": 3})
@@ -177,7 +279,7 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.malformed, {"too_short": 3, "too_long": 1})
         self.assertEqual(self.service.table.slots, {})
-        for size in (30, 1200):
+        for size in (38, 1200):
             client.join(size=size)
             self.assertEqual(client.heard(), [SPAWNED])
         self.assertEqual((self.books.received, self.books.joins), (4, 1))
@@ -186,7 +288,7 @@ class JoinTests(GatewayTestCase):
         """A repeat that is shorter than its WELCOME is malformed too."""
         self.open()
         client = self.joined()
-        client.join(1, size=29)
+        client.join(1, size=37)
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.malformed, {"too_short": 1})
 
@@ -194,11 +296,11 @@ class JoinTests(GatewayTestCase):
         """No JOIN is answered by more bytes than it has."""
         self.open(max_players=1)
         for session_id, version, fingerprint in ((1, 2, 0), (1, 1, 99), (1, 1, 0), (2, 1, 0)):
-            for size in range(14, 40):
+            for size in range(22, 50):
                 client = self.client(session_id)
                 client.join(size, version=version, fingerprint=fingerprint, size=size)
                 for datagram, _ in self.port.take():
-                    self.assertLessEqual(len(datagram), 8 + size)
+                    self.assertLessEqual(len(datagram), 12 + size)
         self.assertGreater(self.books.joins, 1)
 
     def test_refused_full(self) -> None:
@@ -206,7 +308,7 @@ class JoinTests(GatewayTestCase):
         self.open(max_players=1)
         self.joined(1)
         client = self.client(2)
-        client.join(5, size=14)
+        client.join(5, size=22)
         self.assertEqual(client.heard(), [(REFUSED, 5, FULL)])
         self.assertEqual(self.books.joins_refused, {"full": 1})
 
@@ -224,7 +326,7 @@ class JoinTests(GatewayTestCase):
         """REFUSED 2."""
         self.open()
         client = self.client()
-        client.join(5, version=2, size=14)
+        client.join(5, version=2, size=22)
         self.assertEqual(client.heard(), [(REFUSED, 5, VERSION)])
         self.assertEqual(self.books.joins_refused, {"version": 1})
 
@@ -232,7 +334,7 @@ class JoinTests(GatewayTestCase):
         """REFUSED 3; the schema's own and 0 are taken."""
         self.open()
         client = self.client()
-        client.join(5, fingerprint=SCHEMA.fingerprint ^ 1, size=14)
+        client.join(5, fingerprint=SCHEMA.fingerprint ^ 1, size=22)
         self.assertEqual(client.heard(), [(REFUSED, 5, FINGERPRINT)])
         self.assertEqual(self.books.joins_refused, {"fingerprint": 1})
         client.join(1, fingerprint=SCHEMA.fingerprint)
@@ -247,8 +349,8 @@ class JoinTests(GatewayTestCase):
         other.join(5)
         self.assertEqual(other.heard(), [(REFUSED, 5, STOPPING)])
         self.plain.stopService()
-        other.join(6, size=14)
-        client.join(1, size=14)
+        other.join(6, size=22)
+        client.join(1, size=22)
         self.assertEqual(other.heard(), [(REFUSED, 6, STOPPING)])
         self.assertEqual(client.heard(), [(REFUSED, 1, STOPPING)])
         self.assertEqual(self.books.joins_refused, {"shutting_down": 3})
@@ -343,6 +445,8 @@ class PendingJoinTests(GatewayTestCase):
         self.assertEqual(new.heard(), [(WELCOME, 1, 2, 99, 7.0, 8.0)])
         self.assertEqual(self.books.joins, 1)
         old.join(1)
+        self.assertEqual((old.heard(), new.heard()), ([], []))
+        old.join(3)
         self.release()
         self.assertEqual(new.heard(), [(GONE, 2, ELSEWHERE)])
 
@@ -374,7 +478,7 @@ class PendingJoinTests(GatewayTestCase):
         first, second, third = (self.client(n) for n in (1, 2, 3))
         first.join()
         second.join()
-        third.join(size=14)
+        third.join(size=22)
         self.assertEqual(third.heard(), [(REFUSED, 1, FULL)])
         first.join()
         self.release()
@@ -457,8 +561,8 @@ class MoveTests(GatewayTestCase):
             (move + b"\0", "too_long"),
             (struct.pack("<BIdd", 2, 1, float("nan"), 1.0), "value"),
             (struct.pack("<BIdd", 2, 1, 1.0, float("-inf")), "value"),
-            (struct.pack("<BI", 3, 1)[:-1], "too_short"),
-            (struct.pack("<BIB", 4, 1, 0), "too_long"),
+            (struct.pack("<BI31x", 3, 1)[:-1], "too_short"),
+            (struct.pack("<BI5x", 4, 1), "too_long"),
             (b"\x00", "unknown_type"),
             (b"\x81" + move, "unknown_type"),
             (b"\xff" * 40, "unknown_type"),
@@ -1019,6 +1123,33 @@ class IdleTests(GatewayTestCase):
         client.join(1, sequence=1)
         self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW, 1.0, 0.0)])
 
+    def test_stood_still(self) -> None:
+        """A process that was stopped reads what waits before it judges silence, and then does."""
+        self.open(idle_timeout=2.0)
+        client, silent = self.joined(), self.joined(43, host=9)
+        for _ in range(3):
+            self.advance(1.9)
+            self.stepped.reactor.advance(60.0)
+            self.assertEqual(sorted(self.service.table.slots), [42, 43])
+            client.ping(0)
+            silent.ping(0)
+        self.advance(1.0)
+        client.ping(0)
+        self.advance(1.5)
+        self.assertEqual(list(self.service.table.slots), [42])
+
+    def test_storm(self) -> None:
+        """A player who joins, moves and leaves again and again is waited for once."""
+        self.open()
+        client = self.joined()
+        for turn in range(1, 50):
+            client.move(turn, 1.0)
+            client.leave(turn)
+            client.join(turn + 1, sequence=turn)
+        waiting = [len(each.waiters) for each in self.service._leaves.by_slot.values()]
+        self.assertLessEqual(sum(waiting), 1)
+        self.assertLessEqual(len(self.gateway._leaving), 1)
+
     def test_not_while_leaving(self) -> None:
         """Who has left and waits for the save is not idle."""
         self.open(idle_timeout=0.5)
@@ -1295,7 +1426,7 @@ class RandomDatagramTests(GatewayTestCase):
         for client in clients:
             self.assertEqual(self.service.state(client.session_id), at(client.session_id))
             self.assertEqual(self.service.progress(client.session_id).applied, 1)
-        answers = [answer[8] for answer, _ in self.port.take()]
+        answers = [answer[12] for answer, _ in self.port.take()]
         self.assertEqual(set(answers), {0x83})  # to JOINs of other versions of the protocol
         self.assertEqual(self.books.received, 5 + 100_000 - len(answers))
         self.assertEqual(self.books.joins, 5)
@@ -1307,7 +1438,7 @@ class RandomDatagramTests(GatewayTestCase):
         other.move(1, 2.0)
         choice = random.Random(2)
         valid = [
-            struct.pack("<QBBIII", 1, 1, 1, 0, 1, 0).ljust(38, b"\0"),
+            struct.pack("<QIBBIIIQ", 1, 1, 1, 1, 0, 1, 0, 0).ljust(38, b"\0"),
             struct.pack("<QBIdd", 1, 2, 7, 9.0, 9.0),
             struct.pack("<QBI", 1, 3, 1),
             struct.pack("<QBI", 1, 4, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import resource
 import shutil
@@ -16,13 +17,22 @@ from typing import Any
 import apsw
 import attrs
 import numpy as np
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from playerstate import PlayerState, StateSchema, text, within
+from playerstate import (
+    PlayerState,
+    PlayerStateService,
+    StateSchema,
+    open_store,
+    text,
+    within,
+)
 from playerstate import journal as journal_module
+from playerstate.cli import main
 from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
 from playerstate.journal import (
     FORMAT,
@@ -172,6 +182,63 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(after[:28] + after[32:], before[:28] + before[32:])
             self.assertEqual(after[28:32], bytes([clean, 0, 0, 0]))
             self.assertEqual(read_remains(path).clean, clean)
+
+    def test_recovering_is_held(self) -> None:
+        """What is being saved is locked until it is forgotten, and the directory is synced then."""
+        path = self.mktemp()
+        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        table.apply(table.admit(5, (0.0, 0.0), 0), 1, (1.0, 2.0), 3)
+        table.journal.close(False)  # type: ignore[attr-defined]
+        journal = Journal(path)
+        self.assertIsNot(journal.take_remains(IDENTITY), None)
+        with open(path + RECOVERING, "rb") as file:
+            with self.assertRaises(BlockingIOError):
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            synced: list[tuple[str, bool]] = []
+            sync = os.fsync
+
+            def recording(fd: int) -> None:
+                there = os.path.exists(path + RECOVERING)
+                synced.append((os.readlink(f"/proc/self/fd/{fd}"), there))
+                sync(fd)
+
+            self.patch(os, "fsync", recording)
+            journal.forget_remains()
+            self.assertEqual(synced, [(os.path.dirname(os.path.realpath(path)), False)])
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_header_is_checked(self) -> None:
+        """Each part of the header by itself makes a file no journal."""
+        path = self.mktemp()
+        write_journal(path, SCHEMA, 2, IDENTITY)
+        with open(path, "rb") as file:
+            content = file.read()
+        for at, new in (
+            (0, b"pslive"),
+            (8, b"\2"),
+            (12, b"\x80"),
+            (16, b"\3"),
+            (24, b"\x01"),
+            (48, b"\xff\xff"),
+        ):
+            with open(path, "wb") as file:
+                file.write(content[:at] + new + content[at + len(new) :])
+            self.assertRaises(NotAJournal, read_remains, path)
+        # A header that is not of whole pages, in a file of the size it says.
+        with open(path, "wb") as file:
+            file.write(content[:24] + struct.pack("<I", PAGE + 8) + content[28:] + bytes(8))
+        self.assertRaises(NotAJournal, read_remains, path)
+
+    def test_read_in_pieces(self) -> None:
+        """Rows of every piece are found, in the first and the last slot of it as well."""
+        self.patch(journal_module, "SLOTS_AT_ONCE", 3)
+        path = self.mktemp()
+        table = write_journal(path, SCHEMA, 20, IDENTITY)
+        for player in range(1, 12):
+            slot = table.admit(player, (0.0, 0.0), 0)
+            table.apply(slot, 1, (float(player), 2.0), 3)
+        found = remaining(path)
+        self.assertEqual({k: v[0] for k, v in found.items()}, {n: float(n) for n in range(1, 12)})
 
     def test_held(self) -> None:
         """A closed journal may be opened again, by this process as well, while views of it live."""
@@ -710,6 +777,19 @@ class RecoveryTests(RecoveryTestCase):
         stepped.settle()
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
 
+    def test_imported_without_a_date(self) -> None:
+        """A row of the store whose date is 0 is a stored one, saved again into another store."""
+        self.store.players[7] = Stored((3.0, 4.0), 0)
+        stepped = self.start()
+        joined = stepped.join(7)
+        self.assertEqual((joined.restored, joined.state), (True, PlayerState(3.0, 4.0)))
+        stepped.settle()
+        self.assertEqual(self.store.players[7], Stored((3.0, 4.0), 0))  # nothing is to be saved
+        del self.store.players[7]
+        stepped.service._dirty_all()
+        self.successResultOf(stepped.stop())
+        self.assertEqual(self.store.players[7].values, (3.0, 4.0))
+
     def test_memory(self) -> None:
         """Beside a store that forgets, the players who were online are there again."""
         stepped = self.start(MemoryStore(SCHEMA))
@@ -955,9 +1035,31 @@ class SetAsideTests(RecoveryTestCase):
         self.assertIn("holds 1 unsaved players of another store", self.log.having("set aside")[0])
 
     def test_nonsense(self) -> None:
-        """A file that never was one, and one of nothing but zeros."""
+        """A file that never was one is not ours to rename: the start is refused."""
         self.replace(b"a shopping list" * 1000)
-        self.refuse_to_lose(b"a shopping list" * 1000)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("is there and is no journal; name another file", str(error))
+        self.assertEqual(self.content(), b"a shopping list" * 1000)
+        self.assertEqual(self.files(), ["journal"])
+
+    def test_device(self) -> None:
+        """Neither is a device, a pipe or a directory, which are not even opened."""
+        os.mkfifo(self.path)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("is there and is no journal; name another file", str(error))
+        os.unlink(self.path)
+        os.mkdir(self.path)
+        error = self.assertRaises(StoreUnusable, self.start)
+        self.assertIn("is there and is no journal; name another file", str(error))
+        self.assertEqual(self.files(), ["journal"])
+
+    def test_names_that_cannot_be(self) -> None:
+        """A name that is no UTF-8, or leaves no room for those beside it, is refused."""
+        for name, why in (("\udcff", "not UTF-8"), ("j" * 240, "too long")):
+            error = self.assertRaises(
+                ValueError, PlayerStateService, self.store, journal=f"{self.directory}/{name}"
+            )
+            self.assertIn(why, str(error))
 
     def test_zeros(self) -> None:
         """One whose pages never came to disk."""
@@ -1011,6 +1113,99 @@ class SetAsideTests(RecoveryTestCase):
         (aside,) = [name for name in self.files() if name != "journal"]
         with open(f"{self.directory}/{aside}", "rb") as file:
             self.assertEqual(file.read(), bytes(content))
+
+
+class LostTests(RecoveryTestCase):
+    """The file is removed, replaced or written over while it is in use."""
+
+    def moved(self) -> SteppedService:
+        """A run with two players, of whom nothing is saved."""
+        stepped = self.start(save_within=60.0)
+        for player in (1, 2):
+            stepped.join(player)
+            stepped.service.update(player, PlayerState(float(player), 0.0))
+        return stepped
+
+    def check_renewed(self, stepped: SteppedService, why: str) -> None:
+        """It is noticed and made anew; a move after that is found by the next start as well."""
+        stepped.service._check_memory()
+        (line,) = self.log.having("it was made anew with the 2 players")
+        self.assertIn(f"was {why} while it was in use", line)
+        self.assertEqual(stepped.service._memory.lost(), "")
+        stepped.service.update(2, PlayerState(22.0, 0.0))
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 22.0})
+        error = self.assertRaises(StoreUnusable, Journal(self.path).take_remains, IDENTITY)
+        self.assertIn("is in use by another process", str(error))
+        self.successResultOf(stepped.stop())
+        self.assertTrue(read_remains(self.path).clean)
+        self.assertEqual(self.store.players[2].values[0], 22.0)
+
+    def test_untouched(self) -> None:
+        """Nothing is done where nothing happened."""
+        stepped = self.moved()
+        before = os.stat(self.path).st_ino
+        stepped.service._check_memory()
+        self.assertEqual(os.stat(self.path).st_ino, before)
+
+    def test_removed(self) -> None:
+        """Removed."""
+        stepped = self.moved()
+        os.unlink(self.path)
+        self.check_renewed(stepped, "removed or renamed")
+
+    def test_renamed_over(self) -> None:
+        """What was put in its place is kept under a name of its own."""
+        stepped = self.moved()
+        with open(f"{self.directory}/other", "wb") as file:
+            file.write(b"precious")
+        os.rename(f"{self.directory}/other", self.path)
+        self.check_renewed(stepped, "replaced by another file")
+        (aside,) = set(self.files()) - {"journal"}
+        with open(f"{self.directory}/{aside}", "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+    def test_header_written_over(self) -> None:
+        """A header that the next start could make no sense of."""
+        stepped = self.moved()
+        with open(self.path, "r+b") as file:
+            file.write(b"nonsense")
+        self.check_renewed(stepped, "written over")
+
+    def test_cannot_be_made(self) -> None:
+        """It is tried again for as long as it cannot be made, and told of once."""
+        stepped = self.moved()
+        os.rename(self.directory, self.directory + ".away")
+        for _ in range(3):
+            stepped.service._check_memory()
+        (line,) = self.log.having("cannot be made anew")
+        self.assertIn("No such file or directory", line)
+        os.mkdir(self.directory)
+        self.check_renewed(stepped, "removed or renamed")
+
+    def test_stop_that_gives_up(self) -> None:
+        """A stop that gave up leaves a file that is not clean, made anew if it was lost."""
+        stepped = self.moved()
+
+        def busy(records: Any) -> Any:
+            raise StoreBusy("locked")
+
+        self.store.write = busy  # type: ignore[method-assign]
+        os.unlink(self.path)
+        stopped = stepped.stop()
+        stepped.reactor.advance(31.0)
+        stepped.settle()
+        self.successResultOf(stopped)
+        self.assertTrue(stepped.service.gave_up)
+        remains = read_remains(self.path)
+        self.assertFalse(remains.clean)
+        self.assertEqual(len(remains.records), 2)
+
+    def test_timer(self) -> None:
+        """It is looked at without being asked."""
+        stepped = self.moved()
+        os.unlink(self.path)
+        stepped.reactor.advance(1.5)
+        self.assertTrue(os.path.exists(self.path))
 
 
 class SQLiteRecoveryTests(RecoveryTestCase):
@@ -1182,6 +1377,98 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         stepped = self.start(self.sqlite())
         stepped.settle()
         self.assertEqual(stepped.join(2).state, PlayerState(2.0, 2.0))
+        self.successResultOf(stepped.stop())
+
+    def unclean(self) -> str:
+        """A database whose last run was killed with its live file beside it; its path."""
+        database = f"{self.directory}/players.db"
+        self.path = f"{database}.live"
+        self.store = SQLiteStore(database, SCHEMA)
+        self.crash(p1=1.0)
+        return database
+
+    def test_started_without_it(self) -> None:
+        """A start that would pass over unsaved players is refused, with or without a journal."""
+        database = self.unclean()
+        for journal in (None, f"{self.directory}/other"):
+            store = SQLiteStore(database, SCHEMA)
+            service = PlayerStateService(store, journal=journal)
+            error = self.assertRaises(StoreUnusable, service.startService)
+            self.assertIn(f"the journal {self.path} holds 1 players of this store", str(error))
+        os.rename(self.path, self.path + RECOVERING)
+        service = PlayerStateService(SQLiteStore(database, SCHEMA))
+        self.assertRaises(StoreUnusable, service.startService)
+        stepped = self.start(SQLiteStore(database, SCHEMA))
+        stepped.step()
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.successResultOf(stepped.stop())
+        stepped = SteppedService(store=SQLiteStore(database, SCHEMA))  # a clean one is no matter
+        self.successResultOf(stepped.stop())
+
+    def test_started_by_another_name(self) -> None:
+        """A symbolic link to the database, or to its directory, is the database itself."""
+        database = self.unclean()
+        link = f"{self.directory}/link.db"
+        os.symlink(database, link)
+        store = open_store(f"sqlite:{link}", SCHEMA)
+        self.assertEqual(store.path, os.path.realpath(database))
+        stepped = SteppedService(store=store, journal=f"{store.path}.live")
+        stepped.step()
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.successResultOf(stepped.stop())
+
+    def live(self, *arguments: str) -> Any:
+        """What ``playerstate live`` makes of these arguments."""
+        return CliRunner().invoke(main, ["live", *arguments], prog_name="playerstate")
+
+    def test_applied_by_a_command(self) -> None:
+        """What was left can be looked into, and saved where the store has nothing newer."""
+        database = self.unclean()
+        url = f"sqlite:{database}"
+        os.rename(self.path, f"{self.path}.aside")
+        stepped = SteppedService(store=SQLiteStore(database, SCHEMA))  # a new identity
+        stepped.join(2)
+        stepped.service.update(2, PlayerState(2.0, 0.0))
+        aside = f"{self.path}.aside"
+        shown = self.live("show", aside, "--json")
+        (row,) = json.loads(shown.output)["rows"]
+        self.assertEqual((row["session_id"], row["x"]), (1, 1.0))
+        self.assertIn("session_id=1 x=1.0", self.live("show", aside).output)
+        refused = self.live("apply", aside, url)
+        self.assertEqual(refused.exit_code, 1)
+        self.assertIn("is in use by process", refused.output)
+        self.successResultOf(stepped.stop())
+        self.assertFalse(read_remains(aside).clean)
+        applied = self.live("apply", aside, url)
+        self.assertIn("1 of 1 players applied, 0 outdated", applied.output)
+        self.assertTrue(read_remains(aside).clean)
+        again = self.live("apply", aside, url)
+        self.assertIn("0 of 1 players applied, 1 outdated", again.output)
+        stepped = SteppedService(store=SQLiteStore(database, SCHEMA))
+        self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
+        self.assertEqual(stepped.join(2).state, PlayerState(2.0, 0.0))
+        stepped.service.update(1, PlayerState(5.0, 0.0))
+        self.successResultOf(stepped.stop())
+        self.assertIn("0 of 1 players applied", self.live("apply", aside, url).output)
+
+    def test_command_refuses(self) -> None:
+        """One in use, no journal, no file and no database are one line each, and change nothing."""
+        database = self.unclean()
+        missing = f"sqlite:{self.directory}/missing.db"
+        for arguments, why in (
+            (("apply", self.path, missing), "is no database that exists"),
+            (("apply", self.path, "memory:"), "is no database that exists"),
+            (("show", database), "is no journal"),
+            (("show", f"{self.directory}/missing"), "cannot read"),
+        ):
+            result = self.live(*arguments)
+            self.assertEqual(result.exit_code, 1, arguments)
+            self.assertIn(why, result.output)
+            self.assertEqual(result.output.count("\n"), 1)
+        self.assertFalse(os.path.exists(f"{self.directory}/missing.db"))
+        self.assertFalse(read_remains(self.path).clean)
+        stepped = self.start(SQLiteStore(database, SCHEMA))
+        self.assertIn("is in use by another process", self.live("show", self.path).output)
         self.successResultOf(stepped.stop())
 
     def test_no_journal(self) -> None:

@@ -124,7 +124,9 @@ class LockTests(DirectoryTestCase):
         alias = os.path.join(elsewhere, "alias.db")
         os.symlink(self.path, alias)
         store = self.store()
-        self.assertEqual(self.refusal(f"sqlite:{alias}"), self.in_use(os.getpid(), alias))
+        self.assertEqual(
+            self.refusal(f"sqlite:{alias}"), self.in_use(os.getpid(), os.path.realpath(alias))
+        )
         store.close()
         self.store(f"sqlite:{alias}")
         self.assertEqual(self.refusal(), self.in_use(os.getpid()))
@@ -136,7 +138,9 @@ class LockTests(DirectoryTestCase):
         os.symlink(self.directory, alias)
         self.store()
         path = os.path.join(alias, "players.db")
-        self.assertEqual(self.refusal(f"sqlite:{path}"), self.in_use(os.getpid(), path))
+        self.assertEqual(
+            self.refusal(f"sqlite:{path}"), self.in_use(os.getpid(), os.path.realpath(path))
+        )
 
     def test_close(self) -> None:
         """A closed store has let go; the file stays, and names the last holder."""
@@ -218,6 +222,25 @@ class LockTests(DirectoryTestCase):
             lock.release()
             self.store()
             process.communicate(b"\n", PATIENCE)
+
+    def test_forked_child(self) -> None:
+        """A child that outlives its parent's store does not keep the database."""
+        store = self.store()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                os.close(writing)
+                os.read(reading, 1)
+            os._exit(0)
+        os.close(reading)
+        try:
+            self.assertIn("is in use", self.refusal())
+            store.close()
+            self.store()
+        finally:
+            os.close(writing)
+            os.waitpid(child, 0)
 
     def test_lock_that_cannot_be_made(self) -> None:
         """Where the lock file cannot be made, the line says which and why."""

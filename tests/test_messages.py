@@ -111,20 +111,20 @@ class BytesTests(SynchronousTestCase):
         """A JOIN bears version, fingerprint, nonce and sequence, and zeros up to a WELCOME."""
         self.assertEqual(
             CODEC.encode_join(0xAABBCCDD, 0x01020304),
-            bytes.fromhex("01 01 225fa0c9 ddccbbaa 04030201") + bytes(16),
+            bytes.fromhex("01 01 225fa0c9 ddccbbaa 04030201 0000000000000000") + bytes(16),
         )
 
     def test_encode_join_unchecked(self) -> None:
         """A JOIN may be told another fingerprint, 0 among them."""
         self.assertEqual(
             CODEC.encode_join(1, 2, fingerprint=0),
-            bytes.fromhex("01 01 00000000 01000000 02000000") + bytes(16),
+            bytes.fromhex("01 01 00000000 01000000 02000000 0000000000000000") + bytes(16),
         )
 
     def test_decode_join(self) -> None:
         """A JOIN is read with the number of its bytes; what it is padded with is not looked at."""
-        data = bytes.fromhex("01 07 0df0adde ddccbbaa 04030201 ffffff")
-        expected = Join(7, 0xDEADF00D, 0xAABBCCDD, 0x01020304, 17)
+        data = bytes.fromhex("01 07 0df0adde ddccbbaa 04030201 0900000000000000 ffffff")
+        expected = Join(7, 0xDEADF00D, 0xAABBCCDD, 0x01020304, 25, 9)
         self.assertEqual(CODEC.decode_client(data), expected)
         self.assertEqual(decode_join(PREFIX + data, 8), expected)
 
@@ -153,23 +153,25 @@ class BytesTests(SynchronousTestCase):
 
     def test_leave(self) -> None:
         """A LEAVE bears a sequence."""
-        data = bytes.fromhex("03 04030201")
+        data = bytes.fromhex("03 04030201") + bytes(31)
         self.assertEqual(encode_numbered(LEAVE, 0x01020304), data)
         self.assertEqual(CODEC.decode_client(data), Leave(0x01020304))
 
     def test_ping(self) -> None:
         """A PING bears a sequence."""
-        data = bytes.fromhex("04 04030201")
+        data = bytes.fromhex("04 04030201") + bytes(4)
         self.assertEqual(encode_numbered(PING, 0x01020304), data)
         self.assertEqual(CODEC.decode_client(data), Ping(0x01020304))
 
     def test_numbered_after_a_prefix(self) -> None:
         """The sequence of a LEAVE or PING is read behind what a transport set before it."""
-        self.assertEqual(decode_numbered(PREFIX + bytes.fromhex("04 04030201"), 8), 0x01020304)
+        self.assertEqual(
+            decode_numbered(PREFIX + bytes.fromhex("04 04030201 00000000"), 8), 0x01020304
+        )
 
     def test_welcome(self) -> None:
         """A WELCOME bears flags, the nonce, the time and the fields; bit 0 says restored."""
-        data = bytes.fromhex("81 01 ddccbbaa 0807060504030201") + XY
+        data = bytes.fromhex("81 01 ddccbbaa 0807060504030201 0000000000000000") + XY
         self.assertEqual(CODEC.encode_welcome(0xAABBCCDD, 0x0102030405060708, (1.5, -2.5)), data)
         self.assertEqual(
             CODEC.decode_server(data),
@@ -178,7 +180,7 @@ class BytesTests(SynchronousTestCase):
 
     def test_welcome_of_a_new_player(self) -> None:
         """Where nothing was ever saved or moved, the time is 0 and no flag is set."""
-        data = bytes.fromhex("81 00 01000000 0000000000000000") + XY
+        data = bytes.fromhex("81 00 01000000 0000000000000000 0000000000000000") + XY
         self.assertEqual(CODEC.encode_welcome(1, 0, (1.5, -2.5)), data)
         self.assertEqual(CODEC.decode_server(data), Welcome(False, 1, 0, (1.5, -2.5)))
 
@@ -186,17 +188,17 @@ class BytesTests(SynchronousTestCase):
         """A time before 1970 is sent as 0, and the player is restored all the same."""
         self.assertEqual(
             CODEC.encode_welcome(1, -5, (1.5, -2.5)),
-            bytes.fromhex("81 01 01000000 0000000000000000") + XY,
+            bytes.fromhex("81 01 01000000 0000000000000000 0000000000000000") + XY,
         )
 
     def test_welcome_with_flags_of_the_future(self) -> None:
         """Flags that this version does not know are passed over."""
-        data = bytes.fromhex("81 fe 01000000 0000000000000000") + XY
+        data = bytes.fromhex("81 fe 01000000 0000000000000000 0000000000000000") + XY
         self.assertEqual(CODEC.decode_server(data), Welcome(False, 1, 0, (1.5, -2.5)))
 
     def test_welcome_of_every_kind(self) -> None:
         """A WELCOME packs its fields as a MOVE does."""
-        data = bytes.fromhex("81 01 01000000 0200000000000000") + EVERY_FIELD
+        data = bytes.fromhex("81 01 01000000 0200000000000000 0000000000000000") + EVERY_FIELD
         self.assertEqual(WIDE_CODEC.encode_welcome(1, 2, EVERY_VALUE), data)
         self.assertEqual(WIDE_CODEC.decode_server(data), Welcome(True, 1, 2, EVERY_VALUE))
 
@@ -223,9 +225,9 @@ class SizeTests(SynchronousTestCase):
     """Every message has one length, but for the JOIN."""
 
     def test_sizes(self) -> None:
-        """A MOVE is 5 bytes and the fields, a WELCOME 14 bytes and the fields."""
-        self.assertEqual((CODEC.move_size, CODEC.welcome_size), (21, 30))
-        self.assertEqual((WIDE_CODEC.move_size, WIDE_CODEC.welcome_size), (46, 55))
+        """A MOVE is 5 bytes and the fields, a WELCOME 22 bytes and the fields."""
+        self.assertEqual((CODEC.move_size, CODEC.welcome_size), (21, 38))
+        self.assertEqual((WIDE_CODEC.move_size, WIDE_CODEC.welcome_size), (46, 63))
 
     def test_join_makes_room_for_its_answer(self) -> None:
         """A JOIN is as long as the WELCOME, so that the answer is never longer."""
@@ -238,13 +240,13 @@ class SizeTests(SynchronousTestCase):
             "Wide", {"note": attrs.field(default="", type=str, metadata=text(1024))}
         )
         join = ClientCodec(StateSchema.of(wide)).encode_join(1, 0)
-        self.assertEqual(len(join), 1038)
-        self.assertEqual(CODEC.decode_client(join).size, 1038)
+        self.assertEqual(len(join), 1046)
+        self.assertEqual(CODEC.decode_client(join).size, 1046)
 
     def test_join_lengths(self) -> None:
-        """A JOIN has 14 to 1,200 bytes."""
+        """A JOIN has 22 to 1,200 bytes."""
         self.assertEqual(MAX_JOIN_SIZE, 1200)
-        for size in (14, 15, 1199, 1200):
+        for size in (22, 23, 1199, 1200):
             join = CODEC.decode_client(b"\x01".ljust(size, b"\0"))
             self.assertEqual(join, Join(0, 0, 0, 0, size))
         for size in (1, 2, 13):

@@ -25,6 +25,7 @@ from playerstate.transports.netcode.packets import (
     Seals,
     read_header,
 )
+from playerstate.transports.netcode.roaming import Roaming
 from playerstate.transports.netcode.tokens import ConnectToken
 from tests.netcode import (
     ADDRESS,
@@ -799,6 +800,12 @@ class RoamingTests(ServerTestCase):
         table.now += 1.0
         self.assertTrue(self.moved(player))
 
+    def test_budget_of_all(self) -> None:
+        """All addresses together have no more than so many packets tried."""
+        roaming = Roaming(bytes)
+        taken = [roaming.take((f"10.0.{n >> 8}.{n & 255}", 1, "port"), 0.0) for n in range(3000)]
+        self.assertEqual(sum(taken), 2000)
+
 
 class ConnectedTests(ServerTestCase):
     """A connection, until it ends."""
@@ -921,6 +928,18 @@ class ConnectedTests(ServerTestCase):
         table.pass_time(0.5)
         self.assertEqual([c.client_id for c in table.server.connections], [42])
         table.pass_time(1.0)
+        self.assertEqual(table.server.connections, [])
+
+    def test_read_in_time(self) -> None:
+        """Whose packets were read before the late tick is charged with all that follows."""
+        table = self.table()
+        player = table.connected(timeout=5)
+        table.now += 60.0
+        player.send(b"x")
+        table.server.tick(table.now)
+        self.assertEqual(player.connection.heard_at, table.now)
+        self.assertEqual(player.connection.payload_at, table.now)
+        table.pass_time(5.0)
         self.assertEqual(table.server.connections, [])
 
     def test_half_open_meanwhile(self) -> None:

@@ -95,7 +95,7 @@ class NetcodePlayer:
 
     def join(self, nonce: int = 1) -> None:
         """A JOIN."""
-        self.send(struct.pack("<BBIII", 1, 1, 0, nonce, 0).ljust(30, b"\0"))
+        self.send(struct.pack("<BBIIIQ", 1, 1, 0, nonce, 0, 0).ljust(38, b"\0"))
 
     def move(self, sequence: int, x: float, y: float = 0.0) -> None:
         """A MOVE."""
@@ -103,7 +103,7 @@ class NetcodePlayer:
 
     def leave(self, sequence: int) -> None:
         """A LEAVE."""
-        self.send(struct.pack("<BI", 3, sequence))
+        self.send(struct.pack("<BI31x", 3, sequence))
 
     def disconnect(self) -> None:
         """The client goes."""
@@ -282,7 +282,7 @@ class TogetherTests(NetcodeServiceTestCase):
         """A client that is let go of for its first word does not come back by its second."""
         player = self.players[0]
         self.successResultOf(self.service.leave(player.session_id))
-        join = struct.pack("<BBIII", 1, 1, 0, 7, 0).ljust(30, b"\0")
+        join = struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(38, b"\0")
         said = (struct.pack("<BIdd", 2, 1, 5.0, 0.0), join)
         self.send(*((player, player.client.send(message, self.now)) for message in said))
         self.assertNotIn(player.session_id, {c.client_id for c in self.netcode._server.connections})
@@ -413,6 +413,20 @@ class LeavingTests(NetcodeServiceTestCase):
         self.successResultOf(stopped)
         player.hear()
         self.assertEqual(player.names()[-2:], [GONE, "disconnected"])
+
+    def test_nothing_is_begun_in_a_stop(self) -> None:
+        """What comes between the last GONE and the end is not answered: it could not be read."""
+        self.open()
+        self.joined()
+        idler = NetcodePlayer(self, 43, 2)
+        idler.connect()
+        stopped = self.netcode.stopService()
+        self.advance(0.1)
+        self.assertTrue(self.netcode._server.is_ending)
+        idler.join()
+        self.play(0.4, idler)
+        self.assertEqual(idler.names(), ["disconnected"])
+        self.successResultOf(stopped)
 
     def seen(self, player: NetcodePlayer, hertz: int) -> list[tuple[Any, ...]]:
         """What a program sees that reads once in a frame, and nothing of a frame that ends it."""

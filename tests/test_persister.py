@@ -148,19 +148,18 @@ class Writer:
         for player in players:
             if player in self.store.bad:
                 self.store.refused.append(players)
-                raise RowRefused(self.store.bad[player])
+                raise RowRefused(self.store.bad[player], self.store.name_bad(players))
         self.store.written.append(players)
         self.store.dtypes.add(records.dtype)
         self.store.is_synced = False
         older = [index for index, player in enumerate(players) if player in self.store.older]
         return np.array([*older, *self.store.left_out], np.intp)
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reason: str) -> None:
         assert not self.closed
         self.store.on_set_aside()
-        assert record.dtype == LAYOUT.record
-        (player,) = players_of(record)
-        self.store.kept_aside.append((player, reason))
+        assert records.dtype == LAYOUT.record
+        self.store.kept_aside += [(player, reason) for player in players_of(records)]
 
     def sync(self) -> None:
         assert not self.closed
@@ -224,12 +223,19 @@ class Store:
         self.on_open: Callable[[], object] = lambda: None
         self.on_write: Callable[[], object] = lambda: None
         self.on_set_aside: Callable[[], object] = lambda: None
+        self.names_bad = False
         self.on_sync: Callable[[], object] = lambda: None
         self.on_upkeep: Callable[[], object] = lambda: None
         self.interrupted = threading.Event()
         self.time = 0.0
         self.write_seconds = 0.0
         self.upkeep_seconds = 0.0
+
+    def name_bad(self, players: list[Player]) -> dict[int, str]:
+        """The bad ones of a batch, where this store is one that names them."""
+        if not self.names_bad:
+            return {}
+        return {at: self.bad[player] for at, player in enumerate(players) if player in self.bad}
 
     def open_writer(self) -> Writer:
         """One more writer."""
@@ -666,6 +672,49 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([], (set_aside(6, 60, "hp must be positive"),))])
         self.assertEqual(self.failures(), [])
         self.assertIsNone(self.persister.step())
+
+    def test_many_named(self) -> None:
+        """Where the store names its bad rows, a batch takes two writes, however many are bad."""
+        self.store.names_bad = True
+        players = [(number, 1) for number in range(1, 17)]
+        bad = players[::2]
+        self.store.bad.update(dict.fromkeys(bad, "hp"))
+        asides: list[int] = []
+        self.store.on_set_aside = lambda: asides.append(1)
+        self.push(*players)
+        self.assertGreater(self.persister.step(), 0.0)
+        self.assertEqual(len(self.store.attempts), 2)
+        self.assertEqual(self.store.written, [players[1::2]])
+        self.assertEqual(self.failures(), [("hp", len(bad))])
+        for _ in range(REFUSALS - 1):
+            self.persister.step()
+        self.assertEqual(len(self.store.attempts), 2 + REFUSALS - 1)
+        self.assertEqual(len(asides), 1)
+        self.assertEqual(self.store.kept_aside, [(player, "hp") for player in bad])
+        first, second = self.commits()
+        self.assertEqual(first, (players[1::2], ()))
+        self.assertCountEqual(second[1], [set_aside(*player, "hp") for player in bad])
+
+    def test_own_error(self) -> None:
+        """The listener is told the error that the store raised, not one like it."""
+        error = RowRefused("hp", {0: "hp"})
+        self.store.write_errors.append(error)
+        self.push((1, 1), (2, 2))
+        self.persister.step()
+        self.assertEqual(self.failure(), (error, 1))
+
+    def test_tried_no_more(self) -> None:
+        """A row that was set aside is not tried again, and the player's next row is."""
+        self.store.bad[1, 1] = "hp"
+        self.push((1, 1), (2, 2))
+        for _ in range(REFUSALS):
+            self.persister.step()
+        attempts = len(self.store.attempts)
+        self.assertIsNone(self.persister.step())
+        self.assertEqual(len(self.store.attempts), attempts)
+        self.push((1, 2))
+        self.assertEqual(self.persister.step(), 0.0)
+        self.assertEqual(self.store.written[-1], [(1, 2)])
 
     def test_last_reason(self) -> None:
         """A row is set aside with the reason that it was refused for last."""

@@ -16,7 +16,7 @@ from playerstate.transports import udp
 from playerstate.transports.plain import PlainService
 from tests.players import RECEIPT, REFUSED, WELCOME, Client, GatewayTestCase, at
 
-JOIN = struct.pack("<BBIII", 1, 1, 0, 1, 0).ljust(30, b"\0")
+JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(38, b"\0")
 
 
 class DatagramTests(GatewayTestCase):
@@ -34,31 +34,31 @@ class DatagramTests(GatewayTestCase):
     def test_session_id(self) -> None:
         """A session id is from 1 to 2**63 - 1; another is malformed, and gets no answer."""
         for session_id in (0, 2**63, 2**64 - 1):
-            self.receive(struct.pack("<Q", session_id) + JOIN)
+            self.receive(struct.pack("<QI", session_id, 1) + JOIN)
         self.assertEqual(self.port.take(), [])
         self.assertEqual(self.books.malformed, {"session_id": 3})
         for session_id in (1, 2**63 - 1):
-            self.receive(struct.pack("<Q", session_id) + JOIN)
+            self.receive(struct.pack("<QI", session_id, 1) + JOIN)
             [(answer, _)] = self.port.take()
-            self.assertEqual(answer[:9], struct.pack("<QB", session_id, 0x81))
+            self.assertEqual(answer[:13], struct.pack("<QIB", session_id, 1, 0x81))
 
     def test_too_short(self) -> None:
         """A datagram without a message is too short."""
-        for size in range(9):
+        for size in range(13):
             self.receive(bytes([1] * size))
-        self.assertEqual(self.books.malformed, {"too_short": 9})
-        self.assertEqual(self.books.received, 9)
+        self.assertEqual(self.books.malformed, {"too_short": 13})
+        self.assertEqual(self.books.received, 13)
 
     def test_too_long(self) -> None:
         """What is longer than the longest JOIN is refused, however much of it the system cut off.
 
         A MOVE in so long a datagram would otherwise look whole once it is cut.
         """
-        self.receive(struct.pack("<Q", 42) + JOIN.ljust(1200, b"\0"))
+        self.receive(struct.pack("<QI", 42, 1) + JOIN.ljust(1200, b"\0"))
         self.assertEqual(len(self.port.take()), 1)
         for size in (1201, 1202, 60_000):
-            self.receive(struct.pack("<Q", 42) + JOIN.ljust(size, b"\0"))
-            self.receive(struct.pack("<QBI", 42, 4, 0).ljust(8 + size, b"\0"))
+            self.receive(struct.pack("<QI", 42, 1) + JOIN.ljust(size, b"\0"))
+            self.receive(struct.pack("<QIBI", 42, 1, 4, 0).ljust(12 + size, b"\0"))
         self.assertEqual(self.port.take(), [])
         self.assertEqual(self.books.malformed, {"too_long": 6})
 
@@ -108,7 +108,7 @@ class PortTests(GatewayTestCase):
     def test_one_byte_more(self) -> None:
         """The port is opened for one byte more than is allowed, so that more can be told apart."""
         self.open()
-        self.assertEqual(self.port._max_packet_size, 1209)
+        self.assertEqual(self.port._max_packet_size, 1213)
         self.assertEqual(self.port.maxThroughput, udp.MAX_THROUGHPUT)
 
     def test_any_port(self) -> None:

@@ -23,6 +23,7 @@ from playerstate.client import (
     SentAway,
 )
 from playerstate.client.netcode import AGAIN_AFTER, SILENT_FOR
+from playerstate.interfaces import StoreBusy
 from playerstate.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.tokens import MalformedToken
@@ -95,6 +96,20 @@ class Life:
         self.assertEqual(game.stepped.store.load(42).values, attrs.astuple(HERE))
         self.assertEqual(game.players_ports(), [])
         self.assertEqual(len(game.reactor.getDelayedCalls()), calls)
+
+    def test_reconnects(self) -> None:
+        """Told that the way to the server is another, the player goes on by it."""
+        game = self.game()
+        player = self.joined(game, self.make)
+        player.move(HERE)
+        player.reconnect()
+        player.reconnect()  # once more while that is under way
+        game.pass_time(7.0)  # a netcode server may have to see the old connection time out
+        self.assertEqual(len(game.players_ports()), 1)
+        self.assertEqual(player.state, HERE)
+        player.move(THERE)
+        game.pass_time(0.2)
+        self.assertEqual(game.stepped.service.state(42), THERE)
 
     def test_comes_back(self) -> None:
         """The next game begins where the last one ended, and counts on."""
@@ -179,6 +194,58 @@ class Trouble:
         game.is_cut = False
         game.pass_time(6.0)
         self.assertEqual(game.stepped.service.state(42), PlayerState(199.0, 0.0))
+
+    def test_server_started_anew(self) -> None:
+        """A server that stops, and one whose store cannot load now, is joined again."""
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, self.make, on_end=ends.append)
+        player.move(HERE)
+        game.pass_time(2.0)
+        self.successResultOf(game.stepped.service.leave(42))
+        load = game.stepped.store.load
+
+        def busy(session_id: int) -> Any:
+            raise StoreBusy("locked")
+
+        self.patch(game.stepped.store, "load", busy)
+        game.gateway._end(game.gateway._conversations[42], GoneReason.SHUTTING_DOWN)
+        game.pass_time(4.0)
+        self.assertTrue(player.is_playing)
+        self.assertNotIn(42, game.gateway._conversations)
+        self.assertGreater(game.stepped.service.ledger.snapshot().joins_refused["store"], 1)
+        self.patch(game.stepped.store, "load", load)
+        game.pass_time(10.0)
+        player.move(THERE)
+        game.pass_time(0.2)
+        self.assertEqual(game.stepped.service.state(42), THERE)
+        self.assertEqual(ends, [])
+
+    def test_woken(self) -> None:
+        """Who was moved from elsewhere while nothing got through takes that over, and is told."""
+        game = self.game()
+        states: list[Any] = []
+        player = self.joined(game, self.make, on_overruled=states.append)
+        player.move(HERE)
+        game.pass_time(0.2)
+        game.is_cut = True
+        player.move(HERE)
+        game.pass_time(0.1)
+        service = game.stepped.service
+        game.gateway.kick(42)
+        game.pass_time(0.2)
+        service.join(42)
+        game.pass_time(0.1)
+        service.update(42, THERE)
+        service.leave(42)
+        game.pass_time(4.0)
+        game.is_cut = False
+        game.pass_time(10.0)
+        self.assertEqual(states, [THERE])
+        self.assertEqual((service.state(42), player.state), (THERE, THERE))
+        player.move(HERE)
+        game.pass_time(0.2)
+        self.assertEqual(service.state(42), HERE)
 
     def test_sent_away(self) -> None:
         """Who is kicked is told why, once, and is out of the game."""
@@ -417,6 +484,19 @@ class TokenTests(PlayerTestCase):
         self.assertEqual(game.players_ports(), [before])
         tally = game.netcode.tally
         self.assertEqual((tally.connected, tally.ended, game.tokens), (1, 0, 2))
+
+    def test_spoke_at_the_last_moment(self) -> None:
+        """So it is if it speaks on the old way just before it answers on the new one."""
+        game = self.game()
+        line = self.joined(game, Game.encrypted)._line
+        game.is_cut = True
+        game.pass_time(2.5)
+        path, now = line._path, game.reactor.seconds()
+        self.assertIsNotNone(line._next)
+        path.connection.heard_at = now
+        line._turn_to_next(now)
+        self.assertIs(line._path, path)
+        self.assertEqual((line._next, len(game.players_ports())), (None, 1))
 
     def test_no_token_in_a_short_silence(self) -> None:
         """That no token is to be had meanwhile is not the end, and it is not asked for for ever."""
@@ -713,6 +793,33 @@ class PlainTests(PlayerTestCase):
         game.pass_time(1.0)
         self.successResultOf(joining)
 
+    def test_reconnect(self) -> None:
+        """The conversation goes on over another port at once, and nothing of it is reset."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        player.move(HERE)
+        [before] = game.players_ports()
+        player.reconnect()
+        [after] = game.players_ports()
+        self.assertNotEqual(after, before)
+        player.move(THERE)
+        game.pass_time(0.1)
+        player.move(PlayerState(5.0, 6.0))
+        game.pass_time(0.1)
+        self.assertEqual(game.stepped.service.state(42), PlayerState(5.0, 6.0))
+        self.assertEqual(game.stepped.service.ledger.snapshot().joins, 1)
+
+    def test_other_source_port(self) -> None:
+        """A router that gives the player another port costs a second or two, and no new JOIN."""
+        game = self.game()
+        player = self.joined(game, Game.plain)
+        player._line._port.reopen()
+        for number in range(40):
+            player.move(PlayerState(float(number), 0.0))
+            game.pass_time(0.0625)
+        self.assertEqual(game.stepped.service.state(42), PlayerState(39.0, 0.0))
+        self.assertEqual(game.stepped.service.ledger.snapshot().joins, 1)
+
     def test_sent_after_closing(self) -> None:
         """After the end nothing is sent, and nothing fails."""
         game = self.game()
@@ -736,7 +843,7 @@ class PlainTests(PlayerTestCase):
         game.reactor.ports[PLAIN].receive(datagram, (HOST, number))
         game.carry()
         self.assertEqual([line.client.phase for line in lines], [Phase.JOINING, Phase.ONLINE])
-        game.reactor.ports[number].receive((7).to_bytes(8, "little") + b"\x82", (HOST, PLAIN))
+        game.reactor.ports[number].receive((7).to_bytes(12, "little") + b"\x82", (HOST, PLAIN))
         lines[0].close(0.0)
         self.assertEqual(game.players_ports(), [number])
         lines[1].close(0.0)

@@ -85,7 +85,7 @@ class Run:
         self._numbers = dict.fromkeys(self.states, 0)
         self._told = dict.fromkeys(self.states, 0)
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Note what the server says; see `playerstate.gateway.Transport`."""
         answer = self._codec.decode_server(message)
         if isinstance(answer, Receipt) and answer.saved > self._told[session_id]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import pty
 import random
+import re
 import signal
 import socket
 import struct
+import sys
 import time
 import unittest
 from contextlib import closing
@@ -34,6 +37,7 @@ class ProcessTestCase(SynchronousTestCase):
         """An empty directory."""
         self.directory = os.path.abspath(self.mktemp())
         os.mkdir(self.directory)
+        self.ended: list[int] = []
 
     def serve(self, *options: str, **kwargs: str) -> Server:
         """A running server."""
@@ -106,6 +110,64 @@ class ReturningTests(ProcessTestCase):
             ["players.db", "players.db.live", "players.db.lock"],
         )
         self.assertEqual(self.rows(), {42: (7.0, 8.0)})
+
+    def test_hangup_without_a_terminal(self) -> None:
+        """SIGHUP, as of a reload by systemd, is told and changes nothing."""
+        server = self.serve()
+        player = self.player(server, 42)
+        player.join()
+        os.kill(server.pid, signal.SIGHUP)
+        server.wait_for("SIGHUP: there is nothing to reload, the server goes on")
+        player.move(7.0, 8.0)
+        player.wait_applied()
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        self.assertEqual(self.rows(), {42: (7.0, 8.0)})
+
+    def test_hangup_of_its_terminal(self) -> None:
+        """A terminal that closes stops the server cleanly, with everything saved."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.directory)
+            arguments = ["-n", "--pidfile=", "--logfile=log", "playerstate", "--listen", "udp:0"]
+            os.execv(sys.executable, [sys.executable, "-c", TWISTD, *arguments])
+        self.addCleanup(self.end, pid)
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(r"listening on udp ([\d.]+):(\d+)", self.log())):
+            self.assertLess(time.monotonic(), deadline, self.log())
+            time.sleep(0.05)
+        player = Player((found[1], int(found[2])), 42)
+        self.addCleanup(player.close)
+        player.join()
+        player.move(7.0, 8.0)
+        player.wait_applied()
+        os.close(terminal)
+        player.wait_saved()
+        deadline = time.monotonic() + PATIENCE
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            self.assertLess(time.monotonic(), deadline, self.log())
+            time.sleep(0.05)
+        self.ended.append(pid)
+        self.assertEqual(os.waitstatus_to_exitcode(ended[1]), 0)
+        self.assertIn("the terminal was closed (SIGHUP): stopping", self.log())
+        self.assertEqual(self.rows(), {42: (7.0, 8.0)})
+
+    def log(self) -> str:
+        """What a server with a log file has written."""
+        path = Path(self.directory, "log")
+        return path.read_text() if path.exists() else ""
+
+    def end(self, pid: int) -> None:
+        """End a child that is not waited for yet."""
+        if pid not in self.ended:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def test_names_its_versions(self) -> None:
+        """The log says which versions run."""
+        server = self.serve()
+        server.stop()
+        versions = r"playerstate \S.* on Python \d+\.\d+\.\d+\S*, SQLite \d+\.\d+\.\d+, Linux"
+        self.assertRegex("\n".join(server.lines), versions)
 
     def test_twist(self) -> None:
         """It runs as `twist playerstate` as well."""
@@ -304,9 +366,9 @@ class RefusedStartTests(ProcessTestCase):
     def test_journal_that_cannot_be(self) -> None:
         """A journal in a directory that is missing, or that is a directory: it is named."""
         os.mkdir(f"{self.directory}/moves")
-        for journal, why in (("nowhere/moves", "must exist"), ("moves", "must be a file")):
+        for journal, why in (("nowhere/moves", "must exist"), ("moves", "is no journal")):
             line = self.refused("--listen", "udp:0", "--journal", journal)
-            self.assertIn("--journal: cannot", line)
+            self.assertIn("--journal: ", line)
             self.assertIn(f"{self.directory}/{journal}", line)
             self.assertIn(why, line)
 
@@ -368,14 +430,14 @@ class LoadTests(ProcessTestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everybody:
             everybody.connect(server.address)
             for number in numbers:
-                join = struct.pack("<QBBIII", number, 1, 1, 0, 7, 0) + bytes(16)
+                join = struct.pack("<QIBBIIIQ", number, 7, 1, 1, 0, 7, 0, 0) + bytes(16)
                 everybody.send(join)
             for turn in range(1, 6):
                 for number in numbers:
-                    everybody.send(struct.pack("<QBIdd", number, 2, turn, number, turn))
+                    everybody.send(struct.pack("<QIBIdd", number, 7, 2, turn, number, turn))
                 time.sleep(0.1)
             for number in numbers:
-                everybody.send(struct.pack("<QBI", number, 3, 5))
+                everybody.send(struct.pack("<QIBI31x", number, 7, 3, 5))
         server.wait_for("queue of 256 rows is full")
         player.join()
         server.stop()
@@ -398,9 +460,9 @@ class LoadTests(ProcessTestCase):
                 datagram = noise.randbytes(noise.randrange(60))
                 # Some name a real player, and some of those look like a message.
                 if number % 3 == 0:
-                    datagram = struct.pack("<QB", 42, noise.randrange(8)) + datagram
+                    datagram = struct.pack("<QIB", 42, player._nonce, noise.randrange(8)) + datagram
                 # A JOIN that happens to be whole would be one.
-                if datagram[8:10] != b"\1\1":
+                if datagram[12:14] != b"\1\1":
                     stranger.send(datagram)
                 if number % 4000 == 0:
                     player.wait_applied()

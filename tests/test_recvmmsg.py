@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import Any
 
 from twisted.internet import reactor as untyped
+from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from playerstate.testing import MemoryReactor
@@ -127,9 +129,10 @@ class ReaderTests(SynchronousTestCase):
         self.assertLessEqual(len(self.reader._addresses), 3)
 
     def test_error(self) -> None:
-        """An error of the socket is raised, as Twisted's own reading does."""
+        """An error of the socket is returned: the reactor lets go of the port then."""
         self.reader._fd = -1
-        error = self.assertRaises(OSError, self.reader.read)
+        error = self.reader.read()
+        assert error is not None
         self.assertEqual(error.errno, errno.EBADF)
 
     def test_read_many(self) -> None:
@@ -144,6 +147,69 @@ class ReaderTests(SynchronousTestCase):
         self.listen("127.0.0.1", socket.AF_INET)
         read_many(self.port)
         self.assertIs(self.port.doRead.__self__, self.port)
+
+    def asked(self, interface: str, family: socket.AddressFamily, *hosts: str) -> None:
+        """Each of these addresses is asked, by one sender, and the answers come from it."""
+        try:
+            self.listen(interface, family)
+            sender = socket.socket(socket.AF_INET if "." in hosts[0] else family, socket.SOCK_DGRAM)
+            self.addCleanup(sender.close)
+            sender.bind((hosts[0], 0))
+        except (OSError, CannotListenError) as error:
+            raise SkipTest(f"not here: {error}") from None
+        sender.settimeout(20.0)
+        for host in hosts:
+            sender.sendto(host.encode(), (host, self.server[1]))
+        self.reader.read()
+        peers = [address for _, address in self.notes.got]
+        self.assertEqual(len(set(peers)), len(hosts))
+        for host, (datagram, peer) in zip(hosts, self.notes.got, strict=True):
+            self.notes._write(datagram, peer)
+            answer, source = sender.recvfrom(100)
+            self.assertEqual((answer.decode(), source[:2]), (host, (host, self.server[1])))
+
+    def test_all_addresses(self) -> None:
+        """On a port bound to all addresses an answer leaves from the address that was asked."""
+        self.asked("0.0.0.0", socket.AF_INET, "127.0.0.1", "127.0.0.2", "127.9.9.9")
+
+    def test_all_addresses_ipv6(self) -> None:
+        """The same over IPv6."""
+        self.asked("::", socket.AF_INET6, "::1")
+
+    def test_all_addresses_of_both_kinds(self) -> None:
+        """The same for IPv4 on a port of both."""
+        self.asked("::", socket.AF_INET6, "127.0.0.1", "127.0.0.2")
+
+    def test_same_sender(self) -> None:
+        """A sender that asks one address again is the same peer, whatever came between."""
+        self.listen("0.0.0.0", socket.AF_INET)
+        sender = self.sender()
+        for _ in range(3):
+            sender.send(b"x")
+            self.sender().send(b"y")
+            self.reader.read()
+        peers = {peer for datagram, peer in self.notes.got if datagram == b"x"}
+        self.assertEqual(len(peers), 1)
+
+    def test_whole_names(self) -> None:
+        """All 16 bytes of an IPv6 address count, and so does the scope of a link-local one."""
+        local = socket.inet_pton(socket.AF_INET6, "fe80::1:2:3:4")
+        name = struct.pack("=H2s4s16sI", socket.AF_INET6, b"\x03\xe9", bytes(4), local, 7)
+        name = name.ljust(32, b"\0")
+        self.assertEqual(recvmmsg._read_ipv6(name), ("fe80::1:2:3:4", 1001, 0, 7))
+        control = struct.pack("@Nii16sI4x", 36, socket.IPPROTO_IPV6, 50, local, 7)
+        expected = ("fe80::1:2:3:4", 1001, 0, 7, (41, 50, local + struct.pack("=I", 7)))
+        self.assertEqual(recvmmsg._read_ipv6(name + control), expected)
+        world = socket.inet_pton(socket.AF_INET6, "2001:db8::1:2")
+        control = struct.pack("@Nii16sI4x", 36, socket.IPPROTO_IPV6, 50, world, 7)
+        self.assertEqual(recvmmsg._read_ipv6(name + control)[4][2], world + bytes(4))
+
+    def test_all_addresses_without_it(self) -> None:
+        """Where answers could leave from a wrong address, that is refused, with the reason."""
+        self.listen("0.0.0.0", socket.AF_INET)
+        self.patch(recvmmsg, "_recvmmsg", None)
+        error = self.assertRaises(CannotListenError, read_many, self.port)
+        self.assertIn("listen on each address", str(error))
 
     def test_other_systems(self) -> None:
         """Where there is no such call, none is found."""

@@ -98,6 +98,27 @@ class RefusedFileTests(DirectoryTestCase):
             self.add(session_id)
         self.assertEqual(self.ids(), [3, 1, 2])
 
+    def test_many_together(self) -> None:
+        """Thousands of players take one write and one sync, known ones among them as well."""
+        syncs: list[int] = []
+        sync = os.fsync
+        self.patch(os, "fsync", lambda fd: (syncs.append(fd), sync(fd)))
+        batch = records(PLAIN, *((number, 1.0, 2.0, 5) for number in range(1, 2001)))
+        for count in (1, 2):
+            self.file.add(batch, "no")
+            self.assertEqual(len(syncs), count)
+        self.file.add(records(PLAIN, (5000, 1.0, 2.0, 5), (6000, 1.0, 2.0, 5)), "no")
+        self.assertEqual(len(syncs), 3)
+        self.assertEqual(self.ids(), [*range(1, 2001), 5000, 6000])
+
+    def test_same_player_again_and_again(self) -> None:
+        """A player who is refused again and again makes the file no larger."""
+        self.add(1)
+        size = os.path.getsize(self.refused_path)
+        for _ in range(50):
+            self.add(1)
+        self.assertEqual(os.path.getsize(self.refused_path), size)
+
     def test_later_entry(self) -> None:
         """A later entry of a player takes the place of the earlier; the others stay."""
         self.add(1, x=1.0, updated_at=5, why="first")

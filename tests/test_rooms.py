@@ -14,8 +14,11 @@ import playerstate
 PACKAGE = Path(playerstate.__file__).parent
 
 ROOMS: dict[str, set[str]] = {
-    "schema": set(),
+    "checks": set(),
+    "schema": {"checks"},
     "ring": set(),
+    "printable": set(),
+    "waiters": set(),
     "pace": set(),
     "steady": set(),
     "ledger": set(),
@@ -30,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "conversation": {"messages"},
     "receipts": {"conversation", "ledger", "messages", "schema", "table"},
     "client": {"deltas", "messages", "schema", "transports"},
-    "stores": {"interfaces", "schema"},
+    "stores": {"interfaces", "printable", "schema"},
     "persister": {"interfaces", "ring"},
     "trouble": {"interfaces", "persister", "steady"},
     "outbox": {
@@ -43,8 +46,9 @@ ROOMS: dict[str, set[str]] = {
         "steady",
         "table",
         "trouble",
+        "waiters",
     },
-    "leaves": {"ledger", "outbox", "persister", "table"},
+    "leaves": {"ledger", "outbox", "persister", "table", "waiters"},
     "recovery": {"interfaces", "journal", "layout", "schema"},
     "service": {
         "interfaces",
@@ -60,6 +64,7 @@ ROOMS: dict[str, set[str]] = {
         "steady",
         "table",
         "trouble",
+        "waiters",
     },
     "gateway": {
         "conversation",
@@ -71,6 +76,7 @@ ROOMS: dict[str, set[str]] = {
         "outbox",
         "receipts",
         "service",
+        "waiters",
     },
     "transports": {"gateway", "messages", "service"},
     "tokens": {"transports"},

@@ -421,9 +421,9 @@ class UpdateTests(ServiceTestCase):
             self.assertRaises(NotRunning, service.update, 42, at(1))
             self.assertRaises(NotRunning, service.move, 42, 1, (1.0, 1.0))
             self.assertRaises(NotRunning, service.state, 42)
-            self.assertRaises(NotOnline, service.progress, 42)
+            self.assertRaises(NotRunning, service.progress, 42)
             self.failureResultOf(service.join(42), NotRunning)
-            self.failureResultOf(service.leave(42), NotOnline)
+            self.failureResultOf(service.leave(42), NotRunning)
             self.failureResultOf(service.flush(), NotRunning)
             self.assertEqual(service.ledger.refused, {"stopping": 1})
             self.assertEqual(service.ledger.snapshot().imbalance(), [])
@@ -602,12 +602,13 @@ class LeaveTests(ServiceTestCase):
         self.service.update(42, at(2))
         second = self.service.leave(42)
         self.stepped.step()  # commits the first row, while the second waits in the table
-        self.waits(first, second)
+        self.successResultOf(first)
+        self.waits(second)
         self.assertEqual(self.service.table.slots, {42: 0})
         self.assertEqual(self.stepped.join(42).state, at(2))
         third = self.service.leave(42)
         self.save()
-        for left in (first, second, third):
+        for left in (second, third):
             self.successResultOf(left)
         self.assertEqual(self.stored(self.stepped), {42: (2.0, 0.0)})
 
@@ -1812,14 +1813,13 @@ class StopTests(ServiceTestCase):
         self.assertEqual(len(self.told("unsaved of player 42;")), 1)
 
     def test_waits_after_the_deadline(self) -> None:
-        """Who begins to wait when the service has given up is told at its end."""
+        """Who asks when the service has given up is told so at once."""
         stopped = self.service.stopService()
         self.stepped.reactor.advance(5.0)
-        left, flushed = self.service.leave(42), self.service.flush()
+        self.failureResultOf(self.service.leave(42), NotRunning)
+        self.failureResultOf(self.service.flush(), NotRunning)
         self.end_thread()
         self.successResultOf(stopped)
-        self.failureResultOf(left, NotSaved)
-        self.failureResultOf(flushed, NotSaved)
 
     def test_stuck_thread(self) -> None:
         """A thread that does not end holds nobody up; the store stays locked, as it may write."""

@@ -281,6 +281,7 @@ class UpsertTests(StoreTestCase):
         with self.writer(store) as (writer, connection):
             connection.exec_trace = note
             self.assertEqual(len(writer.write(batch)), 0)
+            connection.exec_trace = None
         self.assertEqual(ran[0], "BEGIN IMMEDIATE")
         self.assertEqual(ran[-1], "COMMIT")
         self.assertEqual(len(self.stored()), len(batch))
@@ -1187,6 +1188,130 @@ class ReplacedTests(StoreTestCase):
         self.saving.close()
         self.assertIn("is damaged (", self.refused())
 
+    def assert_noticed(self, what: str) -> None:
+        """Upkeep says so, and again where it is asked again."""
+        for _ in range(2):
+            with self.assertRaisesRegex(StoreReplaced, what):
+                self.saver.maintain()
+
+    def elsewhere(self, script: str, *arguments: str) -> None:
+        """Another process does this with the database."""
+        subprocess.run(
+            [sys.executable, "-c", f"import apsw, sys; {script}", self.path, *arguments],
+            check=True,
+            timeout=PATIENCE,
+        )
+
+    def test_restored_by_sqlite(self) -> None:
+        """An older copy that another program restores through SQLite is noticed, and used."""
+        self.write(1, 2)
+        self.saver.maintain()
+        copy = self.copy()
+        self.write(1, 3, updated_at=11)
+        self.saver.maintain()
+        self.elsewhere(
+            "t = apsw.Connection(sys.argv[1]); s = apsw.Connection(sys.argv[2]);"
+            "b = t.backup('main', s, 'main'); b.step(); b.finish(); t.close(); s.close()",
+            copy,
+        )
+        self.assert_noticed("restored from a copy")
+        self.go_over()
+        self.assertEqual(self.loader.load(1).updated_at, 10)
+        self.assertIsNone(self.loader.load(3))
+        self.assert_in_use()
+
+    def test_restored_from_another_run(self) -> None:
+        """So is one that holds what was committed last, by its identity."""
+        self.write(1)
+        copy = self.copy()
+        with closing(apsw.Connection(copy)) as connection:
+            connection.execute("UPDATE player_store SET identity = ?", (b"x" * 16,))
+        self.saver.maintain()
+        self.elsewhere(
+            "t = apsw.Connection(sys.argv[1]); s = apsw.Connection(sys.argv[2]);"
+            "b = t.backup('main', s, 'main'); b.step(); b.finish(); t.close(); s.close()",
+            copy,
+        )
+        self.assert_noticed("overwritten with another database")
+        self.go_over()
+        self.assert_in_use()
+
+    def test_changed_by_another(self) -> None:
+        """Rows that another program changes or deletes, and its checkpoints, are its right."""
+        self.write(1, 2, 3)
+        self.write(4, updated_at=12)
+        self.saver.maintain()
+        self.elsewhere(
+            "c = apsw.Connection(sys.argv[1]);"
+            "c.execute('DELETE FROM player_state WHERE session_id = 1');"
+            "c.execute('UPDATE player_state SET x = 1 WHERE session_id = 2');"
+            "c.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)"
+        )
+        self.saver.maintain()
+        self.elsewhere(
+            "c = apsw.Connection(sys.argv[1]); c.execute('SELECT 1 FROM player_state').get;"
+            "c.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE); c.execute('VACUUM')"
+        )
+        self.saver.maintain()
+        self.assertIsNone(self.loader.load(1))
+        self.write(5)
+        self.saver.maintain()
+
+    def test_touched(self) -> None:
+        """A time of change that no commit explains is no loss: the log stays where it is."""
+        self.write(1, 2)
+        self.saver.maintain()
+        os.utime(self.path, ns=(10**18, 10**18))
+        self.saver.maintain()
+        self.write(1, 2, updated_at=11)
+        self.saver.maintain()
+        self.assertEqual(self.loader.load(2).updated_at, 11)
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_log_cut_short(self) -> None:
+        """A log that was emptied in place is noticed; the database is whole afterwards."""
+        self.write(*range(1, 2000))
+        self.saver.sync()
+        self.write(1, 2, updated_at=11)
+        self.saver.maintain()
+        os.truncate(self.path + "-wal", 0)
+        self.assert_noticed("was cut short")
+        self.assertRaises(StoreReplaced, self.saver.sync)
+        self.go_over()
+        self.assert_in_use()
+
+    def test_index_removed(self) -> None:
+        """An index of the log that was removed is noticed, and nobody is lost."""
+        self.write(1)
+        self.saver.maintain()
+        self.remove("-shm")
+        self.assertEqual(self.go_over(), [])
+        self.assertEqual(self.loader.load(1).updated_at, 10)
+        self.assert_in_use()
+
+    def test_no_room_for_a_copy(self) -> None:
+        """While a lost log cannot be made good the reader stays, which has everything."""
+        self.write(*range(1, 2000))
+        self.saver.maintain()
+        self.remove("-wal")
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        before = digest(self.path)
+
+        def full(reader: object, path: str) -> None:
+            raise apsw.FullError("database or disk is full")
+
+        patched = self.patch(sqlite.SQLiteReader, "copy_to", full)
+        for _ in range(2):
+            self.assertIn("make room", self.refused())
+            self.assertEqual(self.loader.load(1999).updated_at, 10)
+        self.assertEqual(digest(self.path), before)
+        patched.restore()
+        self.assertEqual(self.store.reopen(b"n" * 16, frozenset()), [])
+        self.loading.close()
+        self.open_ends()
+        self.assertEqual(self.loader.load(1999).updated_at, 10)
+
     def test_reopen_nowhere(self) -> None:
         """Where no database can be made the line says so; once it can be, all goes on."""
         self.write(1)
@@ -1303,7 +1428,48 @@ class SyncTests(StoreTestCase):
             other.execute("SELECT count(*) FROM player_state").fetchall()
             writer.write(spawned(PLAIN, [2]))
             os.remove(self.path + "-wal")
-            self.assertRaises(FileNotFoundError, writer.sync)
+            self.assertRaises(StoreReplaced, writer.sync)
+
+
+class NamedTests(StoreTestCase):
+    """Which rows of a batch are refused."""
+
+    def refuse(self, sql: str, *players: tuple[Any, ...]) -> dict[int, str]:
+        """What is said of a batch under this trigger's body; nothing of it is saved."""
+        with self.writer(self.prepare(PLAIN)) as (writer, connection):
+            connection.execute(
+                "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
+                f" BEGIN SELECT {sql}; END"
+            )
+            batch = records(PLAIN, *players)
+            error = self.assertRaises(RowRefused, writer.write, batch)
+            self.assertEqual(connection.execute("SELECT count(*) FROM player_state").get, 0)
+            good = np.delete(batch, list(error.reasons))
+            self.assertEqual(writer.write(good).tolist(), [])
+            return dict(error.reasons)
+
+    def test_every_other(self) -> None:
+        """Each bad row is named, however many there are; without them the others are saved."""
+        players = [(n, -1.0 if n % 2 else 1.0, 0.0, 5) for n in range(1, 2001)]
+        found = self.refuse("RAISE(ABORT, 'cursed')", *players)
+        self.assertEqual(found, dict.fromkeys(range(0, 2000, 2), "cursed"))
+
+    def test_rolled_back(self) -> None:
+        """A trigger that rolls back the whole transaction hides no other bad row."""
+        players = [(1, -1.0, 0.0, 5), (2, 1.0, 0.0, 5), (3, -1.0, 0.0, 5)]
+        found = self.refuse("RAISE(ROLLBACK, 'cursed')", *players)
+        self.assertEqual(found, {0: "cursed", 2: "cursed"})
+
+    def test_reason_is_shown_safely(self) -> None:
+        """What a trigger says may come from a player: it reaches log and file escaped."""
+        found = self.refuse("RAISE(ABORT, 'a\x1b[2J\nb')", (1, -1.0, 0.0, 5))
+        self.assertEqual(found, {0: r"a\x1b[2J\nb"})
+
+    def test_passed_over(self) -> None:
+        """A row that a trigger passes over without a word is named too."""
+        players = [(1, 1.0, 0.0, 5), (2, -1.0, 0.0, 5)]
+        found = self.refuse("RAISE(IGNORE)", *players)
+        self.assertEqual(found, {1: "a trigger passed over it"})
 
 
 class SetAsideTests(StoreTestCase):
@@ -1623,6 +1789,36 @@ class BrowserTests(StoreTestCase):
         """A directory is refused in a line."""
         os.mkdir(self.path)
         self.assertIn("is not a SQLite database", self.refusal())
+
+
+class VersionTests(StoreTestCase):
+    """The SQLite that apsw brings."""
+
+    def test_too_old(self) -> None:
+        """One with a fault in its log is refused before anything is touched."""
+        for version, fits in (("3.51.2", False), ("3.9.9", False), ("3.51.3", True), ("4.0", True)):
+            self.patch(apsw, "sqlite_lib_version", lambda version=version: version)
+            store = open_store(self.url, PLAIN)
+            if fits:
+                take(store)
+                store.close()
+            else:
+                with self.assertRaises(StoreUnusable) as caught:
+                    store.prepare()
+                self.assertIn("install apsw 3.51.3", self.assert_one_line(caught.exception))
+                self.assertEqual(os.listdir(self.directory), [])
+
+
+class TemporaryFileTests(StoreTestCase):
+    """Nothing is written but beside the database."""
+
+    def test_every_connection(self) -> None:
+        """SQLite keeps in memory what it would put into temporary files."""
+        with connections() as opened:
+            store = self.prepare()
+            with self.reader(store), self.writer(store), closing(browse_store(self.url)):
+                for connection in opened[-3:]:
+                    self.assertEqual(connection.pragma("temp_store"), 2)
 
 
 class LimitTests(DirectoryTestCase):

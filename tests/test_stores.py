@@ -6,6 +6,8 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -498,6 +500,23 @@ class ClassTests(SynchronousTestCase):
         stored = Stored((1.0, 2.0), 3)
         with self.assertRaises(attrs.exceptions.FrozenInstanceError):
             stored.updated_at = 4
+
+
+class UrlTests(SynchronousTestCase):
+    """What is no URL of a store, and is refused before any file is made."""
+
+    def test_slashes(self) -> None:
+        """Slashes as other programs write them are refused, with what was meant by them."""
+        for url in ("sqlite://a.db", "sqlite:///a.db", "sqlite:////a.db"):
+            for ask in (partial(open_store, state=PlayerState), browse_store):
+                with self.assertRaisesRegex(StoreUnusable, "write sqlite:a.db .*or sqlite:/a.db"):
+                    ask(url)
+
+    def test_path(self) -> None:
+        """A path is no URL, and the line says how it is written as one."""
+        for ask in (partial(open_store, state=PlayerState), browse_store):
+            with self.assertRaisesRegex(TypeError, "as in 'sqlite:players.db'"):
+                ask(Path("a.db"))
 
 
 class MemoryUrlTests(SynchronousTestCase):

@@ -388,6 +388,8 @@ class ManyTests(TableTestCase):
             for written, new in enumerate(done):
                 setattr(self.table, name, Interrupted(column, written))
                 self.assertRaises(KeyboardInterrupt, self.apply_many, slots, 2, 20.0, 200)
+                # What is not written whole does not count yet.
+                self.assertEqual(self.table._places.tolist(), places.tolist())
                 rows = [self.memory.row(slot) for slot in slots]
                 self.assertEqual([row["sequence"] for row in rows], [2] * new + [1] * (3 - new))
                 self.assertEqual([row.tobytes() for row in rows[new:]], before[new:])

@@ -25,6 +25,7 @@ from zope.interface.verify import verifyClass, verifyObject
 from playerstate import PlayerState, StateSchema, StoreBusy
 from playerstate.interfaces import IStateReader, IStateStore, IStateWriter
 from playerstate.journal import read_remains
+from playerstate.service import ServerFull
 from playerstate.testing import (
     EPOCH,
     FaultyStore,
@@ -282,6 +283,21 @@ class SteppedServiceTests(ServiceTestCase):
         stepped.settle()
         assert flushed.called
         self.successResultOf(stepped.stop())
+
+    def test_join_refused(self) -> None:
+        """A join that the service refuses raises what it was refused with."""
+        stepped = self.start(max_players=1)
+        stepped.join(2**62)
+        self.assertRaises(ServerFull, stepped.join, 6)
+        self.assertRaises(ValueError, stepped.join, 0)
+
+    def test_join_unanswered(self) -> None:
+        """A join that waits for its store says so."""
+        stepped = self.start()
+        stepped.store.hold_loads()
+        with self.assertRaisesRegex(RuntimeError, "player 6 has no answer yet"):
+            stepped.join(6)
+        stepped.store.release_loads()
 
     def test_options(self) -> None:
         """It takes a state class, a store, and whatever the service takes."""

@@ -241,12 +241,12 @@ class Ear(DatagramProtocol):
     def say(self, message: bytes) -> None:
         """Send a message of player 42."""
         assert self.transport is not None
-        self.transport.write(struct.pack("<Q", 42) + message, self.server)
+        self.transport.write(struct.pack("<QI", 42, 7) + message, self.server)
 
     def datagramReceived(self, datagram: bytes, address: Any) -> None:
         """An answer came."""
         assert datagram[:8] == struct.pack("<Q", 42)
-        self.heard.append(read_answer(datagram[8:]))
+        self.heard.append(read_answer(datagram[12:]))
 
 
 @pytest_twisted.ensureDeferred
@@ -259,7 +259,7 @@ async def test_over_real_sockets(url: str) -> None:
     transport.startService()
     ear = Ear(transport.port)
     port: Any = reactor.listenUDP(0, ear, "127.0.0.1")  # type: ignore[attr-defined]
-    ear.say(struct.pack("<BBIII", 1, 1, 0, 7, 0).ljust(30, b"\0"))
+    ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(38, b"\0"))
     await until(lambda: ear.heard)
     assert ear.heard == [(WELCOME, 0, 7, 0, 350.0, 200.0)]
     for sequence in range(1, 4):
@@ -292,9 +292,9 @@ async def test_leaving_when_the_stop_comes(url: str) -> None:
     transport.startService()
     ear = Ear(transport.port)
     port: Any = reactor.listenUDP(0, ear, "127.0.0.1")  # type: ignore[attr-defined]
-    ear.say(struct.pack("<BBIII", 1, 1, 0, 7, 0).ljust(30, b"\0"))
+    ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(38, b"\0"))
     ear.say(struct.pack("<BIdd", 2, 1, 1.0, 0.0))
-    ear.say(struct.pack("<BI", 3, 1))
+    ear.say(struct.pack("<BI31x", 3, 1))
     await until(lambda: (RECEIPT, 1, 0) in ear.heard)
     await _stop_both(transport, service)
     await until(lambda: (RECEIPT, 1, 1) in ear.heard)

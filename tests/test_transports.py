@@ -9,10 +9,10 @@ from playerstate import NotOnline
 from playerstate.gateway import Gateway
 from tests.players import ServiceTestCase, at, outcome, read_answer
 
-JOIN = struct.pack("<BBIII", 1, 1, 0, 1, 0).ljust(30, b"\0")
-OTHER_JOIN = struct.pack("<BBIII", 1, 1, 0, 2, 0).ljust(30, b"\0")
+JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(38, b"\0")
+OTHER_JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 2, 0, 0).ljust(38, b"\0")
 MOVE = struct.pack("<BIdd", 2, 1, 5.0, 6.0)
-LEAVE = struct.pack("<BI", 3, 1)
+LEAVE = struct.pack("<BI31x", 3, 1)
 
 
 class Wire:
@@ -21,7 +21,7 @@ class Wire:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Write down a message by its name."""
         self.told.append((read_answer(message)[0], session_id, peer))
 

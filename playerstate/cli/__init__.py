@@ -13,6 +13,7 @@ import click
 
 from playerstate.cli.parameters import (
     Address,
+    Finite,
     login_of,
     read_address,
     read_key_file,
@@ -105,14 +106,14 @@ def main() -> None:
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Finite(0, 1000, min_open=True),
     default=20.0,
     show_default=True,
     help="Moves a second of each bot.",
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 86_400, min_open=True),
+    type=Finite(0, 86_400, min_open=True),
     default=10.0,
     show_default=True,
     help="How long they walk.",
@@ -159,7 +160,7 @@ def simulate(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--speed",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, 1_000_000, min_open=True),
     default=1.0,
     show_default=True,
     help="2 for twice as fast as it was recorded.",
@@ -203,6 +204,47 @@ def show(store: str, session_id: int | None, show_all: bool, as_json: bool) -> N
     from playerstate.cli.show import show
 
     show(store, session_id, show_all, as_json)
+
+
+@main.group(cls=OneLineErrors)
+def live() -> None:
+    """Look into the live file of a server that has ended, or bring it into a store."""
+
+
+@live.command("show")
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def live_show(file: str, as_json: bool) -> None:
+    """Show the players in a live file, such as one that was set aside.
+
+    FILE is its path. It must not be in use by a server.
+    """
+    from playerstate.cli.live import show
+
+    show(file, as_json)
+
+
+@live.command("apply")
+@click.argument("file")
+@click.argument("store")
+@click.option(
+    "--state",
+    "schema",
+    metavar="MODULE:CLASS",
+    callback=read_schema,
+    default="playerstate.state:PlayerState",
+    show_default=True,
+    help="The server's state class.",
+)
+def live_apply(file: str, store: str, schema: Any) -> None:
+    """Save the players of a live file in a store, where it has no newer state of them.
+
+    FILE is its path, and STORE the store's URL, such as sqlite:players.db. Neither may be in use
+    by a server. The file stays, and is marked as saved.
+    """
+    from playerstate.cli.live import apply
+
+    apply(file, store, schema)
 
 
 @main.command()

@@ -33,8 +33,9 @@ ASKED_A_SECOND = 1000
 """Players who are asked to join or to leave in a second."""
 LOOK_EVERY = 0.1
 """Seconds from one look at what is due of a player to the next."""
-ANSWER_WITHIN = 5.0
-"""Seconds without any answer after which there is no server."""
+ANSWER_WITHIN = 8.0
+"""Seconds without any answer after which there is no server.  A netcode server just started
+refuses tokens issued before, and for up to three seconds more; a client tries one for five."""
 PATIENCE = 10.0
 """Seconds that players are given to join, and to leave and be saved."""
 

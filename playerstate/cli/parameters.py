@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import Any
 
 import attrs
 import click
+
+
+class Finite(click.FloatRange):
+    """A number within bounds that is neither infinite nor nan, which a range lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 @attrs.frozen

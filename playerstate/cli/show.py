@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from playerstate.interfaces import StoreUnusable
+from playerstate.printable import printable
 from playerstate.schema import RESERVED_NAMES
 from playerstate.stores import browse_store
 
@@ -63,7 +64,9 @@ def _print(players: int, columns: Sequence[str], rows: Sequence[Sequence[Any]]) 
     updated = columns.index("updated_at")
     now = time.time()
     for row in rows:
-        cells = [f"{value:.10g}" if isinstance(value, float) else str(value) for value in row]
+        cells = [
+            f"{value:.10g}" if isinstance(value, float) else printable(str(value)) for value in row
+        ]
         cells[updated] = _date(row[updated])
         table.add_row(*map(escape, cells), _age(now - row[updated] / 1e6))
     console.print(table)

@@ -1,4 +1,4 @@
-"""The player's end of the plain transport: a datagram is the session id and a message."""
+"""The player's end of the plain transport: a session id, a nonce and a message a datagram."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 from playerstate.client.core import Client
 from playerstate.client.line import Address, Line, Port
 
-_ID = struct.Struct("<Q")
+_HEAD = struct.Struct("<QI")
 
 
 @attrs.frozen
@@ -68,21 +68,33 @@ class PlainPort:
         self._port = None
         return port.close()
 
-    def send(self, session_id: int, message: bytes) -> None:
+    def send(self, session_id: int, nonce: int, message: bytes) -> None:
         """Send a player's message; nothing where no port is open."""
         if self._port is not None:
-            self._port.send(_ID.pack(session_id) + message, self._server)
+            self._port.send(_HEAD.pack(session_id, nonce) + message, self._server)
+
+    def reopen(self) -> None:
+        """Go on with another port, for all whose lines are open.
+
+        Raises:
+            twisted.internet.error.CannotListenError: there is no port to be had; the old one stays.
+        """
+        before = self._port
+        if before is not None:
+            self._port = Port(self._reactor, self._server[0], self._received)
+            before.close()
 
     def _received(self, datagram: bytes, source: Address) -> None:
-        if source != self._server or len(datagram) < _ID.size:
+        if source != self._server or len(datagram) < _HEAD.size:
             return
-        line = self._lines.get(_ID.unpack_from(datagram)[0])
-        if line is not None:
-            line.take(datagram[_ID.size :], self._seconds())
+        session_id, nonce = _HEAD.unpack_from(datagram)
+        line = self._lines.get(session_id)
+        if line is not None and line.client.nonce == nonce:
+            line.take(datagram[_HEAD.size :], self._seconds())
 
 
 class PlainLine(Line):
-    """One player's messages, behind the session id."""
+    """One player's messages, behind the session id and the nonce."""
 
     def __init__(self, client: Client, port: PlainPort, session_id: int) -> None:
         super().__init__(client)
@@ -100,7 +112,16 @@ class PlainLine(Line):
 
     def send(self, message: bytes, now: float) -> None:
         """See `Line`."""
-        self._port.send(self._session_id, message)
+        self._port.send(self._session_id, self.client.nonce, message)
+
+    def reconnect(self, now: float) -> None:
+        """See `Line`."""
+        try:
+            self._port.reopen()
+        except CannotListenError as error:
+            return self.fail(error)
+        self.client.reconnect(now)
+        self.turn(now)
 
     def close(self, now: float) -> Deferred[Any]:
         """See `Line`."""

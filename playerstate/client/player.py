@@ -56,6 +56,8 @@ class PlayerClient:
 
     While the player is in the game, a server that falls silent or is started anew is joined again
     by itself, and told where the player stands: there is nothing to be done but to go on moving.
+    So is one that says that it is stopping, or that its store cannot load the player now: again
+    and again, at least each 8 seconds.
 
     Args:
         reactor: provides ``IReactorUDP`` and ``IReactorTime``.
@@ -64,6 +66,9 @@ class PlayerClient:
         on_end: called when the game is over for the player without `leave`, with a `SentAway` or
             what the way came upon: what the token function raised, or that there is no port.  What
             ends a `join` or a `leave` is told by its Deferred instead.  By default it is logged.
+        on_overruled: called with where the player stands where the server knows better, since the
+            player was moved from elsewhere while this client could not reach it: by another device,
+            or by the program around the server.  By default it is logged.
         seconds: the time, on a clock that never steps.
         draw_nonce: a number of 32 bits, another each time.
     """
@@ -75,14 +80,17 @@ class PlayerClient:
         way: Way,
         *,
         on_end: Callable[[Exception], object] | None = None,
+        on_overruled: Callable[[Any], object] | None = None,
         seconds: Callable[[], float] = time.monotonic,
         draw_nonce: Callable[[], int] = draw_nonce,
     ) -> None:
         self._schema = StateSchema.of(state_class)
-        self._client = Client.of(self._schema, draw_nonce)
+        self._client = Client.of(self._schema, draw_nonce, tries_again=True)
         self._line = way.line(self._client, reactor, seconds)
         self._line.told = self._look
         self._on_end = on_end or _log_end
+        self._on_overruled = on_overruled or _log_overruled
+        self._overruled = 0
         self._reactor = reactor
         self._seconds = seconds
         self._beating: Any = None
@@ -194,7 +202,11 @@ class PlayerClient:
                 self._stop(self._line.trouble if answer is None else SentAway(answer))
         elif phase is not Phase.JOINING and self._joining is not None:
             joining, self._joining = self._joining, None
+            self._overruled = self._client.overruled
             joining.callback(self.state)
+        elif self._overruled != self._client.overruled:
+            self._overruled = self._client.overruled
+            self._on_overruled(self.state)
 
     def _give_up(self, waiting: Deferred[Any]) -> None:
         """Somebody has waited long enough."""
@@ -222,6 +234,10 @@ class PlayerClient:
                 each.errback(why)
         if why is not None and not waiting and not isinstance(why, CancelledError):
             self._on_end(why)
+
+
+def _log_overruled(state: Any) -> None:
+    _log.warn("the player was moved from elsewhere, and stands at {state} now", state=state)
 
 
 def _log_end(why: Exception) -> None:

@@ -51,6 +51,7 @@ def open_store(url: str, state: type | StateSchema) -> IStateStore:
     Raises:
         StoreUnusable: there is no store of that scheme, or it cannot read the URL.
         SchemaError: the state class cannot be packed.
+        TypeError: the URL is no text; a path is none.
     """
     return _find_factory(url).open(url, StateSchema.of(state))
 
@@ -60,12 +61,21 @@ def browse_store(url: str) -> IStoreBrowser:
 
     Raises:
         StoreUnusable: there is no store of that scheme, or nothing to look into.
+        TypeError: the URL is no text; a path is none.
     """
     return _find_factory(url).browse(url)
 
 
 def _find_factory(url: str) -> IStoreFactory:
-    scheme, colon, _ = url.partition(":")
+    if not isinstance(url, str):
+        raise TypeError(f"a store is named by a URL, as in 'sqlite:players.db', not by {url!r}")
+    scheme, colon, rest = url.partition(":")
+    if scheme == "sqlite" and rest.startswith("//"):
+        raise StoreUnusable(
+            f"{url!r}: no slashes belong after sqlite: but those of the path; write"
+            f" sqlite:{rest.lstrip('/')} for a file of the working directory, or"
+            f" sqlite:/{rest.lstrip('/')} for one from the root folder"
+        )
     factories = {factory.scheme: factory for factory in getPlugins(IStoreFactory)}
     if not colon or scheme not in factories:
         found = ", ".join(f"{scheme}:" for scheme in sorted(factories))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 
 from playerstate.interfaces import StoreUnusable
+
+_held_here: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
 
 class LockFile:
@@ -23,6 +26,7 @@ class LockFile:
         self._database = database
         self._path = os.path.realpath(database) + ".lock"
         self._fd: int | None = None
+        _held_here.add(self)
 
     def take(self) -> None:
         """Take the lock and write our process id into it.
@@ -33,6 +37,11 @@ class LockFile:
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
+            if isinstance(error, PermissionError) and os.path.exists(self._path):
+                raise StoreUnusable(
+                    f"cannot open {self._path}: {error.strerror}; another user's server made it:"
+                    " once that has ended, give the file to this user, or remove it"
+                ) from None
             raise StoreUnusable(
                 f"cannot create {self._path}: {error.strerror}; the directory of a database must"
                 " exist and be writable"
@@ -66,3 +75,12 @@ class LockFile:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _forget_in_child() -> None:
+    """A forked child shares the lock with its parent and must not keep it beyond the parent."""
+    for lock in list(_held_here):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

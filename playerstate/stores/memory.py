@@ -104,8 +104,8 @@ class MemoryStore:
     def sync(self) -> None:
         """There is no disk."""
 
-    def set_aside(self, record: Records, reason: str) -> None:
-        """The log tells of it; a memory has no place beside it."""
+    def set_aside(self, records: Records, reason: str) -> None:
+        """The log tells of them; a memory has no place beside it."""
 
     def interrupt(self) -> None:
         """Nothing here runs for long."""

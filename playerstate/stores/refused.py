@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -37,13 +38,27 @@ class RefusedFile:
         # Whose entries there are; None until the file was looked at.
         self._known: set[int | None] | None = None
 
-    def add(self, record: Records, reason: str) -> None:
-        """Keep this one record.  Persist thread.
+    def add(self, records: Records, reason: str) -> None:
+        """Keep these records, one a player, by one write and one sync.  Persist thread.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; it is as it was.
         """
-        session_id, *packed, updated_at = record[0].tolist()
+        lines = {record[0]: self._line(record, reason) for record in records.tolist()}
+        if self._known is None or not self._known.isdisjoint(lines):
+            before = self._lines()
+            self._known = set(map(_whose, before))
+            others = [kept for kept in before if _whose(kept) not in lines]
+            fitting = self._fitting(sum(map(len, others)), lines)
+            if fitting or len(others) < len(before):
+                self._replace([*others, *fitting.values()])
+                self._known = {*map(_whose, others), *fitting}
+        elif fitting := self._fitting(self._size(), lines):
+            self._append("".join(fitting.values()))
+            self._known.update(fitting)
+
+    def _line(self, record: tuple[Any, ...], reason: str) -> str:
+        session_id, *packed, updated_at = record
         names = (field.name for field in self._schema.fields)
         entry = {
             "session_id": session_id,
@@ -52,23 +67,18 @@ class RefusedFile:
             "reason": reason,
             "refused_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        line = json.dumps(entry) + "\n"
-        if self._known is None or session_id in self._known:
-            lines = self._lines()
-            self._known = set(map(_whose, lines))
-            others = [kept for kept in lines if _whose(kept) != session_id]
-            if self._has_room(sum(map(len, others)), line):
-                self._replace([*others, line])
-                self._known.add(session_id)
-        elif self._has_room(self._size(), line):
-            self._append(line)
-            self._known.add(session_id)
+        return json.dumps(entry) + "\n"
 
-    def _has_room(self, taken: int, line: str) -> bool:
-        has_room = taken + len(line) <= MOST_BYTES
-        if not has_room:
-            _log.error("{path} is full; not in it: {line}", path=self._path, line=line.strip())
-        return has_room
+    def _fitting(self, taken: int, lines: dict[int, str]) -> dict[int, str]:
+        """The lines for which there is room beside so many bytes; the log has the others."""
+        fitting = {}
+        for session_id, line in lines.items():
+            if taken + len(line) <= MOST_BYTES:
+                taken += len(line)
+                fitting[session_id] = line
+            else:
+                _log.error("{path} is full; not in it: {line}", path=self._path, line=line.strip())
+        return fitting
 
     def _replace(self, lines: list[str]) -> None:
         """Put a new file in the old one's place, so that a crash leaves the one or the other."""
@@ -78,9 +88,9 @@ class RefusedFile:
             os.fsync(file.fileno())
         os.replace(f"{self._path}.new", self._path)
 
-    def _append(self, line: str) -> None:
-        """Write one more line, all of it or nothing, whatever was done to the file meanwhile."""
-        data = line.encode()
+    def _append(self, lines: str) -> None:
+        """Write more lines, all of them or nothing, whatever was done to the file meanwhile."""
+        data = lines.encode()
         with open(self._path, "a+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":

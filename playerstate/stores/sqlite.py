@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from urllib.parse import parse_qsl
 
 import apsw
@@ -34,7 +34,9 @@ from playerstate.stores.lockfile import LockFile
 from playerstate.stores.sqlite_browser import SQLiteBrowser
 from playerstate.stores.sqlite_files import (
     STARTUP_BUSY_MS,
-    FileNumber,
+    check_sqlite,
+    connect,
+    connect_existing,
     damaged,
     explained,
     file_number,
@@ -42,6 +44,7 @@ from playerstate.stores.sqlite_files import (
     not_a_database,
 )
 from playerstate.stores.sqlite_format import migrate_database, quoted, read_identity
+from playerstate.stores.sqlite_watch import Watch
 from playerstate.stores.sqlite_writer import SQLiteWriter
 
 LOST_NAMED = 1000
@@ -71,7 +74,7 @@ def _parse(url: str) -> tuple[str, str]:
         raise StoreUnusable(f"{url!r}: there is no option {', '.join(options)}, only synchronous")
     if synchronous not in ("full", "normal"):
         raise StoreUnusable(f"{url!r}: synchronous is {synchronous!r}, must be full or normal")
-    return os.path.abspath(path), synchronous
+    return os.path.realpath(path), synchronous
 
 
 @implementer(IStateStore)
@@ -89,13 +92,13 @@ class SQLiteStore:
         self.schema = schema
         self.synchronous = synchronous
         self._lock = LockFile(path)
-        self._database_file: FileNumber | None = None
-        self._log_file: FileNumber | None = None
-        self._index_file: FileNumber | None = None
+        self._watch = Watch(path)
         self._held: dict[int, int] | None = None
+        self._rescued = False
 
     def prepare(self) -> bytes:
         """See `IStateStore.prepare`."""
+        check_sqlite(apsw.sqlite_lib_version())
         if not may_be_database(self.path):
             raise StoreUnusable(not_a_database(self.path))
         self._lock.take()
@@ -120,6 +123,7 @@ class SQLiteStore:
     def _fit(self, identity: bytes, busy_ms: int) -> bytes:
         with self._connect(busy_ms) as connection:
             added = migrate_database(connection, self.path, self.schema, identity)
+        self._watch.identity = identity
         if added:
             _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
         return identity
@@ -128,7 +132,7 @@ class SQLiteStore:
     def _connect(self, busy_ms: int = 0) -> Iterator[apsw.Connection]:
         """A connection for a moment, which waits so long for another program's lock."""
         with explained(self.path):
-            connection = apsw.Connection(self.path)
+            connection = connect(self.path)
             try:
                 connection.set_busy_timeout(busy_ms)
                 yield connection
@@ -147,15 +151,13 @@ class SQLiteStore:
         if self._held is None:
             try:
                 held = self._reader.newest()
-                if file_number(self.path) == self._database_file:
-                    # The log alone was removed, and the reader still has it.  The index that other
-                    # programs have open fits no new log, so a copy takes the database's place.
-                    self._reader.copy_to(f"{self.path}.new")
-                    os.replace(f"{self.path}.new", os.path.realpath(self.path))
-                self._held = held
             except apsw.Error as error:
                 _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
-                self._held = {}
+                held = {}
+            else:
+                self._rescue(self._reader)
+            self._held = held
+            self._rescued = True
             self._reader.close()
         self._set_log_aside()
         if not may_be_database(self.path):
@@ -173,30 +175,60 @@ class SQLiteStore:
         )
         return list(itertools.islice(lost, LOST_NAMED))
 
+    def _rescue(self, reader: SQLiteReader) -> None:
+        """Where the log alone was lost, and the reader still has it: put a whole copy in place.
+
+        The index that other programs have open fits no new log, so the copy is another file.
+
+        Raises:
+            StoreUnusable: there is no room for it, or it cannot be made; the reader is kept, since
+                it is the last that has everything.
+        """
+        watch = self._watch
+        if not watch.log_lost or file_number(self.path) != watch.database_file:
+            return
+        try:
+            reader.copy_to(f"{self.path}.new")
+            os.replace(f"{self.path}.new", os.path.realpath(self.path))
+        except (apsw.Error, OSError) as error:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.path}.new")
+            raise StoreUnusable(
+                f"{self.path}: its log was lost, and a whole copy cannot be put in its place"
+                f" ({error}); make room on its disk, and keep this server running until then"
+            ) from error
+
+    def _before_close(self, reader: SQLiteReader) -> bool:
+        """Save what only this reader has; whether its log may be copied into the database."""
+        if not self._watch.replaced:
+            return True
+        if not self._rescued:
+            try:
+                self._rescue(reader)
+            except StoreUnusable as error:
+                _log.critical("closing all the same: {error}", error=error)
+        return not self._watch.apart
+
     def _set_log_aside(self) -> None:
         """Take the old database's log away from beside the one that took its place."""
-        if file_number(self.path) == self._database_file:
+        watch = self._watch
+        if file_number(self.path) == watch.database_file and not watch.apart:
             return
         log = os.path.realpath(self.path) + "-wal"
         index = os.path.realpath(self.path) + "-shm"
-        if self._index_file is not None and file_number(index) == self._index_file:
+        if watch.index_file is not None and file_number(index) == watch.index_file:
             os.unlink(index)  # another program that still has it open would share it with us
-        if self._log_file is not None and file_number(log) == self._log_file:
+        if watch.log_file is not None and file_number(log) == watch.log_file:
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
             aside = f"{log}.{stamp}.{os.getpid()}"
             os.rename(log, aside)
             _log.warn("{log} is the old database's: set aside as {aside}", log=log, aside=aside)
 
-    def _note_log(self, log_file: FileNumber) -> None:
-        """The log that the writer has open, and its index.  Persist thread."""
-        self._log_file = log_file
-        self._index_file = file_number(os.path.realpath(self.path) + "-shm")
-
     def open_reader(self) -> IStateReader:
         """See `IStateStore.open_reader`."""
-        self._reader = SQLiteReader(self.path, self.schema)
-        self._database_file = file_number(self.path)
-        self._log_file = self._index_file = None
+        self._reader = SQLiteReader(self.path, self.schema, self._before_close)
+        self._watch.begin()
+        self._rescued = False
         return self._reader
 
     def open_writer(self) -> IStateWriter:
@@ -206,8 +238,7 @@ class SQLiteStore:
                 self.path,
                 self.schema,
                 self.synchronous,
-                database_file=self._database_file,
-                note_log=self._note_log,
+                watch=self._watch,
             )
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreBusy(str(error)) from error
@@ -225,8 +256,14 @@ class SQLiteStore:
 class SQLiteReader:
     """Loads players, over a connection that cannot write."""
 
-    def __init__(self, path: str, schema: StateSchema) -> None:
-        self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    def __init__(
+        self,
+        path: str,
+        schema: StateSchema,
+        may_checkpoint: Callable[[SQLiteReader], bool] = lambda _: True,
+    ) -> None:
+        self._may_checkpoint: Callable[[SQLiteReader], bool] | None = may_checkpoint
+        self._connection = connect_existing(path)
         self._connection.pragma("query_only", True)
         names = ", ".join(quoted(field.name) for field in schema.fields)
         self._select = f"SELECT {names}, updated_at FROM player_state WHERE session_id = ?"
@@ -261,4 +298,7 @@ class SQLiteReader:
 
     def close(self) -> None:
         """See `IStateReader.close`."""
+        ask, self._may_checkpoint = self._may_checkpoint, None
+        if ask is not None and not ask(self):
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()

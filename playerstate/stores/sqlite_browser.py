@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import apsw
 from zope.interface import implementer
 
 from playerstate.interfaces import IStoreBrowser, StoreUnusable
 from playerstate.stores.sqlite_files import (
     STARTUP_BUSY_MS,
+    connect_existing,
     explained,
     may_be_database,
     not_a_database,
@@ -31,7 +31,7 @@ class SQLiteBrowser:
         self._path = path
         with explained(path):
             # A connection opened read-only would leave its -wal and -shm files behind.
-            self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+            self._connection = connect_existing(path)
             try:
                 self._connection.pragma("query_only", True)
                 self._connection.set_busy_timeout(STARTUP_BUSY_MS)

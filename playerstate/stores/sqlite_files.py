@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 
 import apsw
@@ -15,6 +16,13 @@ STARTUP_BUSY_MS = 5_000
 
 FileNumber = tuple[int, int]
 
+OLDEST_SQLITE = (3, 51, 3)
+"""The first with the mend of a race between a checkpoint and the log's beginning anew."""
+
+_READ_WRITE = apsw.SQLITE_OPEN_READWRITE
+_IN_MEMORY = 2
+_MAGIC = b"SQLite format 3\0"
+
 
 def file_number(path: str) -> FileNumber | None:
     """What tells a file from all others of its name; None where there is none."""
@@ -23,6 +31,35 @@ def file_number(path: str) -> FileNumber | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
+
+
+def check_sqlite(version: str) -> None:
+    """Refuse a SQLite whose write-ahead log may spoil a database.
+
+    Raises:
+        StoreUnusable: naming both versions.
+    """
+    if tuple(map(int, version.split("."))) < OLDEST_SQLITE:
+        raise StoreUnusable(
+            f"apsw brings SQLite {version}, which has a fault in its write-ahead log; install"
+            f" apsw {'.'.join(map(str, OLDEST_SQLITE))} or newer"
+        )
+
+
+def connect(path: str, flags: int = _READ_WRITE | apsw.SQLITE_OPEN_CREATE) -> apsw.Connection:
+    """A connection that needs no temporary file, so that the database's own disk is enough."""
+    connection = apsw.Connection(path, flags=flags)
+    try:
+        connection.pragma("temp_store", _IN_MEMORY)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_existing(path: str) -> apsw.Connection:
+    """The same, to a database that is there: none is made."""
+    return connect(path, _READ_WRITE)
 
 
 @contextlib.contextmanager
@@ -35,14 +72,28 @@ def explained(path: str) -> Iterator[None]:
 
 
 def may_be_database(path: str) -> bool:
-    """Whether the file is missing, empty, or begins as a database does."""
+    """Whether the file is missing, empty, or begins as a database does.
+
+    It is read through SQLite: a plain close would drop the locks that this process holds on it.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read(16) in (b"", b"SQLite format 3\0")
-    except IsADirectoryError:
-        return False
+        status = os.stat(path)
     except OSError:
         return True  # SQLite will say what is wrong with it
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    if status.st_size < len(_MAGIC):
+        return status.st_size == 0
+    try:
+        file = apsw.VFSFile("", path, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    except apsw.Error:
+        return True
+    try:
+        return file.xRead(len(_MAGIC), 0) == _MAGIC
+    except apsw.Error:
+        return True
+    finally:
+        file.xClose()
 
 
 def damaged(path: str, found: str) -> str:

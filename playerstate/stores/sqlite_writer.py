@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apsw
@@ -15,10 +15,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateWriter, Records, RowRefused, StoreBusy, StoreReplaced
+from playerstate.printable import printable
 from playerstate.schema import StateSchema
 from playerstate.stores.refused import RefusedFile
-from playerstate.stores.sqlite_files import FileNumber, file_number
+from playerstate.stores.sqlite_files import connect_existing, file_number
 from playerstate.stores.sqlite_format import quoted
+from playerstate.stores.sqlite_watch import Watch
 
 ROWS_A_STATEMENT = 1536
 """The most rows one INSERT carries.  A step of many rows runs with the GIL released, and each such
@@ -36,6 +38,7 @@ LOG_BYTES = 64 * 2**20
 """Above this size the log is cut down when it is next begun anew, and a reader that keeps it from
 being begun anew is told of."""
 FRAME_HEADER_BYTES = 24
+_REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 _SOME = "SELECT * FROM ({rows}) WHERE column1 IS NOT NULL"
 PINNED_TOLD_EVERY = 60.0
 
@@ -52,8 +55,7 @@ class SQLiteWriter:
         schema: StateSchema,
         synchronous: str,
         monotonic: Callable[[], float] = time.monotonic,
-        database_file: FileNumber | None = None,
-        note_log: Callable[[FileNumber], None] = lambda _: None,
+        watch: Watch | None = None,
     ) -> None:
         self._path = path
         self._monotonic = monotonic
@@ -62,14 +64,15 @@ class SQLiteWriter:
         self._interrupted = False
         # No waiting for a busy database in here: the persister waits, where it can be told to end.
         # One that was replaced while no writer was open is not to be taken for the old one.
-        self._database_file = database_file or file_number(path)
-        self._note_log = note_log
-        if file_number(path) != self._database_file:
+        self._watch = watch or Watch(path)
+        if self._watch.database_file is None:
+            self._watch.database_file = file_number(path)
+        if file_number(path) != self._watch.database_file:
+            self._watch.replaced = True
             raise StoreReplaced(f"{path} was removed or replaced")
-        self._connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        self._connection = connect_existing(path)
         try:
             self._log_path = self._connection.filename_wal  # beside what a link leads to
-            self._log_file: FileNumber | None = None
             self._refused = RefusedFile(path, schema)
             self._connection.pragma("synchronous", synchronous)
             self._connection.pragma("journal_size_limit", LOG_BYTES)
@@ -84,20 +87,59 @@ class SQLiteWriter:
     def write(self, records: Records) -> npt.NDArray[np.intp]:
         """See `IStateWriter.write`."""
         self._interrupted = False
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._naming_errors():
             try:
-                left_out = self._upsert(records)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    left_out = self._upsert(records)
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except (RowRefused, *_REFUSED) as error:
+                raise RowRefused(printable(str(error)), self._find_refused(records)) from error
+        if len(left_out) < len(records):
+            newest = records[records["updated_at"].argmax()]
+            self._watch.newest = int(newest["session_id"]), int(newest["updated_at"])
+        return np.array(left_out, np.intp)
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """Raise what SQLite says of the whole database as an error of this package."""
+        try:
+            yield
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreBusy(str(error)) from error
-        except (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError) as error:
-            raise RowRefused(str(error)) from error
-        return np.array(left_out, np.intp)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            self._watch.replaced = True
+            raise StoreReplaced(f"{self._path} is damaged: {error}") from error
+
+    def _find_refused(self, records: Records) -> dict[int, str]:
+        """Why each of the records is refused that is, by position; nothing is saved.
+
+        The batch is halved within one transaction, which costs no commit and no sync, and ends
+        after twice as many statements as there are records at most.
+        """
+        reasons: dict[int, str] = {}
+        parts = [(0, len(records))]
+        try:
+            while parts:
+                start, end = parts.pop()
+                if not self._connection.in_transaction:  # a trigger may roll back all of it
+                    self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._upsert(records[start:end])
+                except (RowRefused, *_REFUSED) as error:
+                    middle = (start + end) // 2
+                    if middle == start:
+                        reasons[start] = printable(str(error))
+                    else:
+                        parts += [(middle, end), (start, middle)]
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        return reasons
 
     def _upsert(self, records: Records) -> list[int]:
         connection, left_out = self._connection, []
@@ -137,10 +179,10 @@ class SQLiteWriter:
         Raises:
             StoreReplaced: the database or its log is not the file that was opened.
         """
-        self._check_files()
+        self._watch.check(self._connection, self._log_pages, self._frame_bytes)
         if self._log_pages * self._frame_bytes < CHECKPOINT_BYTES:
             return
-        pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        pages, copied = self._checkpoint()
         size = self._log_pages * self._frame_bytes
         now = self._monotonic()
         if copied < pages and size > LOG_BYTES and now - self._pinned_told_at >= PINNED_TOLD_EVERY:
@@ -155,30 +197,27 @@ class SQLiteWriter:
                 pages=pages,
             )
 
-    def _check_files(self) -> None:
-        if file_number(self._path) != self._database_file:
-            raise StoreReplaced(f"{self._path} was removed or replaced")
-        if not self._log_pages:
-            return
-        log_file = file_number(self._log_path)
-        if self._log_file is None:
-            self._log_file = log_file
-            if log_file is not None:
-                self._note_log(log_file)
-        if log_file is None or log_file != self._log_file:
-            raise StoreReplaced(f"{self._log_path} was removed or replaced")
+    def _checkpoint(self) -> tuple[int, int]:
+        pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._watch.note_copied(self._connection)
+        return pages, copied
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reason: str) -> None:
         """See `IStateWriter.set_aside`; into ``<database>.refused.jsonl``."""
-        self._refused.add(record, reason)
+        self._refused.add(records, reason)
 
     def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
     def sync(self) -> None:
-        """See `IStateWriter.sync`; a checkpoint of the whole log also syncs the database."""
-        pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        """See `IStateWriter.sync`; a checkpoint of the whole log also syncs the database.
+
+        Raises:
+            StoreReplaced: as `maintain`; a log that is not ours is copied nowhere.
+        """
+        self._watch.check(self._connection, self._log_pages, self._frame_bytes)
+        pages, copied = self._checkpoint()
         if copied < pages:
             # Somebody reads what is older: what is not copied is in the log.
             with open(self._log_path, "rb") as log:
@@ -192,9 +231,18 @@ class SQLiteWriter:
             self._connection.interrupt()
 
     def close(self) -> None:
-        """See `IStateWriter.close`; the log is copied into the database and emptied, if it can."""
+        """See `IStateWriter.close`; the log is copied into the database and emptied, if it can.
+
+        Not where log and database do not belong together: that would spoil the database.
+        """
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            with contextlib.suppress(StoreReplaced):
+                self._watch.check(self._connection, self._log_pages, self._frame_bytes)
+            if self._watch.apart:
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            else:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._watch.note_copied(self._connection)
         except (apsw.BusyError, apsw.InterruptError):
             pass  # somebody reads, or is in a hurry: the log stays, and SQLite uses it as it is
         finally:

@@ -1,26 +1,35 @@
-"""The plain transport: a datagram is the session id and a message.
+"""The plain transport: a datagram is the session id, the nonce, and a message.
 
 It believes the session id as sent, pinned to the address that joined, and so is for loopback and
-trusted networks only.
+trusted networks only.  The nonce keeps what is late of one conversation out of the next.
 """
 
 from __future__ import annotations
 
 import struct
+from itertools import compress
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 
 from playerstate.gateway import Gateway
-from playerstate.messages import MAX_JOIN_SIZE
+from playerstate.messages import JOIN, MAX_JOIN_SIZE
 from playerstate.service import MAX_SESSION_ID
-from playerstate.transports.recvmmsg import BatchProtocol
+from playerstate.transports.recvmmsg import DATAGRAMS, BatchProtocol
+from playerstate.transports.strangers import Strangers
 from playerstate.transports.udp import UDPPort
 
-MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
+_HEAD = struct.Struct("<QI")
 
-_ID = struct.Struct("<Q")
+MAX_DATAGRAM = _HEAD.size + MAX_JOIN_SIZE
+JOINS_A_TURN, JOINS_A_FULL_TURN = 8, 2
+"""JOINs taken in in one turn of the reactor: a millisecond's work where all that waited was read,
+and less where more waits, perhaps from players who are in."""
+
+_Batch = tuple[list[int], list[int], list[Any], list[bytes]]
+"""Session ids, nonces, peers and datagrams, side by side."""
 
 
 class PlainProtocol(BatchProtocol):
@@ -28,34 +37,79 @@ class PlainProtocol(BatchProtocol):
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._unpack_id = _ID.unpack_from
-
-    def startProtocol(self) -> None:
-        """The port is bound."""
-        assert self.transport is not None
-        self._write = self.transport.write
+        self._unpack_head = _HEAD.unpack_from
+        self._strangers: Strangers[tuple[int, int, Any, bytes]] = Strangers()
+        self._later: IDelayedCall | None = None
 
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
-        unpack_id, session_ids, peers, messages = self._unpack_id, [], [], []
+        unpack_head, session_ids, nonces, peers, messages = self._unpack_head, [], [], [], []
         for datagram, address in zip(datagrams, addresses, strict=True):
             size = len(datagram)
-            if size < 9:
+            if size <= _HEAD.size:
                 self._gateway.malformed("too_short")
-            elif size > MAX_DATAGRAM:
+                continue
+            if size > MAX_DATAGRAM:
                 self._gateway.malformed("too_long")
-            elif not 1 <= (session_id := unpack_id(datagram)[0]) <= MAX_SESSION_ID:
+                continue
+            session_id, nonce = unpack_head(datagram)
+            if not 1 <= session_id <= MAX_SESSION_ID:
                 self._gateway.malformed("session_id")
-            else:
-                session_ids.append(session_id)
-                peers.append(address)
-                messages.append(datagram)
-        self._gateway.received_many(self, session_ids, peers, messages, 8)
+                continue
+            session_ids.append(session_id)
+            nonces.append(nonce)
+            peers.append(address)
+            messages.append(datagram)
+        batch = session_ids, nonces, peers, messages
+        budget = JOINS_A_TURN if len(datagrams) < DATAGRAMS else JOINS_A_FULL_TURN
+        joins = [message[_HEAD.size] for message in messages].count(JOIN)
+        if joins and (joins > budget or self._strangers):
+            batch = self._set_joins_apart(batch)
+        self._take_in(batch)
+        if self._strangers:
+            self._let_in(budget)
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def _take_in(self, batch: _Batch) -> None:
+        session_ids, nonces, peers, messages = batch
+        self._gateway.received_many(self, session_ids, peers, messages, _HEAD.size, nonces)
+
+    def _set_joins_apart(self, batch: _Batch) -> _Batch:
+        """Have the JOINs wait; return the rest."""
+        is_join = [message[_HEAD.size] == JOIN for message in batch[3]]
+        for item in compress(zip(*batch, strict=True), is_join):
+            peer = item[2]
+            if not self._strangers.put(peer[0], peer[1], item):
+                self._gateway.service.ledger.joins_limited += 1
+        rest = [not join for join in is_join]
+        session_ids, nonces, peers, messages = batch
+        return (
+            list(compress(session_ids, rest)),
+            list(compress(nonces, rest)),
+            list(compress(peers, rest)),
+            list(compress(messages, rest)),
+        )
+
+    def _let_in(self, budget: int) -> None:
+        """Take in some of the JOINs that wait; the rest when the port was read again."""
+        for _ in range(budget):
+            if not self._strangers:
+                return
+            session_id, nonce, peer, message = self._strangers.take()
+            self._take_in(([session_id], [nonce], [peer], [message]))
+        if self._strangers and (self._later is None or not self._later.active()):
+            self._later = self._gateway.service.clock.callLater(0.0, self._let_in, JOINS_A_TURN)
+
+    def stopProtocol(self) -> None:
+        """The port is closed; those who wait to be let in ask again, or another server."""
+        super().stopProtocol()
+        self._strangers = Strangers()
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Send a message to an address; what the system will not take is counted, and lost."""
         try:
-            self._write(_ID.pack(session_id) + message, peer)
+            self._write(_HEAD.pack(session_id, nonce) + message, peer)
         except OSError:
             self._gateway.service.ledger.unsent += 1
 

@@ -11,11 +11,15 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
@@ -25,14 +29,42 @@ DATAGRAMS = 128
 ADDRESSES_REMEMBERED = 65_536
 """Senders whose addresses need not be spelled out again; forgotten together when there are more."""
 
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
+"""From Linux's ``in.h`` and ``in6.h``; Python has no name for the first before 3.14."""
+_CONTROL = struct.Struct("@Nii")
+"""``struct cmsghdr``."""
 _PASSED_OVER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNREFUSED})
 _log = Logger()
 
 
+Address = tuple[Any, ...]
+"""Where a datagram came from, to be handed back for sending: host and port; for a link-local IPv6
+sender its flow and scope as well; on a port that is bound to all addresses also the control message
+that names the address of ours that was asked."""
+
+
 class BatchProtocol(DatagramProtocol):
-    """A protocol that takes in together what came at the same time."""
+    """A protocol that takes in together what came at the same time.
+
+    Attributes:
+        lost: called when the port is closed, by the program or by the system.
+    """
 
     noisy = False
+    lost: Callable[[], object] | None = None
+
+    def startProtocol(self) -> None:
+        """The port is bound, for the first time or again."""
+        port: Any = self.transport
+        self._write: Callable[[bytes, Address], object] = port.write
+        if is_for_all_addresses(port):
+            self._write = partial(_send, port.getHandle(), port.write)
+
+    def stopProtocol(self) -> None:
+        """The port is closed: what is sent from now on is lost."""
+        self._write = _refuse
+        if self.lost is not None:
+            self.lost()
 
     def datagramReceived(self, datagram: bytes, address: Any) -> None:
         """A datagram came in by itself."""
@@ -41,6 +73,26 @@ class BatchProtocol(DatagramProtocol):
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """Take in datagrams, in the order in which they came, each with its sender's address."""
         raise NotImplementedError
+
+
+def is_for_all_addresses(port: Any) -> bool:
+    """Whether this is a port of Twisted's that is bound to all addresses of the machine."""
+    return isinstance(port, Port) and ip_address(port.interface or "0.0.0.0").is_unspecified
+
+
+def _send(
+    handle: socket.socket, write: Callable[..., object], datagram: bytes, address: Address
+) -> None:
+    """Send from the address that was asked, where that is known."""
+    if len(address) < 5:
+        write(datagram, address)
+    else:
+        to = address[:4] if ":" in address[0] else address[:2]
+        handle.sendmsg([datagram], [address[4]], 0, to)
+
+
+def _refuse(datagram: bytes, address: Address) -> None:
+    raise OSError(errno.ENOTCONN, "the port is closed")
 
 
 class _IOVector(ctypes.Structure):
@@ -81,9 +133,23 @@ _recvmmsg = _find_recvmmsg()
 
 
 def read_many(port: Any) -> None:
-    """Have a Twisted port read many datagrams a call from now on, where the system can."""
+    """Have a Twisted port read many datagrams a call from now on, where the system can.
+
+    Raises:
+        CannotListenError: it cannot, and the port is bound to all addresses.
+    """
     if _recvmmsg is not None and isinstance(port, Port):
         port.doRead = BatchReader(port, _recvmmsg).read  # type: ignore[method-assign]
+    elif is_for_all_addresses(port):
+        raise CannotListenError(
+            port.interface,
+            port.getHost().port,
+            OSError(
+                errno.ENOSYS,
+                "without recvmmsg an answer might leave from another address than was asked;"
+                " listen on each address of this machine by itself",
+            ),
+        )
 
 
 class BatchReader:
@@ -101,31 +167,51 @@ class BatchReader:
         self._size = size = port.maxPacketSize
         is_ipv6 = port.addressFamily == socket.AF_INET6
         self._read_address = _read_ipv6 if is_ipv6 else _read_ipv4
-        self._name_size = 28 if is_ipv6 else 16
         self._data = ctypes.create_string_buffer(size * DATAGRAMS)
-        names = ctypes.create_string_buffer(self._name_size * DATAGRAMS)
-        self._names = np.frombuffer(names, f"V{self._name_size}")
+        # A sender's address, and behind it the control message that names ours.
+        name_size, row_size, control_size = (28, 32, 40) if is_ipv6 else (16, 16, 32)
+        if not is_for_all_addresses(port):
+            control_size = 0
+        elif is_ipv6:
+            port.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        else:
+            port.socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        self._control_size = control_size
+        row_size += control_size
+        self._rows = ctypes.create_string_buffer(row_size * DATAGRAMS)
+        self._names = np.frombuffer(memoryview(self._rows), f"V{row_size}")
         self._vectors = (_IOVector * DATAGRAMS)()
-        self._messages = (_Message * DATAGRAMS)()
-        data, first_name = ctypes.addressof(self._data), ctypes.addressof(names)
+        self._messages: Any = (_Message * DATAGRAMS)()
+        data, first_row = ctypes.addressof(self._data), ctypes.addressof(self._rows)
         for number, (vector, message) in enumerate(zip(self._vectors, self._messages, strict=True)):
             vector.base, vector.length = data + number * size, size
-            name = first_name + number * self._name_size
-            message.header = _Header(name, self._name_size, ctypes.pointer(vector), 1)
-        self._lengths = np.frombuffer(self._messages, np.uint32).reshape(DATAGRAMS, -1)[
-            :, _Message.received.offset // 4
-        ]
+            row = first_row + number * row_size
+            message.header = _Header(name=row, name_length=name_size, vector_count=1)
+            message.header.vectors = ctypes.pointer(vector)
+            message.header.control = row + row_size - control_size if control_size else None
+        words = np.frombuffer(memoryview(self._messages), np.uint64).reshape(DATAGRAMS, -1)
+        self._control_lengths = words[:, _Header.control_length.offset // 8]
+        counts = np.frombuffer(memoryview(self._messages), np.uint32).reshape(DATAGRAMS, -1)
+        self._lengths = counts[:, _Message.received.offset // 4]
         self._view = memoryview(self._data)
-        self._addresses: dict[bytes, tuple[str, int]] = {}
+        self._addresses: dict[bytes, Address] = {}
 
-    def read(self) -> None:
-        """Read what waits, and give it to the protocol; what that raises is logged."""
+    def read(self) -> OSError | None:
+        """Read what waits, and give it to the protocol; what that raises is logged.
+
+        Returns:
+            The error of a socket that is of no use any more, for the reactor to let go of it.
+        """
+        if self._control_size:
+            # What the system tells is written over: the length, and perhaps not all of the rest.
+            self._control_lengths[:] = self._control_size
+            ctypes.memset(self._rows, 0, len(self._rows))
         count = self._recvmmsg(self._fd, self._messages, DATAGRAMS, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             if number in _PASSED_OVER:
-                return
-            raise OSError(number, os.strerror(number))
+                return None
+            return OSError(number, os.strerror(number))
         view, size = self._view, self._size
         datagrams = [
             view[at : at + length].tobytes()
@@ -141,8 +227,9 @@ class BatchReader:
             self._received(datagrams, addresses)
         except Exception:  # as with Twisted's own reading, a bug keeps nobody from reading on
             _log.failure("datagrams could not be taken in")
+        return None
 
-    def _address(self, name: bytes) -> tuple[str, int]:
+    def _address(self, name: bytes) -> Address:
         address = self._addresses.get(name)
         if address is None:
             if len(self._addresses) == ADDRESSES_REMEMBERED:
@@ -151,11 +238,24 @@ class BatchReader:
         return address
 
 
-def _read_ipv4(name: bytes) -> tuple[str, int]:
-    """IP address and port of a ``struct sockaddr_in``."""
-    return socket.inet_ntoa(name[4:8]), int.from_bytes(name[2:4])
+def _read_ipv4(row: bytes) -> Address:
+    """What a ``struct sockaddr_in`` says, and a ``struct in_pktinfo`` if there is one behind it."""
+    host, port = socket.inet_ntoa(row[4:8]), int.from_bytes(row[2:4])
+    if row[16:] and _CONTROL.unpack_from(row, 16)[1:] == (socket.IPPROTO_IP, _IP_PKTINFO):
+        # The system finds the interface; the address is the one to answer from.
+        info = bytes(4) + row[36:40] + bytes(4)
+        return host, port, 0, 0, (socket.IPPROTO_IP, _IP_PKTINFO, info)
+    return host, port
 
 
-def _read_ipv6(name: bytes) -> tuple[str, int]:
-    """IP address and port of a ``struct sockaddr_in6``."""
-    return socket.inet_ntop(socket.AF_INET6, name[8:24]), int.from_bytes(name[2:4])
+def _read_ipv6(row: bytes) -> Address:
+    """The same of a ``struct sockaddr_in6`` and a ``struct in6_pktinfo``."""
+    host, port = socket.inet_ntop(socket.AF_INET6, row[8:24]), int.from_bytes(row[2:4])
+    scope = int.from_bytes(row[24:28], sys.byteorder)
+    if row[32:] and _CONTROL.unpack_from(row, 32)[1:] == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
+        asked, interface = row[48:64], row[64:68]
+        if not ip_address(asked).is_link_local:
+            interface = bytes(4)  # the system finds it, and a packet may come by another
+        control = (socket.IPPROTO_IPV6, _IPV6_PKTINFO, asked + interface)
+        return host, port, 0, scope, control
+    return (host, port, 0, scope) if scope else (host, port)

@@ -13,7 +13,7 @@ from tests.simulation.players import Player
 from tests.simulation.talks import Asked, Talk, Talks
 from tests.simulation.world import World
 
-_ID = struct.Struct("<Q")
+_HEAD = struct.Struct("<QI")
 
 
 class Answers:
@@ -43,17 +43,19 @@ class Answers:
 
     def wrote(self, packet: bytes, address: Address) -> None:
         """The server sends this; whatever it is, it must have a reason."""
-        session_id, message = _ID.unpack_from(packet)[0], self._codec.decode_server(packet[8:])
+        session_id, nonce = _HEAD.unpack_from(packet)
+        message = self._codec.decode_server(packet[_HEAD.size :])
         self._talks.answers.append(message)
         player = self._model.players[session_id]
         if isinstance(message, Welcome):
-            self._wrote_welcome(player, message, address, len(packet) - 8)
+            self._wrote_welcome(player, message, address, len(packet) - 12)
         elif isinstance(message, Refused):
-            self._wrote_refused(player, message, address, len(packet) - 8)
+            self._wrote_refused(player, message, address, len(packet) - 12)
         elif isinstance(message, Receipt):
-            self._wrote_receipt(player, message, address)
+            self._wrote_receipt(player, message, nonce, address)
         else:
             self._wrote_gone(player, message, address)
+        self._world.check(getattr(message, "nonce", nonce) == nonce, "a nonce of another:", message)
         self._pass_on(packet, address)
 
     def _request(self, player: Player, nonce: int, address: Address, size: int) -> Asked:
@@ -84,7 +86,13 @@ class Answers:
             self._model.enter(player, asked.sequence, slot)
             player.came_by = "join"
             self._talks.current[session_id] = Talk(
-                address, asked.nonce, asked.sequence, slot, self._world.now
+                address,
+                asked.nonce,
+                asked.sequence,
+                slot,
+                self._world.now,
+                message.secret,
+                asked.replaced,
             )
             self._talks.joining.pop(session_id, None)
             self._talks.departed.pop(session_id, None)
@@ -99,11 +107,14 @@ class Answers:
             self._model.counts.joins_refused["store"] += 1
             self._world.check(message.reason == RefusedReason.STORE, "refused:", message)
 
-    def _wrote_receipt(self, player: Player, message: Receipt, address: Address) -> None:
+    def _wrote_receipt(
+        self, player: Player, message: Receipt, nonce: int, address: Address
+    ) -> None:
         session_id = player.session_id
         talk = self._talks.current.get(session_id) or self._talks.departed.get(session_id)
         name = ("a receipt for player", session_id)
-        self._world.check(talk is not None and talk.address == address, *name, "went to", address)
+        right = talk is not None and (talk.address, talk.nonce) == (address, nonce)
+        self._world.check(right, *name, "went to", address, nonce)
         assert talk is not None
         if session_id in self._talks.current:
             self._world.check(

@@ -28,7 +28,7 @@ from tests.simulation.plan import Plan
 from tests.simulation.players import Values
 from tests.simulation.world import World
 
-_ID = struct.Struct("<Q")
+_HEAD = struct.Struct("<QI")
 
 
 @attrs.define(eq=False)
@@ -38,6 +38,7 @@ class Client:
     session_id: int
     address: Address
     nonce: int = 0
+    secret: int = 0
     sequence: int = 0
     welcomed: bool = False
     moves: dict[int, Values] = attrs.field(factory=dict)
@@ -78,18 +79,19 @@ class Clients:
 
     def received(self, packet: bytes) -> None:
         """The server's answer reaches a client."""
-        session_id, message = _ID.unpack_from(packet)[0], self._codec.decode_server(packet[8:])
+        session_id, message = _HEAD.unpack_from(packet)[0], self._codec.decode_server(packet[12:])
         client = next(client for client in self._clients if client.session_id == session_id)
         if isinstance(message, Welcome) and message.nonce == client.nonce:
             client.welcomed = True
+            client.secret = message.secret
         elif isinstance(message, (Refused, Gone)) and message.nonce == client.nonce:
             client.welcomed = False
-            client.nonce = 0
+            client.nonce = client.secret = 0
         elif isinstance(message, Receipt) and message.applied in client.moves:
             client.bases[message.applied] = client.moves[message.applied]
 
     def _send(self, client: Client, message: bytes) -> None:
-        self._network.send(_ID.pack(client.session_id) + message, client.address)
+        self._network.send(_HEAD.pack(client.session_id, client.nonce) + message, client.address)
 
     def _one(self) -> Client:
         return self._random.choice(self._clients)
@@ -139,12 +141,14 @@ class Clients:
             elif at_most < 0.15:
                 client.sequence = MAX_SEQUENCE - self._random.randrange(4)
         self._world.note("client", client.session_id, "joins", client.nonce, client.sequence)
-        self._send(client, self._codec.encode_join(client.nonce, client.sequence))
+        secret = client.secret if self._random.random() < 0.5 else 0
+        join = self._codec.encode_join(client.nonce, client.sequence, secret=secret)
+        self._send(client, join)
 
     def join_anew(self) -> None:
         """Begin another conversation."""
         client = self._one()
-        client.nonce, client.welcomed = 0, False
+        client.nonce, client.secret, client.welcomed = 0, 0, False
         self._join(client)
 
     def wander(self) -> None:
@@ -165,7 +169,7 @@ class Clients:
         self._world.note("client", client.session_id, "leaves", client.sequence)
         self._send(client, encode_numbered(LEAVE, client.sequence))
         if self._random.random() < 0.7:
-            client.nonce, client.welcomed = 0, False
+            client.nonce, client.secret, client.welcomed = 0, 0, False
 
     def repeat_old_move(self) -> None:
         """Send something that is late, or far ahead."""
@@ -189,6 +193,6 @@ class Clients:
             )
         )
         if self._random.random() < 0.1:
-            self._network.send(_ID.pack(2**63) + message, client.address)
+            self._network.send(_HEAD.pack(2**63, 1) + message, client.address)
         else:
             self._send(client, message)

@@ -37,9 +37,11 @@ from tests.simulation.players import Player, Values
 from tests.simulation.talks import Asked, Talk, Talks
 from tests.simulation.world import World
 
-MAX_DATAGRAM = 8 + MAX_JOIN_SIZE
+MAX_DATAGRAM = 12 + MAX_JOIN_SIZE
 _ID = struct.Struct("<Q")
-_JOIN = struct.Struct("<BBIII")
+_HEAD = struct.Struct("<QI")
+_JOIN = struct.Struct("<BBIIIQ")
+_SIZES = {LEAVE: 36, PING: 9}
 _NUMBERED = struct.Struct("<BI")
 
 
@@ -67,7 +69,7 @@ class Judge:
 
     def is_update(self, datagram: bytes) -> bool:
         """Whether it is a MOVE or a DELTA, which may be delivered with others."""
-        return len(datagram) > 8 and datagram[8] in (MOVE, DELTA)
+        return len(datagram) > 12 and datagram[12] in (MOVE, DELTA)
 
     def deliver_together(
         self, datagrams: list[bytes], addresses: list[Address], receive: Callable[..., None]
@@ -114,32 +116,37 @@ class Judge:
     def _judge(self, datagram: bytes, address: Address) -> list[object] | None:
         """What a datagram must do; its exact answers, or None where they are for `wrote`."""
         counts = self._model.counts
-        if len(datagram) < 9:
+        if len(datagram) < 13:
             return counts.malform("too_short")
         if len(datagram) > MAX_DATAGRAM:
             return counts.malform("too_long")
-        session_id = _ID.unpack_from(datagram)[0]
+        session_id, nonce = _HEAD.unpack_from(datagram)
         if not 1 <= session_id < 2**63:
             return counts.malform("session_id")
-        message = datagram[8:]
+        message = datagram[12:]
         kind = message[0]
         if kind not in (MOVE, JOIN, LEAVE, PING, DELTA):
             return counts.malform("unknown_type")
         player = self._model.players[session_id]
         if kind in (MOVE, DELTA):
-            return self._judge_update(player, address, message)
+            return self._judge_update(player, address, nonce, message)
         if kind == JOIN:
             return self._judge_join(player, address, message)
-        if len(message) != _NUMBERED.size:
-            return counts.malform(_length(len(message), _NUMBERED.size))
-        return self._judge_numbered(player, address, kind, _NUMBERED.unpack(message)[1])
+        if len(message) != _SIZES[kind]:
+            return counts.malform(_length(len(message), _SIZES[kind]))
+        sequence = _NUMBERED.unpack_from(message)[1]
+        return self._judge_numbered(player, address, nonce, kind, sequence)
 
-    def _judge_update(self, player: Player, address: Address, message: bytes) -> list[object]:
+    def _judge_update(
+        self, player: Player, address: Address, nonce: int, message: bytes
+    ) -> list[object]:
         counts, talk = self._model.counts, self._talks.current.get(player.session_id)
         if talk is None or player.session_id in self._ended:
             return counts.refuse("not_joined")
         if talk.address != address:
             return counts.refuse("other_address")
+        if talk.nonce != nonce:
+            return counts.refuse("other_conversation")
         if message[0] == DELTA:
             return self._judge_delta(player, talk, message)
         return self._judge_move(player, talk, message)
@@ -214,7 +221,7 @@ class Judge:
         return []
 
     def _judge_numbered(
-        self, player: Player, address: Address, kind: int, sequence: int
+        self, player: Player, address: Address, nonce: int, kind: int, sequence: int
     ) -> list[object] | None:
         counts, session_id = self._model.counts, player.session_id
         talk = self._talks.current.get(session_id)
@@ -225,6 +232,8 @@ class Judge:
             return counts.refuse("not_joined")
         if talk.address != address:
             return counts.refuse("other_address")
+        if talk.nonce != nonce:
+            return counts.refuse("other_conversation")
         if sequence < talk.first:
             counts.received += 1
             counts.stale += 1
@@ -234,6 +243,7 @@ class Judge:
         if player.slot != talk.slot:
             counts.refuse("not_joined")
             return [Gone(talk.nonce, GoneReason.KICKED)]
+        talk.used = True
         if kind == LEAVE and not talk.leaving:
             talk.limit = sequence
             self._talks.leave(session_id, talk)
@@ -245,7 +255,9 @@ class Judge:
         counts, size = self._model.counts, len(message)
         if size < _JOIN.size or size > MAX_JOIN_SIZE:
             return counts.malform(_length(size, _JOIN.size))
-        _, version, fingerprint, nonce, sequence = _JOIN.unpack_from(message)
+        _, version, fingerprint, nonce, sequence, secret = _JOIN.unpack_from(message)
+        if sequence == MAX_SEQUENCE:
+            return counts.malform("value")
         session_id, refused = player.session_id, None
         if version != VERSION:
             refused = RefusedReason.VERSION
@@ -263,20 +275,28 @@ class Judge:
             return counts.malform("too_short")
         talk = self._talks.current.get(session_id)
         if talk is not None and talk.nonce == nonce and player.slot == talk.slot:
-            if talk.address == address:
-                self._talks.hear(talk)
+            if talk.address != address:
+                if (talk.used or player.sequence != talk.first) and secret != talk.secret:
+                    return counts.refuse("other_address")
+                talk.address = address
+            self._talks.hear(talk)
             self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
-            return [self._welcome(player, nonce)]
+            return [self._welcome(player, nonce, talk.secret)]
+        joining = self._talks.joining.get(session_id)
+        if joining is not None and joining.nonce == nonce:
+            self._talks.joining[session_id] = attrs.evolve(joining, address=address)
+            return []
+        if secret:
+            return counts.refuse("not_joined")
+        replaced = self._talks.replaced(session_id, nonce)
         departed = self._gateway._departed.get(session_id)
-        if departed is not None and self._talks.departed[session_id].nonce == nonce:
+        is_over = departed is not None and self._talks.departed[session_id].nonce == nonce
+        if is_over or any(each == nonce for each, _ in replaced):
             counts.received += 1
             counts.stale += 1
             return []
-        joining = self._talks.joining.get(session_id)
-        if joining is not None and joining.nonce == nonce:
-            return []
         self._talks.joining.pop(session_id, None)
-        self._talks.asked = Asked(address, nonce, sequence, size)
+        self._talks.asked = Asked(address, nonce, sequence, size, replaced=replaced)
         return None
 
     def _fresh_join(self, session_id: int, asked: Asked) -> list[object] | None:
@@ -291,10 +311,12 @@ class Judge:
             return []
         # Each GONE was judged when it was sent; the WELCOME comes last.
         gone = [answer for answer in self._talks.answers if isinstance(answer, Gone)]
-        return [*gone, self._welcome(player, asked.nonce)]
+        secret = self._talks.current[session_id].secret
+        return [*gone, self._welcome(player, asked.nonce, secret)]
 
-    def _welcome(self, player: Player, nonce: int) -> Welcome:
-        return Welcome(player.updated_at != 0, nonce, player.updated_at, player.values)
+    def _welcome(self, player: Player, nonce: int, secret: int) -> Welcome:
+        restored = player.updated_at != 0
+        return Welcome(restored, nonce, player.updated_at, player.values, secret)
 
 
 def _steps(data: bytes, count: int) -> tuple[list[int], int]:

@@ -130,7 +130,7 @@ class Program:
             return
         outcome: list[object] = []
         self._server.service.leave(player.session_id).addBoth(outcome.append)
-        refused = isinstance(outcome[0], Failure) and outcome[0].check(NotOnline)
+        refused = isinstance(outcome[0], Failure) and outcome[0].check(NotOnline, NotRunning)
         self._world.check(bool(refused), "left without being there:", outcome)
 
     def flush(self) -> None:

@@ -92,7 +92,10 @@ class Server:
             around=around,
         )
         self.gateway = Gateway(
-            self.service, idle_timeout=plan.idle_timeout, jitter=world.random.random
+            self.service,
+            idle_timeout=plan.idle_timeout,
+            jitter=world.random.random,
+            draw_secret=lambda: world.random.randrange(1, 2**64),
         )
         self.gateway._many = plan.many
         self._root = MultiService()

@@ -207,14 +207,15 @@ class Storm(MemoryStore):
             self.keeper.left_out(int(record["session_id"]), int(record["updated_at"]))
         return left_out
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reason: str) -> None:
         """See `IStateWriter.set_aside`."""
         if self._bad(0.3):
             raise Broken("no room for rows that are set aside")
-        self.rows_settled += 1
-        session_id, updated_at = int(record["session_id"][0]), int(record["updated_at"][0])
-        self._world.note("player", session_id, "is set aside:", reason)
-        self.keeper.left_out(session_id, updated_at)
+        self.rows_settled += len(records)
+        for record in records:
+            session_id, updated_at = int(record["session_id"]), int(record["updated_at"])
+            self._world.note("player", session_id, "is set aside:", reason)
+            self.keeper.left_out(session_id, updated_at)
 
     def sync(self) -> None:
         """See `IStateWriter.sync`."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import attrs
 
-from playerstate.gateway import Gateway
+from playerstate.conversation import Replaced
+from playerstate.gateway import REPLACED_FOR, REPLACED_KEPT, Gateway
 from playerstate.messages import MAX_SEQUENCE
 from playerstate.testing import Address
 from tests.simulation.model import Model
@@ -26,6 +27,7 @@ class Asked:
     sequence: int
     size: int
     fresh: bool = True
+    replaced: Replaced = ()
 
 
 @attrs.define(eq=False)
@@ -37,6 +39,9 @@ class Talk:
     first: int
     slot: int
     heard: float
+    secret: int
+    replaced: Replaced = ()
+    used: bool = False
     limit: int = MAX_SEQUENCE
     leaving: bool = False
     bases: list[tuple[int, Values]] = attrs.field(factory=list)
@@ -104,6 +109,20 @@ class Talks:
             check(talk.leaving, *name, "ended without leaving")
             check(self._model.reached(player, talk.target), *name, "ended before it was saved")
             self.departed[session_id] = self.current.pop(session_id)
+
+    def replaced(self, session_id: int, nonce: int) -> Replaced:
+        """The nonces that a fresh JOIN replaces, or that were replaced of late."""
+        now = self._gateway._clock.seconds()
+        found: Replaced = ()
+        if session_id in self._gateway._departed:
+            found = self.departed[session_id].replaced
+        if (talk := self.current.get(session_id)) is not None:
+            found = talk.replaced
+            if talk.nonce != nonce:
+                found = ((talk.nonce, now), *found)
+        if (asked := self.joining.get(session_id)) is not None:
+            found = ((asked.nonce, now), *asked.replaced)
+        return tuple(each for each in found if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
 
     def untold(self) -> dict[int, tuple[int, int]]:
         """How far players have come who were not told so."""

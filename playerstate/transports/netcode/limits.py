@@ -46,6 +46,10 @@ class Buckets:
         self._patience = rate.patience
         self._full_at = array("d", [float("-inf")]) * size
 
+    def has(self, now: float, index: int = 0) -> bool:
+        """Whether `take` would find one."""
+        return self._full_at[index] - now <= self._patience
+
     def take(self, now: float, index: int = 0) -> bool:
         """Take one from a bucket, or nothing; whether there was one."""
         full_at = max(self._full_at[index], now)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from playerstate.transports.netcode.connections import Source
 from playerstate.transports.recvmmsg import BatchProtocol
 
@@ -26,20 +28,30 @@ class NetcodeProtocol(BatchProtocol):
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
 
-    def startProtocol(self) -> None:
-        """The port is bound."""
-        assert self.transport is not None
-        self._write = self.transport.write
-
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
-        sources = [(address[0], address[1], self) for address in addresses]
+        sources: list[Source] = [
+            (address[0], address[1], self if len(address) == 2 else Way(self, address[2:]))
+            for address in addresses
+        ]
         self.receive(datagrams, sources, self._seconds())
 
-    def transmit(self, datagram: bytes, host: str, port: int) -> None:
-        """Send a datagram.
+    def transmit(self, datagram: bytes, host: str, port: int, rest: tuple[Any, ...] = ()) -> None:
+        """Send a datagram; `rest` is what an address has beside host and port.
 
         Raises:
             OSError: the system will not take it.
         """
-        self._write(datagram, (host, port))
+        self._write(datagram, (host, port, *rest))
+
+
+@attrs.frozen
+class Way:
+    """A protocol, and what an address has beside host and port; two of the same are equal."""
+
+    protocol: NetcodeProtocol
+    rest: tuple[Any, ...]
+
+    def transmit(self, datagram: bytes, host: str, port: int) -> None:
+        """See `NetcodeProtocol.transmit`."""
+        self.protocol.transmit(datagram, host, port, self.rest)

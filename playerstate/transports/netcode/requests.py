@@ -72,6 +72,7 @@ class Requests:
         self._settings = settings
         self._longest = settings.max_token_lifetime + settings.clock_skew
         self._started_at = started_at
+        self._prefix = b"\0" + VERSION + settings.protocol_id.to_bytes(8, "little")
         self._all = Buckets(settings.request_rate)
         self._by_source = SourceBuckets(
             settings.source_rate, settings.source_buckets, random_bytes(16)
@@ -103,6 +104,14 @@ class Requests:
         if expires_at > unix_now + self._longest:
             raise Ignored("lives_too_long")
         return Request(expires_at, nonce, sealed)
+
+    def looks_right(self, datagram: bytes) -> bool:
+        """Whether it is worth having a request wait: of the right length, version and protocol."""
+        return len(datagram) == REQUEST_BYTES and datagram.startswith(self._prefix)
+
+    def has_room(self, now: float) -> bool:
+        """Whether the common measure has room for one more."""
+        return self._all.has(now)
 
     def limit(self, host: str, now: float) -> None:
         """Count a request that is about to be unsealed.

@@ -70,6 +70,7 @@ class Server:
 
     Attributes:
         tally: what was counted.
+        requests: the judge of requests.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Server:
         self._listener = listener
         self._wall_clock = wall_clock
         self._challenges = Challenges(random_bytes(KEY_BYTES))
-        self._requests = Requests(settings, now, random_bytes)
+        self.requests = self._requests = Requests(settings, now, random_bytes)
         self._roaming = Roaming(random_bytes)
         self._seals = Seals(settings.protocol_id)
         self._open = self._seals.open

@@ -17,6 +17,7 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -29,6 +30,8 @@ from playerstate.transports.netcode.protocol import NetcodeProtocol
 from playerstate.transports.netcode.server import Server
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
+from playerstate.transports.recvmmsg import DATAGRAMS
+from playerstate.transports.strangers import Strangers
 from playerstate.transports.udp import UDPPort
 
 TICK = 0.05
@@ -37,6 +40,8 @@ TELL_EVERY = 60.0
 READ_WITHIN = 0.25
 """Seconds from a GONE to the disconnect packets: some frames of a client, which reads what came
 once in each of them."""
+REQUESTS_A_TURN, REQUESTS_A_FULL_TURN = 16, 4
+"""Requests looked into in one turn of the reactor: fewer where more datagrams wait to be read."""
 IDLE_LOOK_EVERY = 1.0
 IDLE_GRACE = 5.0
 """Seconds beyond the gateway's idle timeout after which a client without a payload is disconnected.
@@ -134,6 +139,8 @@ class NetcodeService(Service):
             random_bytes=self._random_bytes,
         )
         self._idle_look_at = self._seconds() + IDLE_LOOK_EVERY
+        self._strangers: Strangers[tuple[bytes, Source]] = Strangers()
+        self._later: IDelayedCall | None = None
         self._told = Tally()
         self._clients: list[Connection] = []
         self._payloads: list[bytes] = []
@@ -181,6 +188,9 @@ class NetcodeService(Service):
 
         The service, whose clock it is, may have stopped by then.
         """
+        self._strangers = Strangers()
+        if self._later is not None and self._later.active():
+            self._later.cancel()
         for protocol in self._protocols:
             protocol.receive = _pass_over
         if not self._server.is_ending:
@@ -197,7 +207,7 @@ class NetcodeService(Service):
     def _close_ports(self) -> Deferred[Any]:
         return DeferredList([port.close() for port in self._ports])
 
-    def send(self, session_id: int, peer: Any, message: bytes) -> None:
+    def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Send a message to a client, or to nobody if it is gone; see `Transport`."""
         self._server.send(peer, message, self._seconds())
 
@@ -227,13 +237,34 @@ class NetcodeService(Service):
 
     def _receive(self, datagrams: list[bytes], sources: list[Source], now: float) -> None:
         """Take in datagrams that came at the same time."""
-        receive = self._server.receive
+        budget = REQUESTS_A_TURN if len(datagrams) < DATAGRAMS else REQUESTS_A_FULL_TURN
+        looks_right, strangers = self._server.requests.looks_right, self._strangers
         for datagram, source in zip(datagrams, sources, strict=True):
-            try:
-                receive(datagram, source, now)
-            except Exception:  # one datagram's bug keeps nobody from taking in the next
-                _log.failure("a datagram could not be taken in")
+            if datagram[:1] != b"\0" or not looks_right(datagram):
+                self._receive_one(datagram, source, now)
+            elif not strangers.put(source[0], source[1], (datagram, source)):
+                self._server.tally.ignored["requests_limited"] += 1
         self._take_in()
+        if strangers:
+            self._let_in(budget)
+
+    def _receive_one(self, datagram: bytes, source: Source, now: float) -> None:
+        try:
+            self._server.receive(datagram, source, now)
+        except Exception:  # one datagram's bug keeps nobody from taking in the next
+            _log.failure("a datagram could not be taken in")
+
+    def _let_in(self, budget: int) -> None:
+        """Look into some of the requests that wait, as far as their common measure goes."""
+        now, strangers = self._seconds(), self._strangers
+        for _ in range(budget):
+            if not (strangers and self._server.requests.has_room(now)):
+                return  # the next tick goes on
+            datagram, source = strangers.take()
+            self._receive_one(datagram, source, now)
+        if strangers and (self._later is None or not self._later.active()):
+            clock = self._gateway.service.clock
+            self._later = clock.callLater(0.0, self._let_in, REQUESTS_A_TURN)
 
     def received(self, connection: Connection, payload: bytes) -> None:
         """See `Listener`; what came at the same time is taken in together."""
@@ -267,6 +298,8 @@ class NetcodeService(Service):
         if self._idle_look_at <= now:
             self._idle_look_at = now + IDLE_LOOK_EVERY
             self._end_idle(now)
+        if self._strangers:
+            self._let_in(REQUESTS_A_TURN)
 
     def _end_idle(self, now: float) -> None:
         silent_since = now - self._gateway.idle_timeout - IDLE_GRACE

@@ -1,0 +1,102 @@
+"""What a journal holds, and bringing it into a store: for one that was set aside."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack, closing
+from typing import Any
+
+import click
+
+from playerstate.interfaces import StoreBusy, StoreUnusable
+from playerstate.journal import NotAJournal, Remains, held, mark_clean, read_remains
+from playerstate.layout import RowLayout
+from playerstate.recovery import find_unsaved
+from playerstate.schema import StateSchema
+from playerstate.stores import open_store
+
+AT_ONCE = 4096
+"""Rows of one transaction."""
+
+
+def show(path: str, as_json: bool) -> None:
+    """Print the players of a journal that is not in use.
+
+    Raises:
+        click.ClickException: it cannot be read, or is in use.
+    """
+    with ExitStack() as stack:
+        remains, _ = _open(path, stack)
+    names = ["session_id", *(field.name for field in remains.fields), "updated_at"]
+    rows = [_plain(row) for row in remains.records.tolist()]
+    if as_json:
+        named = [dict(zip(names, row, strict=True)) for row in rows]
+        found = {"store": remains.identity.hex(), "clean": remains.clean, "rows": named}
+        click.echo(json.dumps(found))
+        return
+    state = "all of them saved" if remains.clean else "perhaps not saved"
+    click.echo(f"{len(rows):,} players, {state}; of the store {remains.identity.hex()}")
+    for row in rows:
+        # What players wrote is quoted and escaped: it is not to reach the terminal as it is.
+        told = (f"{name}={value!a}" for name, value in zip(names, row, strict=True))
+        click.echo(" ".join(told))
+
+
+def apply(path: str, url: str, schema: StateSchema) -> None:
+    """Save what a journal holds in a store that has older states of these players, or none.
+
+    Raises:
+        click.ClickException: one of the two cannot be used, or is in use.
+    """
+    with ExitStack() as stack:
+        remains, fd = _open(path, stack)
+        try:
+            total, outdated, applied = _save(remains, url, schema)
+        except StoreUnusable as error:
+            raise click.ClickException(str(error)) from error
+        except StoreBusy as error:
+            raise click.ClickException(f"{url} is busy: {error}; try again") from error
+        mark_clean(fd)
+    click.echo(
+        f"{applied:,} of {total:,} players applied, {outdated:,} outdated: the store has"
+        " the same or a newer state of them"
+    )
+
+
+def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, int]:
+    """Save it; return how many players there were, were outdated, and were saved."""
+    store = open_store(url, schema)
+    if store.path is None or not os.path.exists(store.path):
+        raise StoreUnusable(f"{url} is no database that exists")
+    with ExitStack() as stack:
+        identity = store.prepare()
+        stack.callback(store.close)
+        # Kept: a journal beside it is to find it as it was.
+        store.migrate(identity if any(identity) else os.urandom(16))
+        reader = stack.enter_context(closing(store.open_reader()))
+        rows = find_unsaved(remains, schema, reader)
+        records = rows.view(RowLayout(schema.fields).record)
+        writer = stack.enter_context(closing(store.open_writer()))
+        left_out = 0
+        for start in range(0, len(records), AT_ONCE):
+            left_out += len(writer.write(records[start : start + AT_ONCE]))
+        writer.sync()
+    applied = len(records) - left_out
+    return len(remains.records), len(remains.records) - applied, applied
+
+
+def _open(path: str, stack: ExitStack) -> tuple[Remains, int]:
+    try:
+        fd = stack.enter_context(held(path))
+        return read_remains(path), fd
+    except NotAJournal as error:
+        raise click.ClickException(f"{path} is no journal: {error}") from error
+    except OSError as error:
+        raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
+    except StoreUnusable as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _plain(row: tuple[Any, ...]) -> list[Any]:
+    return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in row]
