@@ -610,6 +610,25 @@ class TokenTests(PlayerTestCase):
         game.pass_time(0.5)
         self.assertEqual(self.successResultOf(joining), HERE)
 
+    def test_restart(self) -> None:
+        """A server that says that it stops, and is started again, has its players back."""
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, Game.encrypted, on_end=ends.append)
+        player.move(HERE)
+        game.pass_time(1.0)
+        stopped = game.netcode.stopService()
+        game.pass_time(1.0)
+        self.successResultOf(stopped)
+        self.assertNotIn(NETCODE, game.reactor.ports)
+        game.netcode.startService()
+        for _ in range(24):
+            player.move(THERE)
+            game.pass_time(0.5)
+        self.assertEqual(ends, [])
+        self.assertEqual(game.stepped.service.state(42), THERE)
+        self.assertEqual(len(game.players_ports()), 1)
+
     def test_two_devices(self) -> None:
         """The device before is told that its player joined elsewhere, and does not come back."""
         game = self.game()
