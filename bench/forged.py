@@ -26,14 +26,13 @@ class Forgeries:
 
     def __init__(self) -> None:
         # A server takes no token that may be older than it is: this one has run for a while.
-        started_at = time.time() - 60.0
         self._tokens = [self._forged(number) for number in range(1, COUNT + 1)]
         self.requests = [make_request(token) for token in self._tokens]
-        clock = iter([started_at])
         self._server = Server(
             Settings(KEY, PROTOCOL_ID, frozenset({Address.parse(ADDRESS)})),
             _Nobody(),
-            wall_clock=lambda: next(clock, time.time()),
+            now=-60.0,
+            wall_clock=time.time,
             random_bytes=os.urandom,
         )
         self._now = 0.0
@@ -99,6 +98,9 @@ class _Nobody:
 
     def connected(self, connection: Connection) -> None:
         raise AssertionError("a forged request has let somebody in")
+
+    def replaced(self, connection: Connection) -> None:
+        raise AssertionError("a forged request has replaced a connection")
 
     def received(self, connection: Connection, payload: bytes) -> None:
         raise AssertionError("a forged request is a payload")

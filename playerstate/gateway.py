@@ -214,8 +214,14 @@ class Gateway:
             self._end(conversation, GoneReason.KICKED)
         return self.service.leave(session_id)
 
-    def lost(self, session_id: int, peer: Any) -> None:
-        """The transport knows that a peer is gone: its player leaves, and nobody is told."""
+    def lost(self, session_id: int, peer: Any, reason: GoneReason | None = None) -> None:
+        """The transport knows that a peer is gone: its player leaves.
+
+        Args:
+            session_id: whose it was.
+            peer: itself.
+            reason: what to tell it, where it can still be reached; else it is told nothing.
+        """
         joining = self._joining.get(session_id)
         if joining is not None and joining.peer == peer:
             del self._joining[session_id]
@@ -224,7 +230,7 @@ class Gateway:
         if conversation is None or conversation.peer != peer:
             return
         is_here = self._is_live(conversation) and not conversation.leaving
-        self._end(conversation, None)
+        self._end(conversation, reason)
         if is_here:
             # What is not saved is in the log; there is nobody else to tell.
             left = self.service.leave(session_id)

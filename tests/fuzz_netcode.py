@@ -50,13 +50,15 @@ class Play:
             self.take_turn,
             self.talk,
             self.replace,
+            self.end,
+            self.move,
         )
 
-    def _player(self, number: int) -> Player:
+    def _player(self, number: int, port: int = 5000) -> Player:
         self._seed += 1
         now = int(self.table.wall_clock())
         token = make_token(1 + number, created_at=now, seed=self._seed)
-        return self.table.player(token, source(number))
+        return self.table.player(token, source(number, port))
 
     def live(self, story: Story) -> None:
         """From start to stop."""
@@ -75,6 +77,12 @@ class Play:
         assert len(server._history) == len(server._history._expiries)
         connected = {connection.client_id for connection in server.connections}
         assert connected == set(server._by_client_id)
+        assert all(server._connections[c.source] is c for c in server.connections)
+        by_host = [c for each in server._roaming._by_host.values() for c in each]
+        assert len(by_host) == len(connected)
+        assert all(
+            c.source[0] == host[0] for host, e in server._roaming._by_host.items() for c in e
+        )
 
     def receive(self, datagram: bytes, whence: Source) -> None:
         """A datagram arrives; what is ignored has changed nothing, and got no answer."""
@@ -119,7 +127,9 @@ class Play:
         client = self.players[story.number() % 4].client
         kind, body = story.number() % 16, story.take(story.number())
         client._sequence = story.number()
-        self.receive(client._seal(kind, body, self.table.now), source(story.number() % 4))
+        whence = story.number()
+        datagram = client._seal(kind, body, self.table.now)
+        self.receive(datagram, source(whence % 4, 5000 + whence // 128))
 
     def take_turn(self, story: Story) -> None:
         """A client hears what is there for it, and sends what is due."""
@@ -134,6 +144,17 @@ class Play:
         for connection in self.table.server.connections:
             self.table.server.send(connection, b"word", self.table.now)
 
+    def end(self, story: Story) -> None:
+        """A client is let go of, at once or in a while."""
+        for connection in self.table.server.connections[:1]:
+            self.table.server.disconnect(connection, self.table.now, story.number() % 2 * 0.25)
+
+    def move(self, story: Story) -> None:
+        """A client is at another port from now on."""
+        choice = story.number()
+        player = self.players[choice % 4]
+        player.source = (player.source[0], 5000 + choice // 16, player.source[2])
+
     def replace(self, story: Story) -> None:
         """A client goes, with or without a word, and comes again with another token."""
         choice = story.number()
@@ -142,7 +163,7 @@ class Play:
         if choice & 0x80:
             for datagram in player.client.disconnect(self.table.now):
                 self.receive(datagram, player.source)
-        self.players[number] = self._player(number)
+        self.players[number] = self._player(number, 5000 + choice // 4 % 2)
 
 
 if __name__ == "__main__":

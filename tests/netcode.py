@@ -12,6 +12,7 @@ import attrs
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.packets import DISCONNECT
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.server import Server
 from playerstate.transports.netcode.settings import Settings
@@ -86,6 +87,10 @@ class Told:
         """Write down who came."""
         self.events.append(("connected", connection.client_id))
 
+    def replaced(self, connection: Connection) -> None:
+        """Write down whose connection ends for another."""
+        self.events.append(("replaced", connection.client_id))
+
     def received(self, connection: Connection, payload: bytes) -> None:
         """Write down a payload."""
         self.events.append(("received", connection.client_id, payload))
@@ -121,6 +126,7 @@ class Table:
         self.server = Server(
             self.settings,
             self.told,
+            now=self.now,
             wall_clock=self.wall_clock,
             random_bytes=random.Random(seed).randbytes,
         )
@@ -130,12 +136,19 @@ class Table:
         return EPOCH + self.now + self.wall_step
 
     def receive(self, datagram: bytes, source: Source = source()) -> list[bytes]:  # noqa: B008
-        """A datagram comes in; what is sent to its source because of it, and nothing else is."""
-        before = len(self.told.sent)
+        """A datagram comes in; what is sent to its source because of it.
+
+        Nothing else is, but for the ten disconnects of a connection that was replaced.
+        """
+        before, events = len(self.told.sent), len(self.told.events)
         self.server.receive(datagram, source, self.now)
         answers = [self.told.sent[n] for n in range(before, len(self.told.sent))]
-        assert all(to == source for _, to in answers)
-        return [answer for answer, _ in answers]
+        elsewhere = [answer for answer, to in answers if to != source]
+        if any(event[0] == "replaced" for event in self.told.events[events:]):
+            assert [answer[0] & 0x0F for answer in elsewhere] == [DISCONNECT] * 10
+        else:
+            assert not elsewhere
+        return [answer for answer, to in answers if to == source]
 
     def why(self, datagram: bytes, source: Source = source()) -> str:  # noqa: B008
         """The reason for which a datagram that came in was ignored, without an answer or a word."""

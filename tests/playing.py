@@ -38,6 +38,8 @@ class Game:
         netcode: the netcode transport.
         gateway: the conversations.
         is_cut: whether the network loses everything.
+        cut_ports: players' ports whose datagrams it loses, both ways.
+        translated: players' ports that the server sees as others, as behind a router.
         tokens: how many tokens were made.
     """
 
@@ -46,6 +48,8 @@ class Game:
         self.stepped = SteppedService(state, **options)
         self.reactor = self.stepped.reactor
         self.is_cut = False
+        self.cut_ports: set[int] = set()
+        self.translated: dict[int, int] = {}
         self.tokens = 0
         self._ports: dict[int, MemoryPort] = {}
         self._random = random.Random(1)
@@ -105,8 +109,13 @@ class Game:
     def carry(self) -> None:
         """Bring what was sent where it goes, and what is answered to that."""
         while under_way := self._take():
-            for datagram, source, number in under_way:
-                if not self.is_cut and number in self.reactor.ports:
+            back = {seen: number for number, seen in self.translated.items()}
+            for datagram, (host, sender), to in under_way:
+                number = back.get(to, to)
+                if self.is_cut or self.cut_ports & {sender, number}:
+                    continue
+                if number in self.reactor.ports:
+                    source = (host, self.translated.get(sender, sender))
                     self.reactor.ports[number].receive(datagram, source)
 
     def _take(self) -> list[tuple[bytes, tuple[str, int], int]]:

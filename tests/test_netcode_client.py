@@ -6,7 +6,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
-from playerstate.transports.netcode.packets import CHALLENGE, DENIED, PAYLOAD, Seals
+from playerstate.transports.netcode.packets import (
+    CHALLENGE,
+    DENIED,
+    KEEP_ALIVE,
+    PAYLOAD,
+    TO_SERVER,
+    Seals,
+    read_header,
+)
 from playerstate.transports.netcode.tokens import MalformedToken
 from tests.netcode import ADDRESS, EPOCH, PROTOCOL_ID, TICK, Player, Table, make_token, source
 
@@ -156,6 +164,27 @@ class EndTests(ClientTestCase):
         )
         self.pass_time(client, 2.1)
         self.assertEqual(client.state, State.REQUEST_TIMED_OUT)
+
+    def test_numbers_go_on(self) -> None:
+        """No number is used twice with a token's keys, whatever server it is for."""
+        client = self.player(addresses=(*OTHERS, ADDRESS), timeout=2).client
+        seals, said = Seals(PROTOCOL_ID), []
+        for _ in range(3):
+            self.pass_time(client, 0.5)
+            challenge = seals.seal(client._opener, CHALLENGE, 2**63, bytes(308))
+            client.receive(challenge, client.server, self.now)
+            self.assertEqual(client.state, State.SENDING_RESPONSE)
+            said += self.pass_time(client, 1.0)
+            if client.server[0] == "203.0.113.7":
+                break
+            self.pass_time(client, 1.1)
+        keep_alive = seals.seal(client._opener, KEEP_ALIVE, 0, bytes(8))
+        client.receive(keep_alive, client.server, self.now)
+        said += [client.send(b"x", self.now), *self.pass_time(client, 1.0)]
+        said += client.disconnect(self.now)
+        numbers = [read_header(datagram, TO_SERVER)[1] for datagram in said]
+        self.assertGreater(len(numbers), 40)
+        self.assertEqual(numbers, sorted(set(numbers)))
 
     def test_denied_then_next(self) -> None:
         """A server that is full sends a client on to the next."""

@@ -320,7 +320,7 @@ acts = st.one_of(
         ),
         *(byte, st.integers(0, 15), st.binary(max_size=40), byte, byte),
     ),
-    *[st.tuples(st.just(act), byte).map(bytes) for act in (4, 4, 4, 6)],
+    *[st.tuples(st.just(act), byte).map(bytes) for act in (4, 4, 4, 6, 7, 8)],
     st.tuples(st.just(5), byte, st.just(1), byte, byte).map(bytes),
 )
 
@@ -366,6 +366,16 @@ class NoiseTests(SynchronousTestCase):
         self.assertEqual((tally.connected, tally.disconnected), (1, 1))
         self.assertIn("received", {event[0] for event in scene.table.told.events})
 
+    def test_stories_go_on_elsewhere(self) -> None:
+        """A story can replace a connection, and move one to another port."""
+        scene = Play()
+        turn, pause, second, talk = b"\4\0", b"\0\2", b"\0\3", b"\5\0\1\x41\x42"
+        scene.live(Story(turn + pause + turn + talk + second + b"\6\x04" + turn + pause + turn))
+        self.assertEqual(scene.table.server.tally.replaced, 1)
+        scene = Play()
+        scene.live(Story(turn + pause + turn + 6 * second + b"\x08\x10" + talk))
+        self.assertEqual(scene.table.server.tally.moved, 1)
+
     @settings(LAW, max_examples=200)
     @given(story=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))
     def test_client(self, story: list[tuple[bytes, bool]]) -> None:
@@ -374,12 +384,12 @@ class NoiseTests(SynchronousTestCase):
         table.now = 40.0
         player = table.connected()
         client = player.client
-        state = (client.state, client._heard_at, client._sequence, client._window.newest)
+        state = (client.state, client.heard_at, client._sequence, client._window.newest)
         for datagram, from_server in story:
             whence = client.server if from_server else ("192.0.2.66", 1)
             self.assertIsNone(client.receive(datagram, whence, table.now))
         self.assertEqual(
-            (client.state, client._heard_at, client._sequence, client._window.newest), state
+            (client.state, client.heard_at, client._sequence, client._window.newest), state
         )
 
     def test_no_answer_is_larger(self) -> None:

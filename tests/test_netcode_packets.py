@@ -306,8 +306,9 @@ class TallyTests(SynchronousTestCase):
         tally.ignored["open_failed"] += 5
         self.assertEqual(
             tally.summary(before),
-            "3 came, 0 left, 0 fell silent, 0 were disconnected; 0 challenged, 1 denied for want"
-            " of a slot; 7 datagrams ignored (open_failed 5, expired 2)",
+            "3 came, 0 left, 0 fell silent, 0 were disconnected, 0 of them replaced, 0 moved;"
+            " 0 challenged, 1 denied for want of a slot;"
+            " 7 datagrams ignored (open_failed 5, expired 2)",
         )
         before = tally.copy()
         tally.timed_out += 1

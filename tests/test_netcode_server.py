@@ -21,9 +21,11 @@ from playerstate.transports.netcode.packets import (
     PAYLOAD,
     RESPONSE,
     TO_CLIENT,
+    Ignored,
     Seals,
     read_header,
 )
+from playerstate.transports.netcode.roaming import Roaming
 from playerstate.transports.netcode.tokens import ConnectToken
 from tests.netcode import (
     ADDRESS,
@@ -154,18 +156,16 @@ class RequestTests(ServerTestCase):
         self.assertEqual(len(table.receive(request_of(token))), 1)
         self.assertEqual(table.why(request_of(self.token(table, lifetime=301))), "lives_too_long")
 
-    def test_wall_clock_goes_back(self) -> None:
-        """A token that expired stays so, and is not forgotten and then taken again."""
-        table = self.table()
-        player = table.connected()
-        player.say(player.client.disconnect(table.now)[0])
-        request = player.log[0]
-        table.pass_time(30.0)
-        self.assertEqual(table.why(request, player.source), "expired")
-        other = request_of(self.token(table, 43))
-        self.assertEqual(len(table.receive(other)), 1)
-        table.wall_step = -3600.0
-        self.assertEqual(table.why(request, player.source), "expired")
+    def test_first_seconds(self) -> None:
+        """Tokens of full life are taken 3 seconds after a start, in whatever part of a second."""
+        waits = []
+        for sixteenth in range(16):
+            table = Table(start=sixteenth / 16)
+            while not table.receive(request_of(self.token(table))):
+                table.pass_time(1 / 16)
+            waits.append(table.now - sixteenth / 16)
+        self.assertLess(2.0, min(waits))
+        self.assertEqual(max(waits), 3.0)
 
     def test_sealed_for_others(self) -> None:
         """Another key, or a header that is not the token's, and it does not open."""
@@ -221,7 +221,7 @@ class RequestTests(ServerTestCase):
         self.assertEqual(table.why(forged, player.source), "address_connected")
 
     def test_client_is_connected(self) -> None:
-        """Who is in cannot come in once more, with whatever token, until that is over."""
+        """Who came in just now cannot come in once more, with whatever token."""
         table = self.table()
         player = table.connected(42, 1)
         again = self.token(table, 42, seed=1)
@@ -268,6 +268,108 @@ class RequestTests(ServerTestCase):
         self.assertEqual(table.state, state)
         table.pass_time(31.0)
         self.assertEqual(len(table.receive(request_of(self.token(table, 500)))), 1)
+
+
+class WallClockTests(ServerTestCase):
+    """The wall clock steps: used tokens stay used, and clients get in."""
+
+    def test_used(self) -> None:
+        """A token that expired is not good again where the clock is set back."""
+        table = self.table()
+        player = table.connected()
+        player.say(player.client.disconnect(table.now)[0])
+        request = player.log[0]
+        table.pass_time(30.0)
+        self.assertEqual(table.why(request, player.source), "expired")
+        self.assertEqual(len(table.receive(request_of(self.token(table, 43)))), 1)
+        table.wall_step = -20.0
+        self.assertEqual(table.why(request, player.source), "token_consumed")
+
+    def test_forward_for_a_while(self) -> None:
+        """Ten minutes too many for three seconds keep nobody out for longer than that."""
+        table = self.table()
+        table.connected(1, 1)
+        table.wall_step = 600.0
+        table.pass_time(3.0)
+        self.assertEqual(table.why(request_of(make_token(created_at=EPOCH + 43))), "expired")
+        table.wall_step = 0.0
+        table.connected(2, 2)
+
+    def test_back_on_both_machines(self) -> None:
+        """Where the login service's clock is set back as well, its tokens are taken at once."""
+        table = self.table()
+        table.connected(1, 1)
+        table.pass_time(60.0)
+        table.wall_step = -600.0
+        table.connected(2, 2)
+
+    def test_set_right_after_the_start(self) -> None:
+        """A server that was started at a wrong time takes tokens of the right one, from 3 s on."""
+        for step in (-600.0, 600.0):
+            table = self.table(age=1.0)
+            table.wall_step = step
+            self.assertEqual(table.why(request_of(self.token(table))), "issued_before_start")
+            table.now += 2.0
+            self.assertEqual(len(table.receive(request_of(self.token(table)))), 1)
+
+    def test_no_token_of_before_the_start(self) -> None:
+        """What the run before took in is refused, though the clock was behind at the start."""
+        table = self.table()
+        player = table.connected()
+        table.wall_step = -600.0
+        table.start(seed=1)
+        self.assertEqual(table.why(player.log[0], player.source), "lives_too_long")
+        table.now += 1.0
+        table.wall_step = 0.0
+        self.assertEqual(table.why(player.log[0], player.source), "issued_before_start")
+
+
+class HistoryTests(SynchronousTestCase):
+    """What is remembered of tokens."""
+
+    def admit(self, history: TokenHistory, tag: int, expires_at: int, unix_now: float) -> str:
+        """Show a token; why it was ignored, or nothing."""
+        try:
+            history.admit(bytes((tag,)), expires_at, "here", unix_now)
+        except Ignored as ignored:
+            return ignored.reason
+        return ""
+
+    def test_remembered(self) -> None:
+        """Expired ones stay known as long as there is room, whatever the clock says."""
+        history = TokenHistory(4, remembered=2)
+        self.assertEqual(self.admit(history, 1, 30, 0.0), "")
+        history.consume(b"\1")
+        self.assertEqual(self.admit(history, 2, 40, 35.0), "")
+        self.assertEqual(self.admit(history, 1, 30, 10.0), "token_consumed")
+
+    def test_forgotten(self) -> None:
+        """Forgotten ones are refused, with all that expire no later; what does is not."""
+        history = TokenHistory(4, remembered=2)
+        for tag, expires_at in ((1, 30), (2, 32)):
+            self.assertEqual(self.admit(history, tag, expires_at, 0.0), "")
+        self.assertEqual(self.admit(history, 3, 60, 31.0), "")
+        self.assertEqual(len(history), 2)
+        for tag, expires_at in ((1, 30), (4, 29), (4, 30)):
+            self.assertEqual(self.admit(history, tag, expires_at, 10.0), "token_forgotten")
+        self.assertEqual(self.admit(history, 2, 32, 10.0), "")
+        self.assertEqual(self.admit(history, 4, 31, 10.0), "")
+
+    def test_live_ones_stay(self) -> None:
+        """Those that live are all remembered; the room for them has an end."""
+        history = TokenHistory(4, remembered=2)
+        for tag in range(4):
+            self.assertEqual(self.admit(history, tag, 30, 0.0), "")
+        self.assertEqual(self.admit(history, 9, 30, 0.0), "token_history_full")
+        self.assertEqual(self.admit(history, 3, 30, 0.0), "")
+        self.assertEqual(self.admit(history, 9, 60, 31.0), "")
+        self.assertEqual(len(history), 2)
+
+    def test_numbers(self) -> None:
+        """Each new token has a higher number, and keeps it."""
+        history = TokenHistory(4)
+        numbers = [history.admit(tag, 30, "here", 0.0) for tag in (b"a", b"b", b"a", b"c")]
+        self.assertEqual(numbers, [1, 2, 1, 3])
 
 
 class LimitTests(ServerTestCase):
@@ -317,6 +419,16 @@ class LimitTests(ServerTestCase):
         hosts = [f"198.51.100.{n}" for n in range(8)]
         reasons = self.reasons(table, hosts)
         self.assertEqual(reasons, ["unseal_failed"] * 4 + ["request_rate"] * 4)
+
+    def test_secret(self) -> None:
+        """Which sources share a measure is another matter at each start, for nobody to choose."""
+        shared = []
+        for seed in (1, 2):
+            rate = Rate(1.0, 1)
+            table = self.table(seed=seed, source_rate=rate, request_rate=MANY, source_buckets=64)
+            hosts = [f"198.51.100.{n}" for n in range(200)]
+            shared.append(self.reasons(table, hosts))
+        self.assertNotEqual(*shared)
 
     def test_one_source_leaves_room(self) -> None:
         """A flood from one address does not use up the common limit."""
@@ -490,6 +602,211 @@ class ResponseTests(ServerTestCase):
             self.assertEqual(table.why(datagram, source(9)), "no_key")
 
 
+class TakeOverTests(ServerTestCase):
+    """A client that is in comes in on another connection."""
+
+    def again(self, table: Table, seed: int = 1, number: int = 2) -> Player:
+        """The player of 42 elsewhere, with a fresh token."""
+        return table.player(self.token(table, 42, seed=seed), source(number))
+
+    def test_fresh_token(self) -> None:
+        """Who answers a challenge with a fresh token ends the old connection, and is in."""
+        table = self.table(slots=1)
+        player = table.connected()
+        connection = player.connection
+        player.pass_time(1.0)
+        again = self.again(table)
+        again.turn()
+        self.assertTrue(connection.is_open)
+        again.connect()
+        self.assertFalse(connection.is_open)
+        self.assertEqual([c.source for c in table.server.connections], [again.source])
+        self.assertEqual(
+            table.told.events, [("connected", 42), ("replaced", 42), ("connected", 42)]
+        )
+        player.hear()
+        self.assertEqual(player.client.state, State.DISCONNECTED)
+        tally = table.server.tally
+        self.assertEqual((tally.connected, tally.ended, tally.replaced), (2, 1, 1))
+
+    def test_used_token(self) -> None:
+        """Requests and answers that were seen before end nothing, from anywhere."""
+        table = self.table()
+        first = table.connected()
+        first.pass_time(1.5)
+        second = self.again(table)
+        second.connect()
+        second.pass_time(1.5)
+        state = table.state
+        for datagram in (*first.log, *second.log):
+            for whence in (first.source, second.source, source(3), source(2, 5001)):
+                self.assertEqual(table.receive(datagram, whence), [])
+        self.assertEqual(table.state, state)
+        self.assertTrue(second.connection.is_open)
+
+    def test_stolen_request(self) -> None:
+        """A fresh token's request ends nothing without the token's keys."""
+        table = self.table()
+        player = table.connected()
+        player.pass_time(1.0)
+        [challenge] = table.receive(request_of(self.token(table, 42, seed=1)), source(66))
+        for guess in (challenge, b"\x13" + challenge[1:], b"\x83" + challenge[1:]):
+            self.assertEqual(table.receive(guess, source(66)), [])
+        player.send(b"still here")
+        self.assertEqual(table.told.events[-1], ("received", 42, b"still here"))
+
+    def test_older_token(self) -> None:
+        """A token that was shown before that of the connection does not end it, however late."""
+        table = self.table()
+        late = self.again(table, seed=2, number=3)
+        late.turn()
+        newer = table.connected()
+        newer.pass_time(2.0)
+        response = late.client.due(table.now)
+        assert response is not None
+        self.assertEqual(table.why(response, late.source), "client_id_connected")
+        self.assertEqual(table.why(late.log[0], late.source), "client_id_connected")
+
+    def test_turns(self) -> None:
+        """Two devices that go on with fresh tokens take turns, at most one in a second."""
+        table = self.table(slots=1)
+        players = [table.connected()]
+        for number in range(2, 8):
+            player = self.again(table, number, number)
+            player.turn()
+            while player.client.state != State.CONNECTED:
+                player.pass_time(TICK)
+            players.append(player)
+            self.assertEqual(len(table.server.connections), 1)
+        self.assertGreater(table.now, 40.0 + 6 * 1.0)
+        self.assertLess(table.now, 40.0 + 6 * 1.5)
+        self.assertEqual(table.server.tally.replaced, 6)
+        self.assertEqual(len(table.server._free_slots), 0)
+
+
+class RoamingTests(ServerTestCase):
+    """A client whose port changes in the middle of a connection."""
+
+    def silent(self, table: Table, count: int = 1) -> list[Player]:
+        """Clients at one host who were not heard for more than a second."""
+        players = []
+        for n in range(count):
+            token = self.token(table, 100 + n, timeout=60)
+            players.append(table.player(token, source(9, 1000 + n)))
+            players[-1].connect()
+        table.pass_time(1.1)
+        table.told.sent.clear()
+        return players
+
+    def moved(self, player: Player) -> bool:
+        """Whether a payload gets through from another port of its host."""
+        before = player.table.server.tally.moved
+        player.source = source(9, player.source[1] + 1000)
+        player.say(player.client.send(b"x", player.table.now))
+        return player.table.server.tally.moved > before
+
+    def test_goes_on(self) -> None:
+        """After a second of silence a new packet from another port is taken, and answered there."""
+        table = self.table()
+        [player] = self.silent(table)
+        connection, events = player.connection, len(table.told.events)
+        self.assertTrue(self.moved(player))
+        self.assertEqual(table.told.events[events:], [("received", 100, b"x")])
+        self.assertEqual((connection.source, connection.is_open), (player.source, True))
+        player.pass_time(1.0)
+        self.assertGreater(player.client.heard_at, table.now - 0.2)
+        table.server.disconnect(connection, table.now)
+        player.hear()
+        self.assertEqual(player.client.state, State.DISCONNECTED)
+
+    def test_spoken_to_lately(self) -> None:
+        """A connection that is not silent stays where it is."""
+        table = self.table()
+        [player] = self.silent(table)
+        at_home = player.source
+        player.send(b"here")
+        self.assertFalse(self.moved(player))
+        self.assertEqual(table.server.connections[0].source, at_home)
+
+    def test_replayed(self) -> None:
+        """Nothing that was taken in, or is older than what was, moves a connection."""
+        table = self.table()
+        [player] = self.silent(table)
+        held_back = player.client.send(b"late", table.now)
+        player.send(b"newer")
+        table.pass_time(1.1)
+        for datagram in (*player.log[1:], held_back):
+            self.assertEqual(table.why(datagram, source(9, 7)), "no_key")
+        datagram = player.client.send(b"y", table.now)
+        table.receive(datagram, source(9, 7))
+        self.assertEqual(table.why(datagram, source(9, 7)), "replayed")
+        table.pass_time(1.1)
+        self.assertEqual(table.why(datagram, source(9, 8)), "no_key")
+        self.assertEqual(table.server.tally.moved, 1)
+
+    def test_other_address(self) -> None:
+        """A packet from another address, or that came in at another port, is not tried."""
+        table = self.table()
+        [player] = self.silent(table)
+        for whence in (source(8, 1000), (*source(9, 7)[:2], "other port")):
+            datagram = player.client.send(b"x", table.now)
+            self.assertEqual(table.why(datagram, whence), "no_key")
+
+    def test_other_kinds(self) -> None:
+        """Only what is numbered is tried, and no number that a client can hardly have reached."""
+        table = self.table()
+        [player] = self.silent(table)
+        client = player.client
+        self.assertEqual(
+            table.why(client._seal(RESPONSE, bytes(308), table.now), source(9, 7)), "no_key"
+        )
+        client._sequence += 2**16
+        self.assertEqual(table.why(client.send(b"x", table.now), source(9, 7)), "no_key")
+
+    def test_disconnects_from_there(self) -> None:
+        """A client may also go from another port."""
+        table = self.table()
+        [player] = self.silent(table)
+        table.receive(player.client.disconnect(table.now)[0], source(9, 7))
+        self.assertEqual(table.told.events[-1], ("gone", 100))
+        self.assertEqual(table.server.connections, [])
+
+    def test_many_at_one_address(self) -> None:
+        """Of many silent connections a few are tried for each packet, each in its turn."""
+        table = self.table(slots=40, source_rate=MANY)
+        players = self.silent(table, 30)
+        opened_with = []
+        real = table.server._open
+        table.server._open = lambda *given: opened_with.append(given[0]) or real(*given)  # type: ignore[func-returns-value]
+        last = players[-1]
+        tries = 1
+        while not self.moved(last):
+            tries += 1
+            last.source = source(9, last.source[1] - 1000)
+        self.assertEqual(tries, 8)
+        self.assertEqual(len(opened_with), 4 * 7 + 2 + 1)
+
+    def test_budget(self) -> None:
+        """Noise from an address where somebody is silent is tried no more than so often."""
+        table = self.table()
+        [player] = self.silent(table)
+        opened_with = []
+        real = table.server._open
+        table.server._open = lambda *given: opened_with.append(given[0]) or real(*given)  # type: ignore[func-returns-value]
+        noise = b"\x25\x40\x00" + bytes(40)
+        for n in range(300):
+            self.assertEqual(table.why(noise, source(9, 2000 + n)), "no_key")
+        self.assertEqual(len(opened_with), 100)
+        table.now += 1.0
+        self.assertTrue(self.moved(player))
+
+    def test_budget_of_all(self) -> None:
+        """All addresses together have no more than so many packets tried."""
+        roaming = Roaming(bytes)
+        taken = [roaming.take((f"10.0.{n >> 8}.{n & 255}", 1, "port"), 0.0) for n in range(3000)]
+        self.assertEqual(sum(taken), 2000)
+
+
 class ConnectedTests(ServerTestCase):
     """A connection, until it ends."""
 
@@ -596,6 +913,56 @@ class ConnectedTests(ServerTestCase):
         table.pass_time(2.5)
         self.assertEqual(table.server.connections, [])
 
+    def test_read_before_judged(self) -> None:
+        """Whose packets wait in the socket while the process stands still is not taken for gone."""
+        table = self.table()
+        player = table.connected(timeout=1)
+        half_open = self.half_open(table, 43, timeout=1)
+        table.pass_time(0.875)
+        waiting = player.client.send(b"x", table.now)
+        response = half_open.client.due(table.now)
+        assert response is not None
+        table.now += 60.0
+        table.pass_time(0.25)
+        table.receive(waiting, player.source)
+        table.pass_time(0.5)
+        self.assertEqual([c.client_id for c in table.server.connections], [42])
+        table.pass_time(1.0)
+        self.assertEqual(table.server.connections, [])
+
+    def test_read_in_time(self) -> None:
+        """Whose packets were read before the late tick is charged with all that follows."""
+        table = self.table()
+        player = table.connected(timeout=5)
+        table.now += 60.0
+        player.send(b"x")
+        table.server.tick(table.now)
+        self.assertEqual(player.connection.heard_at, table.now)
+        self.assertEqual(player.connection.payload_at, table.now)
+        table.pass_time(5.0)
+        self.assertEqual(table.server.connections, [])
+
+    def test_half_open_meanwhile(self) -> None:
+        """Nor is one forgotten whose response waits there."""
+        table = self.table()
+        player = self.half_open(table, timeout=1)
+        table.pass_time(0.25)
+        response = player.client.due(table.now)
+        assert response is not None
+        table.now += 60.0
+        table.server.tick(table.now)
+        self.assertEqual(len(table.receive(response, player.source)), 1)
+        self.assertEqual(len(table.server.connections), 1)
+
+    def test_busy_server(self) -> None:
+        """A server whose ticks are all late lets go of the silent all the same."""
+        table = self.table()
+        table.connected(timeout=5)
+        for _ in range(30):
+            table.now += 2.0
+            table.server.tick(table.now)
+        self.assertEqual(table.server.connections, [])
+
     def test_wrong_length(self) -> None:
         """A sealed packet of the wrong length is ignored; its number is used up all the same."""
         table = self.table()
@@ -643,6 +1010,26 @@ class ConnectedTests(ServerTestCase):
         table.server.disconnect(connection, table.now)
         table.server.send(connection, b"x", table.now)
         self.assertEqual(len(table.told.sent), 0)
+
+    def test_disconnects_later(self) -> None:
+        """One that is to read something first is told later, and neither heard nor sent to."""
+        table = self.table()
+        player = table.connected()
+        connection = player.connection
+        table.server.send(connection, b"goodbye", table.now)
+        table.server.disconnect(connection, table.now, 0.25)
+        self.assertEqual((table.server.connections, table.server.is_ending), ([], True))
+        player.hear()
+        self.assertEqual((player.heard, player.client.state), ([b"goodbye"], State.CONNECTED))
+        self.assertEqual(table.why(player.client.send(b"x", table.now), player.source), "no_key")
+        table.pass_time(0.1875)
+        player.hear()
+        self.assertEqual(player.client.state, State.CONNECTED)
+        table.pass_time(0.125)
+        player.hear()
+        self.assertEqual(player.client.state, State.DISCONNECTED)
+        self.assertFalse(table.server.is_ending)
+        self.assertEqual(table.server.tally.ended, 1)
 
     def test_stop(self) -> None:
         """At a stop everyone is disconnected, and half-open ones are forgotten."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from typing import Any
@@ -15,7 +16,12 @@ from playerstate.testing import EPOCH, MemoryPort
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.packets import RESPONSE
-from playerstate.transports.netcode.service import IDLE_GRACE, TELL_EVERY, NetcodeService
+from playerstate.transports.netcode.service import (
+    IDLE_GRACE,
+    READ_WITHIN,
+    TELL_EVERY,
+    NetcodeService,
+)
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
 from tests.netcode import KEY, PROTOCOL_ID, make_token
@@ -366,9 +372,73 @@ class LeavingTests(NetcodeServiceTestCase):
         self.open()
         player = self.joined()
         self.gateway.kick(42)
-        player.hear()
+        self.play(READ_WITHIN - 0.05, player)
+        self.assertEqual(player.heard, [(GONE, 1, KICKED)])
+        self.play(0.15, player)
         self.assertEqual(player.heard, [(GONE, 1, KICKED), ("disconnected",)])
         self.assertEqual(self.netcode.tally.ended, 1)
+
+    def test_goodbye_is_read(self) -> None:
+        """A client that drops what it has not read when it is disconnected has read why.
+
+        It reads once in a frame, as the reference's in C does, at whatever rate and moment.
+        """
+        self.open()
+        for session_id, (hertz, late) in enumerate(itertools.product((10, 20, 60), (0.0, 0.5)), 1):
+            player = self.joined(session_id, session_id)
+            self.advance(0.05 + late / hertz)
+            self.gateway.kick(session_id)
+            self.assertEqual(self.seen(player, hertz), [(GONE, 1, KICKED)])
+
+    def test_goodbye_is_read_at_a_stop(self) -> None:
+        """So it is at a stop, which waits for that."""
+        for hertz in (10, 20, 60):
+            self.open()
+            player = self.joined()
+            player.move(1, 5.0)
+            stopped = self.netcode.stopService()
+            self.assertIn((GONE, 1, CLOSED), self.seen(player, hertz))
+            self.assertEqual(player.client.state, State.DISCONNECTED)
+            self.successResultOf(stopped)
+            self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+
+    def test_stop_of_the_service_first(self) -> None:
+        """The service whose clock it is may be stopped by then; the last words are said."""
+        self.open()
+        player = self.joined()
+        stopped = self.netcode.stopService()
+        self.successResultOf(self.stepped.stop())
+        self.assertNoResult(stopped)
+        self.advance(0.5)
+        self.successResultOf(stopped)
+        player.hear()
+        self.assertEqual(player.names()[-2:], [GONE, "disconnected"])
+
+    def test_nothing_is_begun_in_a_stop(self) -> None:
+        """What comes between the last GONE and the end is not answered: it could not be read."""
+        self.open()
+        self.joined()
+        idler = NetcodePlayer(self, 43, 2)
+        idler.connect()
+        stopped = self.netcode.stopService()
+        self.advance(0.1)
+        self.assertTrue(self.netcode._server.is_ending)
+        idler.join()
+        self.play(0.4, idler)
+        self.assertEqual(idler.names(), ["disconnected"])
+        self.successResultOf(stopped)
+
+    def seen(self, player: NetcodePlayer, hertz: int) -> list[tuple[Any, ...]]:
+        """What a program sees that reads once in a frame, and nothing of a frame that ends it."""
+        seen: list[tuple[Any, ...]] = []
+        for _ in range(hertz):
+            player.hear()
+            heard, player.heard = player.heard, []
+            if ("disconnected",) in heard:
+                return seen
+            seen += heard
+            self.advance(1 / hertz)
+        return seen
 
     def test_idle(self) -> None:
         """A player who only keeps the connection alive is idle to the game, and let go."""
@@ -396,7 +466,7 @@ class LeavingTests(NetcodeServiceTestCase):
         other = PlainClient(self.stepped.reactor.ports[7777])
         other.join(2)
         self.assertEqual(other.heard()[0][0], WELCOME)
-        player.hear()
+        self.play(0.4, player)
         self.assertEqual(player.heard, [(GONE, 1, ELSEWHERE), ("disconnected",)])
         other.move(1, 9.0)
         self.assertEqual(self.service.state(42), at(9.0))
@@ -413,7 +483,7 @@ class LeavingTests(NetcodeServiceTestCase):
         idler = NetcodePlayer(self, 43, 2)
         idler.connect()
         stopped = self.netcode.stopService()
-        self.advance(0.2)
+        self.advance(0.5)
         self.successResultOf(stopped)
         for one in (player, idler):
             one.hear()
@@ -421,6 +491,83 @@ class LeavingTests(NetcodeServiceTestCase):
         self.assertEqual(idler.names(), ["disconnected"])
         self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
         self.assertEqual(self.stepped.reactor.ports, {})
+
+
+class ComingBackTests(NetcodeServiceTestCase):
+    """A player whose old connection still stands."""
+
+    def again(self, host: int = 7, seed: int = 1) -> NetcodePlayer:
+        """The same player elsewhere, in the game."""
+        again = NetcodePlayer(self, 42, host, seed=seed)
+        again.connect()
+        again.join(1 + seed)
+        return again
+
+    def test_crashed(self) -> None:
+        """A client that crashed is started again and is back at once, where the player stood."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        self.advance(1.0)
+        began = self.now
+        again = self.again()
+        self.assertEqual(again.heard[0][-2:], (5.0, 0.0))
+        self.assertLess(self.now - began, 1.0)
+
+    def test_late_move(self) -> None:
+        """What the old client sent late, with whatever number, is nothing to the new one's."""
+        self.open()
+        player = self.joined()
+        player.move(1000, 5.0)
+        late = player.client.send(struct.pack("<BIdd", 2, 2000, 99.0, 0.0), self.now)
+        self.advance(1.0)
+        again = self.again()
+        self.port.receive(late, player.address)
+        again.move(1, 6.0)
+        self.assertEqual(self.service.state(42), at(6.0))
+
+    def test_two_devices(self) -> None:
+        """The device before is told that its player joined elsewhere, then disconnected."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        self.play(1.5, player)
+        player.names()
+        again = self.again()
+        self.assertEqual(again.names(), [WELCOME])
+        self.play(0.4, player, again)
+        self.assertEqual(player.heard, [(GONE, 1, ELSEWHERE), ("disconnected",)])
+        again.move(1, 6.0)
+        self.assertEqual(self.service.state(42), at(6.0))
+        self.assertEqual(self.netcode.tally.replaced, 1)
+
+    def test_other_port(self) -> None:
+        """A client whose port changes plays on in the same conversation."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        self.advance(1.1)
+        player.address = (player.address[0], 9999)
+        player.move(2, 6.0)
+        self.assertEqual(self.service.state(42), at(6.0))
+        self.play(1.0, player)
+        self.assertEqual((self.netcode.tally.moved, self.service.ledger.joins), (1, 1))
+        self.assertEqual(player.names()[-1], RECEIPT)
+
+    def test_process_stood_still(self) -> None:
+        """Nobody is disconnected whose packets waited while the process stood still."""
+        self.open(idle_timeout=60.0)
+        player = self.joined(timeout=1)
+        datagram = player.client.send(struct.pack("<BIdd", 2, 1, 5.0, 0.0), self.now)
+        idler = NetcodePlayer(self, 43, 2, timeout=60)
+        idler.connect()
+        self.stepped.reactor.advance(50.0)
+        self.port.receive(datagram, player.address)
+        self.assertEqual(self.service.state(42), at(5.0))
+        self.advance(0.5)
+        self.assertEqual(self.service.state(42), at(5.0))
+        self.stepped.reactor.advance(50.0)
+        self.assertIn(43, {c.client_id for c in self.netcode._server.connections})
 
 
 class OnConnectTests(NetcodeServiceTestCase):
@@ -524,7 +671,7 @@ class PortTests(NetcodeServiceTestCase):
         player = self.joined()
         player.client = Client(token, self.now)
         self.netcode.stopService()
-        self.advance(0.2)
+        self.advance(0.5)
         self.netcode.startService()
         self.port = player.port = self.stepped.reactor.ports[PORT]
         self.advance(0.1)
@@ -544,6 +691,7 @@ class PortTests(NetcodeServiceTestCase):
         self.patch(protocol, "_write", write)
         self.service.ledger.unsent = 0
         self.gateway.kick(42)
+        self.advance(0.4)
         self.assertEqual(self.service.ledger.unsent, 11)
         player.hear()
         self.assertEqual(player.client.state, State.CONNECTED)
@@ -575,7 +723,8 @@ class TellTests(NetcodeServiceTestCase):
         self.assertEqual(
             line,
             "netcode: 1 in, 0 half-open; 1 came, 0 left, 0 fell silent,"
-            " 0 were disconnected; 1 challenged, 0 denied for want of a slot;"
+            " 0 were disconnected, 0 of them replaced, 0 moved;"
+            " 1 challenged, 0 denied for want of a slot;"
             " 4 datagrams ignored (no_key 3, bad_length 1)",
         )
         self.play(TELL_EVERY, player)

@@ -90,6 +90,7 @@ class Recorded:
         self.server = Server(
             settings,
             self.told,
+            now=started_at - unix_now,
             wall_clock=lambda: self.unix_now + self.t,
             random_bytes=self._random_bytes,
         )

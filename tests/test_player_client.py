@@ -22,7 +22,7 @@ from playerstate.client import (
     Progress,
     SentAway,
 )
-from playerstate.client.netcode import AGAIN_AFTER
+from playerstate.client.netcode import AGAIN_AFTER, SILENT_FOR
 from playerstate.interfaces import StoreBusy
 from playerstate.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
 from playerstate.tokens import connect_token
@@ -445,11 +445,224 @@ class TokenTests(PlayerTestCase):
         game = self.game()
         self.joined(game, Game.encrypted)
         self.assertEqual(game.tokens, 1)
-        game.is_cut = True
-        game.pass_time(5.1)
+        [connection] = game.netcode._server.connections
+        game.netcode._server.disconnect(connection, game.reactor.seconds())
+        game.pass_time(AGAIN_AFTER - 0.1)
         self.assertEqual(game.tokens, 1)
-        game.pass_time(AGAIN_AFTER)
+        game.pass_time(0.2)
         self.assertEqual(game.tokens, 2)
+
+    def test_silence(self) -> None:
+        """A server that is silent is asked by another way before the time-out; seldom for long."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        game.is_cut = True
+        game.pass_time(SILENT_FOR - 0.1)
+        self.assertEqual(game.tokens, 1)
+        game.pass_time(0.2)
+        self.assertEqual(game.tokens, 2)
+        game.pass_time(60.0)
+        self.assertLess(game.tokens, 15)
+        self.assertLessEqual(len(game.players_ports()), 2)
+        game.is_cut = False
+        game.pass_time(7.0)
+        player.move(HERE)
+        game.pass_time(0.2)
+        self.assertEqual(game.stepped.service.state(42), HERE)
+
+    def test_short_silence(self) -> None:
+        """If it speaks again all goes on by the old way, whatever was begun."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        [before] = game.players_ports()
+        game.is_cut = True
+        game.pass_time(2.5)
+        self.assertEqual((game.tokens, len(game.players_ports())), (2, 2))
+        game.is_cut = False
+        player.move(HERE)
+        game.pass_time(3.0)
+        self.assertEqual(game.players_ports(), [before])
+        tally = game.netcode.tally
+        self.assertEqual((tally.connected, tally.ended, game.tokens), (1, 0, 2))
+
+    def test_spoke_at_the_last_moment(self) -> None:
+        """So it is if it speaks on the old way just before it answers on the new one."""
+        game = self.game()
+        line = self.joined(game, Game.encrypted)._line
+        game.is_cut = True
+        game.pass_time(2.5)
+        path, now = line._path, game.reactor.seconds()
+        self.assertIsNotNone(line._next)
+        path.connection.heard_at = now
+        line._turn_to_next(now)
+        self.assertIs(line._path, path)
+        self.assertEqual((line._next, len(game.players_ports())), (None, 1))
+
+    def test_no_token_in_a_short_silence(self) -> None:
+        """That no token is to be had meanwhile is not the end, and it is not asked for for ever."""
+        game = self.game()
+        tokens, asked, ends = [game.token()], [], []
+
+        def ask() -> bytes:
+            asked.append(game.reactor.seconds())
+            return tokens.pop()
+
+        player = game.player(Netcode(ask), on_end=ends.append)
+        player.join()
+        game.pass_time(1.0)
+        game.is_cut = True
+        game.pass_time(4.0)
+        game.is_cut = False
+        player.move(HERE)
+        game.pass_time(10.0)
+        self.assertEqual((ends, game.stepped.service.state(42)), ([], HERE))
+        self.assertLess(len(asked), 5)
+
+    def test_other_way(self) -> None:
+        """Where the old port is dead the player is back long before a time-out."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        player.move(HERE)
+        game.pass_time(2.0)
+        game.cut_ports.update(game.players_ports())
+        game.pass_time(SILENT_FOR + 0.75)
+        player.move(THERE)
+        game.pass_time(0.1)
+        self.assertEqual(game.stepped.service.state(42), THERE)
+        self.assertEqual((game.netcode.tally.replaced, game.netcode.tally.timed_out), (1, 0))
+        self.assertTrue(player.is_playing)
+        self.assertEqual(len(game.players_ports()), 1)
+
+    def test_other_source_port(self) -> None:
+        """A router that gives the port another number costs a second, and no token."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        [port] = game.players_ports()
+        game.translated[port] = 9999
+        for number in range(40):
+            player.move(PlayerState(float(number), 0.0))
+            game.pass_time(0.0625)
+        self.assertEqual(game.stepped.service.state(42), PlayerState(39.0, 0.0))
+        self.assertEqual((game.tokens, game.netcode.tally.moved), (1, 1))
+
+    def test_reconnect(self) -> None:
+        """A program that knows of a change has the player connect again at once, elsewhere."""
+        for is_dead in (False, True):
+            game = self.game()
+            ends: list[Exception] = []
+            player = self.joined(game, Game.encrypted, on_end=ends.append)
+            player.move(HERE)
+            game.pass_time(2.0)
+            before = game.players_ports()
+            if is_dead:
+                game.cut_ports.update(before)
+            player.reconnect()
+            game.pass_time(0.5)
+            player.move(THERE)
+            game.pass_time(0.5)
+            self.assertEqual(game.stepped.service.state(42), THERE)
+            self.assertEqual((game.tokens, game.netcode.tally.replaced), (2, 1))
+            self.assertNotEqual(game.players_ports(), before)
+            self.assertEqual((ends, player.is_playing), ([], True))
+            game.close()
+
+    def test_reconnect_at_any_time(self) -> None:
+        """Whatever was under way is let go of; before and after the game there is nothing to do."""
+        game = self.game()
+        asked: list[Deferred[bytes]] = []
+
+        def ask() -> Deferred[bytes]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        player = game.player(Netcode(ask))
+        player.reconnect()
+        self.assertEqual(asked, [])
+        player.join()
+        player.reconnect()
+        self.assertEqual([each.called for each in asked], [True, False])
+        game.is_cut = True
+        asked[1].callback(game.token())
+        game.pass_time(0.5)
+        player.reconnect()
+        self.assertEqual(game.players_ports(), [])
+        game.is_cut = False
+        asked[2].callback(game.token())
+        game.pass_time(1.0)
+        self.assertTrue(player.is_playing)
+        player.reconnect()
+        player.reconnect()
+        leaving = player.leave()
+        game.pass_time(1.0)
+        self.successResultOf(leaving)
+        self.assertTrue(all(each.called for each in asked))
+        self.assertEqual(game.players_ports(), [])
+
+    def test_crashed(self) -> None:
+        """A program that crashed and was started again has its player back at once."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        player.move(HERE)
+        game.pass_time(2.0)
+        game.cut_ports.update(game.players_ports())
+        again = game.encrypted(draw_nonce=iter(range(100, 200)).__next__)
+        joining = again.join()
+        game.pass_time(0.5)
+        self.assertEqual(self.successResultOf(joining), HERE)
+
+    def test_restart(self) -> None:
+        """A server that says that it stops, and is started again, has its players back."""
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, Game.encrypted, on_end=ends.append)
+        player.move(HERE)
+        game.pass_time(1.0)
+        stopped = game.netcode.stopService()
+        game.pass_time(1.0)
+        self.successResultOf(stopped)
+        self.assertNotIn(NETCODE, game.reactor.ports)
+        game.netcode.startService()
+        for _ in range(24):
+            player.move(THERE)
+            game.pass_time(0.5)
+        self.assertEqual(ends, [])
+        self.assertEqual(game.stepped.service.state(42), THERE)
+        self.assertEqual(len(game.players_ports()), 1)
+
+    def test_two_devices(self) -> None:
+        """The device before is told that its player joined elsewhere, and does not come back."""
+        game = self.game()
+        ends: list[Exception] = []
+        self.joined(game, Game.encrypted, on_end=ends.append)
+        game.pass_time(2.0)
+        again = self.joined(game, Game.encrypted, draw_nonce=iter(range(100, 200)).__next__)
+        game.pass_time(5.0)
+        [why] = ends
+        assert isinstance(why, SentAway)
+        self.assertEqual(why.answer.reason, GoneReason.JOINED_ELSEWHERE)
+        self.assertEqual((again.is_playing, game.tokens), (True, 2))
+
+    def test_stood_still(self) -> None:
+        """What waits in the socket is read before a server is judged that could not be heard."""
+        game = self.game()
+        player = self.joined(game, Game.encrypted)
+        [port] = game.players_ports()
+        line = player._line
+        for late in (2.0, 20.0):
+            spoken = [
+                game.netcode._server._seals.seal(c.sealer, 4, c.sequence + n, bytes(8))
+                for c in game.netcode._server.connections
+                for n in range(3)
+            ]
+            now = game.reactor.seconds() + late
+            self.patch(line, "_seconds", lambda: now)  # noqa: B023
+            line.turn(now)
+            for datagram in spoken:
+                game.reactor.ports[port].receive(datagram, (HOST, NETCODE))
+            line.turn(now + 0.05)
+            self.assertEqual((game.tokens, game.players_ports()), (1, [port]))
+            for connection in game.netcode._server.connections:
+                connection.sequence += 3
 
     def test_disconnected(self) -> None:
         """A server that disconnects without a word is connected to again."""
@@ -536,8 +749,9 @@ class TokenTests(PlayerTestCase):
         leaving = player.leave()
         leaving.cancel()
         self.failureResultOf(leaving, CancelledError)
-        game.pass_time(2.0)
-        self.assertEqual(game.tokens, 1)
+        asked = game.tokens
+        game.pass_time(20.0)
+        self.assertEqual((game.tokens, game.players_ports()), (asked, []))
 
     def test_denied(self) -> None:
         """Where all slots are taken, the server is full."""

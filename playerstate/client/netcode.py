@@ -2,6 +2,10 @@
 
 A connection that is lost takes the conversation with it: for the server the player has left.  So
 the next connection, which needs a token of its own, begins with another JOIN.
+
+A server that falls silent may only not be reached by the old way any more, so another token is
+asked for long before the time-out, and shown from another port.  The old connection is kept until
+the server has answered there: if it speaks again before that, all goes on as it was.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
@@ -23,6 +27,13 @@ from playerstate.transports.netcode.client import State
 AGAIN_AFTER = 0.5
 """Seconds from the end of a connection to the request for the next token: neither the server nor
 the login service is to be rushed at by everybody who was just disconnected."""
+SILENT_FOR = 1.5
+"""Seconds without a word from the server, which speaks ten times a second, after which another way
+to it is sought; a server needs 1 to find a client whose port has changed."""
+AGAIN_AT_MOST = 8.0
+"""Seconds between two tokens asked for while the server is silent, at the most."""
+LATE = 0.5
+"""Seconds between two turns after which the process is taken to have stood still."""
 
 GetToken = Callable[[], "bytes | Deferred[bytes]"]
 
@@ -33,8 +44,9 @@ class Netcode:
 
     Attributes:
         get_token: a fresh connect token, 2,048 bytes, or a Deferred of it.  It is called for each
-            connection, for a token opens one.  What it raises ends the player's game; where it is
-            worth another try, that is for this function to do.
+            connection, for a token opens one.  What it raises ends the player's game, unless an
+            old connection still stands; where it is worth another try, that is for this function
+            to do.
     """
 
     get_token: GetToken
@@ -61,118 +73,242 @@ class NetcodeLine(Line):
         self._reactor = reactor
         self._seconds = seconds
         self._get_token = get_token
-        self._connection: Connection | None = None
-        self._port: Port | None = None
+        self._path: _Path | None = None
+        self._next: _Path | None = None  # only beside a path that is connected, and silent
         self._asked: Deferred[Any] = succeed(None)
         self._again: Any = None
-        self._is_open = False
+        self._again_after = AGAIN_AFTER
+        self._turned_at = 0.0
+        self._was_late = self._is_forced = self._is_open = False
 
     def open(self, now: float) -> None:
         """See `Line`."""
         self.trouble = None
         self._is_open = True
+        self._is_forced = False
+        self._again_after = AGAIN_AFTER
+        self._turned_at = now
+        self._ask_for_token()
+
+    def reconnect(self, now: float) -> None:
+        """See `Line`; a token is asked for at once, whatever was under way."""
+        if not self._is_open:
+            return
+        if self._next is not None:
+            self._let_go_of_next()
+        if self._path is not None and not self._path.is_connected:
+            self._path.close()
+            self._path = None
+        self._is_forced = True
         self._ask_for_token()
 
     def turn(self, now: float) -> None:
         """Send what is due, of the conversation and of the connection under it."""
-        connection = self._connection
-        if connection is None:
+        if self._is_late(now):
+            return  # what waits in the sockets is read first
+        path = self._path
+        if path is None:
             return
-        if connection.state == State.CONNECTED:
+        if path.is_connected:
             super().turn(now)
-            if self._connection is not connection:
-                return  # there is no port to be had, and all is over
-        datagram = connection.due(now)
-        if datagram is not None:
-            self._write(datagram, connection.server)
-        elif connection.state <= State.DISCONNECTED:
-            self._lost(connection.state)
+            self._look_for_silence(now)
+        for each in (path, self._next):
+            if each is not None and each in (self._path, self._next):
+                self._turn_path(each, now)
 
     def send(self, message: bytes, now: float) -> None:
         """See `Line`; between two connections everything is lost."""
-        connection = self._connection
-        if connection is not None and connection.state == State.CONNECTED:
-            self._write(connection.send(message, now), connection.server)
-
-    def reconnect(self, now: float) -> None:
-        """See `Line`; by a connection of a fresh token, which begins with another JOIN.
-
-        Where the end of the old one does not reach the server, that keeps the new one waiting until
-        the old one has timed out there.
-        """
-        if self._again is None and self._connection is None:
-            return  # a token is asked for already, or nothing is open
-        self._disconnect(now)
-        self._ask_for_token()
+        path = self._path
+        if path is not None and path.is_connected:
+            self._write(path, path.connection.send(message, now))
 
     def close(self, now: float) -> Deferred[Any]:
         """See `Line`; the server is told."""
         self._is_open = False
-        self._asked.cancel()
-        return self._disconnect(now)
+        self._stop_asking()
+        path, following = self._path, self._next
+        if path is not None:
+            for datagram in path.connection.disconnect(now):
+                self._write(path, datagram)
+        self._path = self._next = None
+        return DeferredList([each.close() for each in (path, following) if each is not None])
 
-    def _disconnect(self, now: float) -> Deferred[Any]:
-        """End the connection and tell the server, or let go of the next one."""
+    def _is_late(self, now: float) -> bool:
+        """Whether this turn comes late, and the one before did not."""
+        is_late = now - self._turned_at > LATE and not self._was_late
+        self._turned_at, self._was_late = now, is_late
+        return is_late
+
+    def _turn_path(self, path: _Path, now: float) -> None:
+        datagram = path.connection.due(now)
+        if datagram is not None:
+            self._write(path, datagram)
+        elif path.is_over:
+            self._lost(path)
+
+    def _look_for_silence(self, now: float) -> None:
+        """Seek another way to a server that is silent, and give that up when it speaks again."""
+        path = self._path
+        if path is None or self._is_forced:
+            return
+        is_silent = now - path.connection.heard_at >= SILENT_FOR
+        if is_silent and self._next is None and self._again is None and self._asked.called:
+            self._ask_for_token()
+        elif not is_silent and (self._next or self._again or not self._asked.called):
+            self._stop_asking()
+            self._again_after = AGAIN_AFTER
+            if self._next is not None:
+                self._let_go_of_next()
+
+    def _ask_for_token(self) -> None:
+        self._stop_asking()
+        asked = self._asked = maybeDeferred(self._get_token)
+        asked.addCallback(self._connect).addErrback(self._failed, asked)
+
+    def _stop_asking(self) -> None:
+        """Take back what was asked for, now or later."""
+        asked, self._asked = self._asked, succeed(None)
+        asked.cancel()
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        if self._connection is not None:
-            for datagram in self._connection.disconnect(now):
-                self._write(datagram, self._connection.server)
-        return self._hang_up()
 
-    def _ask_for_token(self) -> None:
-        self._again = None
-        self._asked = maybeDeferred(self._get_token)
-        self._asked.addCallback(self._connect).addErrback(self._failed)
+    def _ask_later(self, after: float) -> None:
+        def ask() -> None:
+            self._again = None
+            self._ask_for_token()
+
+        self._stop_asking()
+        self._again = self._reactor.callLater(after, ask)
 
     def _connect(self, token: bytes) -> None:
         now = self._seconds()
-        self._connection = Connection(token, now)
-        self.turn(now)
+        path = _Path(self._reactor, Connection(token, now), self._received)
+        if self._path is None:
+            self._path = path
+        else:
+            self._next = path
+        self._turn_path(path, now)
 
-    def _failed(self, failure: Failure) -> None:
-        if self._is_open:  # else it is the end of the waiting, and nobody waits
-            error = failure.value
-            self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+    def _failed(self, failure: Failure, asked: Deferred[Any]) -> None:
+        if not self._is_open or asked is not self._asked:
+            return  # it was taken back, and nobody waits
+        if self._path is not None:
+            self._again_after = min(2 * self._again_after, AGAIN_AT_MOST)
+            return self._ask_later(self._again_after)
+        error = failure.value
+        self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
-    def _received(self, datagram: bytes, source: Address) -> None:
-        connection = self._connection
-        if connection is None:
-            return
+    def _received(self, path: _Path, datagram: bytes, source: Address) -> None:
         now = self._seconds()
-        was_in = connection.state == State.CONNECTED
+        connection = path.connection
+        was_in = path.is_connected
         message = connection.receive(datagram, source, now)
-        if message is not None:
+        if path is self._next and connection.state == State.SENDING_RESPONSE:
+            self._turn_to_next(now)
+        elif message is not None:
             self.take(message, now)
-        elif connection.state <= State.DISCONNECTED:
-            self._lost(connection.state)
-        elif connection.state == State.CONNECTED and not was_in:
+        elif path.is_over:
+            self._lost(path)
+        elif path.is_connected and not was_in:
+            self._is_forced = False
+            self._again_after = AGAIN_AFTER
             self.client.rejoin(now)
             self.turn(now)
 
-    def _lost(self, state: State) -> None:
-        self._hang_up()
-        if state == State.DENIED:
+    def _turn_to_next(self, now: float) -> None:
+        """The server is reached by the other way: go on there, unless it spoke on the old one.
+
+        The old connection is let go of before the server ends it, so that no word of that end is
+        taken for one to this player.
+        """
+        path = self._path
+        assert path is not None
+        if not self._is_forced and now - path.connection.heard_at < SILENT_FOR:
+            return self._let_go_of_next()
+        path.close()
+        self._path, self._next = self._next, None
+
+    def _let_go_of_next(self) -> None:
+        assert self._next is not None
+        self._next.close()
+        self._next = None
+
+    def _lost(self, path: _Path) -> None:
+        path.close()
+        if path is self._next:
+            self._next = None
+            self._again_after = min(2 * self._again_after, AGAIN_AT_MOST)
+            return self._ask_later(self._again_after)
+        self._path, self._next = self._next, None
+        if path.connection.state == State.DENIED and self._path is None:
             self.client.end(Refused(0, RefusedReason.FULL))
             self.told()
-        else:
-            self._again = self._reactor.callLater(AGAIN_AFTER, self._ask_for_token)
+        elif self._path is None and self._asked.called:
+            self._ask_later(AGAIN_AFTER)
 
-    def _hang_up(self) -> Deferred[Any]:
-        self._connection = None
-        port, self._port = self._port, None
-        return succeed(None) if port is None else port.close()
+    def _write(self, path: _Path, datagram: bytes) -> None:
+        try:
+            path.write(datagram)
+        except CannotListenError as error:
+            for each in (self._path, self._next):
+                if each is not None:
+                    each.close()
+            self._path = self._next = None
+            self.fail(error)
 
-    def _write(self, datagram: bytes, server: Address) -> None:
-        """Send to this one of the token's servers, which need not be of one kind of address."""
+
+class _Path:
+    """A connection, and the port that carries it.
+
+    Args:
+        reactor: provides ``IReactorUDP``.
+        connection: the connection, which has said nothing yet.
+        received: is called with this, each datagram that comes in, and its sender's address.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        connection: Connection,
+        received: Callable[[_Path, bytes, Address], None],
+    ) -> None:
+        self.connection = connection
+        self._reactor = reactor
+        self._received = received
+        self._port: Port | None = None
+        self._is_closed = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client is in."""
+        return self.connection.state == State.CONNECTED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes of it any more."""
+        return self.connection.state <= State.DISCONNECTED
+
+    def write(self, datagram: bytes) -> None:
+        """Send to this one of the token's servers, which need not be of one kind of address.
+
+        Raises:
+            CannotListenError: there is no port to be had.
+        """
+        server = self.connection.server
         if self._port is not None and self._port.is_ipv6 != (":" in server[0]):
             self._port.close()
             self._port = None
         if self._port is None:
-            try:
-                self._port = Port(self._reactor, server[0], self._received)
-            except CannotListenError as error:
-                self._connection = None
-                return self.fail(error)
+            self._port = Port(self._reactor, server[0], self._take)
         self._port.send(datagram, server)
+
+    def close(self) -> Deferred[Any]:
+        """Receive nothing more, and close the port; the Deferred fires when that is done."""
+        self._is_closed = True
+        port, self._port = self._port, None
+        return succeed(None) if port is None else port.close()
+
+    def _take(self, datagram: bytes, source: Address) -> None:
+        if not self._is_closed:
+            self._received(self, datagram, source)

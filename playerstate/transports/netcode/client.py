@@ -73,6 +73,7 @@ class Client:
         state: how far it is.
         server: the one that it speaks to: IP address and port.
         slot, slots: its place on the server and how many there are, once it is connected.
+        heard_at: when the server was heard last, or the client turned to it.
     """
 
     def __init__(self, token: bytes, now: float) -> None:
@@ -155,23 +156,23 @@ class Client:
     def _take(self, kind: int, body: bytes, now: float) -> None:
         if self.state == State.CONNECTED:
             if kind in (KEEP_ALIVE, PAYLOAD):
-                self._heard_at = now
+                self.heard_at = now
             elif kind == DISCONNECT:
                 self.state = State.DISCONNECTED
         elif kind == DENIED:
             self._give_up(State.DENIED, now)
         elif kind == CHALLENGE and self.state == State.SENDING_REQUEST:
             self._challenge = body
-            self._heard_at = now
+            self.heard_at = now
             self.state = State.SENDING_RESPONSE
         elif kind == KEEP_ALIVE and self.state == State.SENDING_RESPONSE:
             self.slot, self.slots = KEEP_ALIVE_BODY.unpack(body)
-            self._heard_at = now
+            self.heard_at = now
             self.state = State.CONNECTED
 
     def _look_at_clock(self, now: float) -> None:
         lasts = self._token.expires_at - self._token.created_at
-        if self.state in _TIMED_OUT and 0 < self._timeout <= now - self._heard_at:
+        if self.state in _TIMED_OUT and 0 < self._timeout <= now - self.heard_at:
             self._give_up(_TIMED_OUT[self.state], now)
         elif State.DISCONNECTED < self.state < State.CONNECTED and now - self._began_at >= lasts:
             self.state = State.TOKEN_EXPIRED
@@ -190,7 +191,7 @@ class Client:
         self.server = (str(address.ip), address.port)
         self._window = ReplayWindow()
         self._challenge = b""
-        self._began_at = self._heard_at = now
+        self._began_at = self.heard_at = now
         self._spoke_at = -math.inf
         self.state = State.SENDING_REQUEST
 

@@ -23,6 +23,7 @@ class HalfOpen:
         token: what its request carried.
         tag: the token's identity.
         opener, sealer: for what comes from the client and what goes to it.
+        number: the token's, by when it was seen first; see `TokenHistory.admit`.
         lapses_at: when it is forgotten, whatever comes; an accepted repeat of the request puts
             that off.
     """
@@ -31,6 +32,7 @@ class HalfOpen:
     tag: bytes
     opener: ChaCha20Poly1305
     sealer: ChaCha20Poly1305
+    number: int
     lapses_at: float
 
 
@@ -43,10 +45,12 @@ class Connection:
     Attributes:
         client_id: who it is.
         user_data: of its token, 256 bytes.
-        source: where it is, for as long as the connection lasts.
+        source: where it is.
         slot: its place, from 0.
         timeout: seconds of silence after which it is gone.
         opener, sealer: for what comes from it and what goes to it.
+        number: of the token that let it in; see `HalfOpen`.
+        began_at: when it was let in.
         heard_at: when a good keep-alive or payload came last.
         spoke_at: when anything was sent to it last.
         payload_at: when a payload came last; at first, when the connection began.
@@ -64,6 +68,8 @@ class Connection:
     timeout: float
     opener: ChaCha20Poly1305
     sealer: ChaCha20Poly1305
+    number: int
+    began_at: float
     heard_at: float
     spoke_at: float
     payload_at: float
@@ -82,6 +88,9 @@ class Listener(Protocol):
 
     def connected(self, connection: Connection) -> None:
         """A client is in."""
+
+    def replaced(self, connection: Connection) -> None:
+        """A client comes in on another connection, and this one ends; it may still be told."""
 
     def received(self, connection: Connection, payload: bytes) -> None:
         """A client sent 1 to 1,200 bytes."""

@@ -62,7 +62,7 @@ class Requests:
 
     Args:
         settings: the server's.
-        started_at: the wall clock at the start, in seconds since the Unix epoch.
+        started_at: the time of the start, on a clock that never steps.
         random_bytes: so many random bytes.
     """
 
@@ -71,19 +71,21 @@ class Requests:
     ) -> None:
         self._settings = settings
         self._longest = settings.max_token_lifetime + settings.clock_skew
-        self._issued_before = started_at + self._longest
+        self._started_at = started_at
         self._prefix = b"\0" + VERSION + settings.protocol_id.to_bytes(8, "little")
         self._all = Buckets(settings.request_rate)
         self._by_source = SourceBuckets(
             settings.source_rate, settings.source_buckets, random_bytes(16)
         )
 
-    def read(self, datagram: bytes, unix_now: float) -> Request:
+    def read(self, datagram: bytes, now: float, unix_now: float) -> Request:
         """Read what is in clear.
 
         A token that may have been taken in before the start is refused, and so is one that claims
         to live longer than the login service's do, for the next start could not tell it from a
         fresh one.  The standard asks for the first in a looser form, and not for the second.
+        When the start was, is told by the wall clock as it is now: were it set right since, the
+        login service's tokens are of the right time too.
 
         Raises:
             Ignored: it is no request to this server at this time.
@@ -97,7 +99,7 @@ class Requests:
             raise Ignored("wrong_protocol_id")
         if expires_at <= unix_now:
             raise Ignored("expired")
-        if expires_at <= self._issued_before:
+        if expires_at <= unix_now - (now - self._started_at) + self._longest:
             raise Ignored("issued_before_start")
         if expires_at > unix_now + self._longest:
             raise Ignored("lives_too_long")

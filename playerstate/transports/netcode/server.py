@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -23,6 +24,7 @@ from playerstate.transports.netcode.packets import (
     KEEP_ALIVE,
     KEEP_ALIVE_BODY,
     MAX_PAYLOAD,
+    NUMBERED,
     PAYLOAD,
     RESPONSE,
     TO_SERVER,
@@ -32,6 +34,7 @@ from playerstate.transports.netcode.packets import (
     read_header,
 )
 from playerstate.transports.netcode.requests import Requests
+from playerstate.transports.netcode.roaming import Roaming, may_be_next
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
@@ -40,8 +43,14 @@ SPEAK_EVERY = 0.1
 """Seconds of saying nothing after which a keep-alive is due: the standard's 10 Hz."""
 DISCONNECTS = 10
 """Disconnect packets in a row, since each may be lost and none is answered."""
-STALL = 1.0
-"""Seconds between two ticks that a busy server may need."""
+STALL = 0.25
+"""Seconds of silence that a client is charged with from one tick to the next, at the most."""
+CATCH_UP = 0.5
+"""Seconds that are left to everybody once the process has stood still: what came in the meantime
+waits in the sockets, and is to be read before anybody is judged to be silent."""
+TAKE_OVER_AFTER = 1.0
+"""Seconds that a connection has before another of the same client takes its place: two devices
+with a token each take turns no faster than that."""
 FIRST_GLOBAL_SEQUENCE = 2**63
 """Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
 of tokens, as are the packets of connections, whose numbers begin at 0."""
@@ -55,7 +64,8 @@ class Server:
     Args:
         settings: how clients are let in.
         listener: is told of what happens.
-        wall_clock: seconds since the Unix epoch; looked at here, for the start.
+        now: the time of the start.
+        wall_clock: seconds since the Unix epoch; it may step.
         random_bytes: so many random bytes, fit for keys.
 
     Attributes:
@@ -68,6 +78,7 @@ class Server:
         settings: Settings,
         listener: Listener,
         *,
+        now: float,
         wall_clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
@@ -75,9 +86,9 @@ class Server:
         self._settings = settings
         self._listener = listener
         self._wall_clock = wall_clock
-        self._latest_wall_time = started_at = wall_clock()
         self._challenges = Challenges(random_bytes(KEY_BYTES))
-        self.requests = self._requests = Requests(settings, started_at, random_bytes)
+        self.requests = self._requests = Requests(settings, now, random_bytes)
+        self._roaming = Roaming(random_bytes)
         self._seals = Seals(settings.protocol_id)
         self._open = self._seals.open
         self._received = listener.received
@@ -85,9 +96,11 @@ class Server:
         self._half_open: dict[Source, HalfOpen] = {}
         self._connections: dict[Source, Connection] = {}
         self._by_client_id: dict[int, Connection] = {}
+        self._ending: deque[tuple[float, Connection]] = deque()
         self._free_slots = list(range(settings.slots))
         self._global_sequence = FIRST_GLOBAL_SEQUENCE
         self._ticked_at = math.inf
+        self._was_late = False
         self._payload_interval = settings.payload_rate.interval
         self._payload_patience = settings.payload_rate.patience
 
@@ -127,27 +140,38 @@ class Server:
             self._send_keep_alive(connection, now)
         self._send(connection, PAYLOAD, payload, now)
 
-    def disconnect(self, connection: Connection, now: float) -> None:
-        """End a client's connection and say so; harmless if it is gone."""
+    def disconnect(self, connection: Connection, now: float, after: float = 0.0) -> None:
+        """End a client's connection and say so; harmless if it is gone.
+
+        Args:
+            connection: the client's; from now on it is neither heard nor sent to.
+            now: the time.
+            after: seconds until the client is told, for what it was sent to be read before: the
+                reference client throws away what it has not read when it is disconnected.  Those
+                who are disconnected with a delay all have the same one.
+        """
         if not connection.is_open:
             return
         self.tally.ended += 1
-        for _ in range(DISCONNECTS):
-            self._send(connection, DISCONNECT, b"", now)
         self._drop(connection)
+        if after > 0:
+            self._ending.append((now + after, connection))
+        else:
+            self._say_disconnected(connection, now)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a client was disconnected that is yet to be told."""
+        return bool(self._ending)
 
     def tick(self, now: float) -> None:
         """Send the keep-alives that are due, and let go of the silent; 20 times a second is enough.
 
-        Where more than `STALL` lies between two ticks, the process stood still and has heard
-        nobody, whoever spoke: that time is not held against them.
+        Time in which the process stood still is not held against anybody.
         """
-        self._wall_time()
-        stood_still = now - self._ticked_at - STALL
-        self._ticked_at = now
-        if stood_still > 0:
-            for connection in self.connections:
-                connection.heard_at += stood_still
+        self._forgive(now)
+        while self._ending and self._ending[0][0] <= now:
+            self._say_disconnected(self._ending.popleft()[1], now)
         for connection in self.connections:
             if not connection.is_open:
                 continue  # the listener ended it when it was told of another
@@ -165,28 +189,54 @@ class Server:
         """Disconnect everyone."""
         for connection in self.connections:
             self.disconnect(connection, now)
+        while self._ending:
+            self._say_disconnected(self._ending.popleft()[1], now)
         self._half_open.clear()
 
+    def _forgive(self, now: float) -> None:
+        """Charge no client with the time for which the process stood still.
+
+        The first late tick also leaves each of them time to be heard; did every one do so, a busy
+        server would never let go of anybody.
+        """
+        stood_still = now - self._ticked_at - STALL
+        self._ticked_at = now
+        is_first = not self._was_late
+        self._was_late = stood_still > 0
+        if not self._was_late:
+            return
+        for connection in self.connections:
+            heard_at = connection.heard_at + stood_still
+            if is_first:
+                heard_at = max(heard_at, now + CATCH_UP - connection.timeout)
+            connection.heard_at = min(heard_at, now)
+            connection.payload_at = min(connection.payload_at + stood_still, now)
+        for half in self._half_open.values():
+            half.lapses_at += stood_still
+
     def _receive_request(self, datagram: bytes, source: Source, now: float) -> None:
-        unix_now = self._wall_time()
-        request = self._requests.read(datagram, unix_now)
+        unix_now = self._wall_clock()
+        request = self._requests.read(datagram, now, unix_now)
         if source in self._connections:
             raise Ignored("address_connected")
         self._requests.limit(source[0], now)
         token = self._requests.unseal(request)
-        if token.client_id in self._by_client_id:
-            raise Ignored("client_id_connected")
+        before = self._by_client_id.get(token.client_id)
+        if before is not None:
+            self._check_take_over(before, math.inf, now)
         self._requests.check_usable(token)
         tag = request.tag
-        self._history.admit(tag, request.expires_at, source, unix_now)
+        number = self._history.admit(tag, request.expires_at, source, unix_now)
+        if before is not None:
+            self._check_take_over(before, number, now)
         sealer = ChaCha20Poly1305(token.server_to_client_key)
-        if not self._free_slots:
+        if before is None and not self._free_slots:
             return self._deny(sealer, source)
         if source not in self._half_open and len(self._half_open) >= self._settings.half_open:
             raise Ignored("half_open_full")
         opener = ChaCha20Poly1305(token.client_to_server_key)
         lapses_at = now + token.timeout_seconds
-        self._half_open[source] = HalfOpen(token, tag, opener, sealer, lapses_at)
+        self._half_open[source] = HalfOpen(token, tag, opener, sealer, number, lapses_at)
         body = self._challenges.make(token.client_id, token.user_data)
         self.tally.challenged += 1
         self._send_globally(sealer, CHALLENGE, body, source)
@@ -194,22 +244,62 @@ class Server:
     def _receive_response(self, datagram: bytes, source: Source, now: float) -> None:
         half = self._half_open.get(source)
         if half is None:
-            raise Ignored("no_key")
+            return self._receive_from_elsewhere(datagram, source, now)
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
         if kind != RESPONSE:
             raise Ignored("not_connected")
         body = self._seals.open(half.opener, datagram, sequence, body_at)
         check_body(kind, body)
         client_id = self._open_challenge(body)
-        if client_id in self._by_client_id:
-            raise Ignored("client_id_connected")
+        before = self._by_client_id.get(client_id)
+        if before is not None:
+            self._check_take_over(before, half.number, now)
         if client_id != half.token.client_id:
             # Else the holder of two tokens could be let in as the one, under the keys of the other,
             # and have both left to use.  The standard does not ask for this.
             raise Ignored("client_id_differs")
-        if not self._free_slots:
+        if before is not None:
+            self._replace(before, now)
+        elif not self._free_slots:
             return self._deny(half.sealer, source)
         self._connect(half, source, now)
+
+    def _check_take_over(self, before: Connection, number: int | float, now: float) -> None:
+        """Refuse to have a client's connection replaced where it is younger, or its token is.
+
+        A client that shows a fresh token and answers at a new address says that the old connection
+        is over; the standard has it wait until that has timed out.
+        """
+        if number < before.number or now < before.began_at + TAKE_OVER_AFTER:
+            raise Ignored("client_id_connected")
+
+    def _replace(self, before: Connection, now: float) -> None:
+        self.tally.replaced += 1
+        self._listener.replaced(before)
+        self.disconnect(before, now)
+
+    def _receive_from_elsewhere(self, datagram: bytes, source: Source, now: float) -> None:
+        """Take in a packet of a client that is in and whose port has changed; see `roaming`."""
+        silent = self._roaming.silent(source, now)
+        if not silent:
+            raise Ignored("no_key")
+        kind, sequence, body_at = read_header(datagram, TO_SERVER)
+        if kind not in NUMBERED:
+            raise Ignored("no_key")
+        maybe = [connection for connection in silent if may_be_next(connection, sequence)]
+        if not maybe or not self._roaming.take(source, now):
+            raise Ignored("no_key")
+        for connection in maybe:
+            try:
+                self._open(connection.opener, datagram, sequence, body_at)
+            except Ignored:
+                continue
+            self.tally.moved += 1
+            del self._connections[connection.source]
+            self._connections[source] = connection
+            connection.source = source  # the same host and port of ours, so `Roaming` need not know
+            return self._receive_packet(connection, datagram, now)
+        raise Ignored("no_key")
 
     def _open_challenge(self, body: bytes) -> int:
         try:
@@ -227,6 +317,8 @@ class Server:
             timeout=token.timeout_seconds,
             opener=half.opener,
             sealer=half.sealer,
+            number=half.number,
+            began_at=now,
             heard_at=now,
             spoke_at=now,
             payload_at=now,
@@ -235,6 +327,7 @@ class Server:
         self._history.consume(half.tag)
         del self._half_open[source]
         self._connections[source] = self._by_client_id[token.client_id] = connection
+        self._roaming.add(connection)
         self.tally.connected += 1
         self._send_keep_alive(connection, now)
         self._listener.connected(connection)
@@ -275,6 +368,7 @@ class Server:
 
     def _drop(self, connection: Connection) -> None:
         connection.is_open = False
+        self._roaming.remove(connection)
         del self._connections[connection.source]
         del self._by_client_id[connection.client_id]
         heapq.heappush(self._free_slots, connection.slot)
@@ -290,6 +384,10 @@ class Server:
         self._global_sequence += 1
         self._listener.transmit(datagram, source)
 
+    def _say_disconnected(self, connection: Connection, now: float) -> None:
+        for _ in range(DISCONNECTS):
+            self._send(connection, DISCONNECT, b"", now)
+
     def _send_keep_alive(self, connection: Connection, now: float) -> None:
         body = KEEP_ALIVE_BODY.pack(connection.slot, self._settings.slots)
         self._send(connection, KEEP_ALIVE, body, now)
@@ -299,11 +397,3 @@ class Server:
         connection.sequence += 1
         connection.spoke_at = now
         self._listener.transmit(datagram, connection.source)
-
-    def _wall_time(self) -> float:
-        """Seconds since the Unix epoch, never less than before.
-
-        If the clock is set back, a token that expired and was forgotten must not live again.
-        """
-        self._latest_wall_time = max(self._latest_wall_time, self._wall_clock())
-        return self._latest_wall_time

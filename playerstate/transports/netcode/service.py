@@ -2,7 +2,7 @@
 
 A client's id is its player's session id, and each payload is one message.  The first is a JOIN, as
 on any transport; the player leaves with the connection.  A conversation that the gateway ends takes
-the connection with it: GONE goes first, then the disconnect packets.
+the connection with it: GONE goes first, and the disconnect packets once it must have been read.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from playerstate.gateway import Gateway
+from playerstate.messages import GoneReason
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
 from playerstate.transports.netcode.packets import MAX_DATAGRAM
@@ -35,6 +37,9 @@ from playerstate.transports.udp import UDPPort
 TICK = 0.05
 """Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""
 TELL_EVERY = 60.0
+READ_WITHIN = 0.25
+"""Seconds from a GONE to the disconnect packets: some frames of a client, which reads what came
+once in each of them."""
 REQUESTS_A_TURN, REQUESTS_A_FULL_TURN = 16, 4
 """Requests looked into in one turn of the reactor: fewer where more datagrams wait to be read."""
 IDLE_LOOK_EVERY = 1.0
@@ -44,6 +49,10 @@ The gateway ends conversations; this is for those who never began one, or left t
 
 OnConnect = Callable[[int, bytes], object]
 _log = Logger()
+
+
+def _pass_over(datagrams: list[bytes], sources: list[Source], now: float) -> None:
+    """What comes when all is over comes to nothing."""
 
 
 def is_wildcard(interface: str) -> bool:
@@ -94,7 +103,7 @@ class NetcodeService(Service):
         self._settings = settings
         self._listen = listen
         self._on_connect = on_connect
-        self._reactor = reactor
+        self._given_reactor = reactor
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
 
@@ -104,9 +113,10 @@ class NetcodeService(Service):
         Raises:
             twisted.internet.error.CannotListenError: a port cannot be bound; none is then.
         """
-        reactor = self._reactor
+        reactor = self._given_reactor
         if reactor is None:
             from twisted.internet import reactor
+        self._reactor = reactor
         clock = self._gateway.service.clock
         self._seconds = clock.seconds
         self._ports: list[UDPPort] = []
@@ -122,20 +132,25 @@ class NetcodeService(Service):
         if not settings.addresses:
             settings = attrs.evolve(settings, addresses=frozenset(bound))
         self._server = Server(
-            settings, self, wall_clock=self._wall_clock, random_bytes=self._random_bytes
+            settings,
+            self,
+            now=self._seconds(),
+            wall_clock=self._wall_clock,
+            random_bytes=self._random_bytes,
         )
+        self._idle_look_at = self._seconds() + IDLE_LOOK_EVERY
         self._strangers: Strangers[tuple[bytes, Source]] = Strangers()
         self._later: IDelayedCall | None = None
         self._told = Tally()
         self._clients: list[Connection] = []
         self._payloads: list[bytes] = []
+        self._protocols = protocols
         for protocol in protocols:
             protocol.receive = self._receive
         self._gateway.start()
         super().startService()
         self._repetitions = [
             clock.every(TICK, self._tick),
-            clock.every(IDLE_LOOK_EVERY, self._end_idle),
             clock.every(TELL_EVERY, self._tell),
         ]
         _log.info(
@@ -169,9 +184,20 @@ class NetcodeService(Service):
         return self._gateway.close().addCallback(self._finish)
 
     def _finish(self, result: object) -> Deferred[Any]:
+        """All is saved: end once everybody who was told of it must have read so.
+
+        The service, whose clock it is, may have stopped by then.
+        """
         self._strangers = Strangers()
         if self._later is not None and self._later.active():
             self._later.cancel()
+        for protocol in self._protocols:
+            protocol.receive = _pass_over
+        if not self._server.is_ending:
+            return self._disconnect_all()
+        return deferLater(self._reactor, READ_WITHIN, self._disconnect_all)
+
+    def _disconnect_all(self) -> Deferred[Any]:
         self._server.stop(self._seconds())
         for repetition in self._repetitions:
             repetition.cancel()
@@ -187,7 +213,7 @@ class NetcodeService(Service):
 
     def end(self, session_id: int, peer: Any) -> None:
         """Disconnect a client that was told that it is GONE; see `Transport`."""
-        self._server.disconnect(peer, self._seconds())
+        self._server.disconnect(peer, self._seconds(), READ_WITHIN)
 
     def transmit(self, datagram: bytes, source: Source) -> None:
         """See `Listener`; what the system will not take is counted, and lost."""
@@ -256,18 +282,26 @@ class NetcodeService(Service):
                 # It was ended for something it said, and is not to come back by what it said next.
                 self._gateway.lost(client.client_id, client)
 
+    def replaced(self, connection: Connection) -> None:
+        """See `Listener`; another device of the same player is told why, and does not come back."""
+        self._take_in()
+        self._gateway.lost(connection.client_id, connection, GoneReason.JOINED_ELSEWHERE)
+
     def gone(self, connection: Connection) -> None:
         """See `Listener`."""
         self._take_in()  # what the client said before it went
         self._gateway.lost(connection.client_id, connection)
 
     def _tick(self) -> None:
-        self._server.tick(self._seconds())
+        now = self._seconds()
+        self._server.tick(now)
+        if self._idle_look_at <= now:
+            self._idle_look_at = now + IDLE_LOOK_EVERY
+            self._end_idle(now)
         if self._strangers:
             self._let_in(REQUESTS_A_TURN)
 
-    def _end_idle(self) -> None:
-        now = self._seconds()
+    def _end_idle(self, now: float) -> None:
         silent_since = now - self._gateway.idle_timeout - IDLE_GRACE
         for connection in self._server.connections:
             if connection.payload_at <= silent_since:

@@ -16,6 +16,8 @@ class Tally:
         disconnected: clients that said that they go.
         timed_out: clients that fell silent.
         ended: clients that the server disconnected.
+        replaced: those of them who came in on another connection.
+        moved: connections that went over to another port of their client's address.
         challenged: requests answered by a challenge.
         denied: requests and responses answered by a denial, for want of a slot.
         ignored: by reason, datagrams that came to nothing.
@@ -25,6 +27,8 @@ class Tally:
     disconnected: int = 0
     timed_out: int = 0
     ended: int = 0
+    replaced: int = 0
+    moved: int = 0
     challenged: int = 0
     denied: int = 0
     ignored: Counter[str] = attrs.field(factory=Counter)
@@ -43,7 +47,9 @@ class Tally:
             f"{self.connected - before.connected} came,"
             f" {self.disconnected - before.disconnected} left,"
             f" {self.timed_out - before.timed_out} fell silent,"
-            f" {self.ended - before.ended} were disconnected;"
+            f" {self.ended - before.ended} were disconnected,"
+            f" {self.replaced - before.replaced} of them replaced,"
+            f" {self.moved - before.moved} moved;"
             f" {self.challenged - before.challenged} challenged,"
             f" {self.denied - before.denied} denied for want of a slot;"
             f" {ignored.total()} datagrams ignored" + (f" ({reasons})" if reasons else "")

@@ -1,0 +1,85 @@
+"""Clients whose port changes: whose may a packet be that comes from a port where no client is?
+
+A router that translates addresses may give a client another port in the middle of a connection.
+The server then hears nothing from the old one, and packets from a new one, which open under the
+keys of that connection and are newer than all before.  To try keys costs time, and anybody can send
+packets, so little is tried: connections of the very address that the packet came from, which have
+been silent for some time, a few for each packet, and so many packets a second.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from playerstate.transports.netcode.addresses import network_of
+from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.limits import Buckets, Rate, SourceBuckets
+
+SILENT_FOR = 1.0
+"""Seconds without a good packet after which a connection may go over to another port; a client
+speaks ten times a second."""
+TRIED = 4
+"""Connections that one packet is tried against."""
+LOOKED_AT = 16
+"""Connections looked at for those; the next packet's look goes on where this one ends."""
+MAX_AHEAD = 2**16
+"""Numbers by which the packet may be ahead; none sends more in the longest time-out."""
+RATE = Rate(2_000.0, 2_000)
+"""Packets tried, from all addresses: some 5 µs each, so 1 % of a core."""
+SOURCE_RATE = Rate(50.0, 100)
+"""Packets tried from one network."""
+SOURCE_BUCKETS = 2**12
+
+
+class Roaming:
+    """The connections of one server, by where their clients are but for the port.
+
+    Args:
+        random_bytes: so many random bytes.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._by_host: dict[tuple[str, Any], OrderedDict[Connection, None]] = {}
+        self._all = Buckets(RATE)
+        self._by_source = SourceBuckets(SOURCE_RATE, SOURCE_BUCKETS, random_bytes(16))
+
+    def add(self, connection: Connection) -> None:
+        """A connection began."""
+        host, _, way = connection.source
+        self._by_host.setdefault((host, way), OrderedDict())[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        """A connection ended."""
+        host, _, way = connection.source
+        connections = self._by_host[host, way]
+        del connections[connection]
+        if not connections:
+            del self._by_host[host, way]
+
+    def silent(self, source: Source, now: float) -> list[Connection]:
+        """Connections whose client may be at this source now."""
+        connections = self._by_host.get((source[0], source[2]))
+        return [] if connections is None else list(_take_silent(connections, now))
+
+    def take(self, source: Source, now: float) -> bool:
+        """Count a packet that is about to be tried; whether it may be."""
+        return self._by_source.take(now, network_of(source[0])) and self._all.take(now)
+
+
+def may_be_next(connection: Connection, sequence: int) -> bool:
+    """Whether a client may have sent this number after all that was taken in from it."""
+    return 0 < sequence - connection.window.newest <= MAX_AHEAD
+
+
+def _take_silent(connections: OrderedDict[Connection, None], now: float) -> Iterator[Connection]:
+    found = 0
+    for _ in range(min(len(connections), LOOKED_AT)):
+        connection = next(iter(connections))
+        connections.move_to_end(connection)
+        if connection.heard_at + SILENT_FOR <= now:
+            yield connection
+            found += 1
+            if found == TRIED:
+                return
