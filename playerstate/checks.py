@@ -1,31 +1,18 @@
-"""What an attrs class checks by itself, as bounds of a field, or the reason why it cannot be.
+"""What the validators of an attrs class say, as bounds of a field, or why they cannot be.
 
 A player's state is built from what came over the wire or out of a store.  There the bounds of the
-schema hold and nothing else, so a class that refuses or changes more by itself would fail, or
-differ, for a state that is saved already.
+schema hold and nothing else, so a validator that refuses more would fail a state that is saved
+already.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Collection
 from typing import Any
 
-_HOOKS = ("__attrs_pre_init__", "__attrs_post_init__")
-
 Limits = tuple[float | None, float | None]
-
-
-def own_building(state_class: Any) -> str | None:
-    """What a class does of its own when it is built, in words; None where attrs alone builds it."""
-    for hook in _HOOKS:
-        if hasattr(state_class, hook):
-            return f"defines {hook}"
-    code = getattr(state_class.__init__, "__code__", None)
-    if code is None or not code.co_filename.startswith("<attrs generated"):
-        return "has an __init__ of its own"
-    if state_class.__new__ is not object.__new__:
-        return "has a __new__ of its own"
-    return None
 
 
 def limits_of(validator: Any, kind: type, size: int | None) -> Limits:
@@ -38,6 +25,7 @@ def limits_of(validator: Any, kind: type, size: int | None) -> Limits:
 
     Raises:
         ValueError: it says something else, in words that end with what to do.
+        Exception: whatever a validator of somebody's own making does when it is looked at.
     """
     if validator is None:
         return None, None
@@ -75,27 +63,36 @@ def _inner(limits: list[Limits]) -> Limits:
 
 
 def _limit(comparison: str, bound: Any, kind: type) -> Limits:
-    if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not math.isfinite(bound):
+    number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
+    if not (number and -sys.float_info.max <= bound <= sys.float_info.max):
         raise ValueError(f"the bound {bound!r} of its validator is not a finite number")
-    low: float
-    high: float
+    limit: float
     if kind is int:
-        low = math.floor(bound) + 1 if comparison == ">" else math.ceil(bound)
-        high = math.ceil(bound) - 1 if comparison == "<" else math.floor(bound)
+        limit = math.ceil(bound) if comparison in (">=", "<") else math.floor(bound)
+        limit += {">": 1, "<": -1}.get(comparison, 0)
     else:
-        low = math.nextafter(bound, math.inf) if comparison == ">" else bound
-        high = math.nextafter(bound, -math.inf) if comparison == "<" else bound
-    return (low, None) if comparison.startswith(">") else (None, high)
+        limit = _nearest_float(comparison, bound)
+    return (limit, None) if comparison.startswith(">") else (None, limit)
+
+
+def _nearest_float(comparison: str, bound: float) -> float:
+    """The last float on the right side of a bound, which as an int may lie between two."""
+    up = comparison.startswith(">")
+    limit = float(bound)
+    if limit == bound and comparison.endswith("="):
+        return limit
+    outside = limit <= bound if up else limit >= bound
+    return math.nextafter(limit, math.inf if up else -math.inf) if outside else limit
 
 
 def _span(options: Any) -> Limits:
-    if isinstance(options, range) and options.step == 1 and options:
-        return options.start, options.stop - 1
-    try:
-        numbers = sorted(set(options))
-    except TypeError:
-        numbers = []
-    whole = all(type(number) is int for number in numbers)
-    if not (numbers and whole and numbers[-1] - numbers[0] == len(numbers) - 1):
-        raise ValueError("in_() of its validator is no span of whole numbers: use within()")
-    return numbers[0], numbers[-1]
+    if isinstance(options, range):
+        if options and abs(options.step) == 1:
+            return min(options[0], options[-1]), max(options[0], options[-1])
+    elif isinstance(options, Collection):  # an iterator may have no end
+        numbers = set(options)
+        if numbers and all(type(number) is int for number in numbers):
+            low, high = min(numbers), max(numbers)
+            if high - low == len(numbers) - 1:
+                return low, high
+    raise ValueError("in_() of its validator is no span of whole numbers: use within()")

@@ -30,7 +30,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from playerstate.checks import Limits, limits_of, own_building
+from playerstate.building import builder, own_building
+from playerstate.checks import Limits, limits_of
 
 MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
@@ -59,7 +60,7 @@ class InvalidState(ValueError):
     """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field or 'state'} = {value!r}: must be {allowed}")
+        super().__init__(f"{field or 'state'} = {_shown(value)}: must be {allowed}")
         self.field = field
         self.value = value
         self.allowed = allowed
@@ -224,14 +225,9 @@ class StateSchema:
         """
         if isinstance(state_class, StateSchema):
             return state_class
-        fields, aliases = _read_class(state_class)
+        fields = _read_class(state_class)
         names = [field.name for field in fields]
         getter: Callable[[Any], Any] = operator.attrgetter(*names)
-        positional = aliases is None
-        build = state_class if positional else _by_keyword(state_class, aliases or ())
-        if any(attribute.validator for attribute in attrs.fields(state_class)):
-            # What is stored is restored even outside of bounds that are narrower now.
-            build = _unchecked(state_class, names)
         packer = struct.Struct("<" + "".join(field.format for field in fields))
         canonical = ",".join(field.canonical for field in fields)
         accept = _compile_accept(fields)
@@ -245,6 +241,12 @@ class StateSchema:
             accepted = accept(*spawn)
         except InvalidState as error:
             raise _refused(state_class, error.field, f"the default {error}") from None
+        attributes = {attribute.name: attribute for attribute in attrs.fields(state_class)}
+        defaults = {each.name: (attributes[each.name].alias, each.default) for each in fields}
+        try:
+            build = builder(state_class, defaults)
+        except ValueError as error:
+            raise SchemaError(f"{state_class.__qualname__} {error}") from None
         return cls(
             state_class=state_class,
             fields=fields,
@@ -318,24 +320,16 @@ def _refused(state_class: type, name: str, why: str) -> SchemaError:
     return SchemaError(f"{state_class.__qualname__}.{name}: {why}")
 
 
-def _by_keyword(state_class: type, aliases: tuple[str, ...]) -> Callable[..., Any]:
-    return lambda *plain: state_class(**dict(zip(aliases, plain, strict=True)))
+def _shown(value: object) -> str:
+    """A value as an error shows it; a number of thousands of digits, say, cannot be."""
+    try:
+        return repr(value)
+    except Exception:  # the error that is being made says more
+        return f"a {type(value).__name__}"
 
 
-def _unchecked(state_class: Any, names: list[str]) -> Callable[..., Any]:
-    """Builds states without running the validators, which the bounds stand for."""
-
-    def build(*plain: Any) -> Any:
-        state = object.__new__(state_class)
-        for name, value in zip(names, plain, strict=True):
-            object.__setattr__(state, name, value)
-        return state
-
-    return build
-
-
-def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | None]:
-    """The fields of an attrs class, and their keyword names where it is built by keyword only."""
+def _read_class(state_class: Any) -> tuple[Field, ...]:
+    """The fields of an attrs class."""
     if not (isinstance(state_class, type) and attrs.has(state_class)):
         raise SchemaError(f"{state_class!r} is not an attrs class: decorate it with attrs.frozen")
     try:
@@ -367,9 +361,7 @@ def _read_class(state_class: Any) -> tuple[tuple[Field, ...], tuple[str, ...] | 
             f"{state_class.__qualname__} packs to {size} bytes, from {fields[0].name} to "
             f"{fields[-1].name}; at most {MAX_FIELDS_BYTES} are allowed"
         )
-    if any(attribute.kw_only for attribute in attributes):
-        return fields, tuple(attribute.alias for attribute in attributes)
-    return fields, None
+    return fields
 
 
 def _unreadable(state_class: type) -> str:
@@ -405,6 +397,8 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
         limits = limits_of(attribute.validator, kind, size)
     except ValueError as error:
         raise _refused(state_class, name, str(error)) from None
+    except Exception as error:  # whatever a validator does when it is looked at
+        raise _refused(state_class, name, f"its validator cannot be read: {error!r}") from None
     if kind is str:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise _refused(state_class, name, "str needs metadata=text(n), n bytes from 1")

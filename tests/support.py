@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 from hypothesis import settings
 
@@ -27,3 +29,13 @@ class Everything:
     alive: bool = True
     zone: str = attrs.field(default="spawn", metadata=text(16))
     angle: float = -0.25
+
+
+def made(**fields: Any) -> type:
+    """An attrs class called Made with these fields."""
+    return attrs.make_class("Made", fields, frozen=True)
+
+
+def field(kind: Any, default: Any = attrs.NOTHING, metadata: Any = None, **options: Any) -> Any:
+    """One field for `made`."""
+    return attrs.field(type=kind, default=default, metadata=metadata, **options)

@@ -14,8 +14,9 @@ import playerstate
 PACKAGE = Path(playerstate.__file__).parent
 
 ROOMS: dict[str, set[str]] = {
+    "building": set(),
     "checks": set(),
-    "schema": {"checks"},
+    "schema": {"building", "checks"},
     "ring": set(),
     "printable": set(),
     "waiters": set(),

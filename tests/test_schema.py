@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import numpy as np
-from attrs import validators
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,7 +25,7 @@ from playerstate.schema import (
     within,
 )
 from playerstate.state import PlayerState
-from tests.support import LAW
+from tests.support import LAW, field, made
 
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
@@ -43,16 +42,6 @@ class Avatar:
     gold: int = 0
     alive: bool = True
     zone: str = attrs.field(default="spawn", metadata=text(16))
-
-
-def made(**fields: Any) -> type:
-    """An attrs class called Made with these fields."""
-    return attrs.make_class("Made", fields, frozen=True)
-
-
-def field(kind: Any, default: Any = attrs.NOTHING, metadata: Any = None, **options: Any) -> Any:
-    """One field for `made`."""
-    return attrs.field(type=kind, default=default, metadata=metadata, **options)
 
 
 class CompileTests(SynchronousTestCase):
@@ -348,108 +337,6 @@ class SchemaErrorTests(SynchronousTestCase):
         self.assertEqual(
             str(error), "Made packs to 1025 bytes, from alive to note; at most 1024 are allowed"
         )
-
-
-class OwnChecksTests(SynchronousTestCase):
-    """What a class checks by itself is held to everywhere, or the class is refused."""
-
-    def schema(self, kind: Any, default: Any, validator: Any, metadata: Any = None) -> StateSchema:
-        """The schema of a class with one field under this validator."""
-        return StateSchema.of(made(v=field(kind, default, metadata, validator=validator)))
-
-    def test_bounds(self) -> None:
-        """Validators that say bounds are bounds."""
-        low, high = sys.float_info.max * -1, sys.float_info.max
-        for kind, validator, expected in (
-            (int, validators.ge(0), (0, 2**63 - 1)),
-            (int, validators.gt(0), (1, 2**63 - 1)),
-            (int, validators.le(9), (-(2**63), 9)),
-            (int, validators.lt(9), (-(2**63), 8)),
-            (int, validators.gt(0.5), (1, 2**63 - 1)),
-            (int, validators.lt(9.5), (-(2**63), 9)),
-            (int, validators.in_(range(1, 6)), (1, 5)),
-            (int, validators.in_([3, 1, 2]), (1, 3)),
-            (float, validators.ge(0), (0.0, high)),
-            (float, validators.gt(0.0), (5e-324, high)),
-            (float, validators.lt(2.0), (low, math.nextafter(2.0, 0.0))),
-            (int, validators.and_(validators.ge(0), validators.le(7)), (0, 7)),
-            (int, [validators.instance_of(int), validators.ge(0)], (0, 2**63 - 1)),
-            (int, validators.optional(validators.ge(0)), (0, 2**63 - 1)),
-        ):
-            (read,) = self.schema(kind, kind(1), validator).fields
-            self.assertEqual((read.low, read.high), expected, validator)
-
-    def test_with_within(self) -> None:
-        """The narrower of both holds."""
-        schema = self.schema(int, 5, validators.ge(3), within(0, 9))
-        self.assertEqual((schema.fields[0].low, schema.fields[0].high), (3, 9))
-        self.assertRaises(InvalidState, schema.accept, 2)
-
-    def test_text(self) -> None:
-        """A length in characters that no text of so many bytes has is held to already."""
-        self.schema(str, "a", validators.max_len(4), text(4))
-        error = self.assertRaises(
-            SchemaError, self.schema, str, "a", validators.max_len(4), text(5)
-        )
-        self.assertIn("use text(4)", str(error))
-
-    def test_restored_outside(self) -> None:
-        """What was saved under wider bounds is restored, whatever the validators say now."""
-        schema = self.schema(int, 1, validators.ge(0))
-        state = schema.state((-5,))
-        self.assertEqual(state.v, -5)
-        self.assertIsInstance(state, schema.state_class)
-        self.assertRaises(InvalidState, schema.values, state)
-
-    def test_refused(self) -> None:
-        """Validators that say something else are refused, by the field's name."""
-        for kind, default, validator, metadata in (
-            (int, 1, lambda *_: None, None),
-            (int, 1, validators.in_([1, 3]), None),
-            (int, 1, validators.in_([]), None),
-            (int, 1, validators.ge(math.nan), None),
-            (float, 1.0, validators.in_([1.0, 2.0]), None),
-            (float, 1.0, validators.instance_of(int), None),
-            (float, 1.0, validators.not_(validators.ge(3.0)), None),
-            (int, 1, validators.or_(validators.ge(3), validators.le(1)), None),
-            (bool, True, validators.in_([True]), None),
-            (str, "a", validators.matches_re("a*"), text(4)),
-            (str, "a", validators.min_len(1), text(4)),
-        ):
-            error = self.assertRaises(SchemaError, self.schema, kind, default, validator, metadata)
-            self.assertIn("Made.v: ", str(error))
-
-    def test_default_outside(self) -> None:
-        """A default that its validator refuses is refused at start."""
-        error = self.assertRaises(SchemaError, self.schema, int, -1, validators.ge(0))
-        self.assertIn("at least 0", str(error))
-
-    def test_converter(self) -> None:
-        """A converter is refused."""
-        error = self.assertRaises(SchemaError, StateSchema.of, made(v=field(int, 1, converter=abs)))
-        self.assertIn("Made.v: has a converter", str(error))
-
-    def test_own_building(self) -> None:
-        """A class that does more than attrs when it is built is refused, a subclass as well."""
-
-        def hook(self: Any) -> None:
-            """Nothing yet."""
-
-        def start(self: Any, x: float = 0.0) -> None:
-            """Not by attrs."""
-
-        def new(cls: Any, *args: Any) -> Any:
-            return object.__new__(cls)
-
-        for name, method in (
-            ("__attrs_post_init__", hook),
-            ("__attrs_pre_init__", hook),
-            ("__init__", start),
-            ("__new__", new),
-        ):
-            own = type("Own", (made(x=field(float, 0.0)),), {name: method})
-            error = self.assertRaises(SchemaError, StateSchema.of, own)
-            self.assertIn(name, str(error))
 
 
 class FieldTests(SynchronousTestCase):

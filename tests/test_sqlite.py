@@ -1671,6 +1671,14 @@ class BrowserTests(StoreTestCase):
             self.assertEqual(browser.find(3), (3, 3.0, 30, 1, "three", 0.3, 200))
             self.assertIsNone(browser.find(4))
 
+    def test_bytes_that_are_no_text(self) -> None:
+        """What somebody put into a text by hand is shown, and hides no other player."""
+        self.fill()
+        self.sql("UPDATE player_state SET zone = CAST(x'61ff00' AS TEXT) WHERE session_id = 2")
+        with self.browser() as browser:
+            self.assertEqual(browser.find(2)[4], "a\\xff\0")
+            self.assertEqual([row[4] for row in browser.latest(None)], ["a\\xff\0", "one", "three"])
+
     def test_no_player(self) -> None:
         """A database without players is looked into as any other."""
         self.prepare().close()

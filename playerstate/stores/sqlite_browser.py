@@ -35,17 +35,24 @@ class SQLiteBrowser:
             try:
                 self._connection.pragma("query_only", True)
                 self._connection.set_busy_timeout(STARTUP_BUSY_MS)
-                self.columns = self._read_columns()
+                kinds = self._read_columns()
             except BaseException:
                 self._connection.close()
                 raise
-        self._names = ", ".join(map(quoted, self.columns))
+        self.columns = tuple(kinds)
+        # Whoever wrote into the database by hand may have put in bytes that are no text.
+        self._names = ", ".join(
+            f"CAST({quoted(name)} AS BLOB)" if kind == "TEXT" else quoted(name)
+            for name, kind in kinds.items()
+        )
 
-    def _read_columns(self) -> tuple[str, ...]:
+    def _read_columns(self) -> dict[str, str]:
         if not check_ours(self._connection, self._path):
             raise StoreUnusable(f"{self._path} holds no players: it is an empty database")
-        names = self._connection.execute("SELECT name FROM pragma_table_xinfo('player_state')")
-        return tuple(name for (name,) in names)
+        columns = self._connection.execute(
+            "SELECT name, type FROM pragma_table_xinfo('player_state')"
+        )
+        return dict(columns)
 
     def count(self) -> int:
         """See `IStoreBrowser.count`."""
@@ -57,9 +64,10 @@ class SQLiteBrowser:
         """See `IStoreBrowser.latest`."""
         order = "ORDER BY updated_at DESC, session_id LIMIT ?"
         with explained(self._path):
-            yield from self._connection.execute(
+            rows = self._connection.execute(
                 f"SELECT {self._names} FROM player_state {order}", (-1 if limit is None else limit,)
             )
+            yield from map(_readable, rows)
 
     def find(self, session_id: int) -> tuple[Any, ...] | None:
         """See `IStoreBrowser.find`."""
@@ -67,8 +75,16 @@ class SQLiteBrowser:
             row: tuple[Any, ...] | None = self._connection.execute(
                 f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
             ).get
-        return row
+        return None if row is None else _readable(row)
 
     def close(self) -> None:
         """See `IStoreBrowser.close`."""
         self._connection.close()
+
+
+def _readable(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row with its texts, where a byte that is none is written ``\\xff``."""
+    return tuple(
+        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+        for value in row
+    )
