@@ -595,27 +595,3 @@ def _parse_fields(text: str) -> tuple[Field, ...]:
         plain = "text" if found[2] else found[1]
         fields.append(Field(name, plain, size, None, None, None, None))
     return tuple(fields)
-
-
-def as_rows(remains: Remains | None, schema: StateSchema) -> npt.NDArray[np.void]:
-    """What remains, as rows of today's state class; fields are found by name.
-
-    A field that is new gets its default.  One whose type has changed, or a text that has grown
-    shorter, gets its default as well: the store's own migration has refused or allowed that before.
-    """
-    layout = RowLayout(schema.fields)
-    if remains is None:
-        return np.zeros(0, layout.dtype)
-    rows = np.zeros(len(remains.records), layout.dtype)
-    records = rows.view(layout.record)
-    records["session_id"] = remains.records["session_id"]
-    records["updated_at"] = remains.records["updated_at"]
-    before = {field.name: field for field in remains.fields}
-    for field in schema.fields:
-        old = before.get(field.name)
-        records[field.name] = field.encode(field.default)
-        if old is not None and old.kind == field.kind:
-            values = remains.records[field.name]
-            fits = np.char.str_len(values) <= field.size if field.kind == "text" else slice(None)
-            records[field.name][fits] = values[fits]
-    return rows

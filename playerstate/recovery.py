@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from playerstate.interfaces import IStateReader, Stored
-from playerstate.journal import Remains, as_rows
+from playerstate.journal import Remains
 from playerstate.layout import RowLayout
-from playerstate.schema import StateSchema
+from playerstate.schema import StateSchema, folded
 
 _log = Logger()
 
@@ -25,9 +25,9 @@ def find_unsaved(
     remains: Remains | None, schema: StateSchema, reader: IStateReader
 ) -> npt.NDArray[np.void]:
     """The rows that are newer than the store's, of today's state class; the log tells of them."""
-    rows = as_rows(remains, schema)
     if remains is None:
-        return rows
+        return np.zeros(0, RowLayout(schema.fields).dtype)
+    rows, carried = as_rows(remains, schema)
     newer = np.ones(len(rows), np.bool_)
     for index, session_id in enumerate(rows["session_id"].tolist()):
         try:
@@ -40,19 +40,47 @@ def find_unsaved(
             continue
         newer[index] = found is None or found.updated_at < rows["updated_at"][index]
         if found is not None and newer[index]:
-            _keep_unknown(rows[index : index + 1], found, remains, schema)
+            _keep_stored(rows[index : index + 1], found, carried[index], schema)
     _tell(rows[newer], len(rows))
     return rows[newer]
 
 
-def _keep_unknown(
-    row: npt.NDArray[np.void], found: Stored, remains: Remains, schema: StateSchema
+def as_rows(
+    remains: Remains, schema: StateSchema
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
+    """What remains, as rows of today's state class; fields are found by name.
+
+    A field that is new gets its default.  So does one of another type, and a text that has grown
+    too long: the store's own migration has refused or allowed that before.
+
+    Returns:
+        The rows; and which values are what was left, one line a row and one column a field.
+    """
+    layout = RowLayout(schema.fields)
+    rows = np.zeros(len(remains.records), layout.dtype)
+    records = rows.view(layout.record)
+    records["session_id"] = remains.records["session_id"]
+    records["updated_at"] = remains.records["updated_at"]
+    carried = np.zeros((len(rows), len(schema.fields)), np.bool_)
+    before = {folded(field.name): field for field in remains.fields}
+    for place, field in enumerate(schema.fields):
+        old = before.get(folded(field.name))
+        records[field.name] = field.encode(field.default)
+        if old is not None and old.kind == field.kind:
+            values = remains.records[old.name]
+            fits = np.char.str_len(values) <= field.size if field.kind == "text" else True
+            carried[:, place] = fits
+            records[field.name] = np.where(fits, values, records[field.name])
+    return rows, carried
+
+
+def _keep_stored(
+    row: npt.NDArray[np.void], found: Stored, carried: npt.NDArray[np.bool_], schema: StateSchema
 ) -> None:
-    """Leave fields as they are stored that the run which left this row did not know."""
-    known = {field.name for field in remains.fields}
+    """Leave fields as they are stored of which the run that left this row says nothing."""
     record = row.view(RowLayout(schema.fields).record)
-    for field, value in zip(schema.fields, found.values, strict=True):
-        if field.name not in known:
+    for place, (field, value) in enumerate(zip(schema.fields, found.values, strict=True)):
+        if not carried[place]:
             record[field.name] = field.encode(value)
 
 

@@ -66,6 +66,11 @@ class InvalidState(ValueError):
         self.allowed = allowed
 
 
+def folded(name: str) -> str:
+    """A field's name as stores compare it: letters of ASCII alone lose their case, as in SQL."""
+    return name.encode().lower().decode()
+
+
 @attrs.frozen
 class Bounds:
     """What `within` said of a field."""

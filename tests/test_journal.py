@@ -42,10 +42,10 @@ from playerstate.journal import (
     Journal,
     NotAJournal,
     ProcessMemory,
-    as_rows,
     read_remains,
 )
 from playerstate.layout import RowLayout
+from playerstate.recovery import as_rows
 from playerstate.schema import MAX_FIELDS_BYTES, Field
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
@@ -577,7 +577,8 @@ class FieldsTests(SynchronousTestCase):
         table = write_journal(path, schema, 4, IDENTITY)
         table.apply(table.admit(7, schema.spawn, 0), 1, values, 77)
         schema = StateSchema.of(today)
-        record = as_rows(read_remains(path), schema).view(RowLayout(schema.fields).record)
+        rows, _ = as_rows(read_remains(path), schema)
+        record = rows.view(RowLayout(schema.fields).record)
         assert record.dtype.names is not None
         return dict(zip(record.dtype.names, record[0].tolist(), strict=True))
 

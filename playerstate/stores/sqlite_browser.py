@@ -83,7 +83,7 @@ class SQLiteBrowser:
 
 
 def _readable(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row with its texts, where a byte that is none is written ``\\xff``."""
+    r"""A row with its texts, where a byte that is none is written ``\xff``."""
     return tuple(
         value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
         for value in row

@@ -22,7 +22,7 @@ from __future__ import annotations
 import apsw
 
 from playerstate.interfaces import StoreUnusable
-from playerstate.schema import Field, StateSchema
+from playerstate.schema import Field, StateSchema, folded
 
 APPLICATION_ID = 0x706C7374
 """``plst`` in ASCII."""
@@ -113,12 +113,7 @@ def check_ours(connection: apsw.Connection, path: str) -> bool:
 def _columns(connection: apsw.Connection) -> dict[str, str]:
     """The declared types of the table's columns, by folded name; empty where it is missing."""
     rows = connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')")
-    return {_folded(name): kind for name, kind in rows}
-
-
-def _folded(name: str) -> str:
-    """A name as SQLite compares it: letters of ASCII alone lose their case."""
-    return name.encode().lower().decode()
+    return {folded(name): kind for name, kind in rows}
 
 
 def _create(connection: apsw.Connection, schema: StateSchema) -> None:
@@ -147,7 +142,7 @@ def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> lis
         return []
     missing = []
     for field in schema.fields:
-        held = columns.get(_folded(field.name))
+        held = columns.get(folded(field.name))
         if held is None:
             missing.append(field)
         elif held != COLUMN_TYPES[field.kind]:
