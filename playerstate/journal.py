@@ -41,10 +41,11 @@ from typing import Protocol
 import attrs
 import numpy as np
 import numpy.typing as npt
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 
 from playerstate.interfaces import JournalUnusable
 from playerstate.layout import RowLayout
+from playerstate.log import PrintableLogger
 from playerstate.schema import MAX_FIELDS_BYTES, Field, StateSchema
 from playerstate.table import LiveTable
 
@@ -65,7 +66,7 @@ _MAGIC = b"PSLIVE\0\0"
 _HEADER = struct.Struct("<8sIIQII16sI")
 _CLEAN = struct.Struct("<I")
 _CLEAN_AT = 28
-_log = Logger()
+_log = PrintableLogger()
 _TYPE = re.compile(r"(float|int|bool|text\((\d+)\))(?:/.*)?")
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Set
 from urllib.parse import parse_qsl
 
 import apsw
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from playerstate.interfaces import (
@@ -29,6 +28,7 @@ from playerstate.interfaces import (
     Stored,
     StoreUnusable,
 )
+from playerstate.log import PrintableLogger
 from playerstate.schema import StateSchema
 from playerstate.stores.lockfile import LockFile
 from playerstate.stores.sqlite_browser import SQLiteBrowser
@@ -49,7 +49,7 @@ from playerstate.stores.sqlite_writer import SQLiteWriter
 
 LOST_NAMED = 1000
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 def open_url(url: str, schema: StateSchema) -> SQLiteStore:
