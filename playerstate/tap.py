@@ -173,7 +173,7 @@ class Options(usage.Options):
     def _journal_path(self, text: str) -> str | None:
         if text == "none":
             return None
-        path = os.path.abspath(text)
+        path = os.path.abspath(text) if text else ""
         check_apart(path, self["store"].path)
         return path
 

@@ -43,6 +43,7 @@ from playerstate.messages import DELTA, MOVE, GoneReason, RefusedReason, encode_
 from playerstate.testing import SteppedService
 from playerstate.tokens import create_key
 from playerstate.transports.plain import PlainService
+from tests.arguments import commands, given, prepare
 from tests.databases import take
 from tests.processes import PATIENCE, Server
 
@@ -616,18 +617,40 @@ class OptionTests(SynchronousTestCase):
                     line = self.refused(*command, value)
                     self.assertIn(f"Invalid value for '{command[-1]}'", line)
 
+    def test_every_parameter(self) -> None:
+        """What nobody means is refused in one line that names it, and makes no file."""
+        prepare()
+        os.mkdir("dir")
+        before = sorted(os.listdir())
+        deep = "/".join(["y" * 200] * 25)
+        files = ("dir", "/dev/null", "/dev/full", "x" * 300, deep, "")
+        numbers = ("nan", "inf", "-1", "1e400", "9" * 30, "a\udcff")
+        for command, parameters in commands():
+            for tried in parameters:
+                is_new_file = tried.name in ("path", "out")
+                for value in (*files, *(() if is_new_file else numbers)):
+                    with self.subTest(command=command, parameter=tried.name, value=value):
+                        result = run(*command, *given(tried, parameters, value))
+                        self.assertIsInstance(result.exception, SystemExit)
+                        self.assertNotEqual(result.exit_code, 0, result.output)
+                        [line] = result.stderr.splitlines()
+                        self.assertTrue(line.startswith("Error: "), line)
+        self.assertEqual(sorted(os.listdir()), before)
+        for device in ("/dev/null", "/dev/full"):
+            self.assertEqual(os.stat(device).st_mode & 0o777, 0o666)
+
     def test_netcode(self) -> None:
         """netcode needs a key and a protocol id, and plain UDP has no use for them."""
         key = self.mktemp()
         create_key(key)
         for command in (["simulate"], ["replay", __file__]):
-            for given in ([], ["--key-file", key], ["--protocol-id", "1"]):
+            for extra in ([], ["--key-file", key], ["--protocol-id", "1"]):
                 self.assertIn(
                     "--netcode needs --key-file and --protocol-id",
-                    self.refused(*command, "--netcode", *given),
+                    self.refused(*command, "--netcode", *extra),
                 )
-                if given:
-                    self.assertIn("are of no use without --netcode", self.refused(*command, *given))
+                if extra:
+                    self.assertIn("are of no use without --netcode", self.refused(*command, *extra))
 
     def test_key_file(self) -> None:
         """A key that cannot be used is told, with what makes one."""

@@ -82,6 +82,8 @@ def read_tracks(path: Path, schema: StateSchema) -> list[Move]:
         BadTracks: naming the line and the column.
     """
     try:
+        if path.is_char_device() or path.is_block_device():
+            raise BadTracks(f"{path} is a device, which may never end; name a file of tracks")
         with path.open(newline="", encoding="utf-8-sig") as file:
             moves = _read(path, csv.reader(file, strict=True), schema)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import apsw
 from zope.interface import implementer
 
+from playerstate.filenames import check_name
 from playerstate.interfaces import (
     IStateReader,
     IStateStore,
@@ -74,6 +75,10 @@ def _parse(url: str) -> tuple[str, str]:
         raise StoreUnusable(f"{url!r}: there is no option {', '.join(options)}, only synchronous")
     if synchronous not in ("full", "normal"):
         raise StoreUnusable(f"{url!r}: synchronous is {synchronous!r}, must be full or normal")
+    try:
+        check_name(path)
+    except ValueError as error:
+        raise StoreUnusable(f"{path}: {error}") from None
     return os.path.realpath(path), synchronous
 
 
