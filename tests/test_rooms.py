@@ -103,8 +103,9 @@ ROOMS: dict[str, set[str]] = {
 empty name is the package itself, its public face."""
 
 ANYTHING = {"cli"}
-ANYWHERE = {"log"}
 """Rooms that may import anything: the command line."""
+ANYWHERE = {"log"}
+"""Rooms that may be imported anywhere: all that log do it in one way."""
 
 
 def modules() -> dict[str, Path]:
