@@ -40,6 +40,8 @@ from playerstate.gateway import Gateway
 from playerstate.interfaces import Stored
 from playerstate.layout import RowLayout
 from playerstate.messages import DELTA, MOVE, GoneReason, RefusedReason, encode_gone, encode_refused
+from playerstate.stores import sqlite_files
+from playerstate.stores.sqlite_browser import SQLiteBrowser
 from playerstate.testing import SteppedService
 from playerstate.tokens import create_key
 from playerstate.transports.plain import PlainService
@@ -817,6 +819,26 @@ class ShowTests(SynchronousTestCase):
     def test_one_player(self) -> None:
         """One player is one player."""
         self.assertTrue(run("show", self.store(1)).stdout.startswith("1 player:\nsession_id  1\n"))
+
+    def test_not_to_be_written(self) -> None:
+        """A database that this user may only read is shown, and nothing is made beside it."""
+        url = self.store(3)
+        path = url.partition(":")[2]
+        os.unlink(f"{path}.lock")
+        os.mkdir("apart")
+        os.rename(path, "apart/a?b#c %41.db")
+        flags = []
+        connect = sqlite_files.apsw.Connection
+        self.patch(sqlite_files.os, "access", lambda path, mode: False)
+        self.patch(
+            sqlite_files.apsw,
+            "Connection",
+            lambda path, flags_=0, **named: flags.append(named["flags"]) or connect(path, **named),
+        )
+        with closing(SQLiteBrowser(os.path.abspath("apart/a?b#c %41.db"))) as browser:
+            self.assertEqual(browser.count(), 3)
+            self.assertEqual(os.listdir("apart"), ["a?b#c %41.db"])
+        self.assertEqual([flag & apsw.SQLITE_OPEN_READWRITE for flag in flags], [0])
 
     def test_no_such_player(self) -> None:
         """A player whom the store does not hold is an error of one line."""
