@@ -21,7 +21,6 @@ from typing import Any
 import attrs
 import numpy as np
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.conversation import Conversation, Replaced, Transport
@@ -29,6 +28,7 @@ from playerstate.deltas import Delta, DeltaCodec
 from playerstate.interfaces import StoreBusy
 from playerstate.leaves import Progress
 from playerstate.ledger import count
+from playerstate.log import PrintableLogger
 from playerstate.messages import (
     DELTA,
     JOIN,
@@ -78,7 +78,7 @@ REPLACED_FOR = 60.0
 _UPDATES = (MOVE, DELTA)
 _NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
 """Why a leave may come to nothing here."""
-_log = Logger()
+_log = PrintableLogger()
 
 
 def draw_secret() -> int:

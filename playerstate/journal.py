@@ -41,10 +41,12 @@ from typing import Protocol
 import attrs
 import numpy as np
 import numpy.typing as npt
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 
+from playerstate.filenames import check_name
 from playerstate.interfaces import JournalUnusable
 from playerstate.layout import RowLayout
+from playerstate.log import PrintableLogger
 from playerstate.schema import MAX_FIELDS_BYTES, Field, StateSchema
 from playerstate.table import LiveTable
 
@@ -54,8 +56,6 @@ MAKING = ".making"
 """Ends the name of a journal that is not whole yet."""
 RECOVERING = ".recovering"
 """Ends the name of a journal whose rows are being saved."""
-NAME_BYTES = 220
-"""The longest name of a journal: those of the files beside it are longer."""
 PAGE = 4096
 FORMAT = 1
 SLOTS_AT_ONCE = 65_536
@@ -65,7 +65,7 @@ _MAGIC = b"PSLIVE\0\0"
 _HEADER = struct.Struct("<8sIIQII16sI")
 _CLEAN = struct.Struct("<I")
 _CLEAN_AT = 28
-_log = Logger()
+_log = PrintableLogger()
 _TYPE = re.compile(r"(float|int|bool|text\((\d+)\))(?:/.*)?")
 
 
@@ -80,14 +80,9 @@ def check_apart(path: str, database: str | None) -> None:
         ValueError: it would.
     """
     try:
-        length = len(os.path.basename(os.path.realpath(path)).encode())
-    except UnicodeEncodeError:
-        raise ValueError("its name is not UTF-8; name another file, or none") from None
-    if length > NAME_BYTES:
-        raise ValueError(
-            f"its name is too long for the files beside it, which need {255 - NAME_BYTES} bytes"
-            " more; name another file, or none"
-        )
+        check_name(path)
+    except ValueError as error:
+        raise ValueError(f"{error}, or none") from None
     if database is None:
         return
     taken = {os.path.realpath(database) + companion for companion in COMPANIONS}

@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore
 from playerstate.layout import RowLayout
 from playerstate.ledger import Ledger, count
+from playerstate.log import PrintableLogger
 from playerstate.pace import Pace
 from playerstate.persister import Commit, Persister, Unsaved
 from playerstate.ring import Ring
@@ -50,7 +50,7 @@ JOIN_WITHIN = 1.0
 NAMED_AT_MOST = 20
 """Players named in one log line."""
 
-_log = Logger()
+_log = PrintableLogger()
 _why = attrgetter("why")
 
 

@@ -11,14 +11,14 @@ import time
 import numpy as np
 import numpy.typing as npt
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from playerstate.interfaces import IStateReader, Stored
 from playerstate.journal import Remains
 from playerstate.layout import RowLayout
+from playerstate.log import PrintableLogger
 from playerstate.schema import StateSchema, folded
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 def find_unsaved(

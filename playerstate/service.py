@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
@@ -28,6 +27,7 @@ from playerstate.layout import RowLayout
 from playerstate.leaves import Leaves, Progress
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.loads import Loads
+from playerstate.log import PrintableLogger
 from playerstate.outbox import NotSaved, Outbox, Surroundings, named
 from playerstate.persister import Commit
 from playerstate.recovery import find_unsaved
@@ -50,7 +50,7 @@ ABANDON_WITHIN = 1.0
 """Seconds an interrupted persist thread is given to end, once the deadline has passed."""
 
 _STOPPED, _RUNNING, _STOPPING = "stopped", "running", "stopping"
-_log = Logger()
+_log = PrintableLogger()
 
 
 class NotOnline(LookupError):

@@ -41,7 +41,8 @@ def load_schema(name: str) -> StateSchema:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the module does when it is run
         raise SchemaError(
-            f"cannot import {module_name}: {type(error).__name__}: {error}"
+            f"cannot import {module_name}: {type(error).__name__}: {error}; must be MODULE:CLASS,"
+            " and is looked for from the working directory"
         ) from error
     if not hasattr(module, class_name):
         raise SchemaError(f"{module_name} has no {class_name}; must be MODULE:CLASS")

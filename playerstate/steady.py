@@ -16,10 +16,11 @@ from typing import Any
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
-_log = Logger()
+from playerstate.log import PrintableLogger
+
+_log = PrintableLogger()
 _due_time = methodcaller("getTime")
 
 

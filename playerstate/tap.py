@@ -17,13 +17,14 @@ import apsw
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
-from twisted.logger import Logger
 from twisted.python import usage
 
 from playerstate.gateway import Gateway
 from playerstate.interfaces import JournalUnusable, StoreUnusable
 from playerstate.journal import check_apart
 from playerstate.listening import Listen, parse_protocol_id
+from playerstate.log import PrintableLogger
+from playerstate.printable import one_line
 from playerstate.schema import SchemaError
 from playerstate.service import PlayerStateService
 from playerstate.state import DEFAULT_STATE, load_schema
@@ -34,7 +35,7 @@ from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -172,7 +173,7 @@ class Options(usage.Options):
     def _journal_path(self, text: str) -> str | None:
         if text == "none":
             return None
-        path = os.path.abspath(text)
+        path = os.path.abspath(text) if text else ""
         check_apart(path, self["store"].path)
         return path
 
@@ -298,7 +299,7 @@ class _Server(MultiService):
         daemon: Mapping[str, Any] = self._options.parent or {}
         if (pipe := daemon.get("statusPipe")) is not None:
             # The process that was started waits here, to print what its daemon met.
-            os.write(pipe, f"1 playerstate: {line}".encode()[:100])
+            os.write(pipe, f"1 playerstate: {one_line(line)}".encode()[:100])
             os.close(pipe)
         if (pidfile := daemon.get("pidfile")) and os.path.exists(pidfile):
             os.unlink(pidfile)
@@ -359,4 +360,4 @@ def _go_on_after_hangup() -> None:
 
 
 def _end(line: str) -> NoReturn:
-    raise SystemExit(f"playerstate: {line}")
+    raise SystemExit(f"playerstate: {one_line(line)}")

@@ -116,7 +116,10 @@ def create_key(path: str, random_bytes: Callable[[int], bytes] = os.urandom) -> 
             "there is such a file already; remove it if no server uses it, or name another"
         ) from None
     except OSError as error:
-        raise KeyUnusable(f"cannot be made: {error.strerror}") from error
+        raise KeyUnusable(
+            f"cannot be made: {error.strerror}; name another file, in a directory that this user"
+            " may write"
+        ) from error
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(random_bytes(KEY_BYTES).hex() + "\n")
 
@@ -129,8 +132,12 @@ def read_key(path: str) -> bytes:
             than 64 hex digits.
     """
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            mode = os.fstat(file.fileno()).st_mode
+        # What is no file is not to be waited for, and its rights are not ours to speak of.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="ascii", errors="replace") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise KeyUnusable("is no regular file; name the file of a key")
             text = file.read(4096).strip()
     except FileNotFoundError:
         raise KeyUnusable(
@@ -138,7 +145,9 @@ def read_key(path: str) -> bytes:
             " login service"
         ) from None
     except OSError as error:
-        raise KeyUnusable(f"cannot be read: {error.strerror}") from error
+        raise KeyUnusable(
+            f"cannot be read: {error.strerror}; name the file of a key, which this user may read"
+        ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeyUnusable(
             "others than its owner can read or write it, and whoever has the key can be any"

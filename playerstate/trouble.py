@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import attrs
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore, StoreBusy
+from playerstate.log import PrintableLogger
 from playerstate.persister import Persister
 from playerstate.steady import SteadyClock
 
@@ -17,7 +17,7 @@ BUSY_TOLD_EVERY = 10.0
 ERROR_TOLD_EVERY = 60.0
 """Seconds between two log lines with the trace of one kind of error."""
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 @attrs.frozen

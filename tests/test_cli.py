@@ -13,14 +13,18 @@ import sys
 import time
 import unittest
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import apsw
 import attrs
 import numpy as np
 from click.testing import CliRunner, Result
+from rich.cells import cell_len
 from rich.console import Console
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -36,9 +40,12 @@ from playerstate.gateway import Gateway
 from playerstate.interfaces import Stored
 from playerstate.layout import RowLayout
 from playerstate.messages import DELTA, MOVE, GoneReason, RefusedReason, encode_gone, encode_refused
+from playerstate.stores import sqlite_files
+from playerstate.stores.sqlite_browser import SQLiteBrowser
 from playerstate.testing import SteppedService
 from playerstate.tokens import create_key
 from playerstate.transports.plain import PlainService
+from tests.arguments import commands, given, prepare
 from tests.databases import take
 from tests.processes import PATIENCE, Server
 
@@ -64,6 +71,23 @@ class Walker:
 
     x: float = attrs.field(default=5.0, metadata=within(0, 100, resolution=1 / 64))
     y: float = attrs.field(default=5.0, metadata=within(0, 100, resolution=0.3))
+
+
+WIDE = [f"f_{number}" for number in range(60)]
+"""The fields of a class that no terminal has room for."""
+_PLAIN: list[Any] = [-123456.789, 7, True, "A long name, of more than a column holds"]
+Wide = attrs.make_class(
+    "Wide",
+    {
+        name: attrs.field(
+            default=_PLAIN[number % 4],
+            type=type(_PLAIN[number % 4]),
+            metadata=text(48) if number % 4 == 3 else {},
+        )
+        for number, name in enumerate(WIDE)
+    },
+    frozen=True,
+)
 
 
 def run(*arguments: str) -> Result:
@@ -142,10 +166,10 @@ class World:
             return result
         result.raiseException()
 
-    def visit(self, seconds: float = 1.0) -> Outcome:
-        """Run the course of ``playerstate simulate``, at 20 moves a second."""
+    def visit(self, seconds: float = 1.0, rate: float = 20) -> Outcome:
+        """Run the course of ``playerstate simulate``, at so many moves a second of each."""
         step = stepper(self.schema, random.Random(1))
-        walk = partial(walk_for, seconds=seconds, moves_a_second=20, step=step)
+        walk = partial(walk_for, seconds=seconds, moves_a_second=rate, step=step)
         found: Outcome = self.run(visit_twice(self.crowd, self.schema, walk))
         return found
 
@@ -279,6 +303,22 @@ class VisitTests(WorldTestCase):
         found = world.visit(seconds=30.0)
         self.assertEqual(found.troubles, {1: "was sent away: reason 77"})
         self.assertLess(found.numbers["seconds"], 1.0)
+
+    def test_more_than_it_can_send(self) -> None:
+        """Where the rate is not reached, the outcome says what was, and is not well."""
+        self.patch(crowd, "MOST_A_SLICE", 1)
+        found = self.world(2).visit(seconds=2.0, rate=200)
+        self.assertEqual((found.troubles, found.numbers["moves_per_second_asked"]), ({}, 400.0))
+        self.assertApproximates(found.numbers["moves_per_second"], 250, 5)
+        self.assertIn("reached 250 of the 400 moves a second asked for", found.behind)
+        self.assertEqual((found.ok, found.status), (False, 1))
+
+    def test_held_up(self) -> None:
+        """A process that is held up for a moment makes up for it."""
+        world = self.world(2)
+        world.reactor.callLater(1.0, world.reactor.advance, 0.5)
+        found = world.visit(seconds=2.0)
+        self.assertEqual((found.behind, found.ok), ("", True))
 
     def test_interrupted(self) -> None:
         """Cut short, the players leave, and what there is gets told."""
@@ -419,13 +459,27 @@ class PlayTests(TracksTestCase, WorldTestCase):
         world = self.world(2)
         found = self.play(world)
         self.assertTrue(found.ok)
-        self.assertEqual(found.numbers, {"players": 2, "moves": 3, "seconds": 1.0, "saved": 2})
+        self.assertEqual(
+            found.numbers,
+            {"players": 2, "moves": 3, "seconds": 1.0, "seconds_asked": 1.0, "saved": 2},
+        )
         self.assertEqual(world.stepped.store.load(1).values, (3.0, 0.0))
         self.assertEqual(world.stepped.store.load(2).values, (2.0, 2.0))
 
     def test_speed(self) -> None:
         """Twice the speed takes half the time."""
         self.assertEqual(self.play(self.world(2), speed=2.0).numbers["seconds"], 0.5)
+
+    def test_faster_than_it_can_send(self) -> None:
+        """Where the speed is not reached, the outcome says which was, and is not well."""
+        world = self.world(2)
+        rows = [f"{number / 1000},{1 + number % 2},1,1" for number in range(1000)]
+        moves = read_tracks(self.tracks("t,session_id,x,y", *rows), world.schema)
+        self.patch(import_module("playerstate.cli.replay"), "MOST_A_SLICE", 1)
+        found = world.run(play(world.crowd, moves, 2.0))
+        self.assertEqual((found.numbers["seconds_asked"], found.numbers["seconds"]), (0.5, 4.0))
+        self.assertIn("reached 0.25 times the recorded speed, of the 2.00 asked", found.behind)
+        self.assertEqual((found.ok, found.status, found.numbers["saved"]), (False, 1, 2))
 
     def test_lossy_network(self) -> None:
         """However many datagrams get lost, the last move of each player is saved."""
@@ -565,18 +619,40 @@ class OptionTests(SynchronousTestCase):
                     line = self.refused(*command, value)
                     self.assertIn(f"Invalid value for '{command[-1]}'", line)
 
+    def test_every_parameter(self) -> None:
+        """What nobody means is refused in one line that names it, and makes no file."""
+        prepare()
+        os.mkdir("dir")
+        before = sorted(os.listdir())
+        deep = "/".join(["y" * 200] * 25)
+        files = ("dir", "/dev/null", "/dev/full", "x" * 300, deep, "")
+        numbers = ("nan", "inf", "-1", "1e400", "9" * 30, "a\udcff")
+        for command, parameters in commands():
+            for tried in parameters:
+                is_new_file = tried.name in ("path", "out")
+                for value in (*files, *(() if is_new_file else numbers)):
+                    with self.subTest(command=command, parameter=tried.name, value=value):
+                        result = run(*command, *given(tried, parameters, value))
+                        self.assertIsInstance(result.exception, SystemExit)
+                        self.assertNotEqual(result.exit_code, 0, result.output)
+                        [line] = result.stderr.splitlines()
+                        self.assertTrue(line.startswith("Error: "), line)
+        self.assertEqual(sorted(os.listdir()), before)
+        for device in ("/dev/null", "/dev/full"):
+            self.assertEqual(os.stat(device).st_mode & 0o777, 0o666)
+
     def test_netcode(self) -> None:
         """netcode needs a key and a protocol id, and plain UDP has no use for them."""
         key = self.mktemp()
         create_key(key)
         for command in (["simulate"], ["replay", __file__]):
-            for given in ([], ["--key-file", key], ["--protocol-id", "1"]):
+            for extra in ([], ["--key-file", key], ["--protocol-id", "1"]):
                 self.assertIn(
                     "--netcode needs --key-file and --protocol-id",
-                    self.refused(*command, "--netcode", *given),
+                    self.refused(*command, "--netcode", *extra),
                 )
-                if given:
-                    self.assertIn("are of no use without --netcode", self.refused(*command, *given))
+                if extra:
+                    self.assertIn("are of no use without --netcode", self.refused(*command, *extra))
 
     def test_key_file(self) -> None:
         """A key that cannot be used is told, with what makes one."""
@@ -603,16 +679,18 @@ class OptionTests(SynchronousTestCase):
 class ShowTests(SynchronousTestCase):
     """A look into a store."""
 
-    def store(self, players: int) -> str:
+    def store(self, players: int, state: type = PlayerState) -> str:
         """The URL of a store whose players changed one second, two seconds ago, and so on."""
         path = os.path.abspath(self.mktemp())
-        url, schema = f"sqlite:{path}", StateSchema.of(PlayerState)
+        url, schema = f"sqlite:{path}", StateSchema.of(state)
         store = open_store(url, schema)
         take(store)
         writer = store.open_writer()
         records = np.zeros(players, RowLayout(schema.fields).record)
+        records[:] = (0, *schema.spawn, 0)
         records["session_id"] = np.arange(1, players + 1)
-        records["x"] = 0.1
+        if state is PlayerState:
+            records["x"], records["y"] = 0.1, 0.0
         self.now = int(time.time()) * 1_000_000
         records["updated_at"] = self.now - records["session_id"] * 1_000_000
         writer.write(records)
@@ -636,7 +714,7 @@ class ShowTests(SynchronousTestCase):
     def test_latest(self) -> None:
         """The latest hundred are shown, with how many there are."""
         lines = run("show", self.store(120)).stdout.splitlines()
-        self.assertEqual(lines[0], "120 players, the latest 100:")
+        self.assertEqual(lines[0], "120 players, the latest 100 (more with --limit N or --all):")
         self.assertEqual(lines[1].split(), ["session_id", "x", "y", "updated_at", "age"])
         self.assertEqual(len(lines), 102)
         self.assertEqual([line.split()[0] for line in lines[2:4]], ["1", "2"])
@@ -644,14 +722,86 @@ class ShowTests(SynchronousTestCase):
     def test_all(self) -> None:
         """All are shown where all are asked for."""
         lines = run("show", self.store(120), "--all").stdout.splitlines()
-        self.assertEqual((lines[0], len(lines)), ("120 players", 122))
+        self.assertEqual((lines[0], len(lines)), ("120 players:", 122))
+
+    def test_limit(self) -> None:
+        """As many are shown as are asked for, and how many there are is said."""
+        url = self.store(120)
+        lines = run("show", url, "--limit", "3").stdout.splitlines()
+        self.assertEqual(lines[0], "120 players, the latest 3 (more with --limit N or --all):")
+        self.assertEqual([line.split()[0] for line in lines[2:]], ["1", "2", "3"])
+        shown = json.loads(run("show", url, "--limit", "3", "--json").stdout)
+        self.assertEqual([row["session_id"] for row in shown["rows"]], [1, 2, 3])
+        both = run("show", url, "--limit", "3", "--all")
+        self.assertEqual(both.stderr, "Error: --limit and --all: give one of them\n")
+
+    def on_a_screen(self, *arguments: str) -> list[str]:
+        """The lines of a command on a terminal of 80 columns and 24 lines, in which all fit."""
+        self.patch(import_module("playerstate.cli.show"), "screen", lambda: (80, 24))
+        lines = run("show", *arguments).stdout.splitlines()
+        self.assertLessEqual(max(map(cell_len, lines)), 80)
+        return lines
+
+    def test_screen(self) -> None:
+        """A terminal gets what fits it, with the prompt that follows."""
+        lines = self.on_a_screen(self.store(120))
+        self.assertEqual(len(lines), 23)
+        self.assertIn("120 players, the latest 21 ", lines[0])
+
+    def test_names_on_each_screen(self) -> None:
+        """Of a table longer than the terminal, each screenful has the columns' names."""
+        lines = self.on_a_screen(self.store(120), "--all")
+        for start in range(len(lines) - 22):
+            self.assertIn("session_id", " ".join(lines[start : start + 23]))
+        self.assertEqual(len({line for line in lines if "session_id" in line}), 1)
+        self.assertEqual(len([line for line in lines if line.rstrip().endswith(("s", "n"))]), 120)
+
+    def test_wide(self) -> None:
+        """Columns that do not fit are named, and what is there is whole."""
+        lines = self.on_a_screen(self.store(50, Wide), "--limit", "9")
+        self.assertEqual(len(lines), 19)
+        shown = lines[1].split()
+        self.assertEqual((shown[0], shown[-1]), ("session_id", "age"))
+        self.assertEqual(shown[1:-1], WIDE[: len(shown) - 2])
+        self.assertEqual(lines[2].split()[:2], ["1", "-123456.789"])
+        hint = " ".join(lines[11:])
+        for name in [*WIDE[len(shown) - 2 :], "updated_at"]:
+            self.assertIn(f"{name},", hint.replace(".", ","))
+        self.assertTrue(hint.startswith(f"{63 - len(shown)} columns do not fit: "), hint)
+        self.assertIn("ID` shows one player in full, --json everything.", hint)
+
+    def test_wide_in_full(self) -> None:
+        """One player is a list of all fields."""
+        lines = self.on_a_screen(self.store(50, Wide), "2")
+        listed = dict(line.split(maxsplit=1) for line in lines)
+        self.assertEqual(list(listed), ["session_id", *WIDE, "updated_at"])
+        self.assertEqual(listed["f_0"], "-123456.789")
+        self.assertEqual(listed["f_59"], "A long name, of more than a column holds")
+
+    def test_piped_in_full(self) -> None:
+        """What is no terminal gets all columns, and texts whole."""
+        lines = run("show", self.store(2, Wide)).stdout.splitlines()
+        self.assertEqual(lines[1].split(), ["session_id", *WIDE, "updated_at", "age"])
+        self.assertIn("A long name, of more than a column holds", lines[2])
+
+    def test_columns_of_others(self) -> None:
+        """A column that somebody added, and a time beyond the calendar, are shown all the same."""
+        url = self.store(2)
+        with closing(apsw.Connection(url.partition(":")[2])) as connection:
+            connection.execute("ALTER TABLE player_state ADD COLUMN face BLOB")
+            connection.execute("UPDATE player_state SET face = x'c0ffee' WHERE session_id = 1")
+            connection.execute(f"UPDATE player_state SET updated_at = {2**63 - 1}")
+        self.assertIn(f"{2**63 - 1}", run("show", url, "1").stdout)
+        self.assertIn("c0ffee", run("show", url).stdout)
+        rows = json.loads(run("show", url, "--json").stdout)["rows"]
+        self.assertEqual([row["face"] for row in rows], ["c0ffee", None])
 
     def test_ages(self) -> None:
         """Ages are told in the largest unit that fits, beside the date in UTC."""
         url = self.store(200_000)
         for session_id, age in ((2, "s"), (120, "2 min"), (7_200, "2 h"), (180_000, "2 d")):
             line = run("show", url, str(session_id)).stdout.splitlines()[-1]
-            self.assertTrue(line.rstrip().endswith(age), line)
+            self.assertTrue(line.endswith(f"{age} ago"), line)
             moment = time.gmtime(self.now // 1_000_000 - session_id)
             self.assertIn(time.strftime("%Y-%m-%dT%H:%M:%SZ", moment), line)
 
@@ -668,7 +818,27 @@ class ShowTests(SynchronousTestCase):
 
     def test_one_player(self) -> None:
         """One player is one player."""
-        self.assertTrue(run("show", self.store(1)).stdout.startswith("1 player\n"))
+        self.assertTrue(run("show", self.store(1)).stdout.startswith("1 player:\nsession_id  1\n"))
+
+    def test_not_to_be_written(self) -> None:
+        """A database that this user may only read is shown, and nothing is made beside it."""
+        url = self.store(3)
+        path = url.partition(":")[2]
+        os.unlink(f"{path}.lock")
+        os.mkdir("apart")
+        os.rename(path, "apart/a?b#c %41.db")
+        flags = []
+        connect = sqlite_files.apsw.Connection
+        self.patch(sqlite_files.os, "access", lambda path, mode: False)
+        self.patch(
+            sqlite_files.apsw,
+            "Connection",
+            lambda path, flags_=0, **named: flags.append(named["flags"]) or connect(path, **named),
+        )
+        with closing(SQLiteBrowser(os.path.abspath("apart/a?b#c %41.db"))) as browser:
+            self.assertEqual(browser.count(), 3)
+            self.assertEqual(os.listdir("apart"), ["a?b#c %41.db"])
+        self.assertEqual([flag & apsw.SQLITE_OPEN_READWRITE for flag in flags], [0])
 
     def test_no_such_player(self) -> None:
         """A player whom the store does not hold is an error of one line."""

@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IServiceMaker, MultiService
@@ -15,12 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerStateService
 from playerstate.listening import Listen, parse_protocol_id
+from playerstate.printable import one_line
 from playerstate.state import PlayerState
 from playerstate.tap import Options, makeService
 from playerstate.tokens import create_key, read_key
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.plain import PlainService
+from tests.support import Everything
 
 GAME = """
 import attrs
@@ -377,3 +380,124 @@ class ExitTests(SynchronousTestCase):
         """Where not everything was saved it ends with status 1, whatever signal stopped it."""
         self.assertEqual(self.stop(gave_up=True), [(os._exit, 1)])
         self.assertIsNone(self.reactor._exitSignal)
+
+
+class ReachTests(OptionsTestCase):
+    """Every option reaches what it is for."""
+
+    def setUp(self) -> None:
+        """Two keys."""
+        self.keys = [os.path.abspath(self.mktemp()) for _ in range(2)]
+        for key in self.keys:
+            create_key(key)
+        self.netcode = {"listen": "netcode:1", "key-file": self.keys[0], "protocol-id": "1"}
+
+    def made(self, given: dict[str, str | None]) -> list[Any]:
+        """The services made of options; a flag has None."""
+        typed = [
+            f"--{name}" if value is None else f"--{name}={value}" for name, value in given.items()
+        ]
+        return list(makeService(self.parse(*typed)))
+
+    def test_each(self) -> None:
+        """What is given is what the service that it is for goes by, and is not the default."""
+        plain: dict[str, str | None] = {"store": "memory:"}
+        wide = {"listen": "udp:5:interface=0.0.0.0", "insecure": None}
+        cases: dict[str, tuple[dict[str, str | None], Any, Callable[[list[Any]], Any]]] = {
+            "store": ({"store": "memory:"}, "memory", lambda made: made[0].store.describe()),
+            "state": (
+                {"state": "tests.support:Everything"},
+                Everything,
+                lambda made: made[0].schema.state_class,
+            ),
+            "journal": (
+                {"journal": "moves"},
+                os.path.abspath("moves"),
+                lambda made: made[0]._memory.path,
+            ),
+            "save-within": ({"save-within": "7.5"}, 7.5, lambda made: made[0].save_within),
+            "queue-size": ({"queue-size": "64"}, 64, lambda made: made[0].queue_size),
+            "max-players": ({"max-players": "77"}, 77, lambda made: made[0].max_players),
+            "idle-timeout": (
+                {"idle-timeout": "2.5"},
+                2.5,
+                lambda made: made[1]._gateway.idle_timeout,
+            ),
+            "listen": ({"listen": "udp:5"}, (5, "127.0.0.1"), _place),
+            "insecure": (wide, (5, "0.0.0.0"), _place),
+            "key-file": (
+                {**self.netcode, "key-file": self.keys[1]},
+                read_key(self.keys[1]),
+                lambda made: _settings(made).private_key,
+            ),
+            "protocol-id": (
+                {**self.netcode, "protocol-id": "0x22"},
+                0x22,
+                lambda made: _settings(made).protocol_id,
+            ),
+            "max-token-lifetime": (
+                {**self.netcode, "max-token-lifetime": "60"},
+                60.0,
+                lambda made: _settings(made).max_token_lifetime,
+            ),
+            "public": (
+                {**self.netcode, "public": "203.0.113.7:9"},
+                {Address.parse("203.0.113.7:9")},
+                lambda made: _settings(made).addresses,
+            ),
+        }
+        self.assertEqual(set(cases), set(option_names()))
+        for name, (given, expected, found) in cases.items():
+            with self.subTest(option=name):
+                before = self.netcode if given.keys() & {"key-file"} else {}
+                self.assertEqual(found(self.made(given)), expected)
+                if name != "insecure":
+                    self.assertNotEqual(found(self.made(dict(before))), expected)
+        self.assertEqual(len(self.made(plain)), 2)
+
+    def test_bad_values(self) -> None:
+        """Every option that takes a value refuses such that nobody means, and makes no file."""
+        long, deep = "x" * 240, "/".join(["y" * 200] * 25)
+        files = ("dir", "/dev/null", "/dev/full", long, deep, "a\udcff", "")
+        numbers = ("nan", "inf", "-1", "1e400", "9" * 30)
+        # What is a file's name, or is found to be no journal when the server starts.
+        names = {"journal": {*numbers, "dir", "/dev/null", "/dev/full"}}
+        os.mkdir("dir")
+        before = os.listdir()
+        for name in option_names():
+            if name == "insecure":
+                continue
+            for value in (*files, *numbers):
+                if value in names.get(name, ()):
+                    continue
+                with self.subTest(option=name, value=value):
+                    typed = {**self.netcode, name: value}
+                    line = self.line(*(f"--{each}={text}" for each, text in typed.items()))
+                    self.assertTrue(line.isprintable())
+                    self.assertIn(f"--{name}", line)
+                    self.assertIn(one_line(value), line)
+        self.assertEqual(os.listdir(), before)
+        self.assertEqual(os.stat("/dev/null").st_mode & 0o777, 0o666)
+
+    def test_names_of_files(self) -> None:
+        """Where a database cannot be called so, the line speaks of it and not of its journal."""
+        for name, why in (("x" * 240, "too long"), ("a\udcff", "not UTF-8"), ("a\0b", "no file")):
+            line = self.line(f"--store=sqlite:{name}")
+            self.assertIn("--store sqlite:", line)
+            self.assertIn(why, line)
+
+
+def option_names() -> list[str]:
+    """The long names of all options but Twisted's own."""
+    shorthand = {"version", "help", "help-reactors", "reactor"}
+    return [
+        name for name in (each.rstrip("=") for each in Options().longOpt) if name not in shorthand
+    ]
+
+
+def _place(made: list[Any]) -> tuple[int, str]:
+    return made[1]._number, made[1]._interface
+
+
+def _settings(made: list[Any]) -> Any:
+    return made[-1]._settings

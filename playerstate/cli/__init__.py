@@ -21,6 +21,7 @@ from playerstate.cli.parameters import (
     read_public,
     read_schema,
 )
+from playerstate.cli.terminal import OneLineErrors
 
 FIRST_ID = 2**62
 """Where the bots' session ids begin, unless told: far from any real player's."""
@@ -29,31 +30,22 @@ LAST_ID = 2**63 - 1
 Command = Callable[..., Any]
 
 
-class OneLineErrors(click.Group):
-    """A group that tells of a wrong option in one line, as ``twistd playerstate`` does."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """See `click.Command.invoke`."""
-        try:
-            return super().invoke(ctx)
-        except click.UsageError as error:
-            error.ctx = None  # with it, click puts three lines of usage before the one that matters
-            raise
+STATE_OPTION = click.option(
+    "--state",
+    "schema",
+    metavar="MODULE:CLASS",
+    callback=read_schema,
+    default="playerstate.state:PlayerState",
+    show_default=True,
+    help="The server's state class.",
+)
 
 
 def server_options(command: Command) -> Command:
     """The options of every command that speaks to a server."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option(
-            "--state",
-            "schema",
-            metavar="MODULE:CLASS",
-            callback=read_schema,
-            default="playerstate.state:PlayerState",
-            show_default=True,
-            help="The server's state class.",
-        ),
+        STATE_OPTION,
         click.option(
             "--to",
             "server",
@@ -193,17 +185,27 @@ def replay(
 @main.command()
 @click.argument("store")
 @click.argument("session_id", type=click.IntRange(1, LAST_ID), required=False)
-@click.option("--all", "show_all", is_flag=True, help="Every player, not the latest 100 alone.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    help="How many players.  [default: what fits the screen; 100 where there is none]",
+)
+@click.option("--all", "show_all", is_flag=True, help="Every player.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(store: str, session_id: int | None, show_all: bool, as_json: bool) -> None:
+def show(
+    store: str, session_id: int | None, limit: int | None, show_all: bool, as_json: bool
+) -> None:
     """Look into a store, beside a running server or without one.
 
     STORE is its URL, such as sqlite:players.db. Shows how many players it holds and who changed
-    last, or one player alone. In JSON, updated_at is in microseconds since 1970, UTC.
+    last, or one player alone, as a list. Columns that do not fit a terminal are left out and named.
+    In JSON, updated_at is in microseconds since 1970, UTC.
     """
     from playerstate.cli.show import show
 
-    show(store, session_id, show_all, as_json)
+    if limit is not None and show_all:
+        raise click.UsageError("--limit and --all: give one of them")
+    show(store, session_id, 0 if show_all else limit, as_json)
 
 
 @main.group(cls=OneLineErrors)
@@ -227,15 +229,7 @@ def live_show(file: str, as_json: bool) -> None:
 @live.command("apply")
 @click.argument("file")
 @click.argument("store")
-@click.option(
-    "--state",
-    "schema",
-    metavar="MODULE:CLASS",
-    callback=read_schema,
-    default="playerstate.state:PlayerState",
-    show_default=True,
-    help="The server's state class.",
-)
+@STATE_OPTION
 def live_apply(file: str, store: str, schema: Any) -> None:
     """Save the players of a live file in a store, where it has no newer state of them.
 

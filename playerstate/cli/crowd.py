@@ -44,20 +44,24 @@ class Turns:
     """Goes round and round, evenly over time, so that everyone has a turn each `period` seconds.
 
     Where turns were missed they are made up for, but never more than `MOST_A_SLICE` at a time.
+
+    Attributes:
+        came: how many turns had come at the last call.
+        taken: how many of them were taken.
     """
 
     def __init__(self, members: Collection[int], period: float, start: float) -> None:
         self._members = list(members)
         self._turns_a_second = len(self._members) / period
         self._start = start
-        self._taken = 0
+        self.came = self.taken = 0
 
     def due(self, now: float) -> list[int]:
         """Whose turns have come since the last call, in order."""
-        upto = math.floor((now - self._start) * self._turns_a_second)
-        first, self._taken = self._taken, min(upto, self._taken + MOST_A_SLICE)
+        self.came = math.floor((now - self._start) * self._turns_a_second)
+        first, self.taken = self.taken, min(self.came, self.taken + MOST_A_SLICE)
         members, size = self._members, len(self._members)
-        return [members[turn % size] for turn in range(first, self._taken)]
+        return [members[turn % size] for turn in range(first, self.taken)]
 
 
 class Crowd:

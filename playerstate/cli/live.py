@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack, closing
 from typing import Any
 
 import click
 
+from playerstate.cli.terminal import say, say_json
 from playerstate.interfaces import StoreBusy, StoreUnusable
 from playerstate.journal import NotAJournal, Remains, held, mark_clean, read_remains
 from playerstate.layout import RowLayout
@@ -33,14 +33,13 @@ def show(path: str, as_json: bool) -> None:
     if as_json:
         named = [dict(zip(names, row, strict=True)) for row in rows]
         found = {"store": remains.identity.hex(), "clean": remains.clean, "rows": named}
-        click.echo(json.dumps(found))
+        say_json(found)
         return
     state = "all of them saved" if remains.clean else "perhaps not saved"
-    click.echo(f"{len(rows):,} players, {state}; of the store {remains.identity.hex()}")
+    say(f"{len(rows):,} players, {state}; of the store {remains.identity.hex()}")
     for row in rows:
-        # What players wrote is quoted and escaped: it is not to reach the terminal as it is.
-        told = (f"{name}={value!a}" for name, value in zip(names, row, strict=True))
-        click.echo(" ".join(told))
+        told = (f"{name}={value!r}" for name, value in zip(names, row, strict=True))
+        say(" ".join(told))
 
 
 def apply(path: str, url: str, schema: StateSchema) -> None:
@@ -58,7 +57,7 @@ def apply(path: str, url: str, schema: StateSchema) -> None:
         except StoreBusy as error:
             raise click.ClickException(f"{url} is busy: {error}; try again") from error
         mark_clean(fd)
-    click.echo(
+    say(
         f"{applied:,} of {total:,} players applied, {outdated:,} outdated: the store has"
         " the same or a newer state of them"
     )

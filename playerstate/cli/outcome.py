@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from typing import Any
 
 import attrs
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
+
+from playerstate.cli.table import list_out
+from playerstate.cli.terminal import say, say_json
 
 TROUBLES_NAMED = 5
+ENOUGH = 0.95
+"""The part of a rate that counts as having kept it: a process may be held up for a moment."""
 SHOW_EVERY = 0.2
 """Seconds between two looks of the progress bar; drawing one takes a millisecond or two."""
 
@@ -26,16 +28,18 @@ class Outcome:
         numbers: what was counted and measured, by name.
         troubles: what went wrong, by session id.
         interrupted: whether it was cut short.
+        behind: how it fell behind what was asked for; empty where it kept up.
     """
 
     numbers: dict[str, Any]
     troubles: dict[int, str]
     interrupted: bool
+    behind: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether everything was done, and well."""
-        return not (self.troubles or self.interrupted)
+        return not (self.troubles or self.interrupted or self.behind)
 
     @property
     def status(self) -> int:
@@ -47,19 +51,21 @@ class Outcome:
 
 def tell(outcome: Outcome, as_json: bool) -> None:
     """Print it: the numbers to stdout, and the first of the troubles to stderr."""
+    numbers = {**outcome.numbers, "ok": outcome.ok}
     if as_json:
-        click.echo(json.dumps({**outcome.numbers, "ok": outcome.ok}))
+        say_json(numbers)
     else:
-        table = Table("", "", show_header=False, box=None)
-        for name, value in {**outcome.numbers, "ok": outcome.ok}.items():
-            table.add_row(name.replace("_", " "), _shown(value))
-        Console().print(table, highlight=False)
+        names = [name.replace("_", " ") for name in numbers]
+        for line in list_out(names, list(map(_shown, numbers.values()))):
+            say(line)
     if outcome.interrupted:
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
+    if outcome.behind:
+        say(outcome.behind, err=True)
     for session_id, trouble in list(outcome.troubles.items())[:TROUBLES_NAMED]:
-        click.echo(f"player {session_id} {trouble}", err=True)
+        say(f"player {session_id} {trouble}", err=True)
     if (unnamed := len(outcome.troubles) - TROUBLES_NAMED) > 0:
-        click.echo(f"and {unnamed:,} more players", err=True)
+        say(f"and {unnamed:,} more players", err=True)
 
 
 def _shown(value: Any) -> str:

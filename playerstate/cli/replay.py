@@ -14,12 +14,14 @@ import attrs
 import click
 
 from playerstate.cli.crowd import MOST_A_SLICE, Crowd, run, troubles
-from playerstate.cli.outcome import Outcome
+from playerstate.cli.outcome import ENOUGH, Outcome
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
 from playerstate.schema import InvalidState, StateSchema
 from playerstate.service import MAX_SESSION_ID
 
+HELD_UP = 0.5
+"""Seconds that a replay may be late without having fallen behind."""
 _BOOLS = {"0": False, "false": False, "1": True, "true": True}
 _READ: dict[str, Callable[[str], Any]] = {
     "float": float,
@@ -80,6 +82,8 @@ def read_tracks(path: Path, schema: StateSchema) -> list[Move]:
         BadTracks: naming the line and the column.
     """
     try:
+        if path.is_char_device() or path.is_block_device():
+            raise BadTracks(f"{path} is a device, which may never end; name a file of tracks")
         with path.open(newline="", encoding="utf-8-sig") as file:
             moves = _read(path, csv.reader(file, strict=True), schema)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -104,16 +108,32 @@ async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
                 crowd.lines[move.session_id].move(move.values, now)
             done += 1
         crowd.show("replaying", done, len(moves))
+    asked = (moves[-1].at - moves[0].at) / speed
+    is_whole = done == len(moves) and bool(now > start)
     await crowd.leave()
     return Outcome(
         numbers={
             "players": len(clients),
             "moves": sum(client.sequence for client in clients.values()),
             "seconds": round(now - start, 2),
+            "seconds_asked": round(asked, 2),
             "saved": sum(client.leave_seconds is not None for client in clients.values()),
         },
         troubles=troubles(crowd.lines),
         interrupted=crowd.interrupted,
+        behind=_behind(now - start, asked, len(moves), speed) if is_whole else "",
+    )
+
+
+def _behind(took: float, asked: float, moves: int, speed: float) -> str:
+    """How a replay of so many moves, which took so many seconds, fell behind its speed."""
+    if asked >= ENOUGH * (took - HELD_UP):
+        return ""
+    reached = speed * asked / took
+    return (
+        f"this process reached {reached:,.2f} times the recorded speed, of the {speed:,.2f} asked"
+        f" for: {moves:,} moves took {took:,.1f} s, not {asked:,.1f} s; give it a lower --speed, or"
+        " share the players among several files and processes"
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,73 +10,141 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from playerstate.cli.table import Table, lay_out, list_out
+from playerstate.cli.terminal import say, say_json, screen
 from playerstate.interfaces import StoreUnusable
 from playerstate.printable import printable
-from playerstate.schema import RESERVED_NAMES
 from playerstate.stores import browse_store
 
 LATEST = 100
-"""Players shown where neither one nor all are asked for."""
-_WIDE = 10_000
-"""Columns of what is no terminal: nothing is folded that another program may read."""
+"""Players shown where nobody said how many, and there is no screen to fill."""
+FEWEST = 5
+"""Players shown where a screen has room for fewer."""
+_AROUND = 3
+"""Lines of a screen beside the players: how many there are, the columns' names, the prompt."""
+
+Rows = Sequence[tuple[Any, ...]]
 
 
-def show(url: str, session_id: int | None, show_all: bool, as_json: bool) -> None:
+def show(url: str, session_id: int | None, limit: int | None, as_json: bool) -> None:
     """Print players of a store.
+
+    Args:
+        url: the store's.
+        session_id: the one player to be shown; None for those who changed last.
+        limit: how many of these; 0 for all, None for what fits the screen.
+        as_json: whether to print an object for other programs.
 
     Raises:
         click.ClickException: there is no such store, or no such player.
     """
+    size = None if as_json else screen()
+    wanted = limit
+    if wanted is None:
+        wanted = max(FEWEST, size[1] - _AROUND) if size else LATEST
     try:
         with closing(browse_store(url)) as browser:
             players = browser.count()
             if session_id is None:
-                rows = list(browser.latest(None if show_all else LATEST))
+                rows = list(browser.latest(wanted or None))
             elif (found := browser.find(session_id)) is not None:
                 rows = [found]
             else:
                 raise click.ClickException(f"{url} holds no player {session_id}")
     except StoreUnusable as error:
         raise click.ClickException(str(error)) from error
+    columns = browser.columns
     if as_json:
-        named = [dict(zip(browser.columns, row, strict=True)) for row in rows]
-        click.echo(json.dumps({"players": players, "rows": named}))
+        named = [dict(zip(columns, map(_plain, row), strict=True)) for row in rows]
+        say_json({"players": players, "rows": named})
+    elif session_id is not None:
+        _print_one(columns, rows[0])
+    elif len(rows) > 1:
+        _print_many(url, players, columns, rows, size, fitting=limit is None)
     else:
-        _print(players, browser.columns, rows)
+        say(_how_many(players, len(rows)))
+        for row in rows:
+            _print_one(columns, row)
 
 
-def _print(players: int, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+def _how_many(players: int, shown: int) -> str:
     noun = "player" if players == 1 else "players"
-    latest = f", the latest {len(rows)}:" if 1 < len(rows) < players else ""
-    console.print(f"{players:,} {noun}{latest}", highlight=False)
-    if not rows:
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in RESERVED_NAMES)
-    table.add_column("age", no_wrap=True)
+    more = f", the latest {shown:,} (more with --limit N or --all)" if shown < players else ""
+    return f"{players:,} {noun}{more}" + (":" if shown else "")
+
+
+def _print_one(columns: Sequence[str], row: Sequence[Any]) -> None:
+    cells = [printable(str(_plain(value))) for value in row]
     updated = columns.index("updated_at")
-    now = time.time()
-    for row in rows:
-        cells = [
-            f"{value:.10g}" if isinstance(value, float) else printable(str(value)) for value in row
-        ]
-        cells[updated] = _date(row[updated])
-        table.add_row(*map(escape, cells), _age(now - row[updated] / 1e6))
-    console.print(table)
+    cells[updated] = f"{_date(row[updated])}, {_age(row[updated])} ago"
+    for line in list_out(list(map(printable, columns)), cells):
+        say(line)
+
+
+def _print_many(
+    url: str,
+    players: int,
+    columns: Sequence[str],
+    rows: Rows,
+    size: tuple[int, int] | None,
+    fitting: bool,
+) -> None:
+    """A table, its names once on each screenful; of no more rows than fit it, if so wished."""
+    table = _lay_out(columns, rows, size and size[0])
+    hint = []
+    if size and table.left_out:
+        told = (
+            f"{len(table.left_out)} columns do not fit: {', '.join(table.left_out)}."
+            f" `playerstate show {url} ID` shows one player in full, --json everything."
+        )
+        hint = textwrap.wrap(told, size[0])
+    lines = table.lines
+    every = len(lines)
+    if size:
+        every = max(FEWEST, size[1] - _AROUND - len(hint))
+        lines = lines[:every] if fitting else lines
+    say(_how_many(players, len(lines)))
+    for start in range(0, len(lines), every):
+        say(table.header)
+        for line in lines[start : start + every]:
+            say(line)
+    if len(lines) > every:
+        say(table.header)
+    for line in hint:
+        say(line)
+
+
+def _lay_out(columns: Sequence[str], rows: Rows, width: int | None) -> Table:
+    updated = columns.index("updated_at")
+    cells = [[*map(_shown, row), _age(row[updated])] for row in rows]
+    for texts, row in zip(cells, rows, strict=True):
+        texts[updated] = _date(row[updated])
+    is_number = [not any(isinstance(row[i], str) for row in rows) for i in range(len(columns))]
+    names = [*map(printable, columns), "age"]
+    needed = (columns.index("session_id"), len(columns))
+    return lay_out(names, cells, [*is_number, True], needed, width)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; bytes, of a column that somebody added, in hex."""
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else printable(str(_plain(value)))
 
 
 def _date(updated_at: int) -> str:
-    """Microseconds since the Unix epoch, as UTC in ISO 8601."""
-    return datetime.fromtimestamp(updated_at // 10**6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Microseconds since the Unix epoch, as UTC in ISO 8601; as they are, beyond year 9999."""
+    try:
+        return datetime.fromtimestamp(updated_at // 10**6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return str(updated_at)
 
 
-def _age(seconds: float) -> str:
+def _age(updated_at: int) -> str:
+    seconds = time.time() - updated_at / 1e6
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

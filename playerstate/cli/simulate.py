@@ -7,8 +7,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+import attrs
+
 from playerstate.cli.crowd import Crowd, Turns, run, troubles
-from playerstate.cli.outcome import Outcome, spread_ms
+from playerstate.cli.outcome import ENOUGH, Outcome, spread_ms
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
 from playerstate.schema import Field, StateSchema
@@ -45,14 +47,14 @@ def simulate(
 
 
 async def visit_twice(
-    crowd: Crowd, schema: StateSchema, walk: Callable[[Crowd], Coroutine[Any, Any, float]]
+    crowd: Crowd, schema: StateSchema, walk: Callable[[Crowd], Coroutine[Any, Any, Walked]]
 ) -> Outcome:
     """Join, walk, leave; join again, compare, leave again."""
     clients = crowd.clients
     await crowd.join(clients)
     joined = len(crowd.online())
     join_seconds = [client.join_seconds for client in clients.values()]
-    seconds = await walk(crowd)
+    walked = await walk(crowd)
     await crowd.leave()
     # Of the first leave alone: at the second there is nothing to save.
     leave_seconds = [client.leave_seconds for client in clients.values()]
@@ -80,12 +82,44 @@ async def visit_twice(
             "mismatches": mismatches,
             "join_ms": spread_ms(join_seconds),
             "leave_ms": spread_ms(leave_seconds),
-            "seconds": round(seconds, 2),
-            "moves_per_second": round(moves / seconds, 1) if seconds else 0.0,
+            "seconds": round(walked.seconds, 2),
+            "moves_per_second": round(walked.a_second(moves), 1),
+            "moves_per_second_asked": round(walked.a_second(walked.asked), 1),
         },
         troubles=failed,
         interrupted=crowd.interrupted,
+        behind=walked.behind(),
     )
+
+
+@attrs.frozen
+class Walked:
+    """How a walk went.
+
+    Attributes:
+        seconds: how long it took.
+        asked: the moves there should have been in that time.
+        made: those that there was time for.
+    """
+
+    seconds: float
+    asked: int
+    made: int
+
+    def a_second(self, moves: int) -> float:
+        """So many moves, by the second."""
+        return moves / self.seconds if self.seconds else 0.0
+
+    def behind(self) -> str:
+        """How it fell behind the rate, if it did."""
+        if self.made >= ENOUGH * self.asked:
+            return ""
+        return (
+            f"this process reached {self.a_second(self.made):,.0f} of the"
+            f" {self.a_second(self.asked):,.0f} moves a second asked for; give it fewer --players"
+            " or a lower --rate, or share them among several processes, each with a --first-id of"
+            " its own"
+        )
 
 
 async def walk_for(
@@ -93,8 +127,8 @@ async def walk_for(
     seconds: float,
     moves_a_second: float,
     step: Step,
-) -> float:
-    """Have everyone online walk, as long as anyone is; return how many seconds that was."""
+) -> Walked:
+    """Have everyone online walk, as long as anyone is."""
     clients, lines = crowd.clients, crowd.lines
     walkers = crowd.online()
     now = start = crowd.seconds()
@@ -108,7 +142,7 @@ async def walk_for(
             if client.phase is Phase.ONLINE:
                 lines[session_id].move(step(client.values), now)
         crowd.show("walking", now - start, seconds)
-    return now - start
+    return Walked(now - start, turns.came, turns.taken)
 
 
 def stepper(schema: StateSchema, rng: random.Random) -> Step:

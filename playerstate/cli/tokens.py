@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 import click
 
+from playerstate.cli.terminal import say
 from playerstate.tokens import KeyUnusable, connect_token, create_key
 
 
@@ -20,7 +22,7 @@ def make_key(path: str) -> None:
         create_key(path)
     except KeyUnusable as error:
         raise click.ClickException(f"{path}: {error}") from error
-    click.echo(f"{path}: a new key; give a copy to the login service, and to nobody else")
+    say(f"{path}: a new key; give a copy to the login service, and to nobody else")
 
 
 def make_token(out: str, session_id: int, **options: Any) -> None:
@@ -39,12 +41,19 @@ def make_token(out: str, session_id: int, **options: Any) -> None:
     except ValueError as error:
         raise click.ClickException(f"--public: {error}") from error
     try:
-        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        # Not cut short before it is known to be a file: the rights of a device are not ours to set.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
+        with open(os.open(out, flags, 0o600), "wb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise click.ClickException(f"--out {out}: is no regular file; name another")
             os.fchmod(file.fileno(), 0o600)
+            file.truncate()
             file.write(token)
     except OSError as error:
-        raise click.ClickException(f"--out {out}: {error.strerror}") from error
-    click.echo(
+        raise click.ClickException(
+            f"--out {out}: cannot be written: {error.strerror}; name another file"
+        ) from error
+    say(
         f"{out}: player {session_id} may connect once within {options['expires']} s; each"
         " connection needs a token of its own"
     )

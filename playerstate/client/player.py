@@ -12,17 +12,17 @@ from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.logger import Logger
 
 from playerstate.client.core import Client, Phase, draw_nonce
 from playerstate.client.line import Line
 from playerstate.client.reasons import SentAway
+from playerstate.log import PrintableLogger
 from playerstate.schema import StateSchema
 
 BEAT = 0.05
 """Seconds between two looks at what is due."""
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 class NotPlaying(Exception):

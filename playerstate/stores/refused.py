@@ -8,16 +8,16 @@ import os
 import time
 from typing import Any
 
-from twisted.logger import Logger
-
 from playerstate.interfaces import Records
+from playerstate.log import PrintableLogger
+from playerstate.printable import printable_json
 from playerstate.schema import StateSchema
 
 MOST_BYTES = 64 * 2**20
 
 _BEGINS = '{"session_id": '
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 class RefusedFile:
@@ -67,7 +67,7 @@ class RefusedFile:
             "reason": reason,
             "refused_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        return json.dumps(entry) + "\n"
+        return printable_json(entry) + "\n"
 
     def _fitting(self, taken: int, lines: dict[int, str]) -> dict[int, str]:
         """The lines for which there is room beside so many bytes; the log has the others."""

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Set
 from urllib.parse import parse_qsl
 
 import apsw
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from playerstate.filenames import check_name
 from playerstate.interfaces import (
     IStateReader,
     IStateStore,
@@ -29,6 +29,7 @@ from playerstate.interfaces import (
     Stored,
     StoreUnusable,
 )
+from playerstate.log import PrintableLogger
 from playerstate.schema import StateSchema
 from playerstate.stores.lockfile import LockFile
 from playerstate.stores.sqlite_browser import SQLiteBrowser
@@ -49,7 +50,7 @@ from playerstate.stores.sqlite_writer import SQLiteWriter
 
 LOST_NAMED = 1000
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 def open_url(url: str, schema: StateSchema) -> SQLiteStore:
@@ -74,6 +75,10 @@ def _parse(url: str) -> tuple[str, str]:
         raise StoreUnusable(f"{url!r}: there is no option {', '.join(options)}, only synchronous")
     if synchronous not in ("full", "normal"):
         raise StoreUnusable(f"{url!r}: synchronous is {synchronous!r}, must be full or normal")
+    try:
+        check_name(path)
+    except ValueError as error:
+        raise StoreUnusable(f"{path}: {error}") from None
     return os.path.realpath(path), synchronous
 
 

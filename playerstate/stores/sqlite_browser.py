@@ -11,7 +11,7 @@ from zope.interface import implementer
 from playerstate.interfaces import IStoreBrowser, StoreUnusable
 from playerstate.stores.sqlite_files import (
     STARTUP_BUSY_MS,
-    connect_existing,
+    connect_to_look,
     explained,
     may_be_database,
     not_a_database,
@@ -30,8 +30,7 @@ class SQLiteBrowser:
             raise StoreUnusable(not_a_database(path))
         self._path = path
         with explained(path):
-            # A connection opened read-only would leave its -wal and -shm files behind.
-            self._connection = connect_existing(path)
+            self._connection = connect_to_look(path)
             try:
                 self._connection.pragma("query_only", True)
                 self._connection.set_busy_timeout(STARTUP_BUSY_MS)

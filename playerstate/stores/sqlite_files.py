@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import apsw
 
@@ -60,6 +61,19 @@ def connect(path: str, flags: int = _READ_WRITE | apsw.SQLITE_OPEN_CREATE) -> ap
 def connect_existing(path: str) -> apsw.Connection:
     """The same, to a database that is there: none is made."""
     return connect(path, _READ_WRITE)
+
+
+def connect_to_look(path: str) -> apsw.Connection:
+    """The same, to look into it alone: where this user may not write, without a lock or an index.
+
+    A database without a log has no server, so that nothing changes beneath a reader without a lock.
+    """
+    if os.access(path, os.W_OK) and os.access(os.path.dirname(path) or ".", os.W_OK):
+        # A connection opened read-only would leave its -wal and -shm files behind.
+        return connect_existing(path)
+    options = "" if os.path.exists(f"{path}-wal") else "?immutable=1"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return connect(f"file:{quote(path)}{options}", flags)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from typing import Any
 import apsw
 import numpy as np
 import numpy.typing as npt
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateWriter, Records, RowRefused, StoreBusy, StoreReplaced
+from playerstate.log import PrintableLogger
 from playerstate.printable import printable
 from playerstate.schema import StateSchema
 from playerstate.stores.refused import RefusedFile
@@ -42,7 +42,7 @@ _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 _SOME = "SELECT * FROM ({rows}) WHERE column1 IS NOT NULL"
 PINNED_TOLD_EVERY = 60.0
 
-_log = Logger()
+_log = PrintableLogger()
 
 
 @implementer(IStateWriter)

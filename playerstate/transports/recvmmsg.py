@@ -22,7 +22,8 @@ import numpy as np
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
-from twisted.logger import Logger
+
+from playerstate.log import PrintableLogger
 
 DATAGRAMS = 128
 """Read in one turn of the reactor at most: what comes of them is the work of half a millisecond."""
@@ -34,7 +35,7 @@ _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _CONTROL = struct.Struct("@Nii")
 """``struct cmsghdr``."""
 _PASSED_OVER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNREFUSED})
-_log = Logger()
+_log = PrintableLogger()
 
 
 Address = tuple[Any, ...]

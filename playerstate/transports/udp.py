@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from playerstate.log import PrintableLogger
 from playerstate.service import PlayerStateService
 from playerstate.transports.recvmmsg import BatchProtocol, read_many
 
@@ -31,7 +31,7 @@ lived for the longest begins at the first."""
 
 _SO_RCVBUFFORCE = 33
 """From Linux's ``asm-generic/socket.h``; Python has no name for it."""
-_log = Logger()
+_log = PrintableLogger()
 
 
 class UDPPort:

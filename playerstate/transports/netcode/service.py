@@ -19,9 +19,9 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from playerstate.gateway import Gateway
+from playerstate.log import PrintableLogger
 from playerstate.messages import GoneReason
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
@@ -48,7 +48,7 @@ IDLE_GRACE = 5.0
 The gateway ends conversations; this is for those who never began one, or left theirs."""
 
 OnConnect = Callable[[int, bytes], object]
-_log = Logger()
+_log = PrintableLogger()
 
 
 def _pass_over(datagrams: list[bytes], sources: list[Source], now: float) -> None:

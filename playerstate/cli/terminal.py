@@ -1,0 +1,77 @@
+"""How the commands print: by the line, and nothing that a terminal would act upon."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from playerstate.printable import one_line, printable_json
+
+_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class OneLineErrors(click.Group):
+    """A group that tells of what is wrong in one line, as ``twistd playerstate`` does."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """See `click.Command.make_context`."""
+        with _one_line_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Command.invoke`."""
+        with _one_line_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        if isinstance(error, _HELP):
+            raise
+        # As a usage error, click would put three lines of usage before the one that matters.
+        raise _OneLine(one_line(error.format_message()), error.exit_code) from error
+
+
+class _OneLine(click.ClickException):
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line to stdout, or to stderr.
+
+    Raises:
+        click.ClickException: there is no room for it where the output goes.
+    """
+    try:
+        click.echo(one_line(line), err=err)
+    except OSError as error:
+        if err or error.errno == errno.EPIPE:
+            raise
+        # What is buffered would fail once more, with a trace, at the end of the process.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until then
+        raise click.ClickException(f"cannot write the output: {error.strerror}") from error
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON, on one line."""
+    say(printable_json(value))
+
+
+def screen() -> tuple[int, int] | None:
+    """Columns and lines of the terminal that is printed to; None where that is none."""
+    if not sys.stdout.isatty():
+        return None
+    columns, lines = shutil.get_terminal_size()
+    return columns, lines

@@ -1,0 +1,31 @@
+"""Names of files beside which others are made, by adding to the name."""
+
+from __future__ import annotations
+
+import os
+
+NAME_BYTES = 220
+"""The longest name: the system's limit is 255, and those of the files beside it are longer."""
+PATH_BYTES = 4000
+"""The longest path, likewise below the system's 4096."""
+
+
+def check_name(path: str) -> None:
+    """See that the files beside this one can be named too, and that it can be told of.
+
+    Raises:
+        ValueError: they cannot, in words that end with what to do.
+    """
+    if not path or "\0" in path:
+        raise ValueError("it names no file; name one")
+    try:
+        whole = os.path.realpath(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError("its name is not UTF-8; name another file") from None
+    name = whole.rpartition(b"/")[2]
+    for what, size, most in (("name", len(name), NAME_BYTES), ("path", len(whole), PATH_BYTES)):
+        if size > most:
+            raise ValueError(
+                f"its {what} has {size} bytes, which is too long for the files beside it; name"
+                f" another file, with at most {most}"
+            )
