@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -169,6 +170,9 @@ class ClientTests(StallTestCase):
             text=True,
         )
         self.addCleanup(self._end, client)
+        limit = threading.Timer(2 * PATIENCE, client.kill)  # ends what is waited for below
+        limit.start()
+        self.addCleanup(limit.cancel)
         assert client.stdout is not None
         self.assertEqual(client.stdout.readline(), "saved\n")
         client.send_signal(signal.SIGSTOP)
