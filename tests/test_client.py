@@ -148,8 +148,11 @@ class JoiningTests(ClientTestCase):
         client.received(self.codec.encode_welcome(9, 5, HERE), now)
         client.received(encode_gone(9, GoneReason.SHUTTING_DOWN), now)
         self.assertEqual((client.phase, client.wake_at - now), (Phase.JOINING, 0.5))
+        client.received(self.codec.encode_welcome(10, 5, HERE), now)
+        client.received(encode_gone(10, GoneReason.IDLE), now)
+        self.assertEqual((client.phase, client.wake_at - now), (Phase.JOINING, 0.5))
         client.leave(now)
-        client.received(encode_refused(10, RefusedReason.SHUTTING_DOWN), now)
+        client.received(encode_refused(11, RefusedReason.SHUTTING_DOWN), now)
         self.assertIs(client.phase, Phase.GONE)
 
     def test_other_nonce(self) -> None:

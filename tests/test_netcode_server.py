@@ -667,6 +667,48 @@ class TakeOverTests(ServerTestCase):
         self.assertEqual(table.why(response, late.source), "client_id_connected")
         self.assertEqual(table.why(late.log[0], late.source), "client_id_connected")
 
+    def test_same_port(self) -> None:
+        """A client that was started again comes in from the port that it had."""
+        table = self.table(slots=1)
+        connection = table.connected().connection
+        again = self.again(table, number=1)
+        self.assertEqual(table.why(request_of(again.token), again.source), "address_connected")
+        table.pass_time(1.1)
+        again.connect()
+        self.assertFalse(connection.is_open)
+        self.assertEqual(table.told.events[1:], [("replaced", 42), ("connected", 42)])
+        again.send(b"here")
+        self.assertEqual(table.told.events[-1], ("received", 42, b"here"))
+
+    def test_port_of_another(self) -> None:
+        """A client that is given the port of one who is silent comes in: that one is not there."""
+        table = self.table(slots=1)
+        table.connected(42).pass_time(0.5)
+        table.pass_time(1.1)
+        other = table.player(self.token(table, 43), source(1))
+        other.connect()
+        self.assertEqual(table.told.events[1:], [("gone", 42), ("connected", 43)])
+        self.assertEqual([c.client_id for c in table.server.connections], [43])
+        self.assertEqual((table.server.tally.timed_out, table.server.tally.denied), (1, 0))
+        self.assertEqual(len(table.server._free_slots), 0)
+
+    def test_speaks_after_all(self) -> None:
+        """A client that is heard again keeps its port, whoever was challenged there meanwhile."""
+        table = self.table()
+        player = table.connected()
+        table.pass_time(1.1)
+        table.told.sent.clear()
+        for other in (self.again(table, number=1), table.player(self.token(table, 43), source(1))):
+            other.turn()
+            player.send(b"still here")
+            table.now += 0.5
+            response = other.client.due(table.now)
+            assert response is not None
+            self.assertEqual(table.why(response, source(1)), "address_connected")
+            self.assertTrue(player.connection.is_open)
+            table.pass_time(0.75)
+            table.told.sent.clear()
+
     def test_turns(self) -> None:
         """Two devices that go on with fresh tokens take turns, at most one in a second."""
         table = self.table(slots=1)

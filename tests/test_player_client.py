@@ -247,6 +247,25 @@ class Trouble:
         game.pass_time(0.2)
         self.assertEqual(service.state(42), HERE)
 
+    def test_taken_for_gone(self) -> None:
+        """Who is told of a silence, and is there after all, comes back by itself."""
+        game = self.game()
+        ends: list[Exception] = []
+        player = self.joined(game, self.make, on_end=ends.append)
+        player.move(HERE)
+        game.pass_time(0.5)
+        nonce = player._client.nonce
+        game.gateway.idle_timeout = 2.0
+        game.pass_time(3.0)
+        game.gateway.idle_timeout = 30.0
+        game.pass_time(5.0)
+        self.assertNotEqual(player._client.nonce, nonce)
+        self.assertEqual((ends, player.is_playing), ([], True))
+        self.assertEqual(game.stepped.service.state(42), HERE)
+        player.move(THERE)
+        game.pass_time(0.5)
+        self.assertEqual(game.stepped.service.state(42), THERE)
+
     def test_sent_away(self) -> None:
         """Who is kicked is told why, once, and is out of the game."""
         game = self.game()

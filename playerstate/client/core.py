@@ -72,8 +72,10 @@ _PASSING = (
     (Refused, RefusedReason.SHUTTING_DOWN),
     (Refused, RefusedReason.STORE),
     (Gone, GoneReason.SHUTTING_DOWN),
+    (Gone, GoneReason.IDLE),
 )
-"""What a server says that is over when it has been started anew, or its store is well again."""
+"""What a server says that is over when it has been started anew, or its store is well again; and to
+a client that could not be heard, and is there after all, as one whose machine slept."""
 
 
 def draw_nonce() -> int:

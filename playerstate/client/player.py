@@ -56,8 +56,8 @@ class PlayerClient:
 
     While the player is in the game, a server that falls silent or is started anew is joined again
     by itself, and told where the player stands: there is nothing to be done but to go on moving.
-    So is one that says that it is stopping, or that its store cannot load the player now: again
-    and again, at least each 8 seconds.
+    So is one that says that it is stopping, that its store cannot load the player now, or that the
+    player was silent for too long, as after a sleep: again and again, at least each 8 seconds.
 
     Args:
         reactor: provides ``IReactorUDP`` and ``IReactorTime``.

@@ -68,6 +68,11 @@ class Roaming:
         return self._by_source.take(now, network_of(source[0])) and self._all.take(now)
 
 
+def is_silent(connection: Connection, now: float) -> bool:
+    """Whether its client may be elsewhere by now."""
+    return connection.heard_at + SILENT_FOR <= now
+
+
 def may_be_next(connection: Connection, sequence: int) -> bool:
     """Whether a client may have sent this number after all that was taken in from it."""
     return 0 < sequence - connection.window.newest <= MAX_AHEAD
@@ -78,7 +83,7 @@ def _take_silent(connections: OrderedDict[Connection, None], now: float) -> Iter
     for _ in range(min(len(connections), LOOKED_AT)):
         connection = next(iter(connections))
         connections.move_to_end(connection)
-        if connection.heard_at + SILENT_FOR <= now:
+        if is_silent(connection, now):
             yield connection
             found += 1
             if found == TRIED:

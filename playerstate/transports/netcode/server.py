@@ -34,7 +34,7 @@ from playerstate.transports.netcode.packets import (
     read_header,
 )
 from playerstate.transports.netcode.requests import Requests
-from playerstate.transports.netcode.roaming import Roaming, may_be_next
+from playerstate.transports.netcode.roaming import Roaming, is_silent, may_be_next
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
@@ -178,9 +178,7 @@ class Server:
             if connection.spoke_at + SPEAK_EVERY <= now:
                 self._send_keep_alive(connection, now)
             if connection.heard_at + connection.timeout <= now:
-                self.tally.timed_out += 1
-                self._drop(connection)
-                self._listener.gone(connection)
+                self._time_out(connection)
         lapsed = [source for source, half in self._half_open.items() if half.lapses_at <= now]
         for source in lapsed:
             del self._half_open[source]
@@ -217,8 +215,7 @@ class Server:
     def _receive_request(self, datagram: bytes, source: Source, now: float) -> None:
         unix_now = self._wall_clock()
         request = self._requests.read(datagram, now, unix_now)
-        if source in self._connections:
-            raise Ignored("address_connected")
+        there = self._check_free(source, now)
         self._requests.limit(source[0], now)
         token = self._requests.unseal(request)
         before = self._by_client_id.get(token.client_id)
@@ -230,7 +227,7 @@ class Server:
         if before is not None:
             self._check_take_over(before, number, now)
         sealer = ChaCha20Poly1305(token.server_to_client_key)
-        if before is None and not self._free_slots:
+        if before is None and there is None and not self._free_slots:
             return self._deny(sealer, source)
         if source not in self._half_open and len(self._half_open) >= self._settings.half_open:
             raise Ignored("half_open_full")
@@ -241,10 +238,22 @@ class Server:
         self.tally.challenged += 1
         self._send_globally(sealer, CHALLENGE, body, source)
 
+    def _check_free(self, source: Source, now: float) -> Connection | None:
+        """Refuse to let a client in from where another is heard; return one that is silent there.
+
+        A client that was started again may send from the port that it had, and a router may give
+        a client the port of one who is gone.
+        """
+        there = self._connections.get(source)
+        if there is not None and not is_silent(there, now):
+            raise Ignored("address_connected")
+        return there
+
     def _receive_response(self, datagram: bytes, source: Source, now: float) -> None:
         half = self._half_open.get(source)
         if half is None:
             return self._receive_from_elsewhere(datagram, source, now)
+        there = self._check_free(source, now)
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
         if kind != RESPONSE:
             raise Ignored("not_connected")
@@ -260,8 +269,10 @@ class Server:
             raise Ignored("client_id_differs")
         if before is not None:
             self._replace(before, now)
-        elif not self._free_slots:
+        elif there is None and not self._free_slots:
             return self._deny(half.sealer, source)
+        if there is not None and there is not before:
+            self._time_out(there)
         self._connect(half, source, now)
 
     def _check_take_over(self, before: Connection, number: int | float, now: float) -> None:
@@ -336,6 +347,8 @@ class Server:
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
         window = connection.window
         is_numbered = kind != RESPONSE  # of the kinds that a server takes
+        if not is_numbered and connection.source in self._half_open:
+            return self._receive_response(datagram, connection.source, now)
         # The first part of `ReplayWindow.is_new`, in place: this is what a server does most.
         if is_numbered and sequence <= window.newest and not window.is_new(sequence):
             raise Ignored("replayed")
@@ -365,6 +378,11 @@ class Server:
             # A repeat of the response that let the client in: its keep-alive is on its way.
             self._open_challenge(body)
             raise Ignored("address_connected")
+
+    def _time_out(self, connection: Connection) -> None:
+        self.tally.timed_out += 1
+        self._drop(connection)
+        self._listener.gone(connection)
 
     def _drop(self, connection: Connection) -> None:
         connection.is_open = False
