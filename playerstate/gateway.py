@@ -237,10 +237,11 @@ class Gateway:
             left.addErrback(lambda failure: failure.trap(*_NOT_LEFT))
             left.cancel()
 
-    def malformed(self, reason: str) -> None:
-        """Count something that cannot be read."""
-        self._ledger.received += 1
-        count(self._ledger.malformed, reason)
+    def malformed(self, reason: str, number: int = 1) -> None:
+        """Count what cannot be read; harmless where that is nothing."""
+        if number:
+            self._ledger.received += number
+            count(self._ledger.malformed, reason, number)
 
     def received_many(
         self,
