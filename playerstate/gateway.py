@@ -49,7 +49,7 @@ from playerstate.messages import (
     encode_refused,
 )
 from playerstate.outbox import NotSaved
-from playerstate.receipts import TICK, Receipts
+from playerstate.receipts import RECEIPT_EVERY, TICK, Receipts
 from playerstate.service import (
     Joined,
     NotOnline,
@@ -101,13 +101,14 @@ class _Joining:
     joined: Deferred[Joined]
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Departed:
     """A conversation that ended with a saved LEAVE, still answered for a while."""
 
     conversation: Conversation
     receipt: bytes
     until: float
+    answered_at: float = -math.inf
 
 
 class Gateway:
@@ -415,8 +416,11 @@ class Gateway:
             self._ledger.stale += 1
             return
         if departed is not None:
-            self._ledger.receipts += 1
-            conversation.send(departed.receipt)
+            now = self._clock.seconds()
+            if now - departed.answered_at >= RECEIPT_EVERY:
+                departed.answered_at = now
+                self._ledger.receipts += 1
+                conversation.send(departed.receipt)
         elif not self._is_live(conversation):
             self._end(conversation, GoneReason.KICKED)
             self._refuse("not_joined")
