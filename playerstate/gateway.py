@@ -239,10 +239,9 @@ class Gateway:
             left.cancel()
 
     def malformed(self, reason: str, number: int = 1) -> None:
-        """Count what cannot be read; harmless where that is nothing."""
-        if number:
-            self._ledger.received += number
-            count(self._ledger.malformed, reason, number)
+        """Count what cannot be read."""
+        self._ledger.received += number
+        count(self._ledger.malformed, reason, number)
 
     def received_many(
         self,

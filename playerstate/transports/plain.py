@@ -60,8 +60,10 @@ class PlainProtocol(BatchProtocol):
         malformed = self._gateway.malformed
         sizes = list(map(len, datagrams))
         if sizes and (min(sizes) <= _HEAD.size or max(sizes) > MAX_DATAGRAM):
-            malformed("too_short", sum(size <= _HEAD.size for size in sizes))
-            malformed("too_long", sum(size > MAX_DATAGRAM for size in sizes))
+            if too_short := sum(size <= _HEAD.size for size in sizes):
+                malformed("too_short", too_short)
+            if too_long := sum(size > MAX_DATAGRAM for size in sizes):
+                malformed("too_long", too_long)
             fits = [_HEAD.size < size <= MAX_DATAGRAM for size in sizes]
             datagrams = list(compress(datagrams, fits))
             addresses = list(compress(addresses, fits))

@@ -244,8 +244,7 @@ class NetcodeService(Service):
             else:
                 came_from.append(source)
                 requests.append(datagram)
-        if requests:
-            dropped = self._admission.came(came_from, requests)
+        if requests and (dropped := self._admission.came(came_from, requests)):
             self._server.tally.ignored["requests_limited"] += dropped
         self._take_in()
         if self._admission:
