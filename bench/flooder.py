@@ -19,7 +19,7 @@ from bench.datagrams import Datagrams
 from bench.forged import Forgeries
 from bench.leash import hold, say
 from bench.ours import SCHEMA
-from playerstate.messages import LEAVE, Codec, encode_numbered
+from playerstate.messages import LEAVE, PING, Codec, encode_numbered
 
 COUNT = 50_000
 FIRST_ID = 1_000_000
@@ -39,6 +39,12 @@ def _join(session_id: int, nonce: int, version: int | None = None) -> bytes:
 
 def _spoofed(session_id: int, nonce: int) -> bytes:
     return _to(session_id, nonce, _codec.encode_move(9, (1.0, 1.0)))
+
+
+def _replayed(number: int, message: bytes) -> bytes:
+    """What one of the 500 players said, who are all in by the nonce of their number."""
+    session_id = 1 + number % 500
+    return _to(session_id, session_id, message)
 
 
 def _storm(number: int) -> bytes:
@@ -62,6 +68,9 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "JOINs of one id": lambda number: _join(FIRST_ID, number + 1),
     "JOINs of a wrong version": lambda number: _join(FIRST_ID + number, number + 1, 99),
     "JOIN, MOVE, LEAVE": _storm,
+    "replayed moves": lambda number: _replayed(number, _codec.encode_move(1, (1.0, 1.0))),
+    "LEAVEs": lambda number: _replayed(number, encode_numbered(LEAVE, 5)),
+    "PINGs": lambda number: _replayed(number, encode_numbered(PING, 5)),
 }
 """Of the plain transport; netcode's is ``requests``."""
 REQUESTS = "requests"

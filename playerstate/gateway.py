@@ -49,7 +49,7 @@ from playerstate.messages import (
     encode_refused,
 )
 from playerstate.outbox import NotSaved
-from playerstate.receipts import TICK, Receipts
+from playerstate.receipts import RECEIPT_EVERY, TICK, Receipts
 from playerstate.service import (
     Joined,
     NotOnline,
@@ -101,13 +101,14 @@ class _Joining:
     joined: Deferred[Joined]
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Departed:
     """A conversation that ended with a saved LEAVE, still answered for a while."""
 
     conversation: Conversation
     receipt: bytes
     until: float
+    answered_at: float = -math.inf
 
 
 class Gateway:
@@ -237,10 +238,10 @@ class Gateway:
             left.addErrback(lambda failure: failure.trap(*_NOT_LEFT))
             left.cancel()
 
-    def malformed(self, reason: str) -> None:
-        """Count something that cannot be read."""
-        self._ledger.received += 1
-        count(self._ledger.malformed, reason)
+    def malformed(self, reason: str, number: int = 1) -> None:
+        """Count what cannot be read."""
+        self._ledger.received += number
+        count(self._ledger.malformed, reason, number)
 
     def received_many(
         self,
@@ -414,8 +415,11 @@ class Gateway:
             self._ledger.stale += 1
             return
         if departed is not None:
-            self._ledger.receipts += 1
-            conversation.send(departed.receipt)
+            now = self._clock.seconds()
+            if now - departed.answered_at >= RECEIPT_EVERY:
+                departed.answered_at = now
+                self._ledger.receipts += 1
+                conversation.send(departed.receipt)
         elif not self._is_live(conversation):
             self._end(conversation, GoneReason.KICKED)
             self._refuse("not_joined")

@@ -138,9 +138,9 @@ class Ledger(Counters):
         return Snapshot(**counters, **attrs.asdict(self.gauges()))
 
 
-def count(counts: Counts, reason: str) -> None:
+def count(counts: Counts, reason: str, number: int = 1) -> None:
     """Raise one of the counters that are kept by reason."""
-    counts[reason] = counts.get(reason, 0) + 1
+    counts[reason] = counts.get(reason, 0) + number
 
 
 @attrs.frozen(slots=False)

@@ -65,7 +65,7 @@ class FuzzTests(SynchronousTestCase):
     def test_it_bites(self) -> None:
         """A server that counts a message twice, or raises, is found."""
         server = self.server()
-        self.patch(server.gateway, "malformed", lambda reason: 1 / 0)
+        self.patch(server.gateway, "malformed", lambda reason, number=1: 1 / 0)
         self.assertRaises(ZeroDivisionError, server.live, Story(bytes((1, 3, 0, 0, 0, 0))))
         server = self.server()
         server.service.ledger.received += 1

@@ -934,6 +934,20 @@ class LeaveTests(GatewayTestCase):
         self.assertEqual(client.heard(), [(RECEIPT, 1, 1)])
         self.assertEqual(self.books.leaves, 1)
 
+    def test_repeats_in_a_storm(self) -> None:
+        """However often one who has left repeats it, an answer goes out every 100 ms at most."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.leave(1)
+        self.advance(1.0)
+        client.heard()
+        for _ in range(100):
+            client.leave(1)
+            client.ping(1)
+            self.idle(0.01)
+        self.assertLessEqual(len(client.receipts()), 11)
+
     def test_repeated_after(self) -> None:
         """For 5 s after the save, LEAVE and PING are answered with the last receipt."""
         self.open()
@@ -944,9 +958,10 @@ class LeaveTests(GatewayTestCase):
         client.heard()
         for _ in range(4):
             client.leave(2)
+            self.advance(0.2)
             client.ping(2)
             self.assertEqual(client.heard(), [(RECEIPT, 2, 2)] * 2)
-            self.advance(1.2)
+            self.advance(1.0)
         other.leave(2)
         other.ping(2)
         self.assertEqual((other.heard(), self.books.refused), ([], {"other_address": 2}))

@@ -7,29 +7,29 @@ trusted networks only.  The nonce keeps what is late of one conversation out of 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 
 from playerstate.gateway import Gateway
 from playerstate.messages import JOIN, MAX_JOIN_SIZE
 from playerstate.service import MAX_SESSION_ID
+from playerstate.transports.admission import Admission
 from playerstate.transports.recvmmsg import DATAGRAMS, BatchProtocol
-from playerstate.transports.strangers import Strangers
 from playerstate.transports.udp import UDPPort
 
 _HEAD = struct.Struct("<QI")
+_HEAD_AND_TYPE = struct.Struct("<QIB")
 
 MAX_DATAGRAM = _HEAD.size + MAX_JOIN_SIZE
-JOINS_A_TURN, JOINS_A_FULL_TURN = 8, 2
-"""JOINs taken in in one turn of the reactor: a millisecond's work where all that waited was read,
-and less where more waits, perhaps from players who are in."""
+JOINS_A_TURN, JOINS_A_LOADED_TURN = 8, 5
+"""JOINs taken in in one turn of the reactor, a millisecond's work, and in each 10 ms under load."""
 
-_Batch = tuple[list[int], list[int], list[Any], list[bytes]]
-"""Session ids, nonces, peers and datagrams, side by side."""
+_Batch = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[Any], Sequence[bytes]]
+"""Session ids, nonces, message types, peers and datagrams, side by side."""
 
 
 class PlainProtocol(BatchProtocol):
@@ -37,74 +37,66 @@ class PlainProtocol(BatchProtocol):
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._unpack_head = _HEAD.unpack_from
-        self._strangers: Strangers[tuple[int, int, Any, bytes]] = Strangers()
-        self._later: IDelayedCall | None = None
+        self._admission = Admission(
+            gateway.service.clock, self._let_in, JOINS_A_TURN, JOINS_A_LOADED_TURN
+        )
 
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
-        unpack_head, session_ids, nonces, peers, messages = self._unpack_head, [], [], [], []
-        for datagram, address in zip(datagrams, addresses, strict=True):
-            size = len(datagram)
-            if size <= _HEAD.size:
-                self._gateway.malformed("too_short")
-                continue
-            if size > MAX_DATAGRAM:
-                self._gateway.malformed("too_long")
-                continue
-            session_id, nonce = unpack_head(datagram)
-            if not 1 <= session_id <= MAX_SESSION_ID:
-                self._gateway.malformed("session_id")
-                continue
-            session_ids.append(session_id)
-            nonces.append(nonce)
-            peers.append(address)
-            messages.append(datagram)
-        batch = session_ids, nonces, peers, messages
-        budget = JOINS_A_TURN if len(datagrams) < DATAGRAMS else JOINS_A_FULL_TURN
-        joins = [message[_HEAD.size] for message in messages].count(JOIN)
-        if joins and (joins > budget or self._strangers):
+        is_loaded = len(datagrams) >= DATAGRAMS
+        batch = self._read(datagrams, addresses)
+        joins = batch[2].count(JOIN)
+        if joins and (is_loaded or joins > JOINS_A_TURN or self._admission):
             batch = self._set_joins_apart(batch)
         self._take_in(batch)
-        if self._strangers:
-            self._let_in(budget)
+        if self._admission:
+            self._admission.turn(is_loaded)
+
+    def _read(self, datagrams: Sequence[bytes], addresses: Sequence[Any]) -> _Batch:
+        """Read the heads of datagrams; what has none that makes sense is counted, and left out.
+
+        All at once, for what is in order and for what is not: this is done for every datagram.
+        """
+        malformed = self._gateway.malformed
+        sizes = list(map(len, datagrams))
+        if sizes and (min(sizes) <= _HEAD.size or max(sizes) > MAX_DATAGRAM):
+            if too_short := sum(size <= _HEAD.size for size in sizes):
+                malformed("too_short", too_short)
+            if too_long := sum(size > MAX_DATAGRAM for size in sizes):
+                malformed("too_long", too_long)
+            fits = [_HEAD.size < size <= MAX_DATAGRAM for size in sizes]
+            datagrams = list(compress(datagrams, fits))
+            addresses = list(compress(addresses, fits))
+        if not datagrams:
+            return (), (), (), (), ()
+        session_ids, nonces, kinds = zip(*map(_HEAD_AND_TYPE.unpack_from, datagrams), strict=True)
+        batch = session_ids, nonces, kinds, addresses, datagrams
+        if min(session_ids) >= 1 and max(session_ids) <= MAX_SESSION_ID:
+            return batch
+        makes_sense = [1 <= session_id <= MAX_SESSION_ID for session_id in session_ids]
+        malformed("session_id", makes_sense.count(False))
+        return _chosen(batch, makes_sense)
 
     def _take_in(self, batch: _Batch) -> None:
-        session_ids, nonces, peers, messages = batch
+        session_ids, nonces, _, peers, messages = batch
         self._gateway.received_many(self, session_ids, peers, messages, _HEAD.size, nonces)
 
     def _set_joins_apart(self, batch: _Batch) -> _Batch:
         """Have the JOINs wait; return the rest."""
-        is_join = [message[_HEAD.size] == JOIN for message in batch[3]]
-        for item in compress(zip(*batch, strict=True), is_join):
-            peer = item[2]
-            if not self._strangers.put(peer[0], peer[1], item):
-                self._gateway.service.ledger.joins_limited += 1
-        rest = [not join for join in is_join]
-        session_ids, nonces, peers, messages = batch
-        return (
-            list(compress(session_ids, rest)),
-            list(compress(nonces, rest)),
-            list(compress(peers, rest)),
-            list(compress(messages, rest)),
-        )
+        is_join = [kind == JOIN for kind in batch[2]]
+        _, _, _, peers, messages = _chosen(batch, is_join)
+        self._gateway.service.ledger.joins_limited += self._admission.came(peers, messages)
+        if len(messages) == len(is_join):
+            return (), (), (), (), ()
+        return _chosen(batch, [not join for join in is_join])
 
-    def _let_in(self, budget: int) -> None:
-        """Take in some of the JOINs that wait; the rest when the port was read again."""
-        for _ in range(budget):
-            if not self._strangers:
-                return
-            session_id, nonce, peer, message = self._strangers.take()
-            self._take_in(([session_id], [nonce], [peer], [message]))
-        if self._strangers and (self._later is None or not self._later.active()):
-            self._later = self._gateway.service.clock.callLater(0.0, self._let_in, JOINS_A_TURN)
+    def _let_in(self, peer: Any, message: bytes) -> None:
+        self._take_in(self._read([message], [peer]))
 
     def stopProtocol(self) -> None:
         """The port is closed; those who wait to be let in ask again, or another server."""
         super().stopProtocol()
-        self._strangers = Strangers()
-        if self._later is not None and self._later.active():
-            self._later.cancel()
+        self._admission.close()
 
     def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Send a message to an address; what the system will not take is counted, and lost."""
@@ -115,6 +107,12 @@ class PlainProtocol(BatchProtocol):
 
     def end(self, session_id: int, peer: Any) -> None:
         """Nothing is kept of an address."""
+
+
+def _chosen(batch: _Batch, which: Sequence[bool]) -> _Batch:
+    """A part of what is side by side."""
+    session_ids, nonces, kinds, peers, messages = (tuple(compress(each, which)) for each in batch)
+    return session_ids, nonces, kinds, peers, messages
 
 
 class PlainService(Service):

@@ -17,12 +17,12 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 
 from playerstate.gateway import Gateway
 from playerstate.log import PrintableLogger
 from playerstate.messages import GoneReason
+from playerstate.transports.admission import Admission
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
 from playerstate.transports.netcode.packets import MAX_DATAGRAM
@@ -31,7 +31,6 @@ from playerstate.transports.netcode.server import Server
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
-from playerstate.transports.strangers import Strangers
 from playerstate.transports.udp import UDPPort
 
 TICK = 0.05
@@ -40,8 +39,8 @@ TELL_EVERY = 60.0
 READ_WITHIN = 0.25
 """Seconds from a GONE to the disconnect packets: some frames of a client, which reads what came
 once in each of them."""
-REQUESTS_A_TURN, REQUESTS_A_FULL_TURN = 16, 4
-"""Requests looked into in one turn of the reactor: fewer where more datagrams wait to be read."""
+REQUESTS_A_TURN, REQUESTS_A_LOADED_TURN = 16, 16
+"""Requests looked into in one turn of the reactor, and in each 10 ms under load."""
 IDLE_LOOK_EVERY = 1.0
 IDLE_GRACE = 5.0
 """Seconds beyond the gateway's idle timeout after which a client without a payload is disconnected.
@@ -139,8 +138,9 @@ class NetcodeService(Service):
             random_bytes=self._random_bytes,
         )
         self._idle_look_at = self._seconds() + IDLE_LOOK_EVERY
-        self._strangers: Strangers[tuple[bytes, Source]] = Strangers()
-        self._later: IDelayedCall | None = None
+        self._admission = Admission(
+            clock, self._let_in, REQUESTS_A_TURN, REQUESTS_A_LOADED_TURN, self._has_room
+        )
         self._told = Tally()
         self._clients: list[Connection] = []
         self._payloads: list[bytes] = []
@@ -188,9 +188,7 @@ class NetcodeService(Service):
 
         The service, whose clock it is, may have stopped by then.
         """
-        self._strangers = Strangers()
-        if self._later is not None and self._later.active():
-            self._later.cancel()
+        self._admission.close()
         for protocol in self._protocols:
             protocol.receive = _pass_over
         if not self._server.is_ending:
@@ -237,16 +235,20 @@ class NetcodeService(Service):
 
     def _receive(self, datagrams: list[bytes], sources: list[Source], now: float) -> None:
         """Take in datagrams that came at the same time."""
-        budget = REQUESTS_A_TURN if len(datagrams) < DATAGRAMS else REQUESTS_A_FULL_TURN
-        looks_right, strangers = self._server.requests.looks_right, self._strangers
+        looks_right = self._server.requests.looks_right
+        came_from: list[Source] = []
+        requests: list[bytes] = []
         for datagram, source in zip(datagrams, sources, strict=True):
             if datagram[:1] != b"\0" or not looks_right(datagram):
                 self._receive_one(datagram, source, now)
-            elif not strangers.put(source[0], source[1], (datagram, source)):
-                self._server.tally.ignored["requests_limited"] += 1
+            else:
+                came_from.append(source)
+                requests.append(datagram)
+        if requests and (dropped := self._admission.came(came_from, requests)):
+            self._server.tally.ignored["requests_limited"] += dropped
         self._take_in()
-        if strangers:
-            self._let_in(budget)
+        if self._admission:
+            self._admission.turn(len(datagrams) >= DATAGRAMS)
 
     def _receive_one(self, datagram: bytes, source: Source, now: float) -> None:
         try:
@@ -254,17 +256,13 @@ class NetcodeService(Service):
         except Exception:  # one datagram's bug keeps nobody from taking in the next
             _log.failure("a datagram could not be taken in")
 
-    def _let_in(self, budget: int) -> None:
-        """Look into some of the requests that wait, as far as their common measure goes."""
-        now, strangers = self._seconds(), self._strangers
-        for _ in range(budget):
-            if not (strangers and self._server.requests.has_room(now)):
-                return  # the next tick goes on
-            datagram, source = strangers.take()
-            self._receive_one(datagram, source, now)
-        if strangers and (self._later is None or not self._later.active()):
-            clock = self._gateway.service.clock
-            self._later = clock.callLater(0.0, self._let_in, REQUESTS_A_TURN)
+    def _let_in(self, source: Any, datagram: bytes) -> None:
+        """Look into a request that has waited."""
+        self._receive_one(datagram, source, self._seconds())
+
+    def _has_room(self) -> bool:
+        """Whether the common measure of requests has room for one more."""
+        return self._server.requests.has_room(self._seconds())
 
     def received(self, connection: Connection, payload: bytes) -> None:
         """See `Listener`; what came at the same time is taken in together."""
@@ -298,8 +296,6 @@ class NetcodeService(Service):
         if self._idle_look_at <= now:
             self._idle_look_at = now + IDLE_LOOK_EVERY
             self._end_idle(now)
-        if self._strangers:
-            self._let_in(REQUESTS_A_TURN)
 
     def _end_idle(self, now: float) -> None:
         silent_since = now - self._gateway.idle_timeout - IDLE_GRACE
