@@ -128,6 +128,32 @@ class CrowdTests(GatewayTestCase):
         self.assertEqual(self.books.applied, len(CROWD) - 2)
         self.assertEqual(self.service.state(1), at(1.0))
 
+    def test_while_stopping(self) -> None:
+        """From the first moment of stopping none is applied, each is counted as refused."""
+        self.service.stopService()
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(self.books.refused, {"stopping": len(CROWD)})
+        self.assertEqual((self.books.received, self.books.applied), (len(CROWD), 0))
+        self.successResultOf(self.stepped.stop())
+
+    def test_of_leavers(self) -> None:
+        """Who has left, and is not saved yet, is moved up to the number of the LEAVE only."""
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        for session_id in (1, 2, 3):
+            self.clients[session_id].leave(2)
+        self.send(*((i, move(2 if i == 1 else 3, 2.0)) for i in CROWD))
+        applied = [self.service.progress(session_id).applied for session_id in (1, 2, 3, 4)]
+        self.assertEqual(applied, [2, 1, 1, 3])
+        self.assertEqual(self.books.refused, {"leaving": 2})
+
+    def test_of_another_conversation(self) -> None:
+        """Those of a conversation that is over do nothing to the present one."""
+        for session_id in (1, 2):
+            self.clients[session_id].nonce = 77
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(self.books.refused, {"other_conversation": 2})
+        self.assertEqual(self.books.applied, len(CROWD) - 2)
+
     def test_bug(self) -> None:
         """One message's bug keeps nobody from taking in the others."""
         self.patch(self.gateway._codec, "decode_move", lambda data, where: 1 / 0)

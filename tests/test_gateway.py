@@ -975,6 +975,18 @@ class LeaveTests(GatewayTestCase):
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.refused["not_joined"], 3)
 
+    def test_receipts_are_counted(self) -> None:
+        """Each that is sent is counted: at the LEAVE, when it is saved, and again when asked."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.leave(1)
+        self.advance(0.2)
+        client.leave(1)
+        receipts = client.receipts()
+        self.assertEqual(receipts[-2:], [(1, 1)] * 2)
+        self.assertEqual(self.books.receipts, len(receipts))
+
     def test_old_join(self) -> None:
         """A duplicate of the JOIN of a conversation that is over is stale, and revives nothing."""
         self.open()
@@ -1152,6 +1164,17 @@ class IdleTests(GatewayTestCase):
         client.ping(0)
         self.advance(1.5)
         self.assertEqual(list(self.service.table.slots), [42])
+
+    def test_silence_while_stood_still(self) -> None:
+        """The time for which a process stood still is nobody's silence; that before it is."""
+        self.open(idle_timeout=2.0)
+        self.joined()
+        self.advance(1.0)
+        self.stepped.reactor.advance(60.0)
+        self.advance(0.7)
+        self.assertEqual(list(self.service.table.slots), [42])
+        self.advance(1.5)
+        self.assertEqual(list(self.service.table.slots), [])
 
     def test_storm(self) -> None:
         """A player who joins, moves and leaves again and again is waited for once."""

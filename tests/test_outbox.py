@@ -272,6 +272,38 @@ class OldestUnsavedTests(ServiceTestCase):
         self.assertEqual(self.age, 0.0)
         self.assertEqual(self.service.ledger.snapshot().pending, 0)
 
+    def test_oldest_of_sweeps_followed_as_one(self) -> None:
+        """Sweeps that are followed as one are as old as the oldest, first or not, among them."""
+        for _ in range(MOST_FLIGHTS - 1):
+            self.service.update(1, at(1))
+            self.stepped.reactor.advance(3.0)
+        self.stepped.store.failures.append(StoreBusy("locked"))
+        self.stepped.step()  # all of those are in hand
+        self.service.update(1, at(2))
+        self.stepped.reactor.advance(1.0)
+        self.service.update(2, at(2))
+        left = self.service.leave(2)  # is handed over before the older update
+        self.stepped.reactor.advance(2.0)
+        for _ in range(3):
+            self.service.update(1, at(3))
+            self.stepped.reactor.advance(3.0)
+        self.stepped.step()
+        self.assertEqual(self.age, 12.0)
+        self.stepped.settle()
+        self.successResultOf(left)
+        self.assertEqual(self.age, 0.0)
+
+    def test_greatest_age(self) -> None:
+        """The greatest age at a commit is kept, and a younger commit does not lower it."""
+        for seconds in (3.0, 0.0):
+            self.service.update(1, at(seconds))
+            flushed = self.service.flush() if not seconds else None
+            self.stepped.reactor.advance(seconds)
+            self.stepped.settle()
+            self.assertEqual(self.service.ledger.age_at_commit_seconds_max, 3.0)
+        assert flushed is not None
+        self.successResultOf(flushed)
+
     def test_flush_among_many_sweeps(self) -> None:
         """A flush that was asked for amid many sweeps is answered when its rows are settled."""
         self.addCleanup(self.flushLoggedErrors, RowRefused)

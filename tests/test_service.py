@@ -106,6 +106,17 @@ class JoinTests(ServiceTestCase):
         self.assertEqual(stepped.join(42).state, at(5))
         self.assertEqual(len(stepped.service.table), 1)
 
+    def test_who_is_there_needs_no_store(self) -> None:
+        """A join of who is in the table does not ask the store, which may be slow or broken."""
+        stepped = self.start(max_players=1)
+        stepped.join(42)
+        stepped.service.update(42, at(5))
+        stepped.store.hold_loads()
+        self.assertEqual(stepped.join(42).state, at(5))
+        self.assertEqual(stepped.store.held, [])
+        self.patch(stepped.store, "load", lambda session_id: 1 / 0)
+        self.assertEqual(stepped.join(42).state, at(5))
+
     def test_sequence(self) -> None:
         """The numbers of a player's moves begin above the one named by the join."""
         stepped = self.start()
@@ -624,6 +635,17 @@ class LeaveTests(ServiceTestCase):
         self.stepped.settle()
         self.assertEqual(self.successResultOf(left), Progress(1, 1))
         self.assertEqual(self.stored(self.stepped), {42: (9.0, 9.0)})
+
+    def test_left_twice_with_a_last_number(self) -> None:
+        """A second leave that names a last number moves the first one's neither up nor down."""
+        self.service.update(42, at(1))
+        first, second = (self.service.leave(42, last=last) for last in (9, 20))
+        self.assertTrue(self.service.move(42, 5, (2.0, 2.0)))
+        self.assertRaises(NotOnline, self.service.move, 42, 10, (3.0, 3.0))
+        self.service.ledger.received += 1
+        self.stepped.reactor.advance(0.05)
+        self.stepped.settle()
+        self.assertEqual(self.successResultOf(first), self.successResultOf(second))
 
     def test_moves_do_not_put_a_leave_off(self) -> None:
         """Without a last number, and above it, a move of one who leaves is refused."""
@@ -1844,6 +1866,16 @@ class StopTests(ServiceTestCase):
         self.stepped.reactor.advance(0.1)
         self.successResultOf(stopped)
         self.assertNotIn("close store", self.store.calls)
+
+    def test_slow_to_close_within_the_deadline(self) -> None:
+        """What is left of the deadline is the writer's, where that is more than 5 s."""
+        stepped = self.start(stop_within=30.0)
+        stopped = stepped.service.stopService()
+        stepped.reactor.advance(25.0)
+        self.waits(stopped)
+        end_thread(stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(self.told("is stuck"), [])
 
     def test_ends_after_all(self) -> None:
         """A thread that was given up and still commits starts nothing anew."""

@@ -35,6 +35,7 @@ from playerstate.schema import StateSchema
 from playerstate.state import PlayerState
 from playerstate.stores import browse_store, open_store, sqlite, sqlite_writer
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
+from playerstate.stores.sqlite_files import STARTUP_BUSY_MS
 from tests.databases import (
     DirectoryTestCase,
     connections,
@@ -1702,6 +1703,13 @@ class BrowserTests(StoreTestCase):
         with connections() as opened, self.browser():
             (connection,) = opened
             self.assertRaises(apsw.ReadOnlyError, connection.execute, "DELETE FROM player_state")
+
+    def test_patience(self) -> None:
+        """It waits a while for who has the database locked, as a start does."""
+        self.fill()
+        with connections() as opened, self.browser():
+            (connection,) = opened
+            self.assertEqual(connection.pragma("busy_timeout"), STARTUP_BUSY_MS)
 
     def test_leaves_nothing(self) -> None:
         """Looking takes no lock, changes no byte and leaves no file beside the database."""

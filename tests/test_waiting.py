@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import NotSaved, PlayerState, PlayerStateService, open_store
 from playerstate.gateway import Gateway
-from playerstate.interfaces import Stored
+from playerstate.interfaces import StoreBusy, Stored
 from playerstate.outbox import REACTOR_SILENT
-from playerstate.service import Joined, NotRunning, ServerFull
+from playerstate.service import Joined, NotOnline, NotRunning, ServerFull
 from playerstate.testing import FaultyStore, SteppedService
 from playerstate.waiters import Waiters, tell
 from tests.players import SCHEMA, ServiceTestCase, at
@@ -147,6 +148,106 @@ class RestartTests(ServiceTestCase):
         self.failureResultOf(second, ServerFull)
 
 
+EVENTS = ("stop", "flush", "leave", "join", "join refused", "given up", "stop given up")
+CALLS: dict[str, Callable[[PlayerStateService, Gateway], Any]] = {
+    "start": lambda service, _: service.startService(),
+    "stop": lambda service, _: service.stopService(),
+    "join": lambda service, _: service.join(7),
+    "join again": lambda service, _: service.join(42),
+    "leave": lambda service, _: service.leave(42),
+    "flush": lambda service, _: service.flush(),
+    "update": lambda service, _: service.update(41, at(9)),
+    "state": lambda service, _: service.state(41),
+    "progress": lambda service, _: service.progress(42),
+    "kick": lambda _, gateway: gateway.kick(42),
+    "close": lambda _, gateway: gateway.close(),
+    "room": lambda service, _: service.has_room(7),
+    "trouble": lambda service, _: service.trouble,
+}
+DOCUMENTED = (NotRunning, NotOnline, NotSaved)
+
+
+class EveryCallTests(ServiceTestCase):
+    """Every public call, made from inside of every Deferred that the service fires."""
+
+    def fire(self, stepped: SteppedService, event: str) -> Deferred[Any]:
+        """Begin what will fire the Deferred of this event."""
+        service = stepped.service
+        if event in ("given up", "stop given up"):
+            stepped.store.failures.extend([StoreBusy("locked")] * 500)
+            flushed, stopped = service.flush(), service.stopService()
+            fires, other = (flushed, stopped) if event == "given up" else (stopped, flushed)
+            other.addErrback(lambda failure: failure.trap(NotSaved))
+            return fires
+        if event in ("join", "join refused"):
+            stepped.store.hold_loads()
+            return service.join(43)
+        begin = {"stop": service.stopService, "flush": service.flush}
+        return service.leave(42) if event == "leave" else begin[event]()
+
+    def drive(self, stepped: SteppedService) -> None:
+        """Let time pass and the persist thread work, whichever run of the service it is of."""
+        for _ in range(30):
+            if not stepped.service._outbox.ended.called:
+                if stepped.thread.persister.told_to_end:
+                    stepped.thread.run()
+                    stepped.reactor.deliver()
+                else:
+                    stepped.step()
+            stepped.reactor.advance(0.25)
+
+    def ask(self, event: str, name: str) -> None:
+        """Make one call inside of one event, and see that all ends well."""
+        stepped = self.start(stop_within=2.0)
+        service, gateway = stepped.service, Gateway(stepped.service)
+        gateway.start()
+        for session_id in (41, 42):
+            stepped.join(session_id)
+            service.update(session_id, at(session_id))
+        answers: list[Any] = []
+
+        def call(_: object) -> None:
+            try:
+                answer = CALLS[name](service, gateway)
+            except DOCUMENTED as error:
+                answers.append(error)
+                return
+            if isinstance(answer, Deferred):
+                answer.addBoth(answers.append)
+            else:
+                answers.append(answer)
+
+        self.fire(stepped, event).addBoth(call)
+        if event == "join":
+            stepped.store.release_loads()
+        elif event == "join refused":
+            service.stopService()
+        self.drive(stepped)
+        gave_up = service.gave_up
+        stepped.store.failures.clear()
+        stepped.store.held = None
+        last = service.stopService()
+        self.drive(stepped)
+        self.successResultOf(last)
+        (answer,) = answers
+        if isinstance(answer, Failure):
+            self.assertIsNotNone(answer.check(*DOCUMENTED), answer)
+        self.failureResultOf(service.flush(), NotRunning)
+        self.assertEqual(service.ledger.snapshot().imbalance(), [])
+        self.assertEqual(stepped.reactor.getDelayedCalls(), [])
+        if not gave_up and not event.endswith("given up"):
+            moved = name == "update" and answer is None
+            self.assertEqual(self.stored(stepped)[41], (9.0 if moved else 41.0, 0.0))
+            self.assertEqual(self.stored(stepped)[42], (42.0, 0.0))
+
+    def test_each(self) -> None:
+        """Each ends with a result or a documented error, loses nothing and ends no other."""
+        for event in EVENTS:
+            for name in CALLS:
+                self.ask(event, name)
+        self.assertEqual(self.told("failed", LogLevel.critical), [])
+
+
 class NeverStartedTests(SynchronousTestCase):
     """A service and a gateway before their first start."""
 
@@ -221,6 +322,26 @@ class LeaveTests(ServiceTestCase):
         stepped.settle()
         self.successResultOf(left)
         self.assertEqual(self.stored(stepped), {42: (5.0, 0.0)})
+
+    def test_latest_date_on_its_way(self) -> None:
+        """A leave at that date waits for a row that was swept already, however it was made."""
+        for session_id in (42, 43):
+            stepped = self.start()
+            service = stepped.service
+            stepped.store.players[session_id] = Stored((1.0, 1.0), LATEST)
+            stepped.join(session_id)
+            if session_id == 42:
+                service.update(session_id, at(5))
+            else:
+                slots = np.array([service.table.slots[session_id]], np.intp)
+                fields = np.zeros(1, SCHEMA.dtype)
+                self.assertTrue(service.move_many(slots, np.array([1], np.uint32), fields).all())
+                service.ledger.received += 1
+            stepped.reactor.advance(3.0)
+            left = service.leave(session_id)
+            self.waits(left)
+            stepped.settle()
+            self.successResultOf(left)
 
     def test_latest_date_of_many(self) -> None:
         """The same where moves came together."""
