@@ -49,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
         "waiters",
     },
     "leaves": {"ledger", "outbox", "persister", "table", "waiters"},
+    "salvage": {"interfaces", "journal", "outbox", "schema", "steady", "table", "trouble"},
     "recovery": {"interfaces", "journal", "layout", "schema"},
     "service": {
         "interfaces",
@@ -60,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
         "outbox",
         "persister",
         "recovery",
+        "salvage",
         "schema",
         "steady",
         "table",
