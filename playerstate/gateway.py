@@ -159,7 +159,7 @@ class Gateway:
         )
         # Infinite where there is no conversation.  An array's elements are set faster than
         # numpy's, and this is set with every move.
-        self._heard = array("d", [math.inf]) * self.service.max_players
+        self._heard = array("d", [math.inf]) * self._table.room
         self._heard_at = np.frombuffer(self._heard, np.float64)
         self._now = self._clock.seconds()
         self._stood_still = False
@@ -543,6 +543,9 @@ class Gateway:
         self._conversations[session_id] = self._at_slot[slot] = conversation
         self._table.not_moved[slot] = join.sequence
         self._receipts.begin(slot, join.sequence, len(self._conversations))
+        if more := self._table.room - len(self._heard):
+            self._heard = self._heard + array("d", [math.inf]) * more
+            self._heard_at = np.frombuffer(self._heard, np.float64)
         self._heard[slot] = self._clock.seconds()
         self._welcome(conversation)
 

@@ -18,10 +18,13 @@ offset type  what
 28     u32   1 after a clean stop: everything is in the store
 32     16    the store's identity
 48     u32   bytes of the schema's text, which follows: UTF-8
+-16    u64   counts the looks at the file, from a random number: a copy is told from it
+-8     u64   slots that may have been written, the first ones; 0 for all
 ====== ===== ==================================================================
 
-The halves of slot 0, 1, ... follow it.  The file is allocated whole before it is mapped, because a
-write to a mapped hole on a full disk kills the process, and it is never grown or cut while mapped.
+The halves of slot 0, 1, ... follow it.  The file has its whole size at once, and is never grown or
+cut while mapped.  It is allocated slot after slot, before a slot comes into use, because a write to
+a mapped hole on a full disk kills the process; what follows is a hole that nobody reads either.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ from playerstate.interfaces import JournalUnusable
 from playerstate.layout import RowLayout
 from playerstate.log import PrintableLogger
 from playerstate.schema import MAX_FIELDS_BYTES, Field, StateSchema
-from playerstate.table import LiveTable
+from playerstate.table import FIRST_PLACES, LiveTable
 
 COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
 """Ends the names of the files that a database and its store have for themselves."""
@@ -65,6 +68,7 @@ _MAGIC = b"PSLIVE\0\0"
 _HEADER = struct.Struct("<8sIIQII16sI")
 _CLEAN = struct.Struct("<I")
 _CLEAN_AT = 28
+_TAIL = struct.Struct("<QQ")
 _log = PrintableLogger()
 _TYPE = re.compile(r"(float|int|bool|text\((\d+)\))(?:/.*)?")
 
@@ -92,13 +96,11 @@ def check_apart(path: str, database: str | None) -> None:
 
 
 class Memory(Protocol):
-    """Where the rows of a live table lie.
+    """Where the rows of a live table lie."""
 
-    Attributes:
-        fate: what becomes of unsaved rows when the process ends, in words.
-    """
-
-    fate: str
+    @property
+    def fate(self) -> str:
+        """What becomes of unsaved rows when the process ends, in words."""
 
     def take_remains(self, identity: bytes) -> Remains | None:
         """What a process before this one left, for a store of this identity; None for nothing."""
@@ -113,14 +115,31 @@ class Memory(Protocol):
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
         """Zeroed memory for so many players of a store of this identity."""
 
+    def reserve(self, used: int) -> None:
+        """See that the first `used` bytes of it may be written.
+
+        Raises:
+            JournalUnusable: there is no room for them; it may be tried again.
+        """
+
     def lost(self) -> str:
         """What has become of the file that makes the next start miss the rows; empty if nothing."""
 
+    def salvage(self, used: int) -> memoryview | None:
+        """Go over to memory of the process, with what can be read of the first `used` bytes.
+
+        To be called once something was lost, and before the rows are touched again: who wrote to
+        the file wrote to them, and the process dies that touches what was cut off.
+
+        Returns:
+            The memory; None where that was done before.
+        """
+
     def renew(self, used: int) -> memoryview:
-        """Memory in place of the one that was lost, with the first `used` bytes of its rows.
+        """A file anew, after `salvage`, with the first `used` bytes of what is in memory.
 
         Raises:
-            JournalUnusable: it cannot be made; the old one stays in use.
+            JournalUnusable: it cannot be made; the rows stay where they are.
         """
 
     def close(self, clean: bool) -> None:
@@ -143,9 +162,15 @@ class ProcessMemory:
         # Anonymous memory: the system gives it page by page, as it is touched.
         return memoryview(mmap.mmap(-1, LiveTable.bytes_needed(schema, capacity)))
 
+    def reserve(self, used: int) -> None:
+        """See `Memory.reserve`."""
+
     def lost(self) -> str:
         """See `Memory.lost`."""
         return ""
+
+    def salvage(self, used: int) -> None:
+        """See `Memory.salvage`."""
 
     def renew(self, used: int) -> memoryview:
         """See `Memory.renew`."""
@@ -165,12 +190,21 @@ class Journal:
     def __init__(self, path: str) -> None:
         # By whatever name the file is called, it is the same one.
         self.path = os.path.realpath(path)
-        self.fate = f"the next start saves them from the journal {self.path}"
         self._recovering = self.path + RECOVERING
         self._header = b""
+        self._slot_bytes = self._reserved = self._looks = 0
+        # What has become of the file, while the rows are in memory of the process alone.
+        self._lost = ""
         self._map: mmap.mmap | None = None
         self._fd: int | None = None
         self._recovering_fd: int | None = None
+
+    @property
+    def fate(self) -> str:
+        """See `Memory.fate`."""
+        if self._lost:
+            return f"they are lost, since the journal {self.path} was {self._lost}"
+        return f"the next start saves them from the journal {self.path}"
 
     def take_remains(self, identity: bytes) -> Remains | None:
         """See `Memory.take_remains`.
@@ -268,48 +302,90 @@ class Journal:
             JournalUnusable: there is no room for it, or no leave to make it.
         """
         text = schema.canonical.encode()
-        header_bytes = -(-(_HEADER.size + len(text)) // PAGE) * PAGE
+        header_bytes = -(-(_HEADER.size + len(text) + _TAIL.size) // PAGE) * PAGE
         header = _HEADER.pack(
             *(_MAGIC, FORMAT, RowLayout(schema.fields).size, capacity, header_bytes, 0),
             *(identity, len(text)),
         )
-        self._header = (header + text).ljust(header_bytes, b"\0")
-        self._fd, self._map = self._make(LiveTable.bytes_needed(schema, capacity), b"")
+        self._header = (header + text).ljust(header_bytes - _TAIL.size, b"\0")
+        self._slot_bytes = LiveTable.bytes_needed(schema, 1)
+        self._reserved = self._slot_bytes * min(capacity, FIRST_PLACES)
+        self._lost = ""
+        # Another file is not to have the same count.
+        self._looks = int.from_bytes(os.urandom(6), "little")
+        self._fd, self._map = self._make(self._slot_bytes * capacity, b"")
         return memoryview(self._map)[header_bytes:]
+
+    def _tail(self) -> bytes:
+        return _TAIL.pack(self._looks, self._reserved // self._slot_bytes)
+
+    def reserve(self, used: int) -> None:
+        """See `Memory.reserve`."""
+        if used <= self._reserved:
+            return
+        if why := self.lost():
+            raise JournalUnusable(f"the journal {self.path} was {why}, and is to be made anew")
+        assert self._fd is not None
+        start = len(self._header) + _TAIL.size
+        try:
+            os.posix_fallocate(self._fd, start + self._reserved, used - self._reserved)
+        except OSError as error:
+            raise JournalUnusable(
+                f"no room for {used} bytes in the journal {self.path}: {error.strerror}; make room"
+            ) from None
+        self._reserved = used
+        os.pwrite(self._fd, self._tail(), len(self._header))
 
     def lost(self) -> str:
         """See `Memory.lost`.
 
-        The file is asked, not the mapping: what was cut off cannot be touched there.
+        The file is asked, not the mapping: what was cut off cannot be touched there.  Each look
+        is counted in the file, so that a copy of it made before is known for one.
         """
-        if self._fd is None or self._map is None:
-            return ""
-        found = os.fstat(self._fd)
-        if found.st_size != len(self._map):
-            return "cut or grown"
-        if os.pread(self._fd, len(self._header), 0) != self._header:
-            return "written over"
+        if self._lost or self._fd is None or self._map is None:
+            return self._lost
+        header = self._header + self._tail()
+        try:
+            found = os.fstat(self._fd)
+            if found.st_size != len(self._map):
+                return "cut or grown"
+            if os.pread(self._fd, len(header), 0) != header:
+                return "written over"
+            self._looks += 1
+            os.pwrite(self._fd, self._tail(), len(self._header))
+        except OSError as error:
+            return f"not to be read or written any more ({error.strerror})"
         try:
             there = os.stat(self.path)
         except OSError:
             return "removed or renamed"
         return "" if os.path.samestat(found, there) else "replaced by another file"
 
+    def salvage(self, used: int) -> memoryview | None:
+        """See `Memory.salvage`."""
+        if self._lost:
+            return None
+        self._lost = self.lost()
+        assert self._fd is not None
+        assert self._map is not None
+        at = start = len(self._header) + _TAIL.size
+        kept = mmap.mmap(-1, len(self._map))
+        with memoryview(kept) as rows, contextlib.suppress(OSError):
+            while read := os.preadv(self._fd, [rows[at : start + used]], at):
+                at += read
+        self._map = kept
+        return memoryview(kept)[start:]
+
     def renew(self, used: int) -> memoryview:
         """See `Memory.renew`.  What bears the name of the file now is given one of its own."""
         assert self._fd is not None
         assert self._map is not None
-        size = len(self._map)
-        if os.fstat(self._fd).st_size < size:
-            raise JournalUnusable(
-                f"the journal {self.path} was cut, and its rows went with that; stop the server"
-            )
-        start = len(self._header)
+        start = len(self._header) + _TAIL.size
         with memoryview(self._map) as rows:
-            fd, mapping = self._make(size - start, rows[start : start + used])
+            fd, mapping = self._make(len(self._map) - start, rows[start : start + used])
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
-        self._fd, self._map = fd, mapping
+        self._fd, self._map, self._lost = fd, mapping, ""
         return memoryview(mapping)[start:]
 
     def _make(self, size: int, rows: bytes | memoryview) -> tuple[int, mmap.mmap]:
@@ -320,7 +396,9 @@ class Journal:
         Raises:
             JournalUnusable: there is no room for it, or no leave to make it.
         """
-        size += len(self._header)
+        header = self._header + self._tail()
+        start = len(header)
+        size += start
         try:
             making = self.path + MAKING
             with contextlib.ExitStack() as undo:
@@ -333,10 +411,12 @@ class Journal:
                 if self._fd is None or not _is_named(self._fd, self.path):
                     _check_free(self.path)
                 os.ftruncate(fd, 0)  # what a start left that was killed
-                os.posix_fallocate(fd, 0, size)
-                os.pwrite(fd, self._header, 0)
+                os.ftruncate(fd, size)
+                os.posix_fallocate(fd, 0, start + self._reserved)
+                os.pwrite(fd, header, 0)
                 mapping = mmap.mmap(fd, size)
-                mapping[len(self._header) : len(self._header) + len(rows)] = bytes(rows)
+                with memoryview(mapping) as whole:
+                    whole[start : start + len(rows)] = rows
                 self._make_way()
                 os.rename(making, self.path)
                 undo.pop_all()
@@ -418,9 +498,14 @@ def read_remains(path: str) -> Remains:
             raise NotAJournal("its rows are not of the size of its fields")
         if os.fstat(file.fileno()).st_size != header_bytes + 2 * slots * size:
             raise NotAJournal(f"it is not of the size that {slots} slots take")
+        # A version before this one had no such tail: zeros, or the end of the text.
+        if file.tell() <= (tail_at := header_bytes - _TAIL.size):
+            file.seek(tail_at)
+            _, used = _TAIL.unpack(file.read(_TAIL.size))
+            slots = min(slots, used or slots)
+        file.seek(header_bytes)
         # As blocks of bytes: numpy leaves out the padding where it joins rows of fields.
         found = [np.zeros(0, f"V{size}")]
-        file.seek(header_bytes)
         room = np.empty(2 * min(slots, SLOTS_AT_ONCE), layout.dtype)
         # A file system that is asked for its holes may count mapped rows among them: all is read.
         for first in range(0, slots, SLOTS_AT_ONCE):

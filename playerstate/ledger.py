@@ -30,7 +30,8 @@ class Gauges:
         pending: applied updates that are neither committed nor superseded nor guarded.
         queue_depth: rows in the ring.
         queue_size: rows it can hold.
-        degraded: why rows have not got into the store for longer than they may; empty if they do.
+        degraded: why rows have not got into the store for longer than they may, or why a journal
+            that was lost cannot be made anew; empty if all is well.
         degraded_seconds: for how long that has lasted.
         oldest_unsaved_seconds: age of the first update not yet committed of the player who has
             waited longest; 0 where everything is committed.

@@ -114,6 +114,7 @@ class Outbox:
         recovered: rows that a process before this one left, to be saved first; empty for none.
         when_recovered: called when they are in the store.
         reopen: called when the store was replaced; is to call `resume` once it can be written.
+        guard: called before rows are taken from the table.
 
     Attributes:
         ended: fires when the persist thread has ended, with whether all it saved is on disk.
@@ -133,6 +134,7 @@ class Outbox:
         recovered: npt.NDArray[np.void],
         when_recovered: Callable[[], None],
         reopen: Callable[[], None],
+        guard: Callable[[], object],
     ) -> None:
         self._table = table
         self._store = store
@@ -161,6 +163,7 @@ class Outbox:
         self._restart: IDelayedCall | None = None
         self._abandoned = False
         self._reopen = reopen
+        self._guard = guard
         self._call_from_thread = around.reactor.callFromThread
         self._persister = Persister(
             self._ring,
@@ -209,6 +212,11 @@ class Outbox:
         return self._ring.depth
 
     @property
+    def in_flight(self) -> int:
+        """Rows on their way to the store."""
+        return self._in_flight
+
+    @property
     def pending(self) -> int:
         """Updates applied or recovered that are neither committed nor superseded nor guarded."""
         return self._table.dirty_count() + self._in_flight
@@ -237,6 +245,7 @@ class Outbox:
 
     def _sweep_some(self) -> None:
         """Hand over as many rows as one turn of the reactor has time for; the rest in the next."""
+        self._guard()
         sweep = self._table.sweep(self._ring, ROWS_A_TURN)
         self._hand_over(sweep)
         under_way = self._sweeping is not None and self._sweeping.active()
@@ -260,6 +269,7 @@ class Outbox:
 
     def _save_soon(self) -> None:
         self._soon_call = None
+        self._guard()
         slots, self._soon = list(self._soon), {}
         self._hand_over(self._table.sweep_only(self._ring, slots))
 

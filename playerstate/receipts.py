@@ -50,16 +50,25 @@ class Receipts:
         self._ledger = ledger
         self._seconds = seconds
         self._jitter = jitter
-        self._applied = np.zeros(table.capacity, np.uint64)
-        self._saved = np.zeros(table.capacity, np.uint64)
+        self._applied = np.zeros(0, np.uint64)
+        self._saved = np.zeros(0, np.uint64)
         # Infinite where there is no conversation: nothing is ever due there.
-        self._at = np.full(table.capacity, math.inf)
+        self._at = np.zeros(0)
+        self._fit()
         self._next_slot = 0
 
     def begin(self, slot: int, sequence: int, players: int) -> None:
         """A conversation begins at this slot, with a WELCOME that shows this number."""
+        self._fit()
         self._applied[slot] = self._saved[slot] = sequence
         self._at[slot] = self._seconds() - self._jitter() * _period(players)
+
+    def _fit(self) -> None:
+        """Have a place for each slot that the table has room for."""
+        if more := self._table.room - len(self._at):
+            self._applied = np.append(self._applied, np.zeros(more, np.uint64))
+            self._saved = np.append(self._saved, np.zeros(more, np.uint64))
+            self._at = np.append(self._at, np.full(more, math.inf))
 
     def end(self, slot: int) -> None:
         """The conversation at this slot is over."""
@@ -87,6 +96,7 @@ class Receipts:
 
     def due(self, now: float, players: int) -> list[int]:
         """The slots whose receipts are due, so many at most that they spread over their period."""
+        self._fit()
         high, period = self._table.high, _period(players)
         changed = self._table.sequences() != self._applied[:high]
         changed |= self._table.saved[:high] != self._saved[:high]

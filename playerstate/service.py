@@ -21,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.python.failure import Failure
 
-from playerstate.interfaces import IStateStore, StoreBusy, Stored, StoreUnusable
+from playerstate.interfaces import IStateStore, JournalUnusable, StoreBusy, Stored, StoreUnusable
 from playerstate.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.layout import RowLayout
 from playerstate.leaves import Leaves, Progress
@@ -31,6 +31,7 @@ from playerstate.log import PrintableLogger
 from playerstate.outbox import NotSaved, Outbox, Surroundings, named
 from playerstate.persister import Commit
 from playerstate.recovery import find_unsaved
+from playerstate.salvage import Salvage
 from playerstate.schema import InvalidState
 from playerstate.steady import SteadyClock
 from playerstate.table import LiveTable, Slots
@@ -199,7 +200,7 @@ class PlayerStateService(Service):
         self._phase = _RUNNING
         self.clock.every(SUMMARY_EVERY, self._summarise)
         self.clock.every(1.0, self._tell_trouble)
-        self.clock.every(CHECK_EVERY, self._check_memory)
+        self.clock.every(CHECK_EVERY, self._salvage.check)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
             store=self.store.describe(),
@@ -211,13 +212,16 @@ class PlayerStateService(Service):
         """Make everything anew; nothing runs yet."""
         self.gave_up = False
         self.clock = SteadyClock(around.reactor, around.monotonic)
-        self.table = LiveTable(self.schema, self.max_players, self.clock.seconds, buffer)
+        self.table = LiveTable(
+            *(self.schema, self.max_players, self.clock.seconds, buffer, self._memory.reserve),
+            # A row that another process wrote is told from ours by its version.
+            first_version=int.from_bytes(os.urandom(7), "little"),
+        )
         self.ledger = Ledger(gauges=self._gauges)
         self._wall_clock = around.wall_clock
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
-        self._cannot_renew = ""
         recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
         self.ledger.recovered = len(recovered)
@@ -236,8 +240,18 @@ class PlayerStateService(Service):
             recovered,
             self._recovered,
             self._reopen,
+            lambda: self._salvage.guard(),
         )
         self._leaves = Leaves(self.table, self.ledger, self._outbox.save_soon)
+        self._salvage = Salvage(
+            self.schema,
+            self.table,
+            self._memory,
+            self.clock,
+            lambda session_id: self._reader.load(session_id),
+            lambda: self._outbox.in_flight,
+            lambda: self._leaves.settled(()),
+        )
         self._summarised = self.ledger.snapshot()
 
     def _recovered(self) -> None:
@@ -331,7 +345,7 @@ class PlayerStateService(Service):
     def _give_up(self, why: NotSaved) -> None:
         """Nothing more can be saved: say whose updates are not saved, and tell them."""
         self.gave_up = True
-        self._check_memory()  # the next start is to find it
+        self._salvage.check()  # the next start is to find it
         unsaved = [*self._outbox.unrecovered(), *self.table.unsaved().tolist()]
         _log.error(
             "stopped with the newest state unsaved of player {players}; {why}; {fate}",
@@ -407,14 +421,7 @@ class PlayerStateService(Service):
             raise NotRunning("the service is stopping")  # stopped by one who shared the load
         slot = self.table.slots.get(session_id)
         if slot is None:
-            if len(self.table) >= self.max_players:
-                raise ServerFull(f"all {self.max_players} places are taken")
-            if stored is None:
-                slot = self.table.admit(session_id, self.schema.spawn, 0)
-            else:
-                values = self.schema.encode(stored.values)
-                # 0 is a player who was never stored; a row of that date, imported, is one who was.
-                slot = self.table.admit(session_id, values, max(stored.updated_at, 1))
+            slot = self._admit(session_id, stored)
         else:
             self._leaves.returned(slot)
         self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)
@@ -422,6 +429,19 @@ class PlayerStateService(Service):
         self.ledger.joins += 1
         self.ledger.restored += updated_at != 0
         return Joined(self.schema.state(self.table.values(slot)), updated_at != 0, updated_at)
+
+    def _admit(self, session_id: int, stored: Stored | None) -> int:
+        if len(self.table) >= self.max_players:
+            raise ServerFull(f"all {self.max_players} places are taken")
+        values, updated_at = self.schema.spawn, 0
+        if stored is not None:
+            values = self.schema.encode(stored.values)
+            # 0 is a player who was never stored; a row of that date, imported, is one who was.
+            updated_at = max(stored.updated_at, 1)
+        try:
+            return self.table.admit(session_id, values, updated_at)
+        except JournalUnusable as error:
+            raise StoreBusy(str(error)) from error
 
     def update(self, session_id: int, state: Any) -> None:
         """Take in a player's whole state.  Never blocks.
@@ -605,12 +625,14 @@ class PlayerStateService(Service):
         """What has kept rows from the store for longer than `save_within`; None if all is well.
 
         While there is something the service is degraded: it takes joins and updates as ever, but
-        they are not being saved.
+        they are not being saved, or have no journal, which was lost and cannot be made anew.
         """
-        return self._outbox.trouble() if self._phase != _STOPPED else None
+        if self._phase == _STOPPED:
+            return None
+        return self._outbox.trouble() or self._salvage.trouble
 
     def _tell_trouble(self) -> None:
-        trouble = self.trouble
+        trouble = self._outbox.trouble()
         if (trouble is not None) == self._degraded:
             return
         self._degraded = trouble is not None
@@ -654,35 +676,6 @@ class PlayerStateService(Service):
         )
         self._outbox.sweep()
         self._outbox.resume()
-
-    def _check_memory(self) -> None:
-        """See that the next start would find the live table, and make it anew where it would not.
-
-        Players play on where it cannot be made: their moves reach the store as ever.
-        """
-        why = self._memory.lost()
-        if not why:
-            self._cannot_renew = ""
-            return
-        try:
-            self.table.lie_in(self._memory.renew(self.table.used_bytes))
-        except StoreUnusable as error:
-            if str(error) != self._cannot_renew:
-                self._cannot_renew = str(error)
-                _log.critical(
-                    "the journal was {why} while it was in use, and cannot be made anew: {error};"
-                    " it is tried again, and until then a kill loses what is not yet committed",
-                    why=why,
-                    error=error,
-                )
-            return
-        self._cannot_renew = ""
-        _log.critical(
-            "the journal was {why} while it was in use; it was made anew with the {players}"
-            " players in the game",
-            why=why,
-            players=len(self.table),
-        )
 
     def _dirty_all(self) -> None:
         """The store is not to be had: everything is to be saved into the next one."""

@@ -21,6 +21,10 @@ from playerstate.schema import StateSchema
 
 Slots = npt.NDArray[np.intp]
 
+FIRST_PLACES = 16_384
+"""Places that a table has room for from the beginning, if it may have so many.  As they come into
+use there are twice as many, and again: what nobody uses takes no room."""
+
 _HEAD = struct.Struct("<qqqQ").unpack_from
 """Session id, slot and generation, ``updated_at``, sequence: they lie together in a half."""
 _HEAD_AT = 8
@@ -65,6 +69,9 @@ class LiveTable:
         now: seconds on a clock that never steps; dates the first unsaved update of a player.
         buffer: where the rows lie, `bytes_needed` of it, zeroed.  What is written there is applied;
             see `playerstate.layout` for what of it outlives the process.
+        reserve: sees that so many bytes from the buffer's beginning may be written, before they
+            are; what it raises leaves the table as it was.
+        first_version: of the rows written; see `disown`.
 
     Attributes:
         slots: the slot of each player, by session id.
@@ -72,39 +79,64 @@ class LiveTable:
         saved_at: by slot, the newest ``updated_at`` that the store holds.
         not_moved: by slot, the last sequence whose state is not that of a move: an update without a
             number came after it, or a join gave the number.
+        room: how many slots these three have; it grows as far as `capacity`, and they are others
+            then.
     """
 
     def __init__(
-        self, schema: StateSchema, capacity: int, now: Callable[[], float], buffer: memoryview
+        self,
+        schema: StateSchema,
+        capacity: int,
+        now: Callable[[], float],
+        buffer: memoryview,
+        reserve: Callable[[int], None] = lambda _: None,
+        first_version: int = 0,
     ) -> None:
         self._layout = layout = RowLayout(schema.fields)
+        self._spawn = schema.spawn
         self.slots: dict[int, int] = {}
         self.capacity = capacity
         self._now = now
+        self._reserve = reserve
         # Where the half of each slot lies that counts, among all halves.
-        self._place = array("q", bytes(8 * capacity))
-        self._places = np.frombuffer(self._place, np.int64)
-        self._places[:] = np.arange(0, 2 * capacity, 2)
-        self.saved = np.zeros(capacity, np.uint64)
-        self.saved_at = np.zeros(capacity, np.int64)
-        self.not_moved = array("q", bytes(8 * capacity))
+        self._place = array("q")
+        self.saved = np.zeros(0, np.uint64)
+        self.saved_at = np.zeros(0, np.int64)
+        self.not_moved = array("q")
+        self._dirty = bytearray()
+        self._dirtied_at = np.zeros(0, np.float64)
+        # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
+        self._generations = np.zeros(0, np.uint32)
         self._size = layout.size
         self._put = layout.write
         self._head_dtype = layout.head
         self._unpack_fields = layout.fields.unpack_from
-        self._version = 0
+        self._version = self._first_version = first_version
         self.lie_in(buffer)
-        self._dirty = bytearray(capacity)
-        self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
-        self._dirtied_at = np.zeros(capacity, np.float64)
+        self.room = 0
+        self._make_room(min(capacity, FIRST_PLACES))
         self._oldest: float | None = None
         self._oldest_is_known = True
         self._free: list[int] = []
         self._high = 0
         self._resume = 0
         self._generation = 0
-        # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
-        self._generations = np.zeros(capacity, np.uint32)
+
+    def _make_room(self, room: int) -> None:
+        """Have so many slots."""
+        self._reserve(2 * self._size * room)
+        more = room - self.room
+        # Others each, since what numpy looks at cannot grow.
+        self._place = self._place + array("q", np.arange(2 * self.room, 2 * room, 2).tobytes())
+        self._places = np.frombuffer(self._place, np.int64)
+        self.saved = np.append(self.saved, np.zeros(more, np.uint64))
+        self.saved_at = np.append(self.saved_at, np.zeros(more, np.int64))
+        self.not_moved = self.not_moved + array("q", bytes(8 * more))
+        self._dirty = self._dirty + bytes(more)
+        self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
+        self._dirtied_at = np.append(self._dirtied_at, np.zeros(more))
+        self._generations = np.append(self._generations, np.zeros(more, np.uint32))
+        self.room = room
 
     @staticmethod
     def bytes_needed(schema: StateSchema, capacity: int) -> int:
@@ -122,6 +154,54 @@ class LiveTable:
         self._session_ids = self._halves["session_id"]
         self._updated_at = self._halves["updated_at"]
         self._sequences = self._halves["sequence"]
+
+    def disown(self) -> list[int]:
+        """Take out of the buffer what this table did not write there.
+
+        Whose slot it is, of which generation, and which half counts, the table knows by itself;
+        the version of a row says that it was written by this table and no other.  A player whose
+        row was lost stands at the spawn, clean, with the date and the number that are saved.
+
+        Returns:
+            The slots of those players.
+        """
+        high = self._high
+        places = self._places[:high]
+        slots = np.fromiter(self.slots.values(), np.intp, len(self.slots))
+        session_ids = np.zeros(high, np.int64)
+        session_ids[slots] = np.fromiter(self.slots.keys(), np.int64, len(self.slots))
+        rows = self._halves[places]
+        ours = (
+            (rows["version"] == rows["version_again"])
+            & (rows["version"] > self._first_version)
+            & (rows["version"] <= self._version)
+            & (rows["session_id"] == session_ids)
+            & (rows["slot"] == np.arange(high))
+            & (rows["generation"] == self._generations[:high])
+        )
+        # The half that does not count may be another's, and newer by its version.
+        self._blocks[places ^ 1] = np.zeros((), self._blocks.dtype)
+        self._blocks[places[~ours]] = np.zeros((), self._blocks.dtype)
+        lost: list[int] = slots[~ours[slots]].tolist()
+        for slot, session_id in zip(lost, session_ids[lost].tolist(), strict=True):
+            self._rewrite(slot, session_id, self._spawn, int(self.saved_at[slot]))
+        return lost
+
+    def restore(self, slot: int, values: tuple[Any, ...], updated_at: int) -> None:
+        """Give a player who was disowned the state that the store holds."""
+        self.saved_at[slot] = updated_at
+        self._rewrite(slot, self.session_id(slot), values, updated_at)
+
+    def _rewrite(
+        self, slot: int, session_id: int, values: tuple[Any, ...], updated_at: int
+    ) -> None:
+        generation = int(self._generations[slot])
+        sequence = int(self.saved[slot])
+        self._write(slot, session_id, slot | generation << 32, updated_at, sequence, values)
+        self.not_moved[slot] = sequence
+        if self._dirty[slot]:
+            self._dirty[slot] = 0
+            self._oldest_is_known = False
 
     @property
     def used_bytes(self) -> int:
@@ -141,11 +221,14 @@ class LiveTable:
 
         Raises:
             TableFull: there is no slot left.
+            JournalUnusable: there is no room for one more; it may be tried again.
             struct.error: a number cannot be packed; no slot was taken.
         """
         if self._free:
             slot = self._free.pop()
         elif self._high < self.capacity:
+            if self._high == self.room:
+                self._make_room(min(self.capacity, 2 * self.room))
             slot = self._high
             self._high += 1
         else:

@@ -32,6 +32,7 @@ from playerstate import (
     within,
 )
 from playerstate import journal as journal_module
+from playerstate import table as table_module
 from playerstate.cli import main
 from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
 from playerstate.journal import (
@@ -114,8 +115,10 @@ class FileTests(SynchronousTestCase):
             + bytes([len(names), 0, 0, 0])
             + names
         )
+        looks = content[4096 - 16 : 4096 - 8]  # from a random number
+        expected = expected.ljust(4096 - 16, b"\0") + looks + struct.pack("<Q", 3)
         self.assertEqual(content[: len(expected)], expected)
-        self.assertEqual(content[len(expected) :], bytes(4096 - len(expected) + 3 * 2 * 128))
+        self.assertEqual(content[len(expected) :], bytes(3 * 2 * 128))
         self.assertEqual(FORMAT, 1)
         self.assertEqual(os.stat(path).st_blocks * 512 >= len(content), True)
 
@@ -179,6 +182,8 @@ class FileTests(SynchronousTestCase):
             table.journal.close(clean)  # type: ignore[attr-defined]
             with open(path, "rb") as file:
                 after = file.read()
+            looks = slice(PAGE - 16, PAGE - 8)  # which the last look counts
+            after = after[: looks.start] + before[looks] + after[looks.stop :]
             self.assertEqual(after[:28] + after[32:], before[:28] + before[32:])
             self.assertEqual(after[28:32], bytes([clean, 0, 0, 0]))
             self.assertEqual(read_remains(path).clean, clean)
@@ -1129,7 +1134,7 @@ class LostTests(RecoveryTestCase):
 
     def check_renewed(self, stepped: SteppedService, why: str) -> None:
         """It is noticed and made anew; a move after that is found by the next start as well."""
-        stepped.service._check_memory()
+        stepped.service._salvage.check()
         (line,) = self.log.having("it was made anew with the 2 players")
         self.assertIn(f"was {why} while it was in use", line)
         self.assertEqual(stepped.service._memory.lost(), "")
@@ -1145,7 +1150,7 @@ class LostTests(RecoveryTestCase):
         """Nothing is done where nothing happened."""
         stepped = self.moved()
         before = os.stat(self.path).st_ino
-        stepped.service._check_memory()
+        stepped.service._salvage.check()
         self.assertEqual(os.stat(self.path).st_ino, before)
 
     def test_removed(self) -> None:
@@ -1177,11 +1182,135 @@ class LostTests(RecoveryTestCase):
         stepped = self.moved()
         os.rename(self.directory, self.directory + ".away")
         for _ in range(3):
-            stepped.service._check_memory()
+            stepped.service._salvage.check()
         (line,) = self.log.having("cannot be made anew")
         self.assertIn("No such file or directory", line)
         os.mkdir(self.directory)
         self.check_renewed(stepped, "removed or renamed")
+
+    def test_degraded_while_it_cannot_be_made(self) -> None:
+        """That is a trouble for as long as it lasts, and no longer."""
+        stepped = self.moved()
+        os.rename(self.directory, self.directory + ".away")
+        stepped.service._salvage.check()
+        self.assertIn("No such file", stepped.service.ledger.snapshot().degraded)
+        self.assertIn("they are lost", stepped.service._memory.fate)
+        os.mkdir(self.directory)
+        self.check_renewed(stepped, "removed or renamed")
+        self.assertEqual(stepped.service.ledger.snapshot().degraded, "")
+        self.assertIn("saves them from the journal", stepped.service._memory.fate)
+
+    def saved_and_moved(self) -> SteppedService:
+        """A run with two players saved at their number, of whom 2 has moved on since."""
+        stepped = self.moved()
+        stepped.service.flush()
+        stepped.settle()
+        stepped.service.update(2, PlayerState(9.0, 0.0))
+        return stepped
+
+    def check_read_again(self, stepped: SteppedService, why: str) -> None:
+        """Who was overwritten stands where the store has them, and nothing else is saved."""
+        stepped.reactor.advance(1.5)
+        self.assertIn(f"was {why} while", self.log.having("it was made anew")[0])
+        self.assertIn("player 1, 2", self.log.having("cut off or written over")[0])
+        for player in (1, 2):
+            state = PlayerState(float(player), 0.0)
+            self.assertEqual(stepped.service.state(player), state)
+        stepped.service.update(1, PlayerState(5.0, 0.0))
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 5.0, 2: 2.0})
+        self.successResultOf(stepped.stop())
+        found = {k: v.values[0] for k, v in self.store.players.items()}
+        self.assertEqual(found, {1: 5.0, 2: 2.0})
+        self.assertTrue(read_remains(self.path).clean)
+
+    def test_cut(self) -> None:
+        """Rows that were cut off are not touched again: that would kill the process."""
+        stepped = self.saved_and_moved()
+        os.truncate(self.path, 0)
+        self.check_read_again(stepped, "cut or grown")
+
+    def test_copied_over(self) -> None:
+        """Another run's file, with the same players in the same places and the same header."""
+        for first_version in (0, 2**60):
+            self.setUp()
+            self.copy_over(first_version)
+
+    def copy_over(self, first_version: int) -> None:
+        """Copy a file over ours whose rows have these versions."""
+        stepped = self.saved_and_moved()
+        places = stepped.service.max_players
+        other = Journal(f"{self.directory}/other")
+        room = other.open(SCHEMA, places, stepped.service._identity)
+        table = LiveTable(SCHEMA, places, lambda: 0.0, room, first_version=first_version)
+        for player in (1, 2):
+            slot = table.admit(player, (0.0, 0.0), 0)
+            table.begin(slot, 0)
+            table.apply(slot, 1, (66.0, 66.0), 2**60)
+        other.close(False)
+        shutil.copyfile(f"{self.directory}/other", self.path)
+        os.unlink(f"{self.directory}/other")
+        self.check_read_again(stepped, "written over")
+
+    def test_copied_over_before_a_sweep(self) -> None:
+        """A sweep looks first: what somebody else wrote is not saved under a player's id."""
+        stepped = self.saved_and_moved()
+        stepped.service.update(1, PlayerState(8.0, 0.0))
+        with open(self.path, "r+b") as file:
+            file.write(bytes(PAGE + 128))
+        stepped.service.flush()
+        stepped.settle()
+        self.assertEqual(self.store.players[1].values[0], 1.0)
+        self.assertEqual(self.store.players[2].values[0], 9.0)  # whose row was left whole
+        self.assertEqual(sorted(self.store.players), [1, 2])
+        self.successResultOf(stepped.stop())
+
+    def test_half_that_does_not_count(self) -> None:
+        """A row of somebody else's beside one of ours is not what the next start finds."""
+        stepped = self.saved_and_moved()
+        stepped.service.update(1, PlayerState(8.0, 0.0))
+        table = stepped.service.table
+        behind = int(table._places[table.slots[2]]) ^ 1
+        with open(self.path, "r+b") as file:
+            file.write(bytes(PAGE + 128))
+            # A half of the second that does not count, newer by its version.
+            file.seek(PAGE + 64 * behind)
+            row = (2**61, 2, table.slots[2], 1, 2**60, 99, 66.0, 66.0, 2**61)
+            file.write(struct.pack("<QqIIqQddQ", *row))
+        stepped.service._salvage.check()
+        self.assertEqual(remaining(self.path)[2][0], 9.0)
+        stepped.service.flush()
+        stepped.settle()
+        self.assertEqual(self.store.players[1].values[0], 1.0)
+        self.assertEqual(self.store.players[2].values[0], 9.0)  # whose row was left whole
+        self.assertEqual(sorted(self.store.players), [1, 2])
+        self.successResultOf(stepped.stop())
+
+    def test_older_copy_of_itself(self) -> None:
+        """A copy made a look ago is told from the file, though its header is the same."""
+        stepped = self.moved()
+        shutil.copyfile(self.path, f"{self.directory}/older")
+        stepped.service._salvage.check()
+        shutil.copyfile(f"{self.directory}/older", self.path)
+        os.unlink(f"{self.directory}/older")
+        self.check_renewed(stepped, "written over")
+
+    def test_store_that_cannot_be_read(self) -> None:
+        """It is asked again until it answers; a move meanwhile is not overwritten."""
+        stepped = self.saved_and_moved()
+        os.truncate(self.path, 0)
+        load = stepped.service._reader.load
+
+        def busy(session_id: int) -> Any:
+            raise StoreBusy("locked")
+
+        self.patch(stepped.service._reader, "load", busy)
+        stepped.service._salvage.check()
+        stepped.service.update(2, PlayerState(7.0, 0.0))
+        self.patch(stepped.service._reader, "load", load)
+        stepped.service._salvage.check()
+        self.assertEqual(stepped.service.state(1), PlayerState(1.0, 0.0))
+        self.assertEqual(stepped.service.state(2), PlayerState(7.0, 0.0))
+        self.successResultOf(stepped.stop())
 
     def test_stop_that_gives_up(self) -> None:
         """A stop that gave up leaves a file that is not clean, made anew if it was lost."""
@@ -1478,6 +1607,65 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.assertIsInstance(service._memory, ProcessMemory)
         self.assertEqual(self.files(), [])
         self.assertEqual(service._memory.fate, "they are lost")
+
+
+class StepsTests(RecoveryTestCase):
+    """A journal with room for more players than use it."""
+
+    def setUp(self) -> None:
+        """Steps that are soon taken."""
+        super().setUp()
+        for module in (table_module, journal_module):
+            self.patch(module, "FIRST_PLACES", 64)
+
+    def test_allocated_as_it_is_used(self) -> None:
+        """Places take no disk before they are used, and all that are used are found again."""
+        stepped = self.start(max_players=2**20)
+        before = os.stat(self.path)
+        self.assertEqual(before.st_size, PAGE + 128 * 2**20)
+        self.assertLess(before.st_blocks * 512, 65_536)
+        for player in range(1, 202):
+            stepped.join(player)
+            stepped.service.update(player, PlayerState(float(player), 0.0))
+        self.assertGreaterEqual(os.stat(self.path).st_blocks * 512, PAGE + 256 * 128)
+        self.assertEqual(stepped.service.table.room, 256)
+        self.kill(stepped)
+        reads: list[int] = []
+        newest = journal_module._newest_whole
+
+        def counting(halves: Any) -> Any:
+            reads.append(len(halves))
+            return newest(halves)
+
+        self.patch(journal_module, "_newest_whole", counting)
+        self.assertEqual(len(remaining(self.path)), 201)
+        self.assertEqual(reads, [2 * 256])
+
+    def test_no_room_for_a_step(self) -> None:
+        """Who finds no place may come again; nobody else is troubled."""
+        stepped = self.start(max_players=1000)
+        for player in range(1, 65):
+            stepped.join(player)
+
+        def full(*arguments: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched = self.patch(os, "posix_fallocate", full)
+        for _ in range(2):
+            failure = self.failureResultOf(stepped.service.join(65), StoreBusy)
+            self.assertIn("make room", failure.getErrorMessage())
+        self.assertEqual(len(stepped.service.table), 64)
+        patched.restore()
+        stepped.join(65)
+        self.successResultOf(stepped.stop())
+
+    def test_file_of_an_earlier_version(self) -> None:
+        """One that does not say how many places were used is read whole."""
+        self.crash(p1=1.0)
+        with open(self.path, "r+b") as file:
+            file.seek(PAGE - 16)
+            file.write(bytes(16))
+        self.assertEqual(len(remaining(self.path)), 1)
 
 
 class RoomTests(SynchronousTestCase):

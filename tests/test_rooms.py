@@ -52,6 +52,7 @@ ROOMS: dict[str, set[str]] = {
         "waiters",
     },
     "leaves": {"ledger", "outbox", "persister", "table", "waiters"},
+    "salvage": {"interfaces", "journal", "outbox", "schema", "steady", "table", "trouble"},
     "recovery": {"interfaces", "journal", "layout", "schema"},
     "service": {
         "interfaces",
@@ -63,6 +64,7 @@ ROOMS: dict[str, set[str]] = {
         "outbox",
         "persister",
         "recovery",
+        "salvage",
         "schema",
         "steady",
         "table",
