@@ -39,6 +39,7 @@ class SQLiteBrowser:
                 self._connection.close()
                 raise
         self.columns = tuple(kinds)
+        self._texts = [kind == "TEXT" for kind in kinds.values()]
         # Whoever wrote into the database by hand may have put in bytes that are no text.
         self._names = ", ".join(
             f"CAST({quoted(name)} AS BLOB)" if kind == "TEXT" else quoted(name)
@@ -66,7 +67,7 @@ class SQLiteBrowser:
             rows = self._connection.execute(
                 f"SELECT {self._names} FROM player_state {order}", (-1 if limit is None else limit,)
             )
-            yield from map(_readable, rows)
+            yield from map(self._readable, rows)
 
     def find(self, session_id: int) -> tuple[Any, ...] | None:
         """See `IStoreBrowser.find`."""
@@ -74,16 +75,15 @@ class SQLiteBrowser:
             row: tuple[Any, ...] | None = self._connection.execute(
                 f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
             ).get
-        return None if row is None else _readable(row)
+        return None if row is None else self._readable(row)
+
+    def _readable(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        r"""A row with its texts, where a byte that is none is written ``\xff``."""
+        return tuple(
+            value.decode(errors="backslashreplace") if is_text and value is not None else value
+            for is_text, value in zip(self._texts, row, strict=True)
+        )
 
     def close(self) -> None:
         """See `IStoreBrowser.close`."""
         self._connection.close()
-
-
-def _readable(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    r"""A row with its texts, where a byte that is none is written ``\xff``."""
-    return tuple(
-        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-        for value in row
-    )
