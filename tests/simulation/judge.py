@@ -31,6 +31,7 @@ from playerstate.messages import (
     RefusedReason,
     Welcome,
 )
+from playerstate.receipts import RECEIPT_EVERY
 from playerstate.testing import Address
 from tests.simulation.model import Model
 from tests.simulation.players import Player, Values
@@ -239,6 +240,9 @@ class Judge:
             counts.stale += 1
             return []
         if departed is not None:
+            if self._world.now - talk.answered < RECEIPT_EVERY:
+                return []
+            talk.answered = self._world.now
             return [Receipt(*self._talks.last_receipt[session_id][1:])]
         if player.slot != talk.slot:
             counts.refuse("not_joined")

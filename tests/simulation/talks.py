@@ -7,6 +7,8 @@ forgotten, when the clock of idleness last looked) is the gateway asked.
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from playerstate.conversation import Replaced
@@ -32,7 +34,9 @@ class Asked:
 
 @attrs.define(eq=False)
 class Talk:
-    """One conversation, as `playerstate.gateway.Conversation`; `bases` are the last two."""
+    """One conversation, as `playerstate.gateway.Conversation`; `bases` are the last two, and
+    `answered` is when it was last answered after its end.
+    """
 
     address: Address
     nonce: int
@@ -46,6 +50,7 @@ class Talk:
     leaving: bool = False
     bases: list[tuple[int, Values]] = attrs.field(factory=list)
     target: int = 0
+    answered: float = -math.inf
 
 
 class Talks:
