@@ -139,6 +139,8 @@ class TypedTestCase(DirectoryTestCase):
         os.symlink(sys.prefix, f"{self.directory}/.venv")
         path = os.pathsep.join((f"{sys.prefix}/bin", os.environ["PATH"]))
         self.environment = os.environ | {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        # With it, Python would not look where the page has its programs saved.
+        self.environment.pop("PYTHONSAFEPATH", None)
         self.port, self.other_port = self.free_ports()
         self.server: subprocess.Popen[bytes] | None = None
         self.addCleanup(self.stop)
