@@ -6,6 +6,7 @@ import itertools
 import random
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState
@@ -62,6 +63,7 @@ class Game:
             reactor=self.reactor,
             wall_clock=self.wall_clock,
             random_bytes=self._random.randbytes,
+            sleep=deferLater,
         )
         self.netcode.startService()
         self.pass_time(40.0)  # from here on tokens are taken

@@ -8,6 +8,7 @@ import struct
 from typing import Any
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel
 
 from playerstate import NotOnline
@@ -117,7 +118,13 @@ class NetcodePlayer:
 
 
 class NetcodeServiceTestCase(ServiceTestCase):
-    """Tests that speak netcode to a gateway."""
+    """Tests that speak netcode to a gateway.
+
+    Attributes:
+        steady: the clock by which the end of a stop is waited for, if not the reactor's.
+    """
+
+    steady: Clock | None = None
 
     def open(
         self,
@@ -142,6 +149,7 @@ class NetcodeServiceTestCase(ServiceTestCase):
             reactor=self.stepped.reactor,
             wall_clock=self.wall_clock,
             random_bytes=random.Random(1).randbytes,
+            sleep=lambda _, seconds: deferLater(self.steady or self.stepped.reactor, seconds),
         )
         self.netcode.startService()
         self.port = self.stepped.reactor.ports[self.netcode.ports[0]]
@@ -401,6 +409,51 @@ class LeavingTests(NetcodeServiceTestCase):
             self.assertEqual(player.client.state, State.DISCONNECTED)
             self.successResultOf(stopped)
             self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+
+    def test_receipt_is_read_at_a_stop(self) -> None:
+        """So is the RECEIPT of one who left just before."""
+        for hertz in (10, 20, 60):
+            self.open()
+            player = self.joined()
+            player.leave(0)
+            self.stepped.settle()
+            stopped = self.netcode.stopService()
+            self.assertIn((RECEIPT, 0, 0), self.seen(player, hertz))
+            self.assertEqual(player.client.state, State.DISCONNECTED)
+            self.successResultOf(stopped)
+
+    def test_refusal_is_read_at_a_stop(self) -> None:
+        """So is the answer to a JOIN that came too late, though nobody is left to be told GONE."""
+        for hertz in (10, 20, 60):
+            self.open()
+            last, late = self.joined(42, 1), NetcodePlayer(self, 43, 2)
+            late.connect()
+            last.move(1, 5.0)
+            stopped = self.netcode.stopService()
+            late.join()
+            last.disconnect()
+            self.stepped.settle()
+            self.assertFalse(self.netcode._server.is_ending)
+            self.assertEqual(self.seen(late, hertz), [(REFUSED, 1, CLOSED)])
+            self.successResultOf(stopped)
+
+    def test_stop_while_the_clock_is_set_back(self) -> None:
+        """The reactor's timers stand still while its clock is set back; the stop does not."""
+        self.steady = Clock()
+        self.open()
+        self.joined()
+        stopped = self.netcode.stopService()
+        self.stepped.settle()
+        self.successResultOf(self.stepped.stop())
+        self.steady.advance(READ_WITHIN - 0.01)
+        self.assertNoResult(stopped)
+        self.steady.advance(0.01)
+        self.successResultOf(stopped)
+
+    def test_stop_of_nobody(self) -> None:
+        """Where nobody is connected, nobody is waited for."""
+        self.open()
+        self.successResultOf(self.netcode.stopService())
 
     def test_stop_of_the_service_first(self) -> None:
         """The service whose clock it is may be stopped by then; the last words are said."""
