@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from twisted.trial.unittest import SynchronousTestCase
 
+from playerstate.transports.netcode import roaming
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import State
 from playerstate.transports.netcode.history import TokenHistory
@@ -785,6 +787,17 @@ class RoamingTests(ServerTestCase):
         table.pass_time(1.1)
         self.assertEqual(table.why(datagram, source(9, 8)), "no_key")
         self.assertEqual(table.server.tally.moved, 1)
+
+    def test_secret(self) -> None:
+        """Which networks share a measure is another matter at each start, for nobody to choose."""
+        self.patch(roaming, "SOURCE_RATE", Rate(1.0, 1))
+        self.patch(roaming, "SOURCE_BUCKETS", 64)
+        taken = []
+        for seed in (1, 2):
+            tried = Roaming(random.Random(seed).randbytes)
+            taken.append([tried.take(source(number), 0.0) for number in range(200)])
+        self.assertNotEqual(*taken)
+        self.assertLessEqual(max(map(sum, taken)), 64)
 
     def test_other_address(self) -> None:
         """A packet from another address, or that came in at another port, is not tried."""

@@ -758,6 +758,18 @@ class PortTests(NetcodeServiceTestCase):
         self.port.receive(bytes(60_000), player.address)
         self.assertEqual(self.netcode.tally.ignored, {"too_long": 1, "bad_length": 1})
 
+    def test_longest(self) -> None:
+        """The longest packet there is reaches the gateway whole."""
+        self.open()
+        player = NetcodePlayer(self, 42)
+        player.connect()
+        for number in (2**16, 2**60):  # the second takes all 8 bytes that a number may have
+            player.client._sequence = number
+            join = struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0)
+            player.send(join.ljust(1200, b"\0"))
+            self.assertEqual(player.names(), [WELCOME])
+        self.assertEqual(self.netcode.tally.ignored, {})
+
 
 class TellTests(NetcodeServiceTestCase):
     """The line a minute."""
