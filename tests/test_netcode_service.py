@@ -25,6 +25,7 @@ from playerstate.transports.netcode.service import (
 )
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
+from playerstate.transports.udp import LISTEN_AGAIN_FIRST
 from tests.netcode import KEY, PROTOCOL_ID, make_token
 from tests.players import GONE, RECEIPT, REFUSED, WELCOME, ServiceTestCase, at, read_answer
 from tests.players import Client as PlainClient
@@ -748,6 +749,45 @@ class PortTests(NetcodeServiceTestCase):
         self.assertEqual(self.service.ledger.unsent, 11)
         player.hear()
         self.assertEqual(player.client.state, State.CONNECTED)
+
+    def test_port_is_lost(self) -> None:
+        """A port that the system closes is bound again, and its clients play on as they were."""
+        self.open(listen=((PORT, "127.0.0.1"), (PORT + 1, "127.0.0.1")))
+        other = self.stepped.reactor.ports[PORT + 1]
+        self.addCleanup(other.stopListening)
+        player = self.joined()
+        player.move(1, 5.0)
+        self.port.stopListening()
+        self.assertEqual(len(self.told(f"127.0.0.1:{PORT}, netcode: the system closed the")), 1)
+        self.assertEqual(list(self.stepped.reactor.ports), [PORT + 1])
+        self.stepped.reactor.advance(LISTEN_AGAIN_FIRST)
+        self.assertEqual(len(self.told(f"127.0.0.1:{PORT}, netcode: listening again")), 1)
+        player.port = self.stepped.reactor.ports[PORT]
+        player.names()
+        player.move(2, 6.0)
+        self.assertEqual(self.service.state(42), at(6.0))
+        self.play(7.0, player)
+        self.assertIn((RECEIPT, 2, 2), player.heard)
+        late = NetcodePlayer(self, 43, 2, player.port)
+        late.connect()
+        self.assertEqual((self.netcode.tally.connected, self.netcode.tally.ended), (2, 0))
+        stopped = self.netcode.stopService()
+        self.advance(0.5)
+        self.successResultOf(stopped)
+        self.assertEqual(self.stepped.reactor.ports, {})
+
+    def test_stopped_while_a_port_is_lost(self) -> None:
+        """A stop meanwhile saves everybody and ends, and nothing is bound after it."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        self.port.stopListening()
+        stopped = self.netcode.stopService()
+        self.advance(0.5)
+        self.successResultOf(stopped)
+        self.stepped.reactor.advance(60.0)
+        self.assertEqual(self.stepped.reactor.ports, {})
+        self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
 
     def test_too_long(self) -> None:
         """What the system has cut is told from what was whole, and ignored."""
