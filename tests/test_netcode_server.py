@@ -325,6 +325,23 @@ class WallClockTests(ServerTestCase):
         table.wall_step = 0.0
         self.assertEqual(table.why(player.log[0], player.source), "issued_before_start")
 
+    def test_back_after_the_start(self) -> None:
+        """A step back opens what was issued before the start by less than it, less the skew."""
+        for back, is_open in ((3.0, False), (5.0, True)):
+            table = self.table()
+            player = table.connected()
+            table.now += 1.0
+            table.start(seed=1)
+            table.wall_step = -back
+            table.now += 1.0
+            seen = {table.why(player.log[0], player.source)}
+            table.now += 1.5
+            if is_open:
+                self.assertEqual(seen, {"lives_too_long"})
+                self.assertEqual(len(table.receive(player.log[0], player.source)), 1)
+            else:
+                self.assertEqual(table.why(player.log[0], player.source), "issued_before_start")
+
 
 class HistoryTests(SynchronousTestCase):
     """What is remembered of tokens."""
