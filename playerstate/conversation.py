@@ -58,6 +58,10 @@ class Conversation:
     _newer: bytes = b""
     _older: bytes = b""
 
+    def is_at(self, transport: Transport, peer: Any) -> bool:
+        """Whether the player is there; two transports may each have a peer of the same address."""
+        return self.transport is transport and self.peer == peer
+
     def find_base(self, sequence: int) -> bytes | None:
         """The packed fields of the base of this number, if it is one of the last two."""
         number = _NUMBER.pack(sequence & MAX_SEQUENCE)

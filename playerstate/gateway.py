@@ -93,9 +93,13 @@ def _are_equal(secret: int, other: int) -> bool:
 
 @attrs.define(eq=False)
 class _Joining:
-    """A JOIN that waits for the store; `peer` is where it came from last."""
+    """A JOIN that waits for the store, and where it came from last: by which transport, and whence.
 
-    nonce: int
+    The two belong together: a peer means nothing to another transport than its own.
+    """
+
+    join: Join
+    transport: Transport
     peer: Any
     replaced: Replaced
     joined: Deferred[Joined]
@@ -440,29 +444,8 @@ class Gateway:
 
     def _received_join(self, transport: Transport, session_id: int, peer: Any, join: Join) -> None:
         def refuse(reason: RefusedReason) -> None:
-            count(self._ledger.joins_refused, reason.name.lower())
-            to = peer if joining is None else joining.peer
-            transport.send(session_id, to, join.nonce, encode_refused(join.nonce, reason))
+            self._refuse_join(transport, session_id, peer, join.nonce, reason)
 
-        def joined(_: Joined) -> None:
-            self._joining.pop(session_id, None)
-            to = peer if joining is None else joining.peer
-            self._begin(transport, session_id, to, join, replaced)
-
-        def failed(failure: Failure) -> None:
-            if failure.check(CancelledError) and session_id not in self._joining:
-                return
-            self._joining.pop(session_id, None)
-            if failure.check(ServerFull):
-                refuse(RefusedReason.FULL)
-            elif failure.check(NotRunning):
-                refuse(RefusedReason.SHUTTING_DOWN)
-            else:
-                if not failure.check(StoreBusy):
-                    self._tell_join_error(session_id, failure)
-                refuse(RefusedReason.STORE)
-
-        joining: _Joining | None = None
         current = self._conversations.get(session_id)
         if join.version != VERSION:
             return refuse(RefusedReason.VERSION)
@@ -477,8 +460,8 @@ class Gateway:
         if current is not None and current.nonce == join.nonce and self._is_live(current):
             return self._repeat(current, transport, peer, join)
         before = self._joining.get(session_id)
-        if before is not None and before.nonce == join.nonce:
-            before.peer = peer
+        if before is not None and before.join.nonce == join.nonce:
+            before.transport, before.peer = transport, peer
             return
         if join.secret:
             # It is to move a conversation that is no more, and not to begin another.
@@ -495,13 +478,40 @@ class Gateway:
             del self._joining[session_id]
             before.joined.cancel()
         waiting = self.service.join(session_id, sequence=join.sequence)
+        joining = _Joining(join, transport, peer, replaced, waiting)
         if not waiting.called:
-            joining = self._joining[session_id] = _Joining(join.nonce, peer, replaced, waiting)
-        waiting.addCallbacks(joined, failed)
+            self._joining[session_id] = joining
+        asked = session_id, joining
+        waiting.addCallbacks(self._joined, self._not_joined, callbackArgs=asked, errbackArgs=asked)
+
+    def _joined(self, _: Joined, session_id: int, joining: _Joining) -> None:
+        self._joining.pop(session_id, None)
+        self._begin(session_id, joining)
+
+    def _not_joined(self, failure: Failure, session_id: int, joining: _Joining) -> None:
+        if failure.check(CancelledError) and session_id not in self._joining:
+            return
+        self._joining.pop(session_id, None)
+        if failure.check(ServerFull):
+            reason = RefusedReason.FULL
+        elif failure.check(NotRunning):
+            reason = RefusedReason.SHUTTING_DOWN
+        else:
+            reason = RefusedReason.STORE
+            if not failure.check(StoreBusy):
+                self._tell_join_error(session_id, failure)
+        nonce = joining.join.nonce
+        self._refuse_join(joining.transport, session_id, joining.peer, nonce, reason)
+
+    def _refuse_join(
+        self, transport: Transport, session_id: int, peer: Any, nonce: int, reason: RefusedReason
+    ) -> None:
+        count(self._ledger.joins_refused, reason.name.lower())
+        transport.send(session_id, peer, nonce, encode_refused(nonce, reason))
 
     def _repeat(self, current: Conversation, transport: Transport, peer: Any, join: Join) -> None:
         """Welcome once more; from elsewhere only who has not played yet, or knows the secret."""
-        if current.peer != peer:
+        if not current.is_at(transport, peer):
             is_unused = self._table.sequence(current.slot) == current.first and not current.is_used
             if not is_unused and not _are_equal(join.secret, current.secret):
                 return self._refuse("other_address")
@@ -521,15 +531,14 @@ class Gateway:
             if current.nonce != nonce:  # else the program took the player offline in between
                 replaced = ((current.nonce, now), *replaced)
         if (joining := self._joining.get(session_id)) is not None:
-            replaced = ((joining.nonce, now), *joining.replaced)
+            replaced = ((joining.join.nonce, now), *joining.replaced)
         return tuple(each for each in replaced if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
 
-    def _begin(
-        self, transport: Transport, session_id: int, peer: Any, join: Join, replaced: Replaced
-    ) -> None:
+    def _begin(self, session_id: int, joining: _Joining) -> None:
+        join, transport, peer = joining.join, joining.transport, joining.peer
         before = self._conversations.get(session_id)
         if before is not None:
-            elsewhere = before.peer != peer
+            elsewhere = not before.is_at(transport, peer)
             self._end(before, GoneReason.JOINED_ELSEWHERE if elsewhere else None)
         self._departed.pop(session_id, None)
         slot = self._table.slots[session_id]
@@ -538,7 +547,7 @@ class Gateway:
             self._end(gone, GoneReason.KICKED)
         secret = self._draw_secret()
         conversation = Conversation(
-            session_id, transport, peer, join.nonce, join.sequence, slot, secret, replaced
+            session_id, transport, peer, join.nonce, join.sequence, slot, secret, joining.replaced
         )
         self._conversations[session_id] = self._at_slot[slot] = conversation
         self._table.not_moved[slot] = join.sequence

@@ -4,7 +4,8 @@ The reactor's own timers run on the wall clock: when it is set back by an hour, 
 stands still for that hour.  `SteadyClock` keeps its calls on `time.monotonic` and asks the reactor
 for one alarm only.  Whoever can tell that time has passed without the reactor's help (the persist
 thread, at least once a second) has `SteadyClock.catch_up` called, which runs what is due and sets
-the alarm anew, from the wall clock as it is then.
+the alarm anew, from the wall clock as it is then.  Once nobody can any more, there is
+`sleep_apart`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from operator import methodcaller
+from threading import Thread
 from typing import Any
 
 from twisted.internet.base import DelayedCall
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from zope.interface import implementer
 
 from playerstate.log import PrintableLogger
@@ -118,3 +121,19 @@ class Repetition:
         """Call no more; harmless when it was cancelled before."""
         if self._call.active():
             self._call.cancel()
+
+
+def sleep_apart(reactor: IReactorFromThreads, seconds: float) -> Deferred[None]:
+    """A Deferred that fires after so many seconds, on the reactor thread.
+
+    A thread of its own sleeps that long, on the monotonic clock: for the end of a program, when no
+    `SteadyClock` is caught up any more.
+    """
+    slept: Deferred[None] = Deferred()
+
+    def sleep() -> None:
+        time.sleep(seconds)
+        reactor.callFromThread(slept.callback, None)
+
+    Thread(target=sleep, name="playerstate-sleep", daemon=True).start()
+    return slept

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState
@@ -41,6 +43,7 @@ class Game:
         cut_ports: players' ports whose datagrams it loses, both ways.
         translated: players' ports that the server sees as others, as behind a router.
         tokens: how many tokens were made.
+        jitter: of the players over netcode.
     """
 
     def __init__(self, state: type = PlayerState, slots: int = 4, **options: Any) -> None:
@@ -51,6 +54,7 @@ class Game:
         self.cut_ports: set[int] = set()
         self.translated: dict[int, int] = {}
         self.tokens = 0
+        self.jitter: Callable[[], float] = lambda: 0.0
         self._ports: dict[int, MemoryPort] = {}
         self._random = random.Random(1)
         self.gateway = Gateway(self.stepped.service, jitter=lambda: 0.0)
@@ -62,6 +66,7 @@ class Game:
             reactor=self.reactor,
             wall_clock=self.wall_clock,
             random_bytes=self._random.randbytes,
+            sleep=deferLater,
         )
         self.netcode.startService()
         self.pass_time(40.0)  # from here on tokens are taken
@@ -93,7 +98,8 @@ class Game:
 
     def encrypted(self, session_id: int = 42, **options: Any) -> PlayerClient:
         """A player over netcode."""
-        return self.player(Netcode(lambda: self.token(session_id)), **options)
+        way = Netcode(lambda: self.token(session_id), self.jitter)
+        return self.player(way, **options)
 
     def players_ports(self) -> list[int]:
         """The ports that are open and not the server's."""

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema, within
 from playerstate.client import PING_AFTER, RECEIPT_WITHIN, REPEAT_EVERY, Client, Phase
+from playerstate.client.core import RENUMBER_ABOVE, STATES_REMEMBERED
 from playerstate.messages import (
     DELTA,
     MOVE,
@@ -120,6 +121,44 @@ class JoiningTests(ClientTestCase):
             self.client.received(self.codec.encode_welcome(2, 5, state), 10.2)
             self.assertEqual((self.client.values, self.client.overruled), ((7.0, 7.0), 0))
             self.assertEqual(self.due(10.2), [Move(3, (7.0, 7.0)), Ping(3)])
+
+    def is_taken_over(self, nonce: int = 2) -> bool:
+        """Whether `HERE` is taken over, which the server shows after a silence."""
+        before = self.client.overruled
+        self.client.due(10.0)
+        self.welcome(10.2, nonce)
+        return self.client.overruled > before
+
+    def test_states_are_bounded(self) -> None:
+        """What this client sent longer ago than can be unsaved is not known for its own."""
+        for moves in (STATES_REMEMBERED - 1, STATES_REMEMBERED):
+            self.setUp()
+            self.go_online()
+            for number in range(moves):
+                self.client.move((float(number), 5.0), 0.1)
+            self.assertEqual(self.is_taken_over(), moves == STATES_REMEMBERED)
+
+    def test_states_are_bounded_when_numbered_again(self) -> None:
+        """So it is once the numbers have begun at 1 again."""
+        self.client = Client(self.codec, itertools.count(1).__next__, RENUMBER_ABOVE + 1)
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.assertFalse(self.is_taken_over())
+        for number in range(STATES_REMEMBERED):
+            self.client.move((float(number), 5.0), 10.3)
+        self.client.due(20.0)
+        self.welcome(20.2, nonce=3)
+        self.assertEqual(self.client.overruled, 1)
+
+    def test_states_before_the_saved_one(self) -> None:
+        """A state before the one that is saved came from elsewhere, if the server has it again."""
+        for saved in (0, 1):
+            self.setUp()
+            self.go_online()
+            self.client.move(THERE, 0.1)
+            self.receipt(1, saved, 0.2)
+            self.client.move((7.0, 7.0), 0.3)
+            self.assertEqual(self.is_taken_over(), saved == 1)
 
     def test_asks_to_be_moved(self) -> None:
         """A second of silence, and the JOIN goes out again, with the secret of the WELCOME."""

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from playerstate import StateSchema, text, within
 from playerstate.client import MOVE_EVERY, Client, Phase
+from playerstate.client.core import MOVES_REMEMBERED
 from playerstate.deltas import BASE_WITHIN, Delta, DeltaCodec
 from playerstate.gateway import Gateway
 from playerstate.messages import DELTA, MOVE, Codec, Malformed
@@ -565,6 +566,31 @@ class ClientTests(SynchronousTestCase):
         self.client.received(self.codec.encode_welcome(7, 0, (0.0, 0.0)), 0.3)
         self.receipt(1, 0.35)
         self.assertEqual(self.kinds(0.4, 0.5), [MOVE, MOVE])
+
+    def test_unshown_move_of_before(self) -> None:
+        """Nor does a RECEIPT make a base of a MOVE that the conversation before never saw shown."""
+        self.kinds(0.0)
+        self.client.join(0.2)
+        self.client.due(0.2)
+        self.client.received(self.codec.encode_welcome(7, 0, (0.0, 0.0)), 0.3)
+        self.receipt(1, 0.35)
+        self.assertEqual(self.kinds(0.4, 0.5), [MOVE, MOVE])
+
+    def test_older_receipt(self) -> None:
+        """A RECEIPT that was overtaken does not bring an older base back."""
+        self.kinds(0.0, 0.1)
+        self.receipt(2, 0.15)
+        self.receipt(1, 0.16)
+        message = self.client.move((1.0, 1.0), 0.2)
+        self.assertEqual((message[0], message[3]), (DELTA, 2))
+
+    def test_moves_are_bounded(self) -> None:
+        """So many MOVEs may become a base, however many are not shown; the first is forgotten."""
+        for shown, kind in ((1, MOVE), (2, DELTA)):
+            self.setUp()
+            self.kinds(*[0.0] * (MOVES_REMEMBERED + 1))
+            self.receipt(shown, 0.1)
+            self.assertEqual(self.kinds(0.2), [kind])
 
     def test_without_deltas(self) -> None:
         """A client that was given none sends MOVEs only, and keeps its values as they are."""

@@ -249,6 +249,31 @@ class NetcodeProcessTests(SynchronousTestCase):
             player.move(1.5, 2.5)
         server.stop()
 
+    def test_other_address_of_ours(self) -> None:
+        """A port on all interfaces that tokens name by one of its addresses answers from that one.
+
+        A client takes nothing from elsewhere, and would otherwise never get in.
+        """
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.2", 0))
+            except OSError:
+                self.skipTest("this machine has no second loopback address")
+            port = probe.getsockname()[1]
+        server = Server(
+            self.directory,
+            *("--listen", f"netcode:{port}:interface=0.0.0.0", "--public", f"127.0.0.2:{port}"),
+            *("--key-file", "key", "--protocol-id", hex(PROTOCOL_ID)),
+            *("--max-token-lifetime", str(LIFETIME)),
+        )
+        self.addCleanup(server.kill)
+        server.wait_for(f"tokens name 127.0.0.2:{port}")
+        player = self.player(("127.0.0.2", port))
+        player.join()
+        player.move(1.5, 2.5)
+        self.assertEqual(server.stop(), -signal.SIGTERM)
+        self.assertEqual(player.wait_for(Gone).reason, 4)
+
     def test_port_is_taken(self) -> None:
         """A port that is taken is told in one line, with the transport that wanted it."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:

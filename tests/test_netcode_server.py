@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from twisted.trial.unittest import SynchronousTestCase
 
+from playerstate.transports.netcode import roaming
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import State
 from playerstate.transports.netcode.history import TokenHistory
@@ -322,6 +324,23 @@ class WallClockTests(ServerTestCase):
         table.now += 1.0
         table.wall_step = 0.0
         self.assertEqual(table.why(player.log[0], player.source), "issued_before_start")
+
+    def test_back_after_the_start(self) -> None:
+        """A step back opens what was issued before the start by less than it, less the skew."""
+        for back, is_open in ((3.0, False), (5.0, True)):
+            table = self.table()
+            player = table.connected()
+            table.now += 1.0
+            table.start(seed=1)
+            table.wall_step = -back
+            table.now += 1.0
+            seen = {table.why(player.log[0], player.source)}
+            table.now += 1.5
+            if is_open:
+                self.assertEqual(seen, {"lives_too_long"})
+                self.assertEqual(len(table.receive(player.log[0], player.source)), 1)
+            else:
+                self.assertEqual(table.why(player.log[0], player.source), "issued_before_start")
 
 
 class HistoryTests(SynchronousTestCase):
@@ -785,6 +804,17 @@ class RoamingTests(ServerTestCase):
         table.pass_time(1.1)
         self.assertEqual(table.why(datagram, source(9, 8)), "no_key")
         self.assertEqual(table.server.tally.moved, 1)
+
+    def test_secret(self) -> None:
+        """Which networks share a measure is another matter at each start, for nobody to choose."""
+        self.patch(roaming, "SOURCE_RATE", Rate(1.0, 1))
+        self.patch(roaming, "SOURCE_BUCKETS", 64)
+        taken = []
+        for seed in (1, 2):
+            tried = Roaming(random.Random(seed).randbytes)
+            taken.append([tried.take(source(number), 0.0) for number in range(200)])
+        self.assertNotEqual(*taken)
+        self.assertLessEqual(max(map(sum, taken)), 64)
 
     def test_other_address(self) -> None:
         """A packet from another address, or that came in at another port, is not tried."""

@@ -8,6 +8,7 @@ import struct
 from typing import Any
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel
 
 from playerstate import NotOnline
@@ -24,6 +25,7 @@ from playerstate.transports.netcode.service import (
 )
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
+from playerstate.transports.udp import LISTEN_AGAIN_FIRST
 from tests.netcode import KEY, PROTOCOL_ID, make_token
 from tests.players import GONE, RECEIPT, REFUSED, WELCOME, ServiceTestCase, at, read_answer
 from tests.players import Client as PlainClient
@@ -117,7 +119,13 @@ class NetcodePlayer:
 
 
 class NetcodeServiceTestCase(ServiceTestCase):
-    """Tests that speak netcode to a gateway."""
+    """Tests that speak netcode to a gateway.
+
+    Attributes:
+        steady: the clock by which the end of a stop is waited for, if not the reactor's.
+    """
+
+    steady: Clock | None = None
 
     def open(
         self,
@@ -142,6 +150,7 @@ class NetcodeServiceTestCase(ServiceTestCase):
             reactor=self.stepped.reactor,
             wall_clock=self.wall_clock,
             random_bytes=random.Random(1).randbytes,
+            sleep=lambda _, seconds: deferLater(self.steady or self.stepped.reactor, seconds),
         )
         self.netcode.startService()
         self.port = self.stepped.reactor.ports[self.netcode.ports[0]]
@@ -401,6 +410,51 @@ class LeavingTests(NetcodeServiceTestCase):
             self.assertEqual(player.client.state, State.DISCONNECTED)
             self.successResultOf(stopped)
             self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+
+    def test_receipt_is_read_at_a_stop(self) -> None:
+        """So is the RECEIPT of one who left just before."""
+        for hertz in (10, 20, 60):
+            self.open()
+            player = self.joined()
+            player.leave(0)
+            self.stepped.settle()
+            stopped = self.netcode.stopService()
+            self.assertIn((RECEIPT, 0, 0), self.seen(player, hertz))
+            self.assertEqual(player.client.state, State.DISCONNECTED)
+            self.successResultOf(stopped)
+
+    def test_refusal_is_read_at_a_stop(self) -> None:
+        """So is the answer to a JOIN that came too late, though nobody is left to be told GONE."""
+        for hertz in (10, 20, 60):
+            self.open()
+            last, late = self.joined(42, 1), NetcodePlayer(self, 43, 2)
+            late.connect()
+            last.move(1, 5.0)
+            stopped = self.netcode.stopService()
+            late.join()
+            last.disconnect()
+            self.stepped.settle()
+            self.assertFalse(self.netcode._server.is_ending)
+            self.assertEqual(self.seen(late, hertz), [(REFUSED, 1, CLOSED)])
+            self.successResultOf(stopped)
+
+    def test_stop_while_the_clock_is_set_back(self) -> None:
+        """The reactor's timers stand still while its clock is set back; the stop does not."""
+        self.steady = Clock()
+        self.open()
+        self.joined()
+        stopped = self.netcode.stopService()
+        self.stepped.settle()
+        self.successResultOf(self.stepped.stop())
+        self.steady.advance(READ_WITHIN - 0.01)
+        self.assertNoResult(stopped)
+        self.steady.advance(0.01)
+        self.successResultOf(stopped)
+
+    def test_stop_of_nobody(self) -> None:
+        """Where nobody is connected, nobody is waited for."""
+        self.open()
+        self.successResultOf(self.netcode.stopService())
 
     def test_stop_of_the_service_first(self) -> None:
         """The service whose clock it is may be stopped by then; the last words are said."""
@@ -696,6 +750,45 @@ class PortTests(NetcodeServiceTestCase):
         player.hear()
         self.assertEqual(player.client.state, State.CONNECTED)
 
+    def test_port_is_lost(self) -> None:
+        """A port that the system closes is bound again, and its clients play on as they were."""
+        self.open(listen=((PORT, "127.0.0.1"), (PORT + 1, "127.0.0.1")))
+        other = self.stepped.reactor.ports[PORT + 1]
+        self.addCleanup(other.stopListening)
+        player = self.joined()
+        player.move(1, 5.0)
+        self.port.stopListening()
+        self.assertEqual(len(self.told(f"127.0.0.1:{PORT}, netcode: the system closed the")), 1)
+        self.assertEqual(list(self.stepped.reactor.ports), [PORT + 1])
+        self.stepped.reactor.advance(LISTEN_AGAIN_FIRST)
+        self.assertEqual(len(self.told(f"127.0.0.1:{PORT}, netcode: listening again")), 1)
+        player.port = self.stepped.reactor.ports[PORT]
+        player.names()
+        player.move(2, 6.0)
+        self.assertEqual(self.service.state(42), at(6.0))
+        self.play(7.0, player)
+        self.assertIn((RECEIPT, 2, 2), player.heard)
+        late = NetcodePlayer(self, 43, 2, player.port)
+        late.connect()
+        self.assertEqual((self.netcode.tally.connected, self.netcode.tally.ended), (2, 0))
+        stopped = self.netcode.stopService()
+        self.advance(0.5)
+        self.successResultOf(stopped)
+        self.assertEqual(self.stepped.reactor.ports, {})
+
+    def test_stopped_while_a_port_is_lost(self) -> None:
+        """A stop meanwhile saves everybody and ends, and nothing is bound after it."""
+        self.open()
+        player = self.joined()
+        player.move(1, 5.0)
+        self.port.stopListening()
+        stopped = self.netcode.stopService()
+        self.advance(0.5)
+        self.successResultOf(stopped)
+        self.stepped.reactor.advance(60.0)
+        self.assertEqual(self.stepped.reactor.ports, {})
+        self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+
     def test_too_long(self) -> None:
         """What the system has cut is told from what was whole, and ignored."""
         self.open()
@@ -704,6 +797,18 @@ class PortTests(NetcodeServiceTestCase):
         self.port.receive(datagram.ljust(1226, b"\0"), player.address)
         self.port.receive(bytes(60_000), player.address)
         self.assertEqual(self.netcode.tally.ignored, {"too_long": 1, "bad_length": 1})
+
+    def test_longest(self) -> None:
+        """The longest packet there is reaches the gateway whole."""
+        self.open()
+        player = NetcodePlayer(self, 42)
+        player.connect()
+        for number in (2**16, 2**60):  # the second takes all 8 bytes that a number may have
+            player.client._sequence = number
+            join = struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0)
+            player.send(join.ljust(1200, b"\0"))
+            self.assertEqual(player.names(), [WELCOME])
+        self.assertEqual(self.netcode.tally.ignored, {})
 
 
 class TellTests(NetcodeServiceTestCase):

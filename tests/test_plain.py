@@ -62,6 +62,13 @@ class DatagramTests(GatewayTestCase):
         self.assertEqual(self.port.take(), [])
         self.assertEqual(self.books.malformed, {"too_long": 6})
 
+    def test_longest_beside_one_too_long(self) -> None:
+        """The longest that is allowed is read, whatever comes beside it."""
+        longest = struct.pack("<QI", 42, 1) + JOIN.ljust(1200, b"\0")
+        self.port.receive_many([longest, longest + b"\0"], [("192.0.2.1", 1)] * 2)
+        self.assertEqual(len(self.port.take()), 1)
+        self.assertEqual(self.books.malformed, {"too_long": 1})
+
     def test_answers_bear_the_session_id(self) -> None:
         """Two players at one address are told apart by the session id, both ways."""
         first, second = (Client(self.port, n, ("192.0.2.1", 1)) for n in (1, 2))
@@ -166,20 +173,20 @@ class PortTests(GatewayTestCase):
         class Handle:
             def __init__(self, privileged: bool) -> None:
                 self.privileged = privileged
-                self.asked: list[int] = []
+                self.asked: list[tuple[int, int]] = []
 
             def setsockopt(self, level: int, option: int, value: int) -> None:
-                self.asked.append(option)
+                self.asked.append((option, value))
                 if option == udp._SO_RCVBUFFORCE and not self.privileged:
                     raise PermissionError(1, "Operation not permitted")
 
             def getsockopt(self, level: int, option: int) -> int:
                 return 2 * 1000
 
-        for privileged, asked in ((True, [33]), (False, [33, socket.SO_RCVBUF])):
+        for privileged, options in ((True, [33]), (False, [33, socket.SO_RCVBUF])):
             handle: Any = Handle(privileged)
             self.assertEqual(udp._enlarge_buffer(handle), 1000)
-            self.assertEqual(handle.asked, asked)
+            self.assertEqual(handle.asked, [(option, udp.RECEIVE_BUFFER) for option in options])
 
     def test_kernel_drops(self) -> None:
         """What the system dropped because nobody read in time is looked up and counted."""

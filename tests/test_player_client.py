@@ -22,7 +22,7 @@ from playerstate.client import (
     Progress,
     SentAway,
 )
-from playerstate.client.netcode import AGAIN_AFTER, SILENT_FOR
+from playerstate.client.netcode import AGAIN_AFTER, SILENT_FOR, SPREAD
 from playerstate.interfaces import StoreBusy
 from playerstate.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
 from playerstate.tokens import connect_token
@@ -489,6 +489,32 @@ class TokenTests(PlayerTestCase):
         game.pass_time(0.2)
         self.assertEqual(game.stepped.service.state(42), HERE)
 
+    def test_asked_for_apart(self) -> None:
+        """All lose the server at one moment, and ask for tokens within the second after a while.
+
+        So they do where it disconnects them all.
+        """
+        for ends, first in ((False, SILENT_FOR), (True, AGAIN_AFTER)):
+            game = self.game(slots=16)
+            draws = [n / 16 for n in range(16)]
+            game.jitter = iter(draws + [0.0] * 16).__next__
+            for session_id in range(1, 17):
+                self.joined(game, Game.encrypted, session_id=session_id)
+            token, asked = game.token, []
+            self.patch(game, "token", lambda n: asked.append(n) or token(n))  # noqa: B023
+            if ends:
+                for connection in game.netcode._server.connections:
+                    game.netcode._server.disconnect(connection, game.reactor.seconds())
+                game.carry()
+            game.is_cut = True
+            game.pass_time(first - 0.1)
+            self.assertEqual(asked, [])
+            for quarter in range(4):
+                game.pass_time(SPREAD / 4)
+                self.assertLess(abs(len(asked) - 4 * (quarter + 1)), 4)
+            game.pass_time(0.2)
+            self.assertEqual(sorted(asked), list(range(1, 17)))
+
     def test_short_silence(self) -> None:
         """If it speaks again all goes on by the old way, whatever was begun."""
         game = self.game()
@@ -526,7 +552,7 @@ class TokenTests(PlayerTestCase):
             asked.append(game.reactor.seconds())
             return tokens.pop()
 
-        player = game.player(Netcode(ask), on_end=ends.append)
+        player = game.player(Netcode(ask, game.jitter), on_end=ends.append)
         player.join()
         game.pass_time(1.0)
         game.is_cut = True
@@ -594,7 +620,7 @@ class TokenTests(PlayerTestCase):
             asked.append(Deferred())
             return asked[-1]
 
-        player = game.player(Netcode(ask))
+        player = game.player(Netcode(ask, game.jitter))
         player.reconnect()
         self.assertEqual(asked, [])
         player.join()
@@ -706,7 +732,7 @@ class TokenTests(PlayerTestCase):
             asked.append(Deferred())
             return asked[-1]
 
-        joining = game.player(Netcode(ask)).join()
+        joining = game.player(Netcode(ask, game.jitter)).join()
         game.pass_time(1.0)
         self.assertNoResult(joining)
         asked[0].callback(game.token())
@@ -737,7 +763,7 @@ class TokenTests(PlayerTestCase):
         """Where there is no token for the next connection, the game is over, and why is told."""
         game = self.game()
         tokens, ends = [game.token()], []
-        player = game.player(Netcode(tokens.pop), on_end=ends.append)
+        player = game.player(Netcode(tokens.pop, game.jitter), on_end=ends.append)
         player.join()
         game.pass_time(1.0)
         game.is_cut = True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
+from functools import partial
 from typing import Any
 
 from twisted.internet import reactor as untyped
@@ -104,14 +106,24 @@ class ReaderTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """A port where nothing waits gives nothing."""
-        self.reader.read()
+        self.assertIsNone(self.reader.read())
         self.assertEqual(self.notes.got, [])
+
+    def test_refusals(self) -> None:
+        """A call that was interrupted, or told of an answer that nobody took, ends no reading."""
+
+        def refuse(number: int, *_: object) -> int:
+            ctypes.set_errno(number)
+            return -1
+
+        for number in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
+            self.assertIsNone(BatchReader(self.port, partial(refuse, number)).read())
 
     def test_bug(self) -> None:
         """What the protocol raises is logged, and what comes next is read all the same."""
         sender = self.sender()
         sender.send(b"stumble")
-        self.reader.read()
+        self.assertIsNone(self.reader.read())
         sender.send(b"on")
         self.reader.read()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -83,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
         "service",
         "waiters",
     },
-    "transports": {"gateway", "messages", "service"},
+    "transports": {"gateway", "messages", "service", "steady"},
     "tokens": {"transports"},
     "listening": set(),
     "testing": {"interfaces", "outbox", "persister", "schema", "service", "state", "stores"},

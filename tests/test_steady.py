@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from queue import SimpleQueue
 from typing import Any
 
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
@@ -10,7 +11,8 @@ from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from playerstate.steady import SteadyClock
+from playerstate.steady import SteadyClock, sleep_apart
+from tests.processes import PATIENCE
 
 HOUR = 3600.0
 
@@ -342,3 +344,21 @@ class RepetitionTests(SteadyTestCase):
             self.pass_time(1)
             self.clock.catch_up()
         self.assertEqual(self.called, [1001.0, 1002.0, 1003.0])
+
+
+class SleepTests(SynchronousTestCase):
+    """A wait without a clock of the reactor's."""
+
+    def test_reactor_thread(self) -> None:
+        """The Deferred fires on the reactor thread, which needs no timer for it."""
+        calls: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+
+        class Threads:
+            def callFromThread(self, *call: Any) -> None:
+                calls.put(call)
+
+        slept = sleep_apart(Threads(), 0.001)  # type: ignore[arg-type]
+        call, *arguments = calls.get(timeout=PATIENCE)
+        self.assertNoResult(slept)
+        call(*arguments)
+        self.assertIsNone(self.successResultOf(slept))

@@ -7,7 +7,7 @@ from typing import Any
 
 from playerstate import NotOnline
 from playerstate.gateway import Gateway
-from tests.players import ServiceTestCase, at, outcome, read_answer
+from tests.players import ServiceTestCase, at, end_thread, outcome, read_answer
 
 JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(38, b"\0")
 OTHER_JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 2, 0, 0).ljust(38, b"\0")
@@ -158,6 +158,59 @@ class LostTests(TransportTestCase):
 
 class SharedTests(TransportTestCase):
     """Transports that share a gateway."""
+
+    def setUp(self) -> None:
+        """A second transport."""
+        super().setUp()
+        self.other = Wire()
+
+    def say_otherwise(self, message: bytes, peer: str) -> None:
+        """A message of the same player comes by the other transport."""
+        self.gateway.received(self.other, 42, peer, message, 0)
+
+    def test_joins_by_both(self) -> None:
+        """A JOIN that comes again by another transport, while the store loads, is answered there.
+
+        So it is where the peer is called the same by both.
+        """
+        for peer in ("here", "there"):
+            self.stepped.store.hold_loads()
+            self.say(JOIN)
+            self.say_otherwise(JOIN, peer)
+            self.stepped.store.release_loads()
+            self.settle()
+            self.assertEqual(self.other.take(), [("welcome", 42, peer)])
+            self.gateway.kick(42)
+            self.assertEqual(self.other.take(), [("gone", 42, peer), ("end", 42, peer)])
+            self.assertEqual(self.wire.take(), [])
+            self.settle()
+
+    def test_refused_by_both(self) -> None:
+        """So is one that comes to nothing."""
+        self.stepped.store.hold_loads()
+        self.say(JOIN)
+        self.say_otherwise(JOIN, "there")
+        self.service.stopService()
+        self.assertEqual(self.other.take(), [("refused", 42, "there")])
+        self.assertEqual(self.wire.take(), [])
+        end_thread(self.stepped)
+
+    def test_moved_to_the_other(self) -> None:
+        """A JOIN repeated from the same address by another transport is welcomed by that one."""
+        self.say(JOIN)
+        self.wire.take()
+        self.say_otherwise(JOIN, "here")
+        self.assertEqual((self.wire.take(), self.other.take()), ([], [("welcome", 42, "here")]))
+        self.gateway.kick(42)
+        self.assertEqual(self.other.take(), [("gone", 42, "here"), ("end", 42, "here")])
+
+    def test_replaced_by_the_other(self) -> None:
+        """Who joins anew from the same address by another transport is elsewhere now."""
+        self.say(JOIN)
+        self.wire.take()
+        self.say_otherwise(OTHER_JOIN, "here")
+        self.assertEqual(self.wire.take(), [("gone", 42, "here"), ("end", 42, "here")])
+        self.assertEqual(self.other.take(), [("welcome", 42, "here")])
 
     def test_started_by_each(self) -> None:
         """The second transport that starts the gateway disturbs nothing."""

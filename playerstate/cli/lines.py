@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from playerstate.cli.parameters import Address, Login
-from playerstate.client import Client, Line, NetcodeLine, PlainLine, PlainPort
+from playerstate.client import Client, Line, Netcode, PlainLine, PlainPort
 from playerstate.schema import StateSchema
 
 TOKEN_TIMEOUT = 2
@@ -50,7 +50,7 @@ def netcode_lines(
         timeout=TOKEN_TIMEOUT,
     )
     lines: dict[int, Line] = {
-        i: NetcodeLine(Client.of(schema), reactor, seconds, partial(make_token, i))
+        i: Netcode(partial(make_token, i)).line(Client.of(schema), reactor, seconds)
         for i in session_ids
     }
     _allow_files(len(lines) + FILES_BESIDE)

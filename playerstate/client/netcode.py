@@ -10,6 +10,7 @@ the server has answered there: if it speaks again before that, all goes on as it
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,11 @@ the login service is to be rushed at by everybody who was just disconnected."""
 SILENT_FOR = 1.5
 """Seconds without a word from the server, which speaks ten times a second, after which another way
 to it is sought; a server needs 1 to find a client whose port has changed."""
+SPREAD = 1.0
+"""Seconds up to which each of these waits is longer, drawn anew with each token: a server falls
+silent for all of its clients at one moment, and their requests are not to come at one."""
 AGAIN_AT_MOST = 8.0
-"""Seconds between two tokens asked for while the server is silent, at the most."""
+"""Seconds between two tokens asked for while the server is silent, at the most; and `SPREAD`."""
 LATE = 0.5
 """Seconds between two turns after which the process is taken to have stood still."""
 
@@ -47,13 +51,15 @@ class Netcode:
             connection, for a token opens one.  What it raises ends the player's game, unless an
             old connection still stands; where it is worth another try, that is for this function
             to do.
+        jitter: a number from 0 to 1, to spread the requests for tokens of many clients over time.
     """
 
     get_token: GetToken
+    jitter: Callable[[], float] = random.random
 
     def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> NetcodeLine:
         """A line with a port of its own."""
-        return NetcodeLine(client, reactor, seconds, self.get_token)
+        return NetcodeLine(client, reactor, seconds, self.get_token, self.jitter)
 
 
 class NetcodeLine(Line):
@@ -63,16 +69,23 @@ class NetcodeLine(Line):
         client: the player's conversation.
         reactor: provides ``IReactorUDP`` and ``IReactorTime``.
         seconds: the time, on a clock that never steps.
-        get_token: see `Netcode`.
+        get_token, jitter: see `Netcode`.
     """
 
     def __init__(
-        self, client: Client, reactor: Any, seconds: Callable[[], float], get_token: GetToken
+        self,
+        client: Client,
+        reactor: Any,
+        seconds: Callable[[], float],
+        get_token: GetToken,
+        jitter: Callable[[], float],
     ) -> None:
         super().__init__(client)
         self._reactor = reactor
         self._seconds = seconds
         self._get_token = get_token
+        self._jitter = jitter
+        self._spread = 0.0
         self._path: _Path | None = None
         self._next: _Path | None = None  # only beside a path that is connected, and silent
         self._asked: Deferred[Any] = succeed(None)
@@ -151,10 +164,11 @@ class NetcodeLine(Line):
         path = self._path
         if path is None or self._is_forced:
             return
-        is_silent = now - path.connection.heard_at >= SILENT_FOR
-        if is_silent and self._next is None and self._again is None and self._asked.called:
+        silent_for = now - path.connection.heard_at
+        is_idle = self._next is None and self._again is None and self._asked.called
+        if is_idle and silent_for >= SILENT_FOR + self._spread:
             self._ask_for_token()
-        elif not is_silent and (self._next or self._again or not self._asked.called):
+        elif not is_idle and silent_for < SILENT_FOR:
             self._stop_asking()
             self._again_after = AGAIN_AFTER
             if self._next is not None:
@@ -162,6 +176,7 @@ class NetcodeLine(Line):
 
     def _ask_for_token(self) -> None:
         self._stop_asking()
+        self._spread = SPREAD * self._jitter()
         asked = self._asked = maybeDeferred(self._get_token)
         asked.addCallback(self._connect).addErrback(self._failed, asked)
 
@@ -179,7 +194,7 @@ class NetcodeLine(Line):
             self._ask_for_token()
 
         self._stop_asking()
-        self._again = self._reactor.callLater(after, ask)
+        self._again = self._reactor.callLater(after + self._spread, ask)
 
     def _connect(self, token: bytes) -> None:
         now = self._seconds()

@@ -17,11 +17,11 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
 
 from playerstate.gateway import Gateway
 from playerstate.log import PrintableLogger
 from playerstate.messages import GoneReason
+from playerstate.steady import sleep_apart
 from playerstate.transports.admission import Admission
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
@@ -77,6 +77,7 @@ class NetcodeService(Service):
         reactor: provides ``IReactorUDP``; the global reactor by default.
         wall_clock: seconds since the Unix epoch, by which tokens expire.
         random_bytes: so many random bytes, fit for keys.
+        sleep: a Deferred that fires after so many seconds, whatever the wall clock does.
 
     Raises:
         ValueError: there are no addresses, and a port listens on all interfaces.
@@ -92,6 +93,7 @@ class NetcodeService(Service):
         reactor: Any = None,
         wall_clock: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        sleep: Callable[[Any, float], Deferred[Any]] = sleep_apart,
     ) -> None:
         if not settings.addresses and any(is_wildcard(interface) for _, interface in listen):
             raise ValueError(
@@ -105,6 +107,7 @@ class NetcodeService(Service):
         self._given_reactor = reactor
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
+        self._sleep = sleep
 
     def startService(self) -> None:
         """Bind the ports and begin to answer, with no memory of a run before.
@@ -184,18 +187,18 @@ class NetcodeService(Service):
         return self._gateway.close().addCallback(self._finish)
 
     def _finish(self, result: object) -> Deferred[Any]:
-        """All is saved: end once everybody who was told of it must have read so.
+        """All is saved: end once everybody must have read their last answer, whatever it was.
 
-        The service, whose clock it is, may have stopped by then.
+        The service, whose clock it is, may have stopped by then, and the clock with it.
         """
         self._admission.close()
         for protocol in self._protocols:
             protocol.receive = _pass_over
-        if not self._server.is_ending:
+        if not (self._server.connections or self._server.is_ending):
             return self._disconnect_all()
-        return deferLater(self._reactor, READ_WITHIN, self._disconnect_all)
+        return self._sleep(self._reactor, READ_WITHIN).addCallback(self._disconnect_all)
 
-    def _disconnect_all(self) -> Deferred[Any]:
+    def _disconnect_all(self, _: object = None) -> Deferred[Any]:
         self._server.stop(self._seconds())
         for repetition in self._repetitions:
             repetition.cancel()
