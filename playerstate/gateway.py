@@ -187,6 +187,7 @@ class Gateway:
         return closed
 
     def _take_offline(self) -> None:
+        self.service.guard()
         joinings, self._joining = self._joining, {}
         for joining in joinings.values():
             joining.joined.cancel()
@@ -262,6 +263,7 @@ class Gateway:
             at: where each message begins.
             nonces: of the conversation that each message is of; None where a peer has no late ones.
         """
+        self.service.guard()
         left: Iterable[int] = range(len(messages))
         if len(messages) >= self._many:
             try:
@@ -335,7 +337,8 @@ class Gateway:
     ) -> None:
         """Take in the message from `at` to the end of `data`, which is not empty.
 
-        Unless `nonce` is None, it names the conversation that the message is of.
+        The service was guarded before.  Unless `nonce` is None, it names the conversation that the
+        message is of.
         """
         kind = data[at]
         try:
@@ -632,6 +635,7 @@ class Gateway:
             if departed.until > now:
                 break
             del self._departed[session_id]
+        self.service.guard()
         for slot in self._receipts.due(now, len(self._conversations)):
             conversation = self._at_slot[slot]
             if self._is_live(conversation):

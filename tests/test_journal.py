@@ -1229,6 +1229,57 @@ class LostTests(RecoveryTestCase):
         os.truncate(self.path, 0)
         self.check_read_again(stepped, "cut or grown")
 
+    def test_cut_before_any_touch(self) -> None:
+        """Whatever is asked of the service next does not touch what was cut off.
+
+        Where it does the process of the tests dies by SIGBUS.
+        """
+        touches: list[Callable[[PlayerStateService], object]] = [
+            lambda service: service.update(2, PlayerState(9.0, 0.0)),
+            lambda service: service.state(2),
+            lambda service: service.progress(2),
+            lambda service: service.leave(2),
+            lambda service: service.join(2),
+            lambda service: service.join(3),
+            lambda service: service.flush(),
+            lambda service: service.move_many(
+                np.array([service.table.slots[2]], np.intp),
+                np.array([9], np.uint32),
+                np.zeros(1, SCHEMA.dtype),
+            ),
+            lambda service: service._reopen(),
+            lambda service: service._gauges(),
+            lambda service: service.stopService(),
+        ]
+        for touch in touches:
+            self.setUp()
+            stepped = self.saved_and_moved()
+            os.truncate(self.path, 0)
+            touch(stepped.service)
+            stepped.reactor.advance(0.0)
+            stepped.settle()
+            self.successResultOf(stepped.stop())
+
+    def test_cut_while_a_commit_is_under_way(self) -> None:
+        """The word that rows are saved comes before anything else looks."""
+        stepped = self.moved()
+        left = stepped.service.leave(1)
+        stepped.reactor.advance(0.1)
+        os.truncate(self.path, 0)
+        stepped.settle()
+        stepped.reactor.advance(1.5)
+        self.successResultOf(left)
+        self.successResultOf(stepped.stop())
+
+    def test_cut_is_mended_at_once(self) -> None:
+        """Who notices does not wait for the next look: the next turn makes the file anew."""
+        stepped = self.saved_and_moved()
+        os.truncate(self.path, 0)
+        stepped.service.update(2, PlayerState(7.0, 0.0))
+        stepped.reactor.advance(0.0)
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 7.0})
+        self.successResultOf(stepped.stop())
+
     def test_copied_over(self) -> None:
         """Another run's file, with the same players in the same places and the same header."""
         for first_version in (0, 2**60):

@@ -197,6 +197,29 @@ class JournalTests(ProcessTestCase):
         self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
         self.assertEqual(self.rows(), {42: (3.0, 4.0)})
 
+    def test_cut_while_players_move(self) -> None:
+        """Whoever cuts the file kills nobody: players play on, and the file is made anew."""
+        server = self.serve("--save-within", "60")
+        players = [self.player(server, number) for number in range(1, 22)]
+        for player in players:
+            player.join()
+        for number in (1.0, 2.0):
+            for player in players:
+                player.move(number, 0.0)
+            for player in players:
+                player.wait_applied()
+            os.truncate(f"{self.directory}/players.db.live", 0)
+            for player in players:
+                player.move(number, number)
+            server.wait_for("it was made anew with the 21 players")
+            for player in players:
+                player.wait_applied()
+        server.kill()
+        again = self.serve()
+        again.wait_for("players may join")
+        for number in range(1, 22):
+            self.assertEqual(self.player(again, number).join().values, (2.0, 2.0))
+
     def left(self, *options: str) -> list[str]:
         """The files that a server leaves, once it has served."""
         server = self.serve(*options)
