@@ -104,7 +104,7 @@ class PlayerStateService(Service):
     Attributes:
         ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
         clock: timers that stand a wall clock that steps, once the service is started.
-        gave_up: whether the last stop ended before everything was saved.
+        gave_up: whether the last stop ended before everything was saved, or with players lost.
 
     Raises:
         TypeError: `queue_size` or `max_players` is no whole number, or `store` is no store.
@@ -222,6 +222,8 @@ class PlayerStateService(Service):
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
+        # Whether players who have left may have been lost with a store that was replaced.
+        self._in_doubt = False
         recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
         self.ledger.recovered = len(recovered)
@@ -312,6 +314,7 @@ class PlayerStateService(Service):
             if self._outbox.pending and not self.gave_up:
                 # The store was found to be replaced after it had taken everything.
                 self._give_up(NotSaved("the store was removed or replaced while stopping"))
+            self.gave_up |= self._in_doubt and not synced
             clean = synced and not self.gave_up
             ends = (self._reader.close, partial(self._memory.close, clean=clean), self.store.close)
             for end in ends:
@@ -669,6 +672,7 @@ class PlayerStateService(Service):
         if self._phase == _STOPPED:
             return
         self.guard()
+        self._in_doubt = True
         self._dirty_all()  # at once: nobody is to be told that they are saved
         try:
             lost = self.store.reopen(self._identity, self.table.slots.keys())
@@ -683,6 +687,7 @@ class PlayerStateService(Service):
         self._reader.close()
         self._reader = reader
         self._cannot_reopen = ""
+        self._in_doubt = self._phase == _STOPPING and bool(lost)
         self._dirty_all()  # who joined meanwhile
         _log.critical(
             "the store {store} was removed or replaced while it was in use; the {again} players"

@@ -34,7 +34,7 @@ from playerstate import (
 from playerstate import journal as journal_module
 from playerstate import table as table_module
 from playerstate.cli import main
-from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
+from playerstate.interfaces import StoreBusy, Stored, StoreReplaced, StoreUnusable
 from playerstate.journal import (
     FORMAT,
     MAKING,
@@ -1380,6 +1380,49 @@ class LostTests(RecoveryTestCase):
         remains = read_remains(self.path)
         self.assertFalse(remains.clean)
         self.assertEqual(len(remains.records), 2)
+
+    def stopped_in_vain(self, stepped: SteppedService) -> None:
+        """A stop gives up, and the next start finds what the store that is there now has not."""
+        self.store.players.clear()
+        self.successResultOf(stepped.stop())
+        self.assertTrue(stepped.service.gave_up)
+        self.assertIn("the next start saves them", self.log.having("newest state unsaved")[0])
+        self.assertFalse(read_remains(self.path).clean)
+        again = self.start()
+        again.settle()
+        self.assertEqual(again.join(2).state, PlayerState(2.0, 0.0))
+        self.successResultOf(again.stop())
+        self.assertTrue(read_remains(self.path).clean)
+
+    def test_stop_whose_last_sync_finds_another_store(self) -> None:
+        """All was saved, but into a store that is no more."""
+        stepped = self.moved()
+        stepped.service.flush()
+        stepped.settle()
+        sync = self.store.sync
+
+        def replaced() -> None:
+            self.store.sync = sync  # type: ignore[method-assign]
+            raise StoreReplaced("removed or replaced")
+
+        self.store.sync = replaced  # type: ignore[method-assign]
+        self.stopped_in_vain(stepped)
+
+    def test_stop_that_syncs_another_store(self) -> None:
+        """Gone over to in the last moment, a store that syncs well has nobody in it."""
+        stepped = self.moved()
+        stepped.service.flush()
+        stepped.settle()
+        persister = stepped.thread.persister
+        live = persister._live
+
+        def late() -> None:
+            live()
+            persister._note_replaced(StoreReplaced("removed or replaced"))
+            stepped.reactor.deliver()
+
+        self.patch(persister, "_live", late)
+        self.stopped_in_vain(stepped)
 
     def test_timer(self) -> None:
         """It is looked at without being asked."""

@@ -27,6 +27,24 @@ from playerstate import PlayerState, PlayerStateService
 PlayerStateService.__init__.__kwdefaults__["stop_within"] = 0.5
 """
 """A game whose server gives up half a second after it was told to stop."""
+UNLUCKY = """
+import os
+
+from playerstate import PlayerState
+from playerstate.stores.sqlite import SQLiteWriter
+
+sync = SQLiteWriter.sync
+
+
+def unlucky(writer):
+    SQLiteWriter.sync = sync
+    os.unlink("players.db")
+    sync(writer)
+
+
+SQLiteWriter.sync = unlucky
+"""
+"""A game whose database is removed just before the last sync."""
 TRACKS = Path(__file__).parent.parent.parent / "shared" / "data" / "real-tracks.csv"
 
 
@@ -300,6 +318,21 @@ class GaveUpTests(ProcessTestCase):
         self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
         self.assertEqual(again.stop(), -signal.SIGTERM)
         self.assertEqual(self.rows(), {42: (3.0, 4.0)})
+
+    def test_database_removed_before_the_last_sync(self) -> None:
+        """What was saved into a database that is gone by then is not called saved."""
+        Path(self.directory, "unlucky.py").write_text(UNLUCKY)
+        server = self.serve("--state", "unlucky:PlayerState")
+        player = self.player(server, 42)
+        player.join()
+        player.move(3.0, 4.0)
+        player.wait_applied()
+        self.assertEqual(server.stop(), 1, server.lines)
+        line = next(line for line in server.lines if "was removed or replaced" in line)
+        self.assertIn("lost is the newest state of 1 others: 42", line)
+        self.assertEqual(self.rows(), {})
+        with open(f"{self.directory}/players.db.live", "rb") as file:
+            self.assertEqual(file.read(32)[28:], bytes(4))  # not clean
 
     def test_terminal(self) -> None:
         """By Ctrl-C too."""
