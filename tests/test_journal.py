@@ -34,6 +34,7 @@ from playerstate import (
 from playerstate import journal as journal_module
 from playerstate import table as table_module
 from playerstate.cli import main
+from playerstate.gateway import MANY, Gateway
 from playerstate.interfaces import StoreBusy, Stored, StoreReplaced, StoreUnusable
 from playerstate.journal import (
     FORMAT,
@@ -46,6 +47,7 @@ from playerstate.journal import (
     read_remains,
 )
 from playerstate.layout import RowLayout
+from playerstate.messages import PING, Codec, encode_numbered
 from playerstate.recovery import as_rows
 from playerstate.schema import MAX_FIELDS_BYTES, Field
 from playerstate.stores.memory import MemoryStore
@@ -1269,6 +1271,43 @@ class LostTests(RecoveryTestCase):
         stepped.settle()
         stepped.reactor.advance(1.5)
         self.successResultOf(left)
+        self.successResultOf(stepped.stop())
+
+    def test_cut_amid_many_messages(self) -> None:
+        """A long batch of messages that are taken in one by one is looked after as it goes on."""
+        stepped = self.start(save_within=60.0)
+        gateway, codec = Gateway(stepped.service), Codec(SCHEMA)
+        gateway.start()
+        path = self.path
+
+        class Cutting:
+            """A transport on which the file is cut as soon as somebody is told something."""
+
+            cuts = False
+
+            def send(self, *message: object) -> None:
+                """Cut it."""
+                if self.cuts:
+                    os.truncate(path, 0)
+
+            def end(self, *peer: object) -> None:
+                """Nobody is there."""
+
+        transport = Cutting()
+        players = range(1, 3 * MANY + 1)
+        for player in players:
+            gateway.received(transport, player, player, codec.encode_join(7, 0), 0)
+        stepped.reactor.advance(1.0)
+        messages = [encode_numbered(PING, 0) for _ in range(MANY)]
+        messages += [codec.encode_move(1, (9.0, 9.0)) + b"x" for _ in range(MANY)]
+        messages += [encode_numbered(PING, 0) for _ in range(MANY)]
+        messages[: MANY - 1] = [b"?"] * (MANY - 1)
+        transport.cuts = True
+        gateway.received_many(transport, players, players, messages, 0)
+        transport.cuts = False
+        self.assertEqual(len(self.log.having("it was made anew")), 0)
+        stepped.reactor.advance(0.0)
+        self.assertEqual(len(self.log.having("it was made anew")), 1)
         self.successResultOf(stepped.stop())
 
     def test_cut_is_mended_at_once(self) -> None:
