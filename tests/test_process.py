@@ -47,6 +47,8 @@ def unlucky(writer):
 SQLiteWriter.sync = unlucky
 """
 """A game whose database is removed just before the last sync."""
+OF_OURS = f"import sys; sys.path.append({str(Path(__file__).parent.parent)!r})\n"
+"""Has a process find these tests, wherever the package itself is installed."""
 NO_TEMPORARY_FILES = """
 import ctypes, os
 
@@ -417,7 +419,7 @@ class TemporaryFilesTests(ProcessTestCase):
             raise unittest.SkipTest("no mounts of its own: " + tried.stderr.splitlines()[-1])
         store = f"sqlite:{self.directory}/players.db"
         crowd = subprocess.run(
-            [sys.executable, "-c", NO_TEMPORARY_FILES + CROWD, store],
+            [sys.executable, "-c", OF_OURS + NO_TEMPORARY_FILES + CROWD, store],
             cwd=self.directory,
             capture_output=True,
             text=True,
@@ -427,7 +429,7 @@ class TemporaryFilesTests(ProcessTestCase):
         x_of = {number: 1.0 if number % 6 else 2.0 for number in range(6, 9001)}
         self.assertEqual(self.rows(), {n: (x, float(n)) for n, x in x_of.items()})
         options = ("--save-within", "0.1", "--store", store, "--state", f"{__name__}:GrownState")
-        server = self.serve(*options, script=NO_TEMPORARY_FILES + TWIST)
+        server = self.serve(*options, script=OF_OURS + NO_TEMPORARY_FILES + TWIST)
         with closing(Player(server.address, 42, GrownState)) as player:
             self.assertEqual(player.join().values, (2.0, 42.0, 100))
             player.move(42.0, 1.0, 99)
