@@ -191,6 +191,7 @@ class Gateway:
         return closed
 
     def _take_offline(self) -> None:
+        self.service.guard()
         joinings, self._joining = self._joining, {}
         for joining in joinings.values():
             joining.joined.cancel()
@@ -273,6 +274,8 @@ class Gateway:
             except Exception:  # what it applied is stale now, and the rest is not lost
                 _log.failure("messages could not be taken in together")
         for number in left:
+            if number % MANY == 0:  # the first is not left where `move_many` did this by itself
+                self.service.guard()
             try:
                 nonce = None if nonces is None else nonces[number]
                 self.received(
@@ -339,7 +342,8 @@ class Gateway:
     ) -> None:
         """Take in the message from `at` to the end of `data`, which is not empty.
 
-        Unless `nonce` is None, it names the conversation that the message is of.
+        The service was guarded before.  Unless `nonce` is None, it names the conversation that the
+        message is of.
         """
         kind = data[at]
         try:
@@ -641,6 +645,7 @@ class Gateway:
             if departed.until > now:
                 break
             del self._departed[session_id]
+        self.service.guard()
         for slot in self._receipts.due(now, len(self._conversations)):
             conversation = self._at_slot[slot]
             if self._is_live(conversation):

@@ -122,6 +122,12 @@ class Memory(Protocol):
             JournalUnusable: there is no room for them; it may be tried again.
         """
 
+    def is_cut(self) -> bool:
+        """Whether rows may have been cut off, so that who touches them dies; a fraction of `lost`.
+
+        To be asked before the rows are touched, as often as the table is used.
+        """
+
     def lost(self) -> str:
         """What has become of the file that makes the next start miss the rows; empty if nothing."""
 
@@ -164,6 +170,10 @@ class ProcessMemory:
 
     def reserve(self, used: int) -> None:
         """See `Memory.reserve`."""
+
+    def is_cut(self) -> bool:
+        """See `Memory.is_cut`."""
+        return False
 
     def lost(self) -> str:
         """See `Memory.lost`."""
@@ -336,6 +346,16 @@ class Journal:
         self._reserved = used
         os.pwrite(self._fd, self._tail(), len(self._header))
 
+    def is_cut(self) -> bool:
+        """See `Memory.is_cut`."""
+        if self._lost or self._fd is None or self._map is None:
+            return False
+        try:
+            # Half as dear as fstat; nobody else uses the position.
+            return os.lseek(self._fd, 0, os.SEEK_END) != len(self._map)
+        except OSError:
+            return True
+
     def lost(self) -> str:
         """See `Memory.lost`.
 
@@ -438,8 +458,8 @@ class Journal:
 
     def close(self, clean: bool) -> None:
         """Say in the header whether everything is in the store."""
-        if clean and self._map is not None and not self.lost():
-            _CLEAN.pack_into(self._map, _CLEAN_AT, 1)
+        if clean and self._fd is not None and not self.lost():
+            os.pwrite(self._fd, _CLEAN.pack(1), _CLEAN_AT)
         # The mapping goes with the last view of it.
         self._map = None
         if self._fd is not None:

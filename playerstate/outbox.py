@@ -114,7 +114,7 @@ class Outbox:
         recovered: rows that a process before this one left, to be saved first; empty for none.
         when_recovered: called when they are in the store.
         reopen: called when the store was replaced; is to call `resume` once it can be written.
-        guard: called before rows are taken from the table.
+        guard: called before rows are taken from the table, or noted there.
 
     Attributes:
         ended: fires when the persist thread has ended, with whether all it saved is on disk.
@@ -364,6 +364,7 @@ class Outbox:
         self._call_from_thread(self.ended.callback, synced)
 
     def _note_recovered(self, commit: Commit) -> None:
+        self._guard()
         self._count_commit(commit)
         self._tell_unsaved(commit.unsaved)
         settled = [*commit.slots.tolist(), *(row.slot for row in commit.unsaved)]
@@ -387,6 +388,7 @@ class Outbox:
         self._troubles.rows_went_in()
 
     def _note_commit(self, commit: Commit) -> None:
+        self._guard()
         self._count_commit(commit)
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
         self._tell_unsaved(commit.unsaved)

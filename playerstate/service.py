@@ -104,7 +104,7 @@ class PlayerStateService(Service):
     Attributes:
         ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
         clock: timers that stand a wall clock that steps, once the service is started.
-        gave_up: whether the last stop ended before everything was saved.
+        gave_up: whether the last stop ended before everything was saved, or with players lost.
 
     Raises:
         TypeError: `queue_size` or `max_players` is no whole number, or `store` is no store.
@@ -222,6 +222,8 @@ class PlayerStateService(Service):
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
+        # Whether players who have left may have been lost with a store that was replaced.
+        self._in_doubt = False
         recovered = find_unsaved(remains, self.schema, self._reader)
         self._recovering = len(recovered) > 0
         self.ledger.recovered = len(recovered)
@@ -312,6 +314,7 @@ class PlayerStateService(Service):
             if self._outbox.pending and not self.gave_up:
                 # The store was found to be replaced after it had taken everything.
                 self._give_up(NotSaved("the store was removed or replaced while stopping"))
+            self.gave_up |= self._in_doubt and not synced
             clean = synced and not self.gave_up
             ends = (self._reader.close, partial(self._memory.close, clean=clean), self.store.close)
             for end in ends:
@@ -419,6 +422,7 @@ class PlayerStateService(Service):
     def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
         if self._phase != _RUNNING:
             raise NotRunning("the service is stopping")  # stopped by one who shared the load
+        self.guard()
         slot = self.table.slots.get(session_id)
         if slot is None:
             slot = self._admit(session_id, stored)
@@ -442,6 +446,17 @@ class PlayerStateService(Service):
             return self.table.admit(session_id, values, updated_at)
         except JournalUnusable as error:
             raise StoreBusy(str(error)) from error
+
+    def guard(self) -> None:
+        """See that the rows of the live table may be touched, as a transport's turn begins.
+
+        The process dies that touches rows whose file was cut meanwhile.  A quarter of a
+        microsecond, half of one with its calls; whatever else the service is asked for does this
+        by itself, but for `move`.
+        """
+        if self._memory.is_cut():
+            self._salvage.guard()
+            self.clock.callLater(0.0, self._salvage.check)  # which tells callers: not in their call
 
     def update(self, session_id: int, state: Any) -> None:
         """Take in a player's whole state.  Never blocks.
@@ -467,6 +482,7 @@ class PlayerStateService(Service):
         except NotRunning:
             count(self.ledger.refused, "stopping")
             raise
+        self.guard()
         self.ledger.applied += 1
         if not self.table.apply(slot, None, values, self._wall_clock() // 1000):
             self.ledger.superseded += 1
@@ -525,6 +541,7 @@ class PlayerStateService(Service):
         """
         if self._phase != _RUNNING:
             return np.zeros(len(slots), np.bool_)
+        self.guard()
         good = self.schema.accept_many(fields)
         good &= sequences > self.table.sequences(slots)
         if self._leaves.by_slot:
@@ -546,6 +563,7 @@ class PlayerStateService(Service):
             ValueError: the session id is out of range.
         """
         slot = self._online(check_session_id(session_id))
+        self.guard()
         return self.schema.state(self.table.values(slot))
 
     def progress(self, session_id: int) -> Progress:
@@ -563,6 +581,7 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id)
         if slot is None:
             raise NotOnline(session_id)
+        self.guard()
         return Progress.of(self.table, slot)
 
     def leave(self, session_id: int, *, last: int | None = None) -> Deferred[Progress]:
@@ -591,6 +610,7 @@ class PlayerStateService(Service):
         slot = self.table.slots.get(session_id)
         if slot is None:
             return fail(NotOnline(session_id))
+        self.guard()
         return self._leaves.begin(slot, last)
 
     def flush(self) -> Deferred[None]:
@@ -651,6 +671,8 @@ class PlayerStateService(Service):
         """The store was removed or replaced: go over to what is there now, and save all again."""
         if self._phase == _STOPPED:
             return
+        self.guard()
+        self._in_doubt = True
         self._dirty_all()  # at once: nobody is to be told that they are saved
         try:
             lost = self.store.reopen(self._identity, self.table.slots.keys())
@@ -665,6 +687,7 @@ class PlayerStateService(Service):
         self._reader.close()
         self._reader = reader
         self._cannot_reopen = ""
+        self._in_doubt = self._phase == _STOPPING and bool(lost)
         self._dirty_all()  # who joined meanwhile
         _log.critical(
             "the store {store} was removed or replaced while it was in use; the {again} players"

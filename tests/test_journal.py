@@ -34,7 +34,8 @@ from playerstate import (
 from playerstate import journal as journal_module
 from playerstate import table as table_module
 from playerstate.cli import main
-from playerstate.interfaces import StoreBusy, Stored, StoreUnusable
+from playerstate.gateway import MANY, Gateway
+from playerstate.interfaces import StoreBusy, Stored, StoreReplaced, StoreUnusable
 from playerstate.journal import (
     FORMAT,
     MAKING,
@@ -46,6 +47,7 @@ from playerstate.journal import (
     read_remains,
 )
 from playerstate.layout import RowLayout
+from playerstate.messages import PING, Codec, encode_numbered
 from playerstate.recovery import as_rows
 from playerstate.schema import MAX_FIELDS_BYTES, Field
 from playerstate.stores.memory import MemoryStore
@@ -1229,6 +1231,94 @@ class LostTests(RecoveryTestCase):
         os.truncate(self.path, 0)
         self.check_read_again(stepped, "cut or grown")
 
+    def test_cut_before_any_touch(self) -> None:
+        """Whatever is asked of the service next does not touch what was cut off.
+
+        Where it does the process of the tests dies by SIGBUS.
+        """
+        touches: list[Callable[[PlayerStateService], object]] = [
+            lambda service: service.update(2, PlayerState(9.0, 0.0)),
+            lambda service: service.state(2),
+            lambda service: service.progress(2),
+            lambda service: service.leave(2),
+            lambda service: service.join(2),
+            lambda service: service.join(3),
+            lambda service: service.flush(),
+            lambda service: service.move_many(
+                np.array([service.table.slots[2]], np.intp),
+                np.array([9], np.uint32),
+                np.zeros(1, SCHEMA.dtype),
+            ),
+            lambda service: service._reopen(),
+            lambda service: service._gauges(),
+            lambda service: service.stopService(),
+        ]
+        for touch in touches:
+            self.setUp()
+            stepped = self.saved_and_moved()
+            os.truncate(self.path, 0)
+            touch(stepped.service)
+            stepped.reactor.advance(0.0)
+            stepped.settle()
+            self.successResultOf(stepped.stop())
+
+    def test_cut_while_a_commit_is_under_way(self) -> None:
+        """The word that rows are saved comes before anything else looks."""
+        stepped = self.moved()
+        left = stepped.service.leave(1)
+        stepped.reactor.advance(0.1)
+        os.truncate(self.path, 0)
+        stepped.settle()
+        stepped.reactor.advance(1.5)
+        self.successResultOf(left)
+        self.successResultOf(stepped.stop())
+
+    def test_cut_amid_many_messages(self) -> None:
+        """A long batch of messages that are taken in one by one is looked after as it goes on."""
+        stepped = self.start(save_within=60.0)
+        gateway, codec = Gateway(stepped.service), Codec(SCHEMA)
+        gateway.start()
+        path = self.path
+
+        class Cutting:
+            """A transport on which the file is cut as soon as somebody is told something."""
+
+            cuts = False
+
+            def send(self, *message: object) -> None:
+                """Cut it."""
+                if self.cuts:
+                    os.truncate(path, 0)
+
+            def end(self, *peer: object) -> None:
+                """Nobody is there."""
+
+        transport = Cutting()
+        players = range(1, 3 * MANY + 1)
+        for player in players:
+            gateway.received(transport, player, player, codec.encode_join(7, 0), 0)
+        stepped.reactor.advance(1.0)
+        messages = [encode_numbered(PING, 0) for _ in range(MANY)]
+        messages += [codec.encode_move(1, (9.0, 9.0)) + b"x" for _ in range(MANY)]
+        messages += [encode_numbered(PING, 0) for _ in range(MANY)]
+        messages[: MANY - 1] = [b"?"] * (MANY - 1)
+        transport.cuts = True
+        gateway.received_many(transport, players, players, messages, 0)
+        transport.cuts = False
+        self.assertEqual(len(self.log.having("it was made anew")), 0)
+        stepped.reactor.advance(0.0)
+        self.assertEqual(len(self.log.having("it was made anew")), 1)
+        self.successResultOf(stepped.stop())
+
+    def test_cut_is_mended_at_once(self) -> None:
+        """Who notices does not wait for the next look: the next turn makes the file anew."""
+        stepped = self.saved_and_moved()
+        os.truncate(self.path, 0)
+        stepped.service.update(2, PlayerState(7.0, 0.0))
+        stepped.reactor.advance(0.0)
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 7.0})
+        self.successResultOf(stepped.stop())
+
     def test_copied_over(self) -> None:
         """Another run's file, with the same players in the same places and the same header."""
         for first_version in (0, 2**60):
@@ -1329,6 +1419,49 @@ class LostTests(RecoveryTestCase):
         remains = read_remains(self.path)
         self.assertFalse(remains.clean)
         self.assertEqual(len(remains.records), 2)
+
+    def stopped_in_vain(self, stepped: SteppedService) -> None:
+        """A stop gives up, and the next start finds what the store that is there now has not."""
+        self.store.players.clear()
+        self.successResultOf(stepped.stop())
+        self.assertTrue(stepped.service.gave_up)
+        self.assertIn("the next start saves them", self.log.having("newest state unsaved")[0])
+        self.assertFalse(read_remains(self.path).clean)
+        again = self.start()
+        again.settle()
+        self.assertEqual(again.join(2).state, PlayerState(2.0, 0.0))
+        self.successResultOf(again.stop())
+        self.assertTrue(read_remains(self.path).clean)
+
+    def test_stop_whose_last_sync_finds_another_store(self) -> None:
+        """All was saved, but into a store that is no more."""
+        stepped = self.moved()
+        stepped.service.flush()
+        stepped.settle()
+        sync = self.store.sync
+
+        def replaced() -> None:
+            self.store.sync = sync  # type: ignore[method-assign]
+            raise StoreReplaced("removed or replaced")
+
+        self.store.sync = replaced  # type: ignore[method-assign]
+        self.stopped_in_vain(stepped)
+
+    def test_stop_that_syncs_another_store(self) -> None:
+        """Gone over to in the last moment, a store that syncs well has nobody in it."""
+        stepped = self.moved()
+        stepped.service.flush()
+        stepped.settle()
+        persister = stepped.thread.persister
+        live = persister._live
+
+        def late() -> None:
+            live()
+            persister._note_replaced(StoreReplaced("removed or replaced"))
+            stepped.reactor.deliver()
+
+        self.patch(persister, "_live", late)
+        self.stopped_in_vain(stepped)
 
     def test_timer(self) -> None:
         """It is looked at without being asked."""

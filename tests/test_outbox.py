@@ -518,6 +518,19 @@ class OverflowTests(ServiceTestCase):
         stepped.reactor.deliver()
         self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 2)
 
+    def test_over_when_all_went_in(self) -> None:
+        """Once nothing is left over, a commit is no reason to sweep before the time."""
+        stepped = self.crowd(2, 4)
+        stepped.reactor.advance(3.0)
+        stepped.settle()
+        stepped.service.update(1, at(9))
+        stepped.service.flush()
+        stepped.service.update(2, at(9))
+        stepped.step()
+        self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 0)
+        self.assertTrue(stepped.service.table.is_dirty(stepped.service.table.slots[2]))
+        stepped.settle()
+
     def test_leaves_do_not_fit(self) -> None:
         """Leaves for which the ring has no room are handed over at the next commit report."""
         stepped = self.crowd(2, 6)

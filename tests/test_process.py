@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 import unittest
@@ -17,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import PATIENCE, TWIST, TWISTD, Player, Server, run_to_end
@@ -27,7 +29,83 @@ from playerstate import PlayerState, PlayerStateService
 PlayerStateService.__init__.__kwdefaults__["stop_within"] = 0.5
 """
 """A game whose server gives up half a second after it was told to stop."""
+UNLUCKY = """
+import os
+
+from playerstate import PlayerState
+from playerstate.stores.sqlite import SQLiteWriter
+
+sync = SQLiteWriter.sync
+
+
+def unlucky(writer):
+    SQLiteWriter.sync = sync
+    os.unlink("players.db")
+    sync(writer)
+
+
+SQLiteWriter.sync = unlucky
+"""
+"""A game whose database is removed just before the last sync."""
+OF_OURS = f"import sys; sys.path.append({str(Path(__file__).parent.parent)!r})\n"
+"""Has a process find these tests, wherever the package itself is installed."""
+NO_TEMPORARY_FILES = """
+import ctypes, os
+
+libc = ctypes.CDLL(None, use_errno=True)
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
+CLONE_NEWNS = 1 << 17
+
+
+def mount(source, target, flags):
+    if libc.mount(source.encode(), target.encode(), None, flags, None):
+        raise OSError(ctypes.get_errno(), f"cannot mount {target}")
+
+
+if libc.unshare(CLONE_NEWNS):
+    raise OSError(ctypes.get_errno(), "cannot have mounts of its own")
+mount("none", "/", MS_REC | MS_PRIVATE)
+here = os.getcwd()
+places = [place for place in ("/tmp", "/var/tmp", "/usr/tmp") if os.path.isdir(place)]
+for place in places:
+    mount(place, place, MS_BIND)
+mount(here, here, MS_BIND)
+for place in places:
+    mount("none", place, MS_REMOUNT | MS_BIND | MS_RDONLY)
+os.environ["TMPDIR"] = os.environ["SQLITE_TMPDIR"] = "/tmp"
+os.chdir("/proc/self")
+try:
+    open("/tmp/anything", "w")
+except OSError:
+    pass
+else:
+    raise AssertionError("temporary files can be made")
+"""
+"""Has a process in whose world nothing can be written but what lies where it was started."""
+CROWD = """
+import sys
+from playerstate import PlayerState, StateSchema, open_store
+from tests.crash_live import LiveService
+
+live = LiveService(open_store(sys.argv[1], StateSchema.of(PlayerState)))
+live.join(*range(1, 9001))
+for x, step in ((1.0, 1), (2.0, 6)):
+    for number in range(6, 9001, step):
+        live.service.update(number, PlayerState(x, float(number)))
+    live.flush()
+live.stop()
+"""
+"""Saves players who lie in so many pages that SQLite would have a file for what was there."""
 TRACKS = Path(__file__).parent.parent.parent / "shared" / "data" / "real-tracks.csv"
+
+
+@attrs.frozen
+class GrownState:
+    """The state class of a later version of a game."""
+
+    x: float = 0.0
+    y: float = 0.0
+    hp: int = 100
 
 
 class ProcessTestCase(SynchronousTestCase):
@@ -197,6 +275,29 @@ class JournalTests(ProcessTestCase):
         self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
         self.assertEqual(self.rows(), {42: (3.0, 4.0)})
 
+    def test_cut_while_players_move(self) -> None:
+        """Whoever cuts the file kills nobody: players play on, and the file is made anew."""
+        server = self.serve("--save-within", "60")
+        players = [self.player(server, number) for number in range(1, 22)]
+        for player in players:
+            player.join()
+        for number in (1.0, 2.0):
+            for player in players:
+                player.move(number, 0.0)
+            for player in players:
+                player.wait_applied()
+            os.truncate(f"{self.directory}/players.db.live", 0)
+            for player in players:
+                player.move(number, number)
+            server.wait_for("it was made anew with the 21 players")
+            for player in players:
+                player.wait_applied()
+        server.kill()
+        again = self.serve()
+        again.wait_for("players may join")
+        for number in range(1, 22):
+            self.assertEqual(self.player(again, number).join().values, (2.0, 2.0))
+
     def left(self, *options: str) -> list[str]:
         """The files that a server leaves, once it has served."""
         server = self.serve(*options)
@@ -278,6 +379,21 @@ class GaveUpTests(ProcessTestCase):
         self.assertEqual(again.stop(), -signal.SIGTERM)
         self.assertEqual(self.rows(), {42: (3.0, 4.0)})
 
+    def test_database_removed_before_the_last_sync(self) -> None:
+        """What was saved into a database that is gone by then is not called saved."""
+        Path(self.directory, "unlucky.py").write_text(UNLUCKY)
+        server = self.serve("--state", "unlucky:PlayerState")
+        player = self.player(server, 42)
+        player.join()
+        player.move(3.0, 4.0)
+        player.wait_applied()
+        self.assertEqual(server.stop(), 1, server.lines)
+        line = next(line for line in server.lines if "was removed or replaced" in line)
+        self.assertIn("lost is the newest state of 1 others: 42", line)
+        self.assertEqual(self.rows(), {})
+        with open(f"{self.directory}/players.db.live", "rb") as file:
+            self.assertEqual(file.read(32)[28:], bytes(4))  # not clean
+
     def test_terminal(self) -> None:
         """By Ctrl-C too."""
         self.assertEqual(self.give_up(TWISTD, signal.SIGINT), 1)
@@ -285,6 +401,43 @@ class GaveUpTests(ProcessTestCase):
     def test_twist(self) -> None:
         """Under twist too."""
         self.assertEqual(self.give_up(TWIST, signal.SIGTERM), 1)
+
+
+class TemporaryFilesTests(ProcessTestCase):
+    """Nothing is to be had but the room where the database lies."""
+
+    def test_served_without(self) -> None:
+        """A start, a migration, what is saved, and a stop need no temporary file."""
+        tried = subprocess.run(
+            [sys.executable, "-c", NO_TEMPORARY_FILES],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if "OSError" in tried.stderr:
+            raise unittest.SkipTest("no mounts of its own: " + tried.stderr.splitlines()[-1])
+        store = f"sqlite:{self.directory}/players.db"
+        crowd = subprocess.run(
+            [sys.executable, "-c", OF_OURS + NO_TEMPORARY_FILES + CROWD, store],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        self.assertEqual((crowd.returncode, crowd.stderr), (0, ""))
+        x_of = {number: 1.0 if number % 6 else 2.0 for number in range(6, 9001)}
+        self.assertEqual(self.rows(), {n: (x, float(n)) for n, x in x_of.items()})
+        options = ("--save-within", "0.1", "--store", store, "--state", f"{__name__}:GrownState")
+        server = self.serve(*options, script=OF_OURS + NO_TEMPORARY_FILES + TWIST)
+        with closing(Player(server.address, 42, GrownState)) as player:
+            self.assertEqual(player.join().values, (2.0, 42.0, 100))
+            player.move(42.0, 1.0, 99)
+            player.wait_saved()
+        self.assertEqual(server.stop(), -signal.SIGTERM, server.lines)
+        self.assertNotIn("Traceback", "\n".join(server.lines))
+        self.assertEqual(self.rows()[42], (42.0, 1.0))
+        self.assertEqual(len(self.rows()), 8995)
 
 
 class DaemonTests(ProcessTestCase):

@@ -1044,6 +1044,52 @@ class ReplacedTests(StoreTestCase):
         self.assertEqual(self.loader.load(1999).updated_at, 10)
         self.assert_in_use()
 
+    def test_copy_is_on_disk_before_it_takes_the_name(self) -> None:
+        """The whole copy that replaces a database without its log is synced before that."""
+        self.write(1)
+        self.saver.maintain()
+        self.remove("-wal")
+        done: list[str] = []
+        sync, replace = os.fsync, os.replace
+
+        def syncing(fd: int) -> None:
+            done.append(f"sync {os.readlink(f'/proc/self/fd/{fd}')}")
+            sync(fd)
+
+        def replacing(source: str, target: str) -> None:
+            done.append(f"replace {target}")
+            replace(source, target)
+
+        self.patch(os, "fsync", syncing)
+        self.patch(os, "replace", replacing)
+        self.go_over()
+        path = os.path.realpath(self.path)
+        self.assertEqual(done[:2], [f"sync {path}.new", f"replace {path}"])
+
+    def test_replaced_while_it_is_opened(self) -> None:
+        """Put in place the moment before or after the reader is open, another file is noticed."""
+        self.write(1)
+        self.saving.close()
+        self.loading.close()
+        copy, connect = self.copy(), sqlite.connect_existing
+        for early in (True, False):
+            shutil.copyfile(copy, f"{copy}.next")
+
+            def opening(path: str, early: bool = early) -> apsw.Connection:
+                if early:
+                    os.replace(f"{copy}.next", path)
+                connection = connect(path)
+                if not early:
+                    os.replace(f"{copy}.next", path)
+                return connection
+
+            patched = self.patch(sqlite, "connect_existing", opening)
+            loader = self.store.open_reader()
+            patched.restore()
+            with self.assertRaises(StoreReplaced):
+                self.store.open_writer()
+            loader.close()
+
     @contextmanager
     def pinned(self) -> Iterator[None]:
         """Another process reads, and does not end its transaction."""

@@ -231,8 +231,9 @@ class SQLiteStore:
 
     def open_reader(self) -> IStateReader:
         """See `IStateStore.open_reader`."""
-        self._reader = SQLiteReader(self.path, self.schema, self._before_close)
+        # Which file it is comes first: another that is put in place meanwhile is noticed then.
         self._watch.begin()
+        self._reader = SQLiteReader(self.path, self.schema, self._before_close)
         self._rescued = False
         return self._reader
 

@@ -46,7 +46,7 @@ class Watch:
         return self.log_lost
 
     def begin(self) -> None:
-        """A reader was opened: what is there now is ours."""
+        """A reader is about to be opened: what is there now is ours."""
         self.database_file = file_number(self.path)
         self.log_file = self.index_file = self.newest = self._signature = None
         self.replaced = self.log_lost = False
