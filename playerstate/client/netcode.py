@@ -49,7 +49,7 @@ class Netcode:
             to do.
     """
 
-    get_token: GetToken
+    get_token: GetToken = attrs.field(validator=attrs.validators.is_callable())
 
     def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> NetcodeLine:
         """A line with a port of its own."""
