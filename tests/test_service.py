@@ -1620,7 +1620,7 @@ class End:
         self.store.calls.append("sync")
         self.store.fail("sync")
 
-    def set_aside(self, record: Any, reason: str) -> None:
+    def set_aside(self, records: Any, reasons: Any) -> None:
         """See `IStateWriter.set_aside`."""
 
     def interrupt(self) -> None:
