@@ -1149,6 +1149,37 @@ class ReplacedTests(PersisterTestCase):
         self.assertEqual([writer.closed for writer in self.store.writers], [True, False])
         self.assertEqual(self.commits(), [([(1, 2)], ())])
 
+    def test_found_by_a_write(self) -> None:
+        """A write that finds it is told as that, and its rows go to the next writer."""
+        error = StoreReplaced("gone")
+        self.store.write_errors.append(error)
+        self.push((1, 1))
+        self.assertEqual(self.persister.step(), MAX_SLEEP)
+        self.assertEqual(self.listener.replacements, [error])
+        self.assertEqual((self.failures(), self.commits()), ([], []))
+        self.assertTrue(self.store.writers[0].closed)
+        self.assertIsNone(self.persister.writing_since)
+        self.assertEqual(self.persister.step(), MAX_SLEEP)
+        self.persister.resume()
+        self.assertEqual(self.persister.step(), 0.0)
+        self.assertEqual(self.commits(), [([(1, 1)], ())])
+
+    def test_found_by_the_last_sync(self) -> None:
+        """So is what the sync at the end finds; nothing is known to be on disk then."""
+
+        def fail() -> None:
+            raise error
+
+        error = StoreReplaced("gone")
+        self.store.on_sync = fail
+        self.push((1, 1))
+        self.persister.finish()
+        self.persister.run()
+        self.assertEqual(self.listener.replacements, [error])
+        self.assertEqual(self.failures(), [])
+        self.assertIs(self.listener.synced, False)
+        self.assertTrue(self.store.writers[0].closed)
+
     def test_row_that_waits(self) -> None:
         """A row in hand goes to the store that took the place."""
         self.push((1, 1), (2, 2))

@@ -1043,6 +1043,7 @@ class ReplacedTests(ServiceTestCase):
             self.stepped.reactor.advance(0.2)
             self.stepped.step()
         self.assertEqual(len(self.store.reopened), 1)
+        self.assertEqual(len(self.told("cannot go on with")), 1)  # once, not each second
         self.stepped.settle()
         self.assertEqual(len(self.store.players), 2)
         self.stepped.reactor.advance(60.0)
