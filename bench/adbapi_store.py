@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class AdbapiStore:
         """Bring the log into the database."""
         self._wait_for(self._pool.runQuery, "PRAGMA wal_checkpoint")
 
-    def set_aside(self, record: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """Nothing is refused."""
 
     def interrupt(self) -> None:

@@ -157,7 +157,7 @@ def _snapped(field: Field, value: Any) -> Any:
         steps -= 1
     if field.low is not None and steps * resolution < field.low:
         steps += 1
-    return steps * resolution + 0.0
+    return steps * resolution
 
 
 def _put_varint(message: bytearray, number: int) -> None:

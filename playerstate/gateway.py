@@ -23,6 +23,7 @@ import numpy as np
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
+from playerstate.arguments import check_seconds, check_session_id
 from playerstate.conversation import Conversation, Replaced, Transport
 from playerstate.deltas import Delta, DeltaCodec
 from playerstate.interfaces import StoreBusy
@@ -56,7 +57,6 @@ from playerstate.service import (
     NotRunning,
     PlayerStateService,
     ServerFull,
-    check_session_id,
 )
 from playerstate.waiters import Waiters, tell
 
@@ -133,10 +133,8 @@ class Gateway:
         jitter: Callable[[], float] = random.random,
         draw_secret: Callable[[], int] = draw_secret,
     ) -> None:
-        if not 0.1 <= idle_timeout <= 86_400.0:
-            raise ValueError(f"idle_timeout {idle_timeout!r} is not from 0.1 to 86400.0")
         self.service = service
-        self.idle_timeout = idle_timeout
+        self.idle_timeout = check_seconds("idle_timeout", idle_timeout, 0.1, 86_400.0)
         self._jitter = jitter
         self._draw_secret = draw_secret
         self._codec = Codec(service.schema)

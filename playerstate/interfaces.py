@@ -7,7 +7,7 @@ the stored rows, so neither ever waits for the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import attrs
@@ -111,8 +111,10 @@ class IStateWriter(Interface):
             Exception: anything else is logged.
         """
 
-    def set_aside(records: Records, reason: str) -> None:
+    def set_aside(records: Records, reasons: Sequence[str]) -> None:
         """Keep these records, which `write` has refused for good, where an operator finds them.
+
+        All of a batch come together, however many, each with the reason of its own.
 
         Raises:
             Exception: none of them is known to be kept; they come again.

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ START_AGAIN_EVERY = 1.0
 MOST_FLIGHTS = 64
 JOIN_WITHIN = 1.0
 NAMED_AT_MOST = 20
-"""Players named in one log line."""
+"""Players named in one log line, and reasons of a batch that have a line each."""
 
 _log = PrintableLogger()
 _why = attrgetter("why")
@@ -401,11 +401,11 @@ class Outbox:
         self._fire_flushes()
 
     def _tell_unsaved(self, unsaved: tuple[Unsaved, ...]) -> None:
-        for why, rows in itertools.groupby(sorted(unsaved, key=_why), key=_why):
+        for why, session_ids in _by_reason(unsaved):
             _log.error(
                 "not saved to {store}: player {players}: {why}",
                 store=self._store.describe(),
-                players=named([row.session_id for row in rows]),
+                players=named(session_ids),
                 why=why,
             )
         for _, flush in self._flushes.notes():
@@ -487,10 +487,21 @@ class _Flush:
 def not_saved(unsaved: Sequence[Unsaved]) -> NotSaved:
     """Why players were not saved whose rows the store does not hold."""
     reasons = (
-        f"{why}: not saved for player {named([row.session_id for row in rows])}"
-        for why, rows in itertools.groupby(sorted(unsaved, key=_why), key=_why)
+        f"{why}: not saved for player {named(session_ids)}"
+        for why, session_ids in _by_reason(unsaved)
     )
     return NotSaved("; ".join(reasons))
+
+
+def _by_reason(unsaved: Sequence[Unsaved]) -> Iterator[tuple[str, list[int]]]:
+    """Whose rows were not saved for which reason; beyond some reasons, the rest for others."""
+    by_reason: dict[str, list[int]] = {}
+    for row in sorted(unsaved, key=_why):
+        by_reason.setdefault(row.why, []).append(row.session_id)
+    reasons = iter(by_reason.items())
+    yield from itertools.islice(reasons, NAMED_AT_MOST)
+    if rest := list(itertools.chain.from_iterable(ids for _, ids in reasons)):
+        yield f"{len(by_reason) - NAMED_AT_MOST} other reasons", rest
 
 
 def named(session_ids: list[int]) -> str:

@@ -366,8 +366,9 @@ class Persister:
     ) -> None:
         """Count how often each row was refused alone; set aside, off the list, who never will do.
 
-        While no other row is committed it may be the store that is at fault, not the row.  The rows
-        that were refused for one reason are set aside together, and told of together.
+        While no other row is committed it may be the store that is at fault, not the row.  They are
+        set aside together: each may have a reason of its own, and a file is not to be written for
+        each.
         """
         before, self._refusals = self._refusals, {}
         for row, *_ in refused:
@@ -376,29 +377,28 @@ class Persister:
             refusal.times += 1
             self._refusals[session_id] = refusal
         kept: dict[str, tuple[RowRefused, int]] = {}
-        given_up: dict[str, list[Rows]] = {}
-        for row, why, error in refused:
+        given_up: list[tuple[Rows, str, RowRefused]] = []
+        waiting: list[tuple[Rows, str, RowRefused]] = []
+        for one in refused:
+            row, _, error = one
             refusal = self._refusals[int(row["session_id"][0])]
             others = self._recovering or self._rows_committed > refusal.rows_committed
             if refusal.times >= REFUSALS and others:
-                given_up.setdefault(why, []).append(row)
+                given_up.append(one)
             else:
-                told, count = kept.get(why, (error, 0))
-                kept[why] = told, count + 1
-        for why, rows in given_up.items():
-            self._set_aside(np.concatenate(rows, dtype=self._ring.dtype), why)
-            unsaved += [_unsaved(row[0], why, guarded=False) for row in rows]
-            settled = {int(row["session_id"][0]) for row in rows}
-            # They leave the list as soon as they are settled: another reason's may fail.
-            refused[:] = [one for one in refused if int(one[0]["session_id"][0]) not in settled]
-            for session_id in settled:
+                waiting.append(one)
+                told, count = kept.get(str(error), (error, 0))
+                kept[str(error)] = told, count + 1
+        if given_up:
+            assert self._writer is not None
+            rows = np.concatenate([row for row, *_ in given_up], dtype=self._ring.dtype)
+            self._writer.set_aside(rows.view(self._record), [why for _, why, _ in given_up])
+            unsaved += [_unsaved(row[0], why, guarded=False) for row, why, _ in given_up]
+            refused[:] = waiting
+            for session_id in rows["session_id"].tolist():
                 del self._refusals[session_id]
         for error, count in kept.values():
             self._listener.failed(error, count)
-
-    def _set_aside(self, rows: Rows, why: str) -> None:
-        assert self._writer is not None
-        self._writer.set_aside(rows.view(self._record), why)
 
     def _report(
         self, saved: list[Rows], unsaved: list[Unsaved], settled: bool, seconds: float

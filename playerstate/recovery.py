@@ -7,6 +7,7 @@ how they were left.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from playerstate.interfaces import IStateReader, Stored
 from playerstate.journal import Remains
 from playerstate.layout import RowLayout
 from playerstate.log import PrintableLogger
-from playerstate.schema import StateSchema, folded
+from playerstate.schema import InvalidState, StateSchema, folded
 
 _log = PrintableLogger()
 
@@ -81,7 +82,8 @@ def _keep_stored(
     record = row.view(RowLayout(schema.fields).record)
     for place, (field, value) in enumerate(zip(schema.fields, found.values, strict=True)):
         if not carried[place]:
-            record[field.name] = field.encode(value)
+            with suppress(InvalidState):  # what nobody can load is not to keep the service down
+                record[field.name] = field.encode(value)
 
 
 def _tell(rows: npt.NDArray[np.void], players: int) -> None:

@@ -30,6 +30,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from playerstate.arguments import shown
 from playerstate.building import builder, own_building
 from playerstate.checks import Limits, limits_of
 
@@ -60,7 +61,7 @@ class InvalidState(ValueError):
     """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field or 'state'} = {_shown(value)}: must be {allowed}")
+        super().__init__(f"{field or 'state'} = {shown(value)}: must be {allowed}")
         self.field = field
         self.value = value
         self.allowed = allowed
@@ -178,7 +179,7 @@ class Field:
             if not math.isfinite(number):
                 raise ValueError
             return number
-        except (TypeError, ValueError, OverflowError):
+        except Exception:  # whatever a class of somebody's own does when it is asked for a number
             raise InvalidState(self.name, value, self.allowed) from None
 
     def decode(self, value: Any) -> Any:
@@ -323,14 +324,6 @@ class StateSchema:
 
 def _refused(state_class: type, name: str, why: str) -> SchemaError:
     return SchemaError(f"{state_class.__qualname__}.{name}: {why}")
-
-
-def _shown(value: object) -> str:
-    """A value as an error shows it; a number of thousands of digits, say, cannot be."""
-    try:
-        return repr(value)
-    except Exception:  # the error that is being made says more
-        return f"a {type(value).__name__}"
 
 
 def _read_class(state_class: Any) -> tuple[Field, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import operator
 import os
 from contextlib import ExitStack
 from functools import partial
@@ -21,6 +20,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.python.failure import Failure
 
+from playerstate.arguments import check_seconds, check_session_id, check_whole
 from playerstate.interfaces import IStateStore, JournalUnusable, StoreBusy, Stored, StoreUnusable
 from playerstate.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.layout import RowLayout
@@ -38,7 +38,6 @@ from playerstate.table import LiveTable, Slots
 from playerstate.trouble import Trouble
 from playerstate.waiters import Waiters, tell
 
-MAX_SESSION_ID = 2**63 - 1
 MAX_SEQUENCE = 2**32 - 1
 SUMMARY_EVERY = 60.0
 REOPEN_EVERY = 1.0
@@ -107,7 +106,7 @@ class PlayerStateService(Service):
         gave_up: whether the last stop ended before everything was saved, or with players lost.
 
     Raises:
-        TypeError: `queue_size` or `max_players` is no whole number, or `store` is no store.
+        TypeError: an argument is no number, or `store` is no store; the message names it.
         ValueError: an argument is out of its range, or `journal` is a file of the store's; the
             message names it.
     """
@@ -135,10 +134,10 @@ class PlayerStateService(Service):
         journal: str | os.PathLike[str] | None = None,
         around: Surroundings | None = None,
     ) -> None:
-        _check_range("save_within", save_within, 0.1, 86_400.0)
-        _check_range("max_players", operator.index(max_players), 1, 2**24)
-        _check_range("queue_size", operator.index(queue_size), 2, 2**24)
-        _check_range("stop_within", stop_within, 0.0, 86_400.0)
+        save_within = check_seconds("save_within", save_within, 0.1, 86_400.0)
+        max_players = check_whole("max_players", max_players, 1, 2**24)
+        queue_size = check_whole("queue_size", queue_size, 2, 2**24)
+        stop_within = check_seconds("stop_within", stop_within, 0.0, 86_400.0)
         if queue_size & (queue_size - 1):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
         if isinstance(store, (str, bytes, os.PathLike)):
@@ -395,12 +394,12 @@ class PlayerStateService(Service):
             A Deferred that fails with `NotRunning`, `ServerFull`, or what the store raised.
 
         Raises:
-            TypeError: the session id is no whole number.
+            TypeError: the session id or the sequence is no whole number.
             ValueError: the session id or the sequence is out of range.
         """
         session_id = check_session_id(session_id)
-        if sequence is not None and not 0 <= sequence <= MAX_SEQUENCE:
-            raise ValueError(f"sequence {sequence} is not from 0 to 2**32 - 1")
+        if sequence is not None:
+            sequence = check_whole("sequence", sequence, 0, MAX_SEQUENCE)
         if self._phase != _RUNNING:
             return fail(NotRunning("the service is not running"))
         if self._recovering:
@@ -439,13 +438,26 @@ class PlayerStateService(Service):
             raise ServerFull(f"all {self.max_players} places are taken")
         values, updated_at = self.schema.spawn, 0
         if stored is not None:
-            values = self.schema.encode(stored.values)
+            values, updated_at = self._stored(session_id, stored)
             # 0 is a player who was never stored; a row of that date, imported, is one who was.
-            updated_at = max(stored.updated_at, 1)
+            updated_at = max(updated_at, 1)
         try:
             return self.table.admit(session_id, values, updated_at)
         except JournalUnusable as error:
             raise StoreBusy(str(error)) from error
+
+    def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:
+        """What a store holds of a player, which other hands may have put there."""
+        try:
+            values = self.schema.encode(stored.values)
+            try:
+                return values, check_whole("updated_at", stored.updated_at, -(2**63), 2**63 - 1)
+            except (TypeError, ValueError):
+                allowed = "a whole number of 64 bits"
+                raise InvalidState("updated_at", stored.updated_at, allowed) from None
+        except InvalidState as error:
+            remedy = f"player {session_id} is stored with it: correct that row, or delete it"
+            raise InvalidState(error.field, error.value, f"{error.allowed}; {remedy}") from None
 
     def guard(self) -> None:
         """See that the rows of the live table may be touched, as a transport's turn begins.
@@ -601,10 +613,12 @@ class PlayerStateService(Service):
             this player or the service stopped before it could be saved.
 
         Raises:
-            TypeError: the session id is no whole number.
-            ValueError: the session id is out of range.
+            TypeError: the session id or the last number is no whole number.
+            ValueError: the session id or the last number is out of range.
         """
         session_id = check_session_id(session_id)
+        if last is not None:
+            last = check_whole("last", last, 0, MAX_SEQUENCE)
         if (over := self._over()) is not None:
             return fail(over)
         slot = self.table.slots.get(session_id)
@@ -724,21 +738,6 @@ class PlayerStateService(Service):
         self._leaves.settled(commit.unsaved)
 
 
-def check_session_id(session_id: int) -> int:
-    """A session id as it is to be.
-
-    Raises:
-        TypeError: it is no whole number; a bool is none.
-        ValueError: it is out of range.
-    """
-    if isinstance(session_id, bool):
-        raise TypeError(f"session id {session_id} is no whole number")
-    session_id = operator.index(session_id)
-    if not 1 <= session_id <= MAX_SESSION_ID:
-        raise ValueError(f"session id {session_id} is not from 1 to 2**63 - 1")
-    return session_id
-
-
 def _check_loop(reactor: object) -> None:
     """Refuse a reactor that stands still while an asyncio event loop of its own runs us."""
     try:
@@ -752,8 +751,3 @@ def _check_loop(reactor: object) -> None:
         " saved; call twisted.internet.asyncioreactor.install(loop) with this loop before"
         " anything imports twisted.internet.reactor"
     )
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} {value!r} is not from {low} to {high}")

@@ -264,6 +264,7 @@ class _Server(MultiService):
         """Start the store's service, then the transports."""
         _log.info("{versions}", versions=_versions())
         _mind_hangup()
+        _check_log(self._options.parent or {})
         try:
             super().startService()
         except JournalUnusable as error:
@@ -316,6 +317,20 @@ def _versions() -> str:
         f"playerstate {ours} on Python {platform.python_version()}, SQLite"
         f" {apsw.sqlite_lib_version()}, {platform.platform()}"
     )
+
+
+def _check_log(daemon: Mapping[str, Any]) -> None:
+    """Tell of a log that Twisted would go on with in silence when it is asked to rotate it."""
+    path = daemon.get("logfile") or ("" if daemon.get("nodaemon", True) else "twistd.log")
+    if not os.path.isfile(path):
+        return
+    places = (path, os.path.dirname(path) or ".")
+    if not all(os.access(place, os.W_OK) for place in places):
+        _log.warn(
+            "SIGUSR1 will not begin another log: the user that the server runs as may not write"
+            " {path} or its directory, and must be given both",
+            path=os.path.abspath(path),
+        )
 
 
 def _mind_hangup() -> None:

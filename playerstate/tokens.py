@@ -20,6 +20,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 
+from playerstate.arguments import check_session_id, check_whole, shown
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.tokens import (
     KEY_BYTES,
@@ -37,7 +38,6 @@ TIMEOUT = 5
 """Seconds of silence after which either end takes the other to be gone, unless told.  A player who
 crashed cannot connect again before: more would be felt.  Less would end connections over a network
 that only stutters."""
-MAX_SESSION_ID = 2**63 - 1
 _HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
 
 
@@ -80,12 +80,17 @@ def connect_token(
         2,048 bytes, to be given to that player's client alone.
 
     Raises:
+        TypeError: an argument is of another type; the message names it.
         ValueError: an argument is out of range, or no address; the message names it.
     """
-    _check("session_id", session_id, 1, MAX_SESSION_ID)
-    _check("protocol_id", protocol_id, 0, 2**64 - 1)
-    _check("expires", expires, 1, 2**32)
-    _check("timeout", timeout, 1, 60)
+    session_id = check_session_id(session_id)
+    protocol_id = check_whole("protocol_id", protocol_id, 0, 2**64 - 1)
+    expires = check_whole("expires", expires, 1, 2**32)
+    timeout = check_whole("timeout", timeout, 1, 60)
+    if not isinstance(key, bytes):
+        raise TypeError(f"key is {KEY_BYTES} bytes, as from read_key, not a {type(key).__name__}")
+    if not isinstance(user_data, bytes):
+        raise TypeError(f"user_data {shown(user_data)} is not bytes")
     if len(key) != KEY_BYTES:
         raise ValueError(f"key has {len(key)} bytes, not {KEY_BYTES}")
     if len(user_data) > USER_DATA_BYTES:
@@ -159,11 +164,6 @@ def read_key(path: str) -> bytes:
             " makes one"
         )
     return bytes.fromhex(text)
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} {value} is not from {low} to {high}")
 
 
 def _parse(name: str, texts: Sequence[str]) -> tuple[Address, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections import deque
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -127,9 +127,9 @@ class FragileStore(FaultyStore):
             raise RowRefused("not this one")
         return super().write(records)
 
-    def set_aside(self, records: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter.set_aside`."""
-        self.aside += [(session_id, reason) for session_id in records["session_id"].tolist()]
+        self.aside += zip(records["session_id"].tolist(), reasons, strict=True)
 
     def maintain(self) -> None:
         """Find out that it was replaced."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from playerstate import PlayerState, StateSchema
@@ -39,10 +40,15 @@ TWIST = "from twisted.application.twist._twist import Twist; Twist.main()"
 Answer = Welcome | Receipt | Refused | Gone
 
 
-def run_to_end(directory: str, *arguments: str, script: str = TWISTD) -> tuple[int, str]:
-    """Run ``twistd`` where it is expected to end by itself; its status and all it printed."""
+def run_to_end(
+    directory: str, *arguments: str, script: str = TWISTD, by: Sequence[str] = ()
+) -> tuple[int, str]:
+    """Run ``twistd`` where it is expected to end by itself; its status and all it printed.
+
+    It is run by the command `by`, if there is one, such as ``nice``.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [*by, sys.executable, "-c", script, *arguments],
         cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -22,6 +22,7 @@ from typing import Any
 
 import apsw
 import attrs
+import click
 import numpy as np
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
@@ -617,7 +618,8 @@ class OptionTests(SynchronousTestCase):
             for value in ("nan", "inf", "-inf", "-1", "0", "", "soon", "1e400"):
                 with self.subTest(command=command, value=value):
                     line = self.refused(*command, value)
-                    self.assertIn(f"Invalid value for '{command[-1]}'", line)
+                    self.assertIn(f"Invalid value for '{command[-1]}': {value!r} is not a nu", line)
+                    self.assertIn("above 0, and at most ", line)
 
     def test_every_parameter(self) -> None:
         """What nobody means is refused in one line that names it, and makes no file."""
@@ -637,6 +639,11 @@ class OptionTests(SynchronousTestCase):
                         self.assertNotEqual(result.exit_code, 0, result.output)
                         [line] = result.stderr.splitlines()
                         self.assertTrue(line.startswith("Error: "), line)
+                        if isinstance(tried.type, (click.IntRange, click.FloatRange)):
+                            name = tried.opts[0] if isinstance(tried, click.Option) else "SESSION"
+                            self.assertIn(name, line)
+                            self.assertIn(f": {value!r} is not a ", line)
+                            self.assertIn(f" {tried.type.max}.", line)
         self.assertEqual(sorted(os.listdir()), before)
         for device in ("/dev/null", "/dev/full"):
             self.assertEqual(os.stat(device).st_mode & 0o777, 0o666)

@@ -172,6 +172,18 @@ class LawTests(SynchronousTestCase):
         self.assertEqual(AVATAR.accept(*values), values)
         self.assertEqual(AVATARS.snap(values), values)
 
+    def test_snap_at_bounds_off_the_grid(self) -> None:
+        """At a bound that the grid does not have, it is the grid's last value before it."""
+        field = attrs.field(default=0.5, type=float, metadata=within(0.1, 1.1, resolution=0.3))
+        codec = DeltaCodec(StateSchema.of(attrs.make_class("Between", {"x": field})))
+        for given_x, x in ((0.1, 0.3), (0.14, 0.3), (0.5, 0.6), (1.04, 0.9), (1.1, 0.9)):
+            self.assertAlmostEqual(codec.snap((given_x,))[0], x)
+
+    def test_snap_to_zero(self) -> None:
+        """What is nearest to 0 becomes 0.0, and never the negative zero that no state has."""
+        for x in (-0.0, -1e-300, -0.1, 0.1):
+            self.assertEqual(math.copysign(1.0, AVATARS.snap((x, 1, 0.0, SPAWN))[0]), 1.0)
+
     @settings(LAW, max_examples=300)
     @given(tail=st.binary(max_size=30))
     def test_noise(self, tail: bytes) -> None:

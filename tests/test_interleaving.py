@@ -26,7 +26,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import attrs
@@ -161,7 +161,7 @@ class Writer:
         """See `IStateWriter`."""
         self._on_the_thread("maintain")
 
-    def set_aside(self, records: Records, why: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter`."""
         raise NotImplementedError
 

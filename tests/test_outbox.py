@@ -373,7 +373,10 @@ class TurnTests(ServiceTestCase):
 
     def test_several_flushes(self) -> None:
         """Sweeps that are asked for meanwhile share the turns."""
-        flushes = [self.service.flush() for _ in range(2)]
+        flushes = [self.service.flush()]
+        waiting = len(self.service.clock.getDelayedCalls())
+        flushes.append(self.service.flush())
+        self.assertEqual(len(self.service.clock.getDelayedCalls()), waiting)
         self.assertEqual(self.depths(), [6, 7, 7])
         self.stepped.settle()
         for flushed in flushes:
@@ -1012,6 +1015,34 @@ class ThreadDeathTests(ServiceTestCase):
         self.stepped.settle()
         self.assertEqual(len(self.stepped.store.players), 1)
         self.assertGreaterEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_trouble_while_none_can_be_started(self) -> None:
+        """As long as none can be started that is the trouble, also where no row waits for it."""
+        self.stepped.settle()
+        self.stepped.reactor.advance(5.0)
+        self.stepped.settle()
+        self.stepped.join(43)
+        start_thread = self.service._outbox._start_thread
+        for waits in (False, True):
+            with self.subTest(waits=waits):
+                self.patch(self.service._outbox, "_start_thread", lambda run: [][0])
+                if waits:
+                    self.service.update(43, at(9))
+                self.service._outbox.died(SystemExit("out"))
+                self.stepped.reactor.deliver()
+                for _ in range(8):
+                    self.stepped.reactor.advance(1.0)
+                trouble = self.service.trouble
+                assert trouble is not None
+                self.assertIn("no persist thread can be started: list index", trouble.why)
+                self.assertGreater(trouble.seconds, self.service.save_within)
+                self.patch(self.service._outbox, "_start_thread", start_thread)
+                for _ in range(8):
+                    self.stepped.reactor.advance(1.0)
+                self.assertEqual(self.service.trouble is not None, waits)
+                self.stepped.settle()
+                self.assertIsNone(self.service.trouble)
+        self.flushLoggedErrors()
 
     def test_while_stopping(self) -> None:
         """A thread that dies while the service stops is followed by another, which saves all."""

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,11 +155,11 @@ class Writer:
         older = [index for index, player in enumerate(players) if player in self.store.older]
         return np.array([*older, *self.store.left_out], np.intp)
 
-    def set_aside(self, records: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         assert not self.closed
         self.store.on_set_aside()
         assert records.dtype == LAYOUT.record
-        self.store.kept_aside += [(player, reason) for player in players_of(records)]
+        self.store.kept_aside += zip(players_of(records), reasons, strict=True)
 
     def sync(self) -> None:
         assert not self.closed
@@ -934,25 +934,29 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.store.kept_aside, [((2, 2), "hp")])
         self.assertEqual(self.commits(), [([], (set_aside(2, 2, "hp"),))])
 
-    def test_set_aside_fails_for_one_of_two(self) -> None:
-        """Invariant 7: of two bad rows of which one could be set aside, each is told of once."""
-        self.push((2, 2), (3, 3))
-        self.store.bad.update({(2, 2): "hp", (3, 3): "mp"})
+    def test_each_for_a_reason_of_its_own(self) -> None:
+        """Invariant 7: bad rows with a reason each are set aside together, or come again together;
+        each is told of once."""
+        self.store.names_bad = True
+        bad = {(number, number): f"hp {number}" for number in range(2, 12)}
+        self.store.bad.update(bad)
+        self.push(*bad)
         calls = 0
 
-        def fail_second() -> None:
+        def fail_first() -> None:
             nonlocal calls
             calls += 1
-            if calls == 2:
+            if calls == 1:
                 raise OSError("disk")
 
-        self.store.on_set_aside = fail_second
+        self.store.on_set_aside = fail_first
         for number in range(3 * REFUSALS):
             self.push((1, number))
             self.persister.step()
+        self.assertEqual(calls, 2)
         unsaved = [row for _, rows in self.commits() for row in rows]
-        self.assertCountEqual(unsaved, [set_aside(2, 2, "hp"), set_aside(3, 3, "mp")])
-        self.assertCountEqual(self.store.kept_aside, [((2, 2), "hp"), ((3, 3), "mp")])
+        self.assertCountEqual(unsaved, [set_aside(*player, why) for player, why in bad.items()])
+        self.assertEqual(self.store.kept_aside, list(bad.items()))
 
     def test_upkeep_while_a_row_waits(self) -> None:
         """A row that waits does not keep the writer from its upkeep."""
@@ -1144,6 +1148,37 @@ class ReplacedTests(PersisterTestCase):
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual([writer.closed for writer in self.store.writers], [True, False])
         self.assertEqual(self.commits(), [([(1, 2)], ())])
+
+    def test_found_by_a_write(self) -> None:
+        """A write that finds it is told as that, and its rows go to the next writer."""
+        error = StoreReplaced("gone")
+        self.store.write_errors.append(error)
+        self.push((1, 1))
+        self.assertEqual(self.persister.step(), MAX_SLEEP)
+        self.assertEqual(self.listener.replacements, [error])
+        self.assertEqual((self.failures(), self.commits()), ([], []))
+        self.assertTrue(self.store.writers[0].closed)
+        self.assertIsNone(self.persister.writing_since)
+        self.assertEqual(self.persister.step(), MAX_SLEEP)
+        self.persister.resume()
+        self.assertEqual(self.persister.step(), 0.0)
+        self.assertEqual(self.commits(), [([(1, 1)], ())])
+
+    def test_found_by_the_last_sync(self) -> None:
+        """So is what the sync at the end finds; nothing is known to be on disk then."""
+
+        def fail() -> None:
+            raise error
+
+        error = StoreReplaced("gone")
+        self.store.on_sync = fail
+        self.push((1, 1))
+        self.persister.finish()
+        self.persister.run()
+        self.assertEqual(self.listener.replacements, [error])
+        self.assertEqual(self.failures(), [])
+        self.assertIs(self.listener.synced, False)
+        self.assertTrue(self.store.writers[0].closed)
 
     def test_row_that_waits(self) -> None:
         """A row in hand goes to the store that took the place."""

@@ -132,7 +132,7 @@ class Writer:
     def maintain(self):
         pass
 
-    def set_aside(self, record, reason):
+    def set_aside(self, records, reasons):
         self.store.calls.append("set_aside")
 
     def sync(self):

@@ -34,7 +34,7 @@ class RefusedFileTests(DirectoryTestCase):
 
     def add(self, session_id: int, *, x: float = 1.0, updated_at: int = 5, why: str = "no") -> None:
         """Keep a player."""
-        self.file.add(records(PLAIN, (session_id, x, 2.0, updated_at)), why)
+        self.file.add(records(PLAIN, (session_id, x, 2.0, updated_at)), [why])
 
     def lines(self) -> list[str]:
         """The file's lines."""
@@ -58,7 +58,7 @@ class RefusedFileTests(DirectoryTestCase):
     def test_entry(self) -> None:
         """An entry has the fields by name, when they were reached, why they were refused, when."""
         self.patch(time, "gmtime", lambda: time.struct_time((2030, 1, 2, 3, 4, 5, 0, 0, 0)))
-        self.file.add(records(PLAIN, (7, 1 / 3, -2.5, 1_700_000_000_123_456)), "too far")
+        self.file.add(records(PLAIN, (7, 1 / 3, -2.5, 1_700_000_000_123_456)), ["too far"])
         self.assertEqual(
             self.entries(),
             [
@@ -77,7 +77,7 @@ class RefusedFileTests(DirectoryTestCase):
         """Fields of each kind are kept as what they are."""
         file = RefusedFile(self.path, StateSchema.of(Everything))
         plain = (0.1 + 0.2, -(2**63), False, "größe\n", -0.25)
-        file.add(records(StateSchema.of(Everything), (2**63 - 1, *plain, 3)), "no")
+        file.add(records(StateSchema.of(Everything), (2**63 - 1, *plain, 3)), ["no"])
         (entry,) = self.entries()
         self.assertEqual(entry["session_id"], 2**63 - 1)
         names = ("x", "hp", "alive", "zone", "angle")
@@ -88,7 +88,7 @@ class RefusedFileTests(DirectoryTestCase):
         """Whatever a text or a reason holds, an entry is one line of ASCII."""
         text = 'a\nb\r\t"\\ \u2028 \U0001f409'
         schema = StateSchema.of(state_class(zone=""))
-        RefusedFile(self.path, schema).add(records(schema, (1, text, 3)), text)
+        RefusedFile(self.path, schema).add(records(schema, (1, text, 3)), [text])
         (line,) = self.lines()
         self.assertEqual((json.loads(line)["zone"], json.loads(line)["reason"]), (text, text))
 
@@ -105,9 +105,9 @@ class RefusedFileTests(DirectoryTestCase):
         self.patch(os, "fsync", lambda fd: (syncs.append(fd), sync(fd)))
         batch = records(PLAIN, *((number, 1.0, 2.0, 5) for number in range(1, 2001)))
         for count in (1, 2):
-            self.file.add(batch, "no")
+            self.file.add(batch, ["no"] * len(batch))
             self.assertEqual(len(syncs), count)
-        self.file.add(records(PLAIN, (5000, 1.0, 2.0, 5), (6000, 1.0, 2.0, 5)), "no")
+        self.file.add(records(PLAIN, (5000, 1.0, 2.0, 5), (6000, 1.0, 2.0, 5)), ["no", "no"])
         self.assertEqual(len(syncs), 3)
         self.assertEqual(self.ids(), [*range(1, 2001), 5000, 6000])
 
@@ -144,7 +144,7 @@ class RefusedFileTests(DirectoryTestCase):
     def test_other_state_class(self) -> None:
         """Entries made under another state class stay as they are."""
         schema = StateSchema.of(state_class(hp=3))
-        RefusedFile(self.path, schema).add(records(schema, (1, 9, 5)), "no")
+        RefusedFile(self.path, schema).add(records(schema, (1, 9, 5)), ["no"])
         self.add(2)
         self.assertEqual(self.ids(), [1, 2])
         self.assertEqual(self.entries()[0]["hp"], 9)

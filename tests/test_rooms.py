@@ -14,9 +14,10 @@ import playerstate
 PACKAGE = Path(playerstate.__file__).parent
 
 ROOMS: dict[str, set[str]] = {
+    "arguments": set(),
     "building": set(),
     "checks": set(),
-    "schema": {"building", "checks"},
+    "schema": {"arguments", "building", "checks"},
     "ring": set(),
     "printable": set(),
     "log": {"printable"},
@@ -35,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "deltas": {"messages", "schema"},
     "conversation": {"messages"},
     "receipts": {"conversation", "ledger", "messages", "schema", "table"},
-    "client": {"deltas", "messages", "schema", "transports"},
+    "client": {"arguments", "deltas", "messages", "schema", "transports"},
     "stores": {"filenames", "interfaces", "printable", "schema"},
     "persister": {"interfaces", "ring"},
     "trouble": {"interfaces", "persister", "steady"},
@@ -55,6 +56,7 @@ ROOMS: dict[str, set[str]] = {
     "salvage": {"interfaces", "journal", "outbox", "schema", "steady", "table", "trouble"},
     "recovery": {"interfaces", "journal", "layout", "schema"},
     "service": {
+        "arguments",
         "interfaces",
         "journal",
         "layout",
@@ -72,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
         "waiters",
     },
     "gateway": {
+        "arguments",
         "conversation",
         "deltas",
         "interfaces",
@@ -83,8 +86,8 @@ ROOMS: dict[str, set[str]] = {
         "service",
         "waiters",
     },
-    "transports": {"gateway", "messages", "service", "steady"},
-    "tokens": {"transports"},
+    "transports": {"arguments", "gateway", "messages", "service", "steady"},
+    "tokens": {"arguments", "transports"},
     "listening": set(),
     "testing": {"interfaces", "outbox", "persister", "schema", "service", "state", "stores"},
     "tap": {

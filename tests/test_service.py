@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from types import MappingProxyType
 from typing import Any
 
@@ -172,7 +171,7 @@ class JoinTests(ServiceTestCase):
         stepped = self.start(max_players=1)
         stepped.store.players[1] = Stored((1.0, 2.0), 2**70)
         for _ in range(3):
-            self.failureResultOf(stepped.service.join(1), struct.error)
+            self.failureResultOf(stepped.service.join(1), InvalidState)
         stepped.store.players[2] = Stored((math.inf, 2.0), 5)
         self.failureResultOf(stepped.service.join(2), InvalidState)
         self.assertEqual(self.successResultOf(stepped.service.join(3)).state, PlayerState())
@@ -1044,6 +1043,7 @@ class ReplacedTests(ServiceTestCase):
             self.stepped.reactor.advance(0.2)
             self.stepped.step()
         self.assertEqual(len(self.store.reopened), 1)
+        self.assertEqual(len(self.told("cannot go on with")), 1)  # once, not each second
         self.stepped.settle()
         self.assertEqual(len(self.store.players), 2)
         self.stepped.reactor.advance(60.0)
@@ -1621,7 +1621,7 @@ class End:
         self.store.calls.append("sync")
         self.store.fail("sync")
 
-    def set_aside(self, record: Any, reason: str) -> None:
+    def set_aside(self, records: Any, reasons: Any) -> None:
         """See `IStateWriter.set_aside`."""
 
     def interrupt(self) -> None:

@@ -379,7 +379,7 @@ class StoreContract:
         """A record that is set aside changes nothing that is stored, and writing goes on."""
         self.start()
         self.write((1, 1.0, 1.0, 1))
-        self.writer.set_aside(records(PLAIN, (1, 9.0, 9.0, 9)), "too far")
+        self.writer.set_aside(records(PLAIN, (1, 9.0, 9.0, 9)), ["too far"])
         self.assertEqual(self.reader.load(1), Stored((1.0, 1.0), 1))
         self.assertEqual(self.write((1, 2.0, 2.0, 2)), [])
         self.assertEqual(self.reader.load(1), Stored((2.0, 2.0), 2))

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import click
 
 from playerstate.cli.parameters import (
+    AboveZero,
     Address,
-    Finite,
+    Whole,
     login_of,
     read_address,
     read_key_file,
@@ -91,28 +92,28 @@ def main() -> None:
 @server_options
 @click.option(
     "--players",
-    type=click.IntRange(1, 1_000_000),
+    type=Whole(1, 1_000_000),
     default=100,
     show_default=True,
     help="How many bots.",
 )
 @click.option(
     "--rate",
-    type=Finite(0, 1000, min_open=True),
+    type=AboveZero(1000),
     default=20.0,
     show_default=True,
     help="Moves a second of each bot.",
 )
 @click.option(
     "--seconds",
-    type=Finite(0, 86_400, min_open=True),
+    type=AboveZero(86_400),
     default=10.0,
     show_default=True,
     help="How long they walk.",
 )
 @click.option(
     "--first-id",
-    type=click.IntRange(1, LAST_ID),
+    type=Whole(1, LAST_ID),
     default=FIRST_ID,
     show_default="2^62, far from any real player's",
     help="The first bot's session id; the others follow it.",
@@ -152,7 +153,7 @@ def simulate(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--speed",
-    type=Finite(0, 1_000_000, min_open=True),
+    type=AboveZero(1_000_000),
     default=1.0,
     show_default=True,
     help="2 for twice as fast as it was recorded.",
@@ -184,10 +185,10 @@ def replay(
 
 @main.command()
 @click.argument("store")
-@click.argument("session_id", type=click.IntRange(1, LAST_ID), required=False)
+@click.argument("session_id", type=Whole(1, LAST_ID), required=False)
 @click.option(
     "--limit",
-    type=click.IntRange(1, 1_000_000),
+    type=Whole(1, 1_000_000),
     help="How many players.  [default: what fits the screen; 100 where there is none]",
 )
 @click.option("--all", "show_all", is_flag=True, help="Every player.")
@@ -255,7 +256,7 @@ def key(path: str) -> None:
 
 
 @main.command()
-@click.argument("session_id", type=click.IntRange(1, LAST_ID))
+@click.argument("session_id", type=Whole(1, LAST_ID))
 @click.option(
     "--key-file",
     "key",
@@ -281,14 +282,14 @@ def key(path: str) -> None:
 )
 @click.option(
     "--expires",
-    type=click.IntRange(1, 3600),
+    type=Whole(1, 3600),
     default=30,
     show_default=True,
     help="Seconds for which the token lives.",
 )
 @click.option(
     "--timeout",
-    type=click.IntRange(1, 60),
+    type=Whole(1, 60),
     default=5,
     show_default=True,
     help="Seconds of silence after which a connection is over.",

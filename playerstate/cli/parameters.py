@@ -10,14 +10,35 @@ import attrs
 import click
 
 
-class Finite(click.FloatRange):
-    """A number within bounds that is neither infinite nor nan, which a range lets through."""
+class Whole(click.IntRange):
+    """A whole number within bounds, which are told with what is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType.convert`."""
-        number = super().convert(value, param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            allowed = f"a whole number from {self.min} to {self.max}"
+        return self.fail(f"{value!r} is not {allowed}.", param, ctx)
+
+
+class AboveZero(click.FloatRange):
+    """A number above zero, up to a bound that is told with what is refused.
+
+    Neither infinity nor nan is one, which a range of click's lets through.
+    """
+
+    def __init__(self, most: float) -> None:
+        super().__init__(0, most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        try:
+            number = super().convert(value, param, ctx)
+        except click.BadParameter:
+            number = math.nan
         if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
+            self.fail(f"{value!r} is not a number above 0, and at most {self.max}.", param, ctx)
         return number
 
 

@@ -54,7 +54,7 @@ class Netcode:
         jitter: a number from 0 to 1, to spread the requests for tokens of many clients over time.
     """
 
-    get_token: GetToken
+    get_token: GetToken = attrs.field(validator=attrs.validators.is_callable())
     jitter: Callable[[], float] = random.random
 
     def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> NetcodeLine:

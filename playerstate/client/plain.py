@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 
+from playerstate.arguments import check_session_id, check_whole, shown
 from playerstate.client.core import Client
 from playerstate.client.line import Address, Line, Port
 
 _HEAD = struct.Struct("<QI")
+
+
+def _server(given: Any) -> Address:
+    """A server's address, written as the system writes that of a datagram from there."""
+    try:
+        host, port = given
+        ip = str(ip_address(host if isinstance(host, str) else ""))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"server {shown(given)} is no IP address and port, such as ('127.0.0.1', 7777); look"
+            " a name up first"
+        ) from None
+    return ip, check_whole("port of the server", port, 1, 65_535)
 
 
 @attrs.frozen
@@ -23,10 +38,14 @@ class Plain:
     Attributes:
         server: its IP address and port.
         session_id: who the player is, from 1 to 2^63 - 1.
+
+    Raises:
+        TypeError: the session id or the port is no whole number.
+        ValueError: one of them is out of range, or there is no IP address.
     """
 
-    server: Address
-    session_id: int
+    server: Address = attrs.field(converter=_server)
+    session_id: int = attrs.field(converter=check_session_id)
 
     def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> PlainLine:
         """A line with a port of its own."""

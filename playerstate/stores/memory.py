@@ -5,7 +5,7 @@ For tests and trials.  URL: ``memory:``.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +104,7 @@ class MemoryStore:
     def sync(self) -> None:
         """There is no disk."""
 
-    def set_aside(self, records: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """The log tells of them; a memory has no place beside it."""
 
     def interrupt(self) -> None:

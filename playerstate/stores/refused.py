@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from playerstate.interfaces import Records
@@ -38,13 +39,20 @@ class RefusedFile:
         # Whose entries there are; None until the file was looked at.
         self._known: set[int | None] | None = None
 
-    def add(self, records: Records, reason: str) -> None:
+    def add(self, records: Records, reasons: Sequence[str]) -> None:
         """Keep these records, one a player, by one write and one sync.  Persist thread.
+
+        Args:
+            records: as the store sees them.
+            reasons: why each was refused.
 
         Raises:
             OSError: the file cannot be written; it is as it was.
         """
-        lines = {record[0]: self._line(record, reason) for record in records.tolist()}
+        lines = {
+            record[0]: self._line(record, reason)
+            for record, reason in zip(records.tolist(), reasons, strict=True)
+        }
         if self._known is None or not self._known.isdisjoint(lines):
             before = self._lines()
             self._known = set(map(_whose, before))

@@ -272,14 +272,24 @@ class SQLiteReader:
         self._connection = connect_existing(path)
         self._connection.pragma("query_only", True)
         names = ", ".join(quoted(field.name) for field in schema.fields)
-        self._select = f"SELECT {names}, updated_at FROM player_state WHERE session_id = ?"
+        where = "updated_at FROM player_state WHERE session_id = ?"
+        self._select = f"SELECT {names}, {where}"
+        as_bytes = ", ".join(
+            f"CAST({quoted(field.name)} AS BLOB)" if field.kind == "text" else quoted(field.name)
+            for field in schema.fields
+        )
+        self._select_bytes = f"SELECT {as_bytes}, {where}"
         self._flags = [i for i, field in enumerate(schema.fields) if field.kind == "bool"]
 
     def load(self, session_id: int) -> Stored | None:
         """See `IStateReader.load`; a look-up takes microseconds and never waits for a writer."""
         try:
             # `get` runs the statement to its end, which ends the read transaction with it.
-            row = self._connection.execute(self._select, (session_id,)).get
+            try:
+                row = self._connection.execute(self._select, (session_id,)).get
+            except UnicodeDecodeError:  # put there by hand; the schema names it, as all that is bad
+                row = self._connection.execute(self._select_bytes, (session_id,)).get
+                row = (*map(_text_or_bytes, row),)
         except (apsw.BusyError, apsw.LockedError, apsw.ConnectionClosedError) as error:
             raise StoreBusy(str(error)) from error  # closed: the store is being reopened
         if row is None:
@@ -308,3 +318,13 @@ class SQLiteReader:
         if ask is not None and not ask(self):
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
+
+
+def _text_or_bytes(value: object) -> object:
+    """A value of a row of which texts were read as bytes: text, where it is one."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value

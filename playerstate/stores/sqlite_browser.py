@@ -24,12 +24,19 @@ class SQLiteBrowser:
     """Looks into a database of players, read-only."""
 
     def __init__(self, path: str) -> None:
-        if not os.path.exists(path):
-            raise StoreUnusable(f"{path} does not exist")
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreUnusable(f"{path} does not exist") from None
+        except OSError as error:
+            raise StoreUnusable(
+                f"{path} cannot be reached: {error.strerror}; this user must be allowed to search"
+                " every directory on the way there"
+            ) from None
         if not may_be_database(path):
             raise StoreUnusable(not_a_database(path))
         self._path = path
-        with explained(path):
+        with explained(path, os.R_OK):
             self._connection = connect_to_look(path)
             try:
                 self._connection.pragma("query_only", True)
@@ -56,14 +63,14 @@ class SQLiteBrowser:
 
     def count(self) -> int:
         """See `IStoreBrowser.count`."""
-        with explained(self._path):
+        with explained(self._path, os.R_OK):
             count: int = self._connection.execute("SELECT count(*) FROM player_state").get
         return count
 
     def latest(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
         """See `IStoreBrowser.latest`."""
         order = "ORDER BY updated_at DESC, session_id LIMIT ?"
-        with explained(self._path):
+        with explained(self._path, os.R_OK):
             rows = self._connection.execute(
                 f"SELECT {self._names} FROM player_state {order}", (-1 if limit is None else limit,)
             )
@@ -71,7 +78,7 @@ class SQLiteBrowser:
 
     def find(self, session_id: int) -> tuple[Any, ...] | None:
         """See `IStoreBrowser.find`."""
-        with explained(self._path):
+        with explained(self._path, os.R_OK):
             row: tuple[Any, ...] | None = self._connection.execute(
                 f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
             ).get

@@ -77,12 +77,17 @@ def connect_to_look(path: str) -> apsw.Connection:
 
 
 @contextlib.contextmanager
-def explained(path: str) -> Iterator[None]:
-    """Turn what SQLite raises into one line that says what to do."""
+def explained(path: str, rights: int = os.R_OK | os.W_OK) -> Iterator[None]:
+    """Turn what SQLite raises into one line that says what to do.
+
+    Args:
+        path: the database.
+        rights: what this user must be allowed to do with its files, as for `os.access`.
+    """
     try:
         yield
     except apsw.Error as error:
-        raise StoreUnusable(_explain(path, error)) from error
+        raise StoreUnusable(_explain(path, error, rights)) from error
 
 
 def may_be_database(path: str) -> bool:
@@ -123,7 +128,7 @@ def not_a_database(path: str) -> str:
     return f"{path} is not a SQLite database; it was left as it is: name another file"
 
 
-def _explain(path: str, error: apsw.Error) -> str:
+def _explain(path: str, error: apsw.Error, rights: int) -> str:
     """What SQLite met at start, in one line that says what to do."""
     if isinstance(error, apsw.NotADBError):
         return not_a_database(path)
@@ -132,6 +137,12 @@ def _explain(path: str, error: apsw.Error) -> str:
     if isinstance(error, apsw.CorruptError):
         return damaged(path, str(error))
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        if (forbidden := _forbidden(path, rights)) is not None:
+            may = "write" if rights & os.W_OK else "read"
+            return (
+                f"{path} cannot be opened: this user may not {may} {forbidden}; give that file to"
+                " this user, or be the user whose it is"
+            )
         return (
             f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"
             " directory that this user may write"
@@ -139,3 +150,11 @@ def _explain(path: str, error: apsw.Error) -> str:
     if isinstance(error, (apsw.FullError, apsw.IOError)):
         return f"{path} cannot be used: {error}; see that its disk has room, and is whole"
     return f"{path} cannot be used: {error}"
+
+
+def _forbidden(path: str, rights: int) -> str | None:
+    """The database, or the file beside it, with which this user may not do what it must."""
+    for file in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(file) and not os.access(file, rights, effective_ids=True):
+            return file
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -202,9 +202,9 @@ class SQLiteWriter:
         self._watch.note_copied(self._connection)
         return pages, copied
 
-    def set_aside(self, records: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter.set_aside`; into ``<database>.refused.jsonl``."""
-        self._refused.add(records, reason)
+        self._refused.add(records, reasons)
 
     def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
         self._log_pages = pages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -207,12 +207,12 @@ class Storm(MemoryStore):
             self.keeper.left_out(int(record["session_id"]), int(record["updated_at"]))
         return left_out
 
-    def set_aside(self, records: Records, reason: str) -> None:
+    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter.set_aside`."""
         if self._bad(0.3):
             raise Broken("no room for rows that are set aside")
         self.rows_settled += len(records)
-        for record in records:
+        for record, reason in zip(records, reasons, strict=True):
             session_id, updated_at = int(record["session_id"]), int(record["updated_at"])
             self._world.note("player", session_id, "is set aside:", reason)
             self.keeper.left_out(session_id, updated_at)
