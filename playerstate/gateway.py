@@ -48,6 +48,7 @@ from playerstate.messages import (
     encode_gone,
     encode_receipt,
     encode_refused,
+    receipts_for,
 )
 from playerstate.outbox import NotSaved
 from playerstate.receipts import RECEIPT_EVERY, TICK, Receipts
@@ -139,6 +140,7 @@ class Gateway:
         self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
         self._deltas = DeltaCodec(service.schema)
+        self._move_pays = receipts_for(self._codec.move_size)
         self._unpack_fields = service.schema.struct.unpack
         self._many = MANY
         self._is_open = self._closing = False
@@ -324,6 +326,7 @@ class Gateway:
             slots = slots[applied]
             chosen = list(compress(chosen, applied.tolist()))
         self._heard_at[slots] = self._now
+        self._receipts.paid_at[slots] += self._move_pays
         self._ledger.received += len(chosen)
         if len(chosen) == len(messages):
             return ()
@@ -355,9 +358,12 @@ class Gateway:
                     self._refuse("other_conversation")
                 elif kind == MOVE:
                     sequence, values = self._codec.decode_move(data, at)
+                    self._receipts.paid[conversation.slot] += self._move_pays
                     self._move(conversation, sequence, values)
                 else:
-                    self._received_delta(conversation, self._deltas.decode(data, at))
+                    delta = self._deltas.decode(data, at)
+                    self._receipts.paid[conversation.slot] += receipts_for(len(data) - at)
+                    self._received_delta(conversation, delta)
             elif kind == JOIN:
                 self._received_join(transport, session_id, peer, decode_join(data, at))
             elif kind in (LEAVE, PING):
@@ -430,12 +436,15 @@ class Gateway:
             self._end(conversation, GoneReason.KICKED)
             self._refuse("not_joined")
         elif kind == LEAVE and not conversation.leaving:
+            # It is long enough for a second one, which `_left` sends.
+            self._receipts.paid[conversation.slot] += 1.0
             conversation.is_used = True
             conversation.limit = sequence
             self._receipts.show(conversation)
             self._leave(conversation)
         else:
             conversation.is_used = True
+            self._receipts.paid[conversation.slot] += 1.0
             if not conversation.leaving:
                 self._heard[conversation.slot] = self._now
             self._receipts.answer(conversation, len(self._conversations))
@@ -457,7 +466,7 @@ class Gateway:
             return refuse(RefusedReason.SHUTTING_DOWN)
         if not self.service.has_room(session_id):
             return refuse(RefusedReason.FULL)
-        if join.size < self._codec.welcome_size:
+        if join.size < self._codec.join_size:
             raise Malformed("too_short")
         if current is not None and current.nonce == join.nonce and self._is_live(current):
             return self._repeat(current, transport, peer, join)
@@ -518,6 +527,7 @@ class Gateway:
             if not is_unused and not _are_equal(join.secret, current.secret):
                 return self._refuse("other_address")
             current.transport, current.peer = transport, peer
+            self._receipts.restart(current.slot)
         if not current.leaving:
             self._heard[current.slot] = self._now
         self._welcome(current)

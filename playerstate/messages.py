@@ -30,9 +30,14 @@ _JOIN = struct.Struct("<BBIIIQ")
 _NUMBERED = struct.Struct("<BI")
 _NUMBERED_SIZES = {0x03: 36, 0x04: 9}
 """Bytes of a LEAVE and of a PING: zeros fill them up, so that no answer is longer.  A PING gets one
-RECEIPT and a LEAVE two, each with up to 18 bytes of its transport."""
+RECEIPT and a LEAVE two, each with the bytes of its transport."""
 _RECEIPT = struct.Struct("<BII")
 _ANSWER = struct.Struct("<BIB")
+_OVERHEADS = (12, 18)
+"""Bytes that each transport has before a message, and behind it."""
+_UNASKED = (_ANSWER.size + max(_OVERHEADS)) + 2 * (_RECEIPT.size + max(_OVERHEADS))
+"""Bytes by which a JOIN is longer than its WELCOME: it pays for a GONE and two RECEIPTs, the bytes
+of their transport included, that come later without having been asked for."""
 
 _RESTORED = 0x01
 
@@ -133,6 +138,11 @@ def encode_numbered(kind: int, sequence: int) -> bytes:
     return _NUMBERED.pack(kind, sequence).ljust(_NUMBERED_SIZES[kind], b"\0")
 
 
+def receipts_for(size: int) -> float:
+    """How many RECEIPTs are no longer than a message of so many bytes, by whichever transport."""
+    return min((size + before) / (_RECEIPT.size + before) for before in _OVERHEADS)
+
+
 def encode_receipt(applied: int, saved: int) -> bytes:
     """A RECEIPT."""
     return _RECEIPT.pack(RECEIPT, applied, saved)
@@ -180,6 +190,7 @@ class Codec:
 
     Attributes:
         move_size, welcome_size: bytes of a MOVE and of a WELCOME.
+        join_size: bytes of a JOIN that may be welcomed, at least.
     """
 
     def __init__(self, schema: StateSchema) -> None:
@@ -191,6 +202,7 @@ class Codec:
         self._layouts: dict[int, np.dtype[np.void]] = {}
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
+        self.join_size = self.welcome_size + _UNASKED
 
     def encode_join(
         self, nonce: int, sequence: int, fingerprint: int | None = None, secret: int = 0
@@ -199,7 +211,7 @@ class Codec:
         if fingerprint is None:
             fingerprint = self._schema.fingerprint
         join = _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence, secret)
-        return join.ljust(self.welcome_size, b"\0")
+        return join.ljust(self.join_size, b"\0")
 
     def encode_move(self, sequence: int, values: tuple[Any, ...]) -> bytes:
         """A MOVE of packed values."""

@@ -27,7 +27,7 @@ MAX_PLAYERS = 3
 SESSION_IDS = (0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**64 - 1)
 ADDRESSES: tuple[Address, ...] = tuple((f"192.0.2.{n}", 1000 + n) for n in range(4))
 PAUSES = (0.0, 0.02, 0.1, 0.5, 3.0, 40.0)
-WELCOME_BYTES = 22 + StateSchema.of(PlayerState).struct.size
+JOIN_BYTES = 100 + StateSchema.of(PlayerState).struct.size
 MAX_STORY = 4096
 
 
@@ -164,7 +164,7 @@ class Server:
     def send_join(self, story: Story) -> None:
         """A JOIN, of some length."""
         head = (JOIN, 1, 0, story.number() % 8, story.number(), story.number() % 2)
-        join = struct.pack("<BBIIIQ", *head).ljust(WELCOME_BYTES - 1 + story.number() % 4, b"\0")
+        join = struct.pack("<BBIIIQ", *head).ljust(JOIN_BYTES - 1 + story.number() % 4, b"\0")
         self.receive(self._id(story) + join, story.number())
 
     def send_move(self, story: Story) -> None:

@@ -257,7 +257,7 @@ def end_thread(stepped: SteppedService) -> None:
 
 
 WELCOME, RECEIPT, REFUSED, GONE = "welcome", "receipt", "refused", "gone"
-WELCOME_SIZE = 38
+JOIN_SIZE = 116
 
 
 class Client:
@@ -293,7 +293,7 @@ class Client:
         *,
         version: int = 1,
         fingerprint: int = 0,
-        size: int = WELCOME_SIZE,
+        size: int = JOIN_SIZE,
         secret: int = 0,
     ) -> None:
         """A JOIN of so many bytes; what follows is of its conversation."""

@@ -200,9 +200,19 @@ class Player:
                 return
 
     def wait_saved(self) -> None:
-        """Wait for the receipt that says the last move is saved."""
+        """Wait for the receipt that says the last move is saved, asking now and then."""
+        deadline = time.monotonic() + PATIENCE
         while True:
-            answer = self.answer()
+            try:
+                self._socket.settimeout(0.5)
+                answer = self.answer()
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+                self.send(encode_numbered(PING, self.sequence))
+                continue
+            finally:
+                self._socket.settimeout(PATIENCE)
             if isinstance(answer, Receipt) and answer.saved == self.sequence:
                 return
 

@@ -215,7 +215,7 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
     if kind == 0x01:
         message = struct.pack(
             "<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))
-        ).ljust(80, b"\0")
+        ).ljust(144, b"\0")
     elif kind == 0x02:
         message = struct.pack("<BI", 2, number) + fields
     elif kind == 0x05:

@@ -45,7 +45,7 @@ class ClientTestCase(SynchronousTestCase):
 
     def join_of(self, nonce: int, sequence: int = 0) -> Join:
         """The JOIN that the client should send."""
-        return Join(1, self.schema.fingerprint, nonce, sequence, self.codec.welcome_size)
+        return Join(1, self.schema.fingerprint, nonce, sequence, self.codec.join_size)
 
     def welcome(self, now: float, nonce: int = 1, updated_at: int = 5) -> None:
         """The server welcomes the client where `HERE` is."""
@@ -168,7 +168,7 @@ class JoiningTests(ClientTestCase):
         self.client.move(THERE, 0.1)
         self.assertNotIn(Join, map(type, self.due(1.0)))
         [join, *rest] = self.due(1.5)
-        self.assertEqual(join, Join(1, self.schema.fingerprint, 1, 0, 38, 77))
+        self.assertEqual(join, Join(1, self.schema.fingerprint, 1, 0, 116, 77))
         self.assertEqual(rest, [Move(1, THERE), Ping(1)])
 
     def test_tries_again(self) -> None:

@@ -39,6 +39,7 @@ from playerstate.messages import (
     encode_numbered,
     encode_receipt,
     encode_refused,
+    receipts_for,
 )
 from playerstate.schema import StateSchema, text, within
 from playerstate.state import PlayerState
@@ -111,14 +112,14 @@ class BytesTests(SynchronousTestCase):
         """A JOIN bears version, fingerprint, nonce and sequence, and zeros up to a WELCOME."""
         self.assertEqual(
             CODEC.encode_join(0xAABBCCDD, 0x01020304),
-            bytes.fromhex("01 01 225fa0c9 ddccbbaa 04030201 0000000000000000") + bytes(16),
+            bytes.fromhex("01 01 225fa0c9 ddccbbaa 04030201 0000000000000000") + bytes(94),
         )
 
     def test_encode_join_unchecked(self) -> None:
         """A JOIN may be told another fingerprint, 0 among them."""
         self.assertEqual(
             CODEC.encode_join(1, 2, fingerprint=0),
-            bytes.fromhex("01 01 00000000 01000000 02000000 0000000000000000") + bytes(16),
+            bytes.fromhex("01 01 00000000 01000000 02000000 0000000000000000") + bytes(94),
         )
 
     def test_decode_join(self) -> None:
@@ -229,10 +230,21 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual((CODEC.move_size, CODEC.welcome_size), (21, 38))
         self.assertEqual((WIDE_CODEC.move_size, WIDE_CODEC.welcome_size), (46, 63))
 
-    def test_join_makes_room_for_its_answer(self) -> None:
-        """A JOIN is as long as the WELCOME, so that the answer is never longer."""
-        self.assertEqual(len(CODEC.encode_join(1, 0)), CODEC.welcome_size)
-        self.assertEqual(len(WIDE_CODEC.encode_join(1, 0)), WIDE_CODEC.welcome_size)
+    def test_join_pays(self) -> None:
+        """A JOIN is longer than the WELCOME by a GONE and two RECEIPTs, each with its head."""
+        self.assertEqual(CODEC.join_size, 38 + (6 + 18) + 2 * (9 + 18))
+        self.assertEqual(WIDE_CODEC.join_size, 63 + (6 + 18) + 2 * (9 + 18))
+        self.assertEqual(len(CODEC.encode_join(1, 0)), CODEC.join_size)
+        self.assertEqual(len(WIDE_CODEC.encode_join(1, 0)), WIDE_CODEC.join_size)
+
+    def test_receipts_for(self) -> None:
+        """A message pays for RECEIPTs that are no longer, by either transport."""
+        for size in range(5, 1200):
+            for before in (12, 18):
+                paid = receipts_for(size) * (9 + before)
+                self.assertLessEqual(paid, size + before + 1e-9)
+                self.assertGreater(paid, 0.7 * (size + before))
+        self.assertEqual(receipts_for(9), 1.0)
 
     def test_widest(self) -> None:
         """The JOIN of 1,024 bytes of fields, the most there may be, is within its limit."""
@@ -240,8 +252,8 @@ class SizeTests(SynchronousTestCase):
             "Wide", {"note": attrs.field(default="", type=str, metadata=text(1024))}
         )
         join = ClientCodec(StateSchema.of(wide)).encode_join(1, 0)
-        self.assertEqual(len(join), 1046)
-        self.assertEqual(CODEC.decode_client(join).size, 1046)
+        self.assertEqual(len(join), 1124)
+        self.assertEqual(CODEC.decode_client(join).size, 1124)
 
     def test_join_lengths(self) -> None:
         """A JOIN has 22 to 1,200 bytes."""
@@ -513,7 +525,7 @@ class LawTests(SynchronousTestCase):
         codec = ClientCodec(schema)
         self.assertEqual(
             codec.decode_client(codec.encode_join(nonce, sequence)),
-            Join(VERSION, schema.fingerprint, nonce, sequence, codec.welcome_size),
+            Join(VERSION, schema.fingerprint, nonce, sequence, codec.join_size),
         )
 
     @LAW

@@ -97,7 +97,7 @@ class NetcodePlayer:
 
     def join(self, nonce: int = 1) -> None:
         """A JOIN."""
-        self.send(struct.pack("<BBIIIQ", 1, 1, 0, nonce, 0, 0).ljust(38, b"\0"))
+        self.send(struct.pack("<BBIIIQ", 1, 1, 0, nonce, 0, 0).ljust(116, b"\0"))
 
     def move(self, sequence: int, x: float, y: float = 0.0) -> None:
         """A MOVE."""
@@ -291,7 +291,7 @@ class TogetherTests(NetcodeServiceTestCase):
         """A client that is let go of for its first word does not come back by its second."""
         player = self.players[0]
         self.successResultOf(self.service.leave(player.session_id))
-        join = struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(38, b"\0")
+        join = struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(116, b"\0")
         said = (struct.pack("<BIdd", 2, 1, 5.0, 0.0), join)
         self.send(*((player, player.client.send(message, self.now)) for message in said))
         self.assertNotIn(player.session_id, {c.client_id for c in self.netcode._server.connections})

@@ -16,7 +16,7 @@ from playerstate.transports import udp
 from playerstate.transports.plain import PlainService
 from tests.players import RECEIPT, REFUSED, WELCOME, Client, GatewayTestCase, at
 
-JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(38, b"\0")
+JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(116, b"\0")
 
 
 class DatagramTests(GatewayTestCase):

@@ -122,7 +122,16 @@ class Answers:
             )
             self._model.check_saved(player, message.saved)
             self._note_base(player, talk, message.applied)
+            self._pay(talk, name)
         self._talks.last_receipt[session_id] = (talk.nonce, message.applied, message.saved)
+
+    def _pay(self, talk: Talk, name: tuple[object, ...]) -> None:
+        """A RECEIPT is paid for by what came from where it goes; two are kept in hand at most."""
+        if talk.paid >= 1.0:
+            talk.paid = min(talk.paid, 2.0) - 1.0
+        else:
+            self._world.check(talk.leaving and not talk.told, *name, "is not paid for")
+            talk.told = True
 
     def _note_base(self, player: Player, talk: Talk, applied: int) -> None:
         """A MOVE's state that is shown as applied is a base from now on, of which two are kept."""

@@ -43,6 +43,8 @@ _ID = struct.Struct("<Q")
 _HEAD = struct.Struct("<QI")
 _JOIN = struct.Struct("<BBIIIQ")
 _SIZES = {LEAVE: 36, PING: 9}
+_UNASKED = 78
+"""Bytes that a JOIN has beyond its WELCOME."""
 _NUMBERED = struct.Struct("<BI")
 
 
@@ -148,6 +150,15 @@ class Judge:
             return counts.refuse("other_address")
         if talk.nonce != nonce:
             return counts.refuse("other_conversation")
+        # What is malformed pays for nothing; all else that came from there does.
+        malformed = counts.malformed.total()
+        answers = self._judge_known(player, talk, message)
+        if counts.malformed.total() == malformed:
+            size = len(message)
+            talk.paid += (size + 18) / 27 if size >= 9 else (size + 12) / 21
+        return answers
+
+    def _judge_known(self, player: Player, talk: Talk, message: bytes) -> list[object]:
         if message[0] == DELTA:
             return self._judge_delta(player, talk, message)
         return self._judge_move(player, talk, message)
@@ -248,6 +259,7 @@ class Judge:
             counts.refuse("not_joined")
             return [Gone(talk.nonce, GoneReason.KICKED)]
         talk.used = True
+        talk.paid += 1.0
         if kind == LEAVE and not talk.leaving:
             talk.limit = sequence
             self._talks.leave(session_id, talk)
@@ -275,14 +287,14 @@ class Judge:
             counts.joins_refused[refused.name.lower()] += 1
             self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
             return [Refused(nonce, refused)]
-        if size < self._codec.welcome_size:
+        if size < self._codec.welcome_size + _UNASKED:
             return counts.malform("too_short")
         talk = self._talks.current.get(session_id)
         if talk is not None and talk.nonce == nonce and player.slot == talk.slot:
             if talk.address != address:
                 if (talk.used or player.sequence != talk.first) and secret != talk.secret:
                     return counts.refuse("other_address")
-                talk.address = address
+                talk.address, talk.paid = address, 1.0
             self._talks.hear(talk)
             self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
             return [self._welcome(player, nonce, talk.secret)]

@@ -34,8 +34,9 @@ class Asked:
 
 @attrs.define(eq=False)
 class Talk:
-    """One conversation, as `playerstate.gateway.Conversation`; `bases` are the last two, and
-    `answered` is when it was last answered after its end.
+    """One conversation, as `playerstate.gateway.Conversation`; `bases` are the last two, `answered`
+    is when it was last answered after its end, `paid` how many RECEIPTs it has paid for,
+    and `told` whether the last RECEIPT was sent, which a LEAVE pays for, or the JOIN.
     """
 
     address: Address
@@ -51,6 +52,8 @@ class Talk:
     bases: list[tuple[int, Values]] = attrs.field(factory=list)
     target: int = 0
     answered: float = -math.inf
+    paid: float = 1.0
+    told: bool = False
 
 
 class Talks:
@@ -130,13 +133,16 @@ class Talks:
         return tuple(each for each in found if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
 
     def untold(self) -> dict[int, tuple[int, int]]:
-        """How far players have come who were not told so."""
+        """How far players have come who were not told so, though they have paid for it."""
         untold = {}
         for session_id, talk in self.current.items():
             player = self._model.players[session_id]
-            if player.slot == talk.slot:
+            if player.slot == talk.slot and talk.paid >= 1.0:
                 progress = (player.sequence, player.saved)
-                if self.last_receipt[session_id] != (talk.nonce, *progress):
+                told = self.last_receipt[session_id]
+                # The last RECEIPT in hand is kept for when all is saved.
+                is_kept = talk.paid < 2.0 and player.saved != player.sequence == told[1]
+                if told != (talk.nonce, *progress) and not is_kept:
                     untold[session_id] = progress
         return untold
 
