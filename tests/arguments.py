@@ -29,7 +29,8 @@ def commands(
 
 def prepare() -> None:
     """Put the files into the working directory that `given` names."""
-    create_key("key")
+    if not Path("key").exists():  # trial gives all tests one directory
+        create_key("key")
     Path("tracks").write_text("t,session_id,x\n0,1,1\n")
 
 

@@ -462,7 +462,7 @@ class ReachTests(OptionsTestCase):
         numbers = ("nan", "inf", "-1", "1e400", "9" * 30)
         # What is a file's name, or is found to be no journal when the server starts.
         names = {"journal": {*numbers, "dir", "/dev/null", "/dev/full"}}
-        os.mkdir("dir")
+        os.makedirs("dir", exist_ok=True)
         before = os.listdir()
         for name in option_names():
             if name == "insecure":
