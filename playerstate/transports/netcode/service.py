@@ -19,9 +19,8 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 
-from playerstate.gateway import Gateway
+from playerstate.conversations.gateway import Gateway
 from playerstate.log import PrintableLogger
-from playerstate.messages import GoneReason
 from playerstate.transports.admission import Admission
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
@@ -32,6 +31,7 @@ from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
 from playerstate.transports.udp import UDPPort
+from playerstate.wire.messages import GoneReason
 
 TICK = 0.05
 """Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""
