@@ -40,16 +40,25 @@ class StoreReplaced(Exception):
 
 
 class RowRefused(Exception):
-    """The store can never take one of these rows: a constraint, a type or a size.
-
-    Attributes:
-        reasons: why, by the row's position, for all the rows that the store found; empty where it
-            only knows that there is one.
+    """The store can never take one of these rows, and cannot say which: a constraint, a type or a
+    size.
     """
 
-    def __init__(self, reason: str, reasons: Mapping[int, str] | None = None) -> None:
-        super().__init__(reason)
-        self.reasons = reasons or {}
+
+@attrs.frozen(eq=False)
+class LeftOut:
+    """What a store left out of a write.  The positions in each are of the records it was given.
+
+    Attributes:
+        newer: of the records of whose players the store holds a newer ``updated_at``.
+        refused: of the records that the store can never take, a constraint, a type or a size being
+            against it; each with the reason in words.
+    """
+
+    newer: npt.NDArray[np.intp] = attrs.field(
+        factory=lambda: np.empty(0, np.intp), converter=lambda given: np.asarray(given, np.intp)
+    )
+    refused: Mapping[int, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -86,19 +95,19 @@ class IStateReader(Interface):
 class IStateWriter(Interface):
     """Saves players.  Made and used on the persist thread only, but for `interrupt`."""
 
-    def write(records: Records) -> npt.NDArray[np.intp]:
+    def write(records: Records) -> LeftOut:
         """Save one record a player, sorted by session id: all of them or none.  May block.
 
         A record is left out where the store holds a newer ``updated_at`` of that player; one of
         the same age is written again.  When this returns, the others are committed.
 
         Returns:
-            The positions of the records left out, in no particular order; mostly empty.
+            The records left out; mostly none.
 
         Raises:
             StoreBusy: nothing was written; the same records come again.
-            RowRefused: nothing was written; one of the records can never be.  Where it says
-                which, the others come again without those; else the records come again in halves.
+            RowRefused: nothing was written, since one of the records can never be; for a store
+                that cannot say which.  The records come again in halves.
             Exception: anything else.  Nothing may have been written; the writer is closed, and
                 the same records go to a new one.
         """
@@ -111,8 +120,8 @@ class IStateWriter(Interface):
             Exception: anything else is logged.
         """
 
-    def set_aside(records: Records, reason: str) -> None:
-        """Keep these records, which `write` has refused for good, where an operator finds them.
+    def quarantine(records: Records, reason: str) -> None:
+        """Keep these records, which `write` refused time and again, where an operator finds them.
 
         Raises:
             Exception: none of them is known to be kept; they come again.

@@ -131,6 +131,10 @@ class Ledger(Counters):
         self.commit_rows_last = rows
         self.commit_rows_max = max(self.commit_rows_max, rows)
 
+    def committed_at_age(self, seconds: float) -> None:
+        """Note how old the oldest update of a sweep was when all of it was committed."""
+        self.age_at_commit_seconds_max = max(self.age_at_commit_seconds_max, seconds)
+
     def snapshot(self) -> Snapshot:
         """All counters and gauges as they are now."""
         counters = {

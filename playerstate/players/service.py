@@ -26,7 +26,7 @@ from playerstate.interfaces import IStateStore, JournalUnusable, StoreBusy, Stor
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.live.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.live.recovery import find_unsaved
-from playerstate.live.salvage import Salvage
+from playerstate.players.salvage import Salvage
 from playerstate.live.table import LiveTable, Slots
 from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Leaves, Progress

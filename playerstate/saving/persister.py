@@ -24,10 +24,17 @@ from typing import Any, Protocol
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
-from playerstate.interfaces import IStateWriter, RowRefused, StoreBusy, StoreReplaced
-from playerstate.saving.ring import Ring
+from playerstate.interfaces import (
+    IStateWriter,
+    LeftOut,
+    RowRefused,
+    StoreBusy,
+    StoreReplaced,
+)
+from playerstate.saving.commit import Commit, Dropped
+from playerstate.saving.refusals import Refusals, Refused
+from playerstate.saving.ring import Ring, Rows
 
 MAX_SLEEP = 1.0
 """Seconds the thread sleeps at most: each time it wakes it tells the reactor that time passes."""
@@ -36,54 +43,6 @@ FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
 """Seconds before a batch is tried again, and before a thread goes on that follows one that died:
 doubled from the first to the last, each with jitter."""
-
-REFUSALS = 3
-"""Times a row must be refused alone before it is set aside."""
-
-Rows = npt.NDArray[np.void]
-
-
-@attrs.frozen
-class Unsaved:
-    """A row that the store does not hold and will not be given again.
-
-    Attributes:
-        session_id, slot, updated_at: of the row.
-        why: in words.
-        guarded: whether the store holds a newer one; else it can never take this one.
-    """
-
-    session_id: int
-    slot: int
-    updated_at: int
-    why: str
-    guarded: bool
-
-
-@attrs.frozen(eq=False)
-class Commit:
-    """What became of rows in the persister's hands.
-
-    The arrays have one element a player.
-
-    Attributes:
-        slots, generations, sequences, updated_at: columns of the rows committed.
-        unsaved: rows that were not, and are settled all the same.
-        superseded: rows for which the persister also held a newer one of the same player.
-        read: every row below this cursor of the ring is settled.
-        seconds: how long the writes took.
-        upkeep_seconds: how long the writer's own upkeep took before them.
-    """
-
-    slots: npt.NDArray[np.intp]
-    generations: npt.NDArray[np.uint32]
-    sequences: npt.NDArray[np.uint64]
-    updated_at: npt.NDArray[np.int64]
-    unsaved: tuple[Unsaved, ...]
-    superseded: int
-    read: int
-    seconds: float
-    upkeep_seconds: float
 
 
 class PersistListener(Protocol):
@@ -96,10 +55,13 @@ class PersistListener(Protocol):
         """The same of rows that a process before this one left; those committed are on disk."""
 
     def failed(self, error: Exception, rows: int) -> None:
-        """So many rows are kept after this error, or the writer's upkeep met it (0 rows)."""
+        """So many rows are kept after this error; 0 where the writer's maintenance met it."""
 
     def replaced(self, error: Exception) -> None:
-        """The store is not the one that was opened; the writer waits for `Persister.resume`."""
+        """The store is not the one that was opened; the persister is held, as by `hold`."""
+
+    def held(self) -> None:
+        """The writer is closed after `Persister.hold`, until `Persister.resume`."""
 
     def beat(self) -> None:
         """The thread woke by itself; at most `MAX_SLEEP` passed since the last."""
@@ -132,6 +94,27 @@ def newest_of_each(rows: Rows) -> Rows:
     return newest
 
 
+@attrs.define(eq=False)
+class _Written:
+    """How far the writing of a batch came.
+
+    Attributes:
+        saved: the pieces that are committed, without what the store left out.
+        dropped: rows that the store left out since it holds newer ones.
+        refused: rows that the store refused.
+        left: pieces that were not tried, or failed.
+        error: what ended the writing before the end of the batch.
+        seconds: how long it took.
+    """
+
+    saved: list[Rows] = attrs.field(factory=list)
+    dropped: list[Dropped] = attrs.field(factory=list)
+    refused: list[Refused] = attrs.field(factory=list)
+    left: list[Rows] = attrs.field(factory=list)
+    error: Exception | None = None
+    seconds: float = 0.0
+
+
 class Persister:
     """Drains one ring into one writer.
 
@@ -144,6 +127,10 @@ class Persister:
         jitter: a number from 0 to 1, to spread retries.
         recovered: rows that a process before this one left, to be saved before all others, one a
             player, sorted by session id.
+
+    Attributes:
+        writing_since: when the write under way began, in `monotonic`'s seconds; None without one.
+        maintaining_since: the same of the writer's maintenance.
     """
 
     def __init__(
@@ -166,19 +153,19 @@ class Persister:
         self._finishing = False
         self._abandoned = threading.Event()
         self._writer: IStateWriter | None = None
-        self._replaced = False
+        self._hold = self._is_held = False
         self._taken: Rows | None = recovered
         self._recovering = recovered is not None
         self._batch: Rows | None = None
         self._superseded = 0
-        self._settled = 0
-        self._refusals: dict[int, _Refusal] = {}
+        self._read = 0
+        self._refusals = Refusals()
         self._rows_committed = 0
         self._attempts = 0
         self._died = False
-        self._upkeep_seconds = 0.0
+        self._maintenance_seconds = 0.0
         self.writing_since: float | None = None
-        self.upkeep_since: float | None = None
+        self.maintaining_since: float | None = None
 
     def wake(self) -> None:
         """There are rows in the ring.  Reactor thread."""
@@ -196,9 +183,14 @@ class Persister:
         if (writer := self._writer) is not None:
             writer.interrupt()
 
+    def hold(self) -> None:
+        """Close the writer, report that by `PersistListener.held`, and wait.  Reactor thread."""
+        self._hold = True
+        self._wake.set()
+
     def resume(self) -> None:
-        """The store that was replaced may be opened again.  Reactor thread."""
-        self._replaced = False
+        """The store may be opened again.  Reactor thread."""
+        self._hold = self._is_held = False
         self._wake.set()
 
     @property
@@ -215,7 +207,7 @@ class Persister:
         try:
             self._rest(self._first_rest())
             self._live()
-            synced = not (self._abandoned.is_set() or self._replaced) and self._sync()
+            synced = not (self._abandoned.is_set() or self._hold) and self._sync()
             self._close_writer()
         except BaseException as error:  # even one from a bug: the listener starts the next thread
             self._died = True
@@ -258,29 +250,35 @@ class Persister:
             Seconds to wait before the next step: 0 after a commit, more after a failure; None
             where there was nothing to do.
         """
-        if self._replaced:
-            nothing = not self._in_hand() and not self._ring.depth
-            return None if self._finishing and nothing else MAX_SLEEP
+        if self._hold:
+            return self._stand_still()
         try:
             self._take()
             if self._batch is None:
                 return None
-            settled = self._save(self._batch)
+            self._settle(self._write(self._batch))
         except StoreReplaced as error:
-            self.writing_since = None
             self._note_replaced(error)
             return MAX_SLEEP
         except Exception as error:  # whatever it was, the rows are kept and the listener told
-            self.writing_since = None
             self._listener.failed(error, self._in_hand())
             if not isinstance(error, StoreBusy):
                 self._close_writer()
             return self._back_off()
         self._maintain()
-        if not settled:
+        if self._batch is not None:
             return self._back_off()
         self._attempts = 0
         return 0.0
+
+    def _stand_still(self) -> float | None:
+        """Do nothing until `resume`, with the writer closed."""
+        if not self._is_held:
+            self._close_writer()
+            self._is_held = True
+            self._listener.held()
+        nothing = not self._in_hand() and not self._ring.depth
+        return None if self._finishing and nothing else MAX_SLEEP
 
     def _in_hand(self) -> int:
         return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)
@@ -301,127 +299,119 @@ class Persister:
         self._superseded += len(rows) - len(batch)
         self._batch, self._taken = batch, None
 
-    def _save(self, batch: Rows) -> bool:
-        """Write a batch; where rows are refused, without those that the store names.
+    def _write(self, batch: Rows) -> _Written:
+        """Give a batch to the writer, and see how far it comes; nothing of ours changes.
 
-        A store that names none is given ever smaller pieces, until the refused rows stand alone.
-
-        Returns:
-            Whether all of it is settled; what is not is the batch from now on.
+        Where the store refuses a row and cannot say which, it is given ever smaller pieces, until
+        the refused rows stand alone.
         """
-        pieces = [batch]
-        refused: list[tuple[Rows, str, RowRefused]] = []
-        saved: list[Rows] = []
-        unsaved: list[Unsaved] = []
-        told = not self._recovering
-        rows_committed = self._rows_committed
+        written = _Written(left=[batch])
         self.writing_since = started = self._monotonic()
         try:
             if self._writer is None:
                 self._writer = self._open_writer()
-            while pieces:
-                piece = pieces[-1]
+            while written.left:
                 if self._abandoned.is_set():
                     raise StoreBusy("abandoned before the write began")
-                try:
-                    left_out = self._writer.write(piece.view(self._record))
-                except RowRefused as error:
-                    if named := sorted(error.reasons):
-                        refused += [(piece[at : at + 1], error.reasons[at], error) for at in named]
-                        pieces[-1:] = [good] if len(good := np.delete(piece, named)) else []
-                    elif len(piece) == 1:
-                        refused.append((pieces.pop(), str(error), error))
-                    else:
-                        middle = len(piece) // 2
-                        pieces[-1:] = [piece[middle:], piece[:middle]]
-                    continue
-                guarded = [_guarded(row) for row in piece[left_out]]
-                saved.append(np.delete(piece, left_out) if len(left_out) else piece)
-                unsaved += guarded
-                pieces.pop()
-                self._rows_committed += len(saved[-1])
+                self._write_piece(self._writer, written)
             if self._recovering:
                 self._writer.sync()
-                told = True
-            self._judge_refused(refused, unsaved, rows_committed)
+        except Exception as error:  # raised once what is committed has been reported
+            written.error = error
         finally:
             self.writing_since = None
-            # What is told of has left our hands, and nothing else: after an error before that, the
-            # whole batch is written again.
-            if told:
-                kept = [*pieces, *(row for row, *_ in refused)]
-                rest = (
-                    newest_of_each(np.concatenate(kept, dtype=self._ring.dtype)) if kept else None
-                )
-                if saved or unsaved:
-                    self._report(saved, unsaved, rest is None, self._monotonic() - started)
-                self._batch = rest
-        return self._batch is None
+        written.seconds = self._monotonic() - started
+        return written
 
-    def _judge_refused(
-        self,
-        refused: list[tuple[Rows, str, RowRefused]],
-        unsaved: list[Unsaved],
-        rows_committed: int,
-    ) -> None:
-        """Count how often each row was refused alone; set aside, off the list, who never will do.
-
-        While no other row is committed it may be the store that is at fault, not the row.  The rows
-        that were refused for one reason are set aside together, and told of together.
-        """
-        before, self._refusals = self._refusals, {}
-        for row, *_ in refused:
-            session_id = int(row["session_id"][0])
-            refusal = before.get(session_id) or _Refusal(rows_committed)
-            refusal.times += 1
-            self._refusals[session_id] = refusal
-        kept: dict[str, tuple[RowRefused, int]] = {}
-        given_up: dict[str, list[Rows]] = {}
-        for row, why, error in refused:
-            refusal = self._refusals[int(row["session_id"][0])]
-            others = self._recovering or self._rows_committed > refusal.rows_committed
-            if refusal.times >= REFUSALS and others:
-                given_up.setdefault(why, []).append(row)
+    def _write_piece(self, writer: IStateWriter, written: _Written) -> None:
+        piece = written.left[-1]
+        try:
+            left_out = writer.write(piece.view(self._record))
+        except RowRefused as error:
+            if len(piece) == 1:
+                written.refused.append(Refused(written.left.pop(), str(error)))
             else:
-                told, count = kept.get(why, (error, 0))
-                kept[why] = told, count + 1
-        for why, rows in given_up.items():
-            self._set_aside(np.concatenate(rows, dtype=self._ring.dtype), why)
-            unsaved += [_unsaved(row[0], why, guarded=False) for row in rows]
-            settled = {int(row["session_id"][0]) for row in rows}
-            # They leave the list as soon as they are settled: another reason's may fail.
-            refused[:] = [one for one in refused if int(one[0]["session_id"][0]) not in settled]
-            for session_id in settled:
-                del self._refusals[session_id]
-        for error, count in kept.values():
-            self._listener.failed(error, count)
+                middle = len(piece) // 2
+                written.left[-1:] = [piece[middle:], piece[:middle]]
+            return
+        written.left.pop()
+        self._sort_out(piece, left_out, written)
 
-    def _set_aside(self, rows: Rows, why: str) -> None:
-        assert self._writer is not None
-        self._writer.set_aside(rows.view(self._record), why)
+    def _sort_out(self, piece: Rows, left_out: LeftOut, written: _Written) -> None:
+        """Note what of a piece is committed, and what the store left out of it, and why."""
+        refused = sorted(left_out.refused)
+        written.refused += [Refused(piece[at : at + 1], left_out.refused[at]) for at in refused]
+        written.dropped += [
+            Dropped.of(row, "the store holds a newer state", outdated=True)
+            for row in piece[left_out.newer]
+        ]
+        if refused or len(left_out.newer):
+            piece = np.delete(piece, [*refused, *left_out.newer.tolist()])
+        written.saved.append(piece)
 
-    def _report(
-        self, saved: list[Rows], unsaved: list[Unsaved], settled: bool, seconds: float
-    ) -> None:
-        if settled:
-            self._settled = self._ring.read
-        commit = Commit(
-            slots=_column(saved, "slot", np.intp),
-            generations=_column(saved, "generation", np.uint32),
-            sequences=_column(saved, "sequence", np.uint64),
-            updated_at=_column(saved, "updated_at", np.int64),
-            unsaved=tuple(unsaved),
-            superseded=self._superseded,
-            read=self._settled,
-            seconds=seconds,
-            upkeep_seconds=self._upkeep_seconds,
+    def _settle(self, written: _Written) -> None:
+        """Let go of what of a batch is settled, and report it; the rest is the batch from now on.
+
+        Raises:
+            Exception: what ended the writing, or the quarantine of a row.
+        """
+        if self._recovering and written.error is not None:
+            # What is not known to be on disk is not told of, and the whole batch comes again.
+            raise written.error
+        before = self._rows_committed
+        self._rows_committed += sum(map(len, written.saved))
+        error = written.error or self._judge(written, before)
+        kept = [*written.left, *(one.row for one in written.refused)]
+        self._batch = (
+            newest_of_each(np.concatenate(kept, dtype=self._ring.dtype)) if kept else None
         )
+        if written.saved or written.dropped:
+            self._report(written)
+        if error is not None:
+            raise error
+
+    def _judge(self, written: _Written, committed_before: int) -> Exception | None:
+        """Quarantine the refused rows that never will do; the others stay refused, to come again.
+
+        Returns:
+            What kept a row from being quarantined, if anything did.
+        """
+        again, given_up = self._refusals.judge(
+            written.refused, committed_before, self._rows_committed, self._recovering
+        )
+        for why, refused in again.items():
+            self._listener.failed(RowRefused(why), len(refused))
+        for why, refused in given_up.items():
+            rows = np.concatenate([one.row for one in refused], dtype=self._ring.dtype)
+            try:
+                assert self._writer is not None
+                self._writer.quarantine(rows.view(self._record), why)
+            except Exception as error:  # they stay refused, and it is tried again with them
+                return error
+            # A reason at a time: the quarantine for the next may fail.
+            self._refusals.forget(refused)
+            written.refused = [one for one in written.refused if one not in refused]
+            written.dropped += [Dropped.of(row, why, outdated=False) for row in rows]
+        return None
+
+    def _report(self, written: _Written) -> None:
+        is_settled = self._batch is None
+        if is_settled:
+            self._read = self._ring.read
+        commit = Commit.of(
+            written.saved,
+            written.dropped,
+            self._superseded,
+            self._read,
+            written.seconds,
+            self._maintenance_seconds,
+        )
+        self._superseded = 0
         if self._recovering:
+            self._recovering = not is_settled
             self._listener.recovered(commit)
-            self._recovering = not settled
         else:
             self._listener.committed(commit)
-        self._superseded = 0
 
     def _sync(self) -> bool:
         """Bring everything committed to disk; whether that is known to have been done."""
@@ -440,20 +430,20 @@ class Persister:
     def _maintain(self) -> None:
         if self._writer is None:
             return
-        self.upkeep_since = started = self._monotonic()
+        self.maintaining_since = started = self._monotonic()
         try:
             self._writer.maintain()
         except StoreReplaced as error:
             self._note_replaced(error)
-        except Exception as error:  # the rows are committed; upkeep is due again after the next
+        except Exception as error:  # the rows are committed; maintenance is due again after the next
             self._listener.failed(error, 0)
         finally:
-            self.upkeep_since = None
-        self._upkeep_seconds = self._monotonic() - started
+            self.maintaining_since = None
+        self._maintenance_seconds = self._monotonic() - started
 
     def _note_replaced(self, error: StoreReplaced) -> None:
-        self._replaced = True
         self._close_writer()
+        self._hold = self._is_held = True
         self._listener.replaced(error)
 
     def _back_off(self) -> float:
@@ -470,25 +460,3 @@ class Persister:
             writer.close()
         except Exception as error:  # nothing more can be done with it
             self._listener.failed(error, 0)
-
-
-@attrs.define
-class _Refusal:
-    """How often a row was refused alone, and how many rows had been committed before the first."""
-
-    rows_committed: int
-    times: int = 0
-
-
-def _column(pieces: list[Rows], name: str, dtype: type[Any]) -> npt.NDArray[Any]:
-    """One column of all pieces, as an array of its own: the reactor thread is to have it ready."""
-    return np.concatenate([*(piece[name] for piece in pieces), np.empty(0, dtype)], dtype=dtype)
-
-
-def _unsaved(row: np.void, why: str, guarded: bool) -> Unsaved:
-    ids = int(row["session_id"]), int(row["slot"]), int(row["updated_at"])
-    return Unsaved(*ids, why, guarded)
-
-
-def _guarded(row: np.void) -> Unsaved:
-    return _unsaved(row, "the store holds a newer state", guarded=True)

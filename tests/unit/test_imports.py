@@ -13,102 +13,67 @@ import playerstate
 
 PACKAGE = Path(playerstate.__file__).parent
 
-ROOMS: dict[str, set[str]] = {
-    "building": set(),
-    "checks": set(),
-    "schema": {"building", "checks"},
-    "ring": set(),
+FOLDERS: dict[str, set[str]] = {
+    "ledger": set(),
+    "clock": set(),
+    "waiters": set(),
     "printable": set(),
     "log": {"printable"},
     "filenames": set(),
-    "waiters": set(),
-    "pace": set(),
-    "steady": set(),
-    "ledger": set(),
-    "interfaces": {"schema"},
-    "messages": {"schema"},
-    "state": {"schema"},
-    "layout": {"schema"},
-    "table": {"layout", "schema"},
-    "journal": {"filenames", "interfaces", "layout", "schema", "table"},
-    "loads": {"interfaces"},
-    "deltas": {"messages", "schema"},
-    "conversation": {"messages"},
-    "receipts": {"conversation", "ledger", "messages", "schema", "table"},
-    "client": {"deltas", "messages", "schema", "transports"},
-    "stores": {"filenames", "interfaces", "printable", "schema"},
-    "persister": {"interfaces", "ring"},
-    "trouble": {"interfaces", "persister", "steady"},
-    "outbox": {
+    "runtime": set(),
+    "state": set(),
+    "wire": {"state"},
+    "interfaces": {"state"},
+    "stores": {"filenames", "interfaces", "log", "printable", "state"},
+    "live": {"filenames", "interfaces", "log", "state"},
+    "saving": {"clock", "interfaces", "ledger", "live", "log", "runtime", "state", "waiters"},
+    "players": {
+        "clock",
         "interfaces",
-        "layout",
         "ledger",
-        "pace",
-        "persister",
-        "ring",
-        "steady",
-        "table",
-        "trouble",
+        "live",
+        "log",
+        "runtime",
+        "saving",
+        "state",
         "waiters",
     },
-    "leaves": {"ledger", "outbox", "persister", "table", "waiters"},
-    "salvage": {"interfaces", "journal", "outbox", "schema", "steady", "table", "trouble"},
-    "recovery": {"interfaces", "journal", "layout", "schema"},
-    "service": {
+    "conversations": {
         "interfaces",
-        "journal",
-        "layout",
-        "leaves",
         "ledger",
-        "loads",
-        "outbox",
-        "persister",
-        "recovery",
-        "salvage",
-        "schema",
-        "steady",
-        "table",
-        "trouble",
+        "live",
+        "log",
+        "players",
+        "saving",
+        "state",
         "waiters",
+        "wire",
     },
-    "gateway": {
-        "conversation",
-        "deltas",
-        "interfaces",
-        "leaves",
-        "ledger",
-        "messages",
-        "outbox",
-        "receipts",
-        "service",
-        "waiters",
-    },
-    "transports": {"gateway", "messages", "service"},
+    "transports": {"conversations", "log", "players", "wire"},
     "tokens": {"transports"},
+    "client": {"state", "transports", "wire"},
+    "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
     "listening": set(),
-    "testing": {"interfaces", "outbox", "persister", "schema", "service", "state", "stores"},
     "tap": {
-        "printable",
-        "gateway",
+        "conversations",
         "interfaces",
-        "journal",
         "listening",
-        "schema",
-        "service",
+        "live",
+        "log",
+        "players",
+        "printable",
         "state",
         "stores",
         "tokens",
         "transports",
     },
-    "": {"interfaces", "leaves", "outbox", "schema", "service", "state", "stores"},
+    "": {"interfaces", "players", "runtime", "saving", "state", "stores"},
 }
-"""What each room may import: a module of the package, or a package in it with all its modules.  The
-empty name is the package itself, its public face."""
+"""What each folder of the package may import, or a module that lies in none.  The empty name is the
+package itself, its public face."""
 
 ANYTHING = {"cli"}
-"""Rooms that may import anything: the command line."""
-ANYWHERE = {"log"}
-"""Rooms that may be imported anywhere: all that log do it in one way."""
+"""What may import anything: the command line."""
 
 
 def modules() -> dict[str, Path]:
@@ -120,8 +85,8 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def room(module: str) -> str:
-    """The room a module lies in."""
+def folder(module: str) -> str:
+    """The folder a module lies in; its own name where it lies in none."""
     return module.partition(".")[0]
 
 
@@ -146,7 +111,8 @@ def ours(path: Path, names: dict[str, Path]) -> set[str]:
     for name in imported(ast.walk(parse(path))):
         top, _, below = name.partition(".")
         if top == "playerstate":
-            # "playerstate.saving.ring.Ring" is of the module ring, "playerstate.Joined" of the package.
+            # "playerstate.saving.ring.Ring" is of the module saving.ring, "playerstate.Joined" of
+            # the package.
             while below and below not in names:
                 below = below.rpartition(".")[0]
             found.add(below)
@@ -161,8 +127,8 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from at_import(child)
 
 
-class RoomTests(SynchronousTestCase):
-    """The table of rooms, held."""
+class ImportTests(SynchronousTestCase):
+    """The table of folders, held."""
 
     def setUp(self) -> None:
         """Read what is imported."""
@@ -171,33 +137,33 @@ class RoomTests(SynchronousTestCase):
 
     def test_found(self) -> None:
         """The modules that these tests look at are the package's."""
-        self.assertIn("schema", self.modules)
-        self.assertIn("stores.sqlite", self.modules)
-        self.assertEqual(self.imports["persister"], {"interfaces", "ring"})
+        self.assertIn("state.schema", self.modules)
+        self.assertIn("stores.sqlite.writer", self.modules)
+        self.assertEqual(self.imports["saving.persister"], {"interfaces", "saving.ring"})
 
-    def test_every_module_has_a_room(self) -> None:
-        """Each module lies in a room of the table, and each room has a module."""
-        self.assertEqual({room(name) for name in self.modules} - ANYTHING, set(ROOMS))
+    def test_every_module_has_a_folder(self) -> None:
+        """Each folder of the package is in the table, and each in the table exists."""
+        self.assertEqual({folder(name) for name in self.modules} - ANYTHING, set(FOLDERS))
 
     def test_imports_are_allowed(self) -> None:
-        """A module imports only from its own room and those the table allows it."""
+        """A module imports only from its own folder and those the table allows it."""
         wrong = [
             f"{name or 'playerstate'} imports {other or 'playerstate'}"
             for name, others in sorted(self.imports.items())
             for other in sorted(others)
-            if room(name) not in ANYTHING
-            and room(other) != room(name)
-            and room(other) not in ROOMS[room(name)] | ANYWHERE
+            if folder(name) not in ANYTHING
+            and folder(other) != folder(name)
+            and folder(other) not in FOLDERS[folder(name)]
         ]
         self.assertEqual(wrong, [])
 
     def test_table_points_down(self) -> None:
-        """The table itself allows no room to import what imports it."""
-        order = list(TopologicalSorter(ROOMS).static_order())
-        self.assertEqual(set(order), set(ROOMS))
+        """The table itself allows no folder to import what imports it."""
+        order = list(TopologicalSorter(FOLDERS).static_order())
+        self.assertEqual(set(order), set(FOLDERS))
 
     def test_modules_point_down(self) -> None:
-        """No module imports, over whatever detour, itself; not even inside of its room."""
+        """No module imports, over whatever detour, itself; not even inside of its folder."""
         list(TopologicalSorter(self.imports).static_order())
 
     def test_no_reactor_at_import(self) -> None:
@@ -217,7 +183,7 @@ class RoomTests(SynchronousTestCase):
             name
             for name, path in self.modules.items()
             if "twisted.internet.reactor" in imported(ast.walk(parse(path)))
-            and room(name) not in ANYTHING
+            and folder(name) not in ANYTHING
         }
         transports = {"transports.plain", "transports.netcode.service"}
-        self.assertEqual(users, {"service", "tap"} | transports)
+        self.assertEqual(users, {"players.service", "tap"} | transports)
