@@ -36,6 +36,10 @@ class TableFull(Exception):
     """Every slot is taken."""
 
 
+Members = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+"""Which of these session ids are meant."""
+
+
 class RowSink(Protocol):
     """Where a sweep pushes rows; `playerstate.saving.ring.Ring` is one."""
 
@@ -48,16 +52,18 @@ class Sweep(NamedTuple):
 
     Attributes:
         pushed: rows handed over, now clean.
-        left: rows that are dirty still; the next sweep begins with them.
+        left: rows that are dirty still.
         full: whether some of those did not fit.
         oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
             nothing was pushed.
+        resume_at: the slot to begin the next sweep with, so that none waits for ever.
     """
 
     pushed: int
     left: int
     full: bool
     oldest: float | None
+    resume_at: int = 0
 
 
 class LiveTable:
@@ -119,7 +125,6 @@ class LiveTable:
         self._oldest_is_known = True
         self._free: list[int] = []
         self._high = 0
-        self._resume = 0
         self._generation = 0
 
     def _make_room(self, room: int) -> None:
@@ -387,6 +392,11 @@ class LiveTable:
         """Whose slot this is; 0 for nobody's."""
         return self._head(slot)[0]
 
+    def session_ids(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """`session_id` of each of these slots."""
+        ids: npt.NDArray[np.int64] = self._session_ids[self._places[slots]]
+        return ids
+
     def updated_at(self, slot: int) -> int:
         """When this player last changed, microseconds since the Unix epoch; 0 for never."""
         return self._head(slot)[2]
@@ -462,45 +472,58 @@ class LiveTable:
         ]
         return unsaved
 
-    def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
-        """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
+    def sweep(
+        self, sink: RowSink, most: int | None = None, start: int = 0, members: Members | None = None
+    ) -> Sweep:
+        """Push every dirty row in one gather.
+
+        Args:
+            sink: where to.
+            most: how many rows at most.
+            start: the slot to begin with, going round.
+            members: which players' rows are meant; None for all.
+        """
         high = self._high
         flags = self._dirty_flags[:high]
         # Where everybody has moved, as happens in a game that is played, there is nothing to find.
         dirty: Slots | range = range(high)
         places = self._places[:high][:most]
-        if self._resume or self._dirty.find(0, 0, high) >= 0:
+        if start or members is not None or self._dirty.find(0, 0, high) >= 0:
             dirty = flags.nonzero()[0]
-            if self._resume:
-                first = int(np.searchsorted(dirty, self._resume))
+            if members is not None:
+                dirty = dirty[members(self.session_ids(dirty))]
+            if start:
+                first = int(np.searchsorted(dirty, start))
                 dirty = np.concatenate((dirty[first:], dirty[:first]))
             places = self._places.take(dirty[:most])
         if not len(dirty):
             return Sweep(0, 0, False, None)
         pushed = sink.push(self._halves, places)
-        if pushed < len(dirty):
-            self._resume = int(dirty[pushed])
+        left = len(dirty) - pushed
+        if left or members is not None:
             taken = slice(pushed) if isinstance(dirty, range) else dirty[:pushed]
-            return self._clean(taken, pushed, len(dirty) - pushed, pushed < len(places))
-        self._resume, oldest = 0, self.oldest_dirty()
+            resume_at = int(dirty[pushed]) if left else 0
+            return self._clean(taken, pushed, left, pushed < len(places), resume_at)
+        oldest = self.oldest_dirty()
         flags[:] = False
         self._oldest = None
         return Sweep(pushed, 0, False, oldest)
 
-    def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
-        """Push those of the given slots that are dirty."""
-        chosen = np.unique(np.array(slots, np.intp))
-        dirty = chosen[self._dirty_flags[chosen]]
+    def sweep_only(self, sink: RowSink, slots: Slots) -> Sweep:
+        """Push those of the given slots that are dirty; each is given once."""
+        dirty = slots[self._dirty_flags[slots]]
         pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
         left = len(dirty) - pushed
         return self._clean(dirty[:pushed], pushed, left, left > 0)
 
-    def _clean(self, taken: Slots | slice, pushed: int, left: int, full: bool) -> Sweep:
-        """Note that the rows of these slots were pushed, while others are dirty still."""
+    def _clean(
+        self, taken: Slots | slice, pushed: int, left: int, full: bool, resume_at: int = 0
+    ) -> Sweep:
+        """Note that the rows of these slots were pushed, while others may be dirty still."""
         self._dirty_flags[taken] = False
         oldest = float(self._dirtied_at[taken].min()) if pushed else None
         self._oldest_is_known = False
-        return Sweep(pushed, left, full, oldest)
+        return Sweep(pushed, left, full, oldest, resume_at)
 
     def settle(
         self,

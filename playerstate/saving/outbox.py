@@ -7,7 +7,6 @@ persist thread, and what is on its way through them.  Reactor thread only.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Protocol
 
 import attrs
@@ -129,8 +128,8 @@ class Outbox:
         self._reopening = False
 
     def _of_lane(self, number: int, rows: Rows) -> Rows:
-        members = self._partition.members(number, rows["session_id"])
-        return rows if members is None else rows[members]
+        members = self._partition.members(number)
+        return rows if members is None else rows[members(rows["session_id"])]
 
     def start(self) -> None:
         """Start the persist threads and the sweeps."""
@@ -189,9 +188,8 @@ class Outbox:
         self._owner.guard()
         room, is_more = ROWS_A_TURN, False
         for number, lane in enumerate(self._lanes):
-            sweep = self._table.sweep(
-                lane.ring, room, lane.resume_at, partial(self._partition.members, number)
-            )
+            members = self._partition.members(number)
+            sweep = self._table.sweep(lane.ring, room, lane.resume_at, members)
             lane.resume_at = sweep.resume_at
             self._hand_over(lane, sweep)
             room -= sweep.pushed

@@ -6,6 +6,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from playerstate.live.table import Members
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2**64 divided by the golden ratio: multiplying by it spreads ids that follow each other over the
 high bits.  Source: Knuth, The Art of Computer Programming, vol. 3, section 6.4."""
@@ -23,8 +25,6 @@ class Partition:
         lane: npt.NDArray[np.int64] = (high % np.uint64(self.lanes)).astype(np.int64)
         return lane
 
-    def members(
-        self, lane: int, session_ids: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_] | None:
-        """Which of these players belong to a lane; None where all do, there being no other."""
-        return None if self.lanes == 1 else self.lane_of(session_ids) == lane
+    def members(self, lane: int) -> Members | None:
+        """Tells which of some session ids belong to a lane; None where all do."""
+        return None if self.lanes == 1 else lambda session_ids: self.lane_of(session_ids) == lane
