@@ -84,3 +84,74 @@ class Joined:
     state: Any
     restored: bool
     updated_at: int
+
+
+class Run:
+    """Everything of one run: the table, the way to the store, who loads, and who leaves.
+
+    Args:
+        options: what the service was made with.
+        opened: what the start took hold of.
+        ledger: the service's, for life.
+        runtime: the reactor, the clocks and the threads.
+        when_idle: called when a stop's last work is done; see `playerstate.players.stopping`.
+
+    Attributes:
+        clock: timers that stand a wall clock that steps.
+        table: the live table.
+        outbox: the way to the store.
+        leaves: players who leave.
+        loads: players who join, and wait for the store.
+        accepts: whether joins and updates are taken in; not from the beginning of a stop on.
+        gave_up: whether the stop gave up on saving.
+    """
+
+    def __init__(
+        self, options: Options, opened: Opened, ledger: Ledger, runtime: Runtime
+    ) -> None:
+        store = options.store
+        self.options = options
+        self.schema = store.schema
+        self.ledger = ledger
+        self.clock = SteadyClock(runtime.reactor, runtime.monotonic)
+        self.wall_clock = runtime.wall_clock
+        self.memory = opened.memory
+        self.reader = opened.reader
+        self.identity = opened.identity
+        self.table = LiveTable(
+            self.schema,
+            options.max_players,
+            self.clock.seconds,
+            opened.buffer,
+            opened.memory.reserve,
+            # A row that another process wrote is told from ours by its version.
+            first_version=int.from_bytes(os.urandom(7), "little"),
+        )
+        self.accepts = True
+        self.gave_up = False
+        self.loads = Loads(self._enter)
+        self.recovering = len(opened.recovered) > 0
+        ledger.recovered += len(opened.recovered)
+        self.outbox = Outbox(
+            self,
+            self.table,
+            RowLayout(self.schema.fields),
+            store,
+            ledger,
+            self.clock,
+            runtime,
+            opened.recovered,
+            queue_size=options.queue_size,
+            save_within=options.save_within,
+            lanes=options.lanes,
+        )
+        self.leaves = Leaves(self.table, ledger, self.outbox.save_soon)
+        self.salvage = Salvage(
+            self.schema,
+            self.table,
+            self.memory,
+            self.clock,
+            lambda session_id: self.reader.load(session_id),
+            lambda: self.outbox.in_flight,
+            lambda: self.leaves.settled(()),
+        )
