@@ -273,8 +273,8 @@ class Gateway:
                 left = self._received_moves(session_ids, peers, messages, at, nonces)
             except Exception:  # what it applied is stale now, and the rest is not lost
                 _log.failure("messages could not be taken in together")
-        for number in left:
-            if number % MANY == 0:  # the first is not left where `move_many` did this by itself
+        for taken_in, number in enumerate(left):
+            if taken_in % MANY == 0:
                 self.service.guard()
             try:
                 nonce = None if nonces is None else nonces[number]

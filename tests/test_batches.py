@@ -78,6 +78,27 @@ class CrowdTests(GatewayTestCase):
         self.send(*((i, move(1, 1.0)) for i in CROWD[: MANY - 1]))
         self.assertEqual(self.books.applied, MANY - 1)
 
+    def test_guarded(self) -> None:
+        """Between two looks at the table's file no more are taken in by themselves than a few."""
+        looks: list[int] = []
+        received = self.gateway.received
+        self.patch(self.service, "guard", lambda: looks.append(0))
+
+        def counted(*message: object) -> None:
+            looks[-1] += 1
+            received(*message)  # type: ignore[arg-type]
+
+        self.patch(self.gateway, "received", counted)
+        # Those at every 16th place are applied together: no such number is among the others.
+        messages = []
+        for session_id in CROWD[:MANY]:
+            messages += [(session_id, move(1, 1.0)), *[(CROWD[MANY], b"\x77")] * (MANY - 1)]
+        self.send(*messages)
+        self.assertEqual(self.books.applied, MANY)
+        self.assertEqual(self.books.malformed, {"unknown_type": MANY * (MANY - 1)})
+        self.assertEqual(sum(looks), MANY * (MANY - 1))
+        self.assertEqual(max(looks), MANY)
+
     def test_odd_ones(self) -> None:
         """Among many good ones, each that is not gets what it would get by itself."""
         self.send(*((i, move(5, 1.0)) for i in CROWD))
