@@ -23,6 +23,9 @@ from zope.interface import implementer
 
 from playerstate.log import PrintableLogger
 
+JOIN_WITHIN = 1.0
+"""Seconds that a thread is given to end whose work is done."""
+
 _log = PrintableLogger()
 _due_time = methodcaller("getTime")
 
@@ -127,13 +130,18 @@ def sleep_apart(reactor: IReactorFromThreads, seconds: float) -> Deferred[None]:
     """A Deferred that fires after so many seconds, on the reactor thread.
 
     A thread of its own sleeps that long, on the monotonic clock: for the end of a program, when no
-    `SteadyClock` is caught up any more.
+    `SteadyClock` is caught up any more.  It is joined before the Deferred fires.
     """
     slept: Deferred[None] = Deferred()
 
     def sleep() -> None:
         time.sleep(seconds)
-        reactor.callFromThread(slept.callback, None)
+        reactor.callFromThread(awake)
 
-    Thread(target=sleep, name="playerstate-sleep", daemon=True).start()
+    def awake() -> None:
+        thread.join(JOIN_WITHIN)  # that call was the last thing it did
+        slept.callback(None)
+
+    thread = Thread(target=sleep, name="playerstate-sleep", daemon=True)
+    thread.start()
     return slept

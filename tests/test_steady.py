@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from queue import SimpleQueue
 from typing import Any
 
@@ -357,8 +358,10 @@ class SleepTests(SynchronousTestCase):
             def callFromThread(self, *call: Any) -> None:
                 calls.put(call)
 
+        threads = set(threading.enumerate())
         slept = sleep_apart(Threads(), 0.001)  # type: ignore[arg-type]
         call, *arguments = calls.get(timeout=PATIENCE)
         self.assertNoResult(slept)
         call(*arguments)
         self.assertIsNone(self.successResultOf(slept))
+        self.assertEqual(set(threading.enumerate()) - threads, set())
