@@ -1347,10 +1347,14 @@ class LostTests(RecoveryTestCase):
         stepped.service.update(1, PlayerState(8.0, 0.0))
         with open(self.path, "r+b") as file:
             file.write(bytes(PAGE + 128))
+        self.check_first_lost(stepped)
+
+    def check_first_lost(self, stepped: SteppedService) -> None:
+        """The first player has what the store held, the second, whose row is whole, the newest."""
         stepped.service.flush()
         stepped.settle()
         self.assertEqual(self.store.players[1].values[0], 1.0)
-        self.assertEqual(self.store.players[2].values[0], 9.0)  # whose row was left whole
+        self.assertEqual(self.store.players[2].values[0], 9.0)
         self.assertEqual(sorted(self.store.players), [1, 2])
         self.successResultOf(stepped.stop())
 
@@ -1368,12 +1372,7 @@ class LostTests(RecoveryTestCase):
             file.write(struct.pack("<QqIIqQddQ", *row))
         stepped.service._salvage.check()
         self.assertEqual(remaining(self.path)[2][0], 9.0)
-        stepped.service.flush()
-        stepped.settle()
-        self.assertEqual(self.store.players[1].values[0], 1.0)
-        self.assertEqual(self.store.players[2].values[0], 9.0)  # whose row was left whole
-        self.assertEqual(sorted(self.store.players), [1, 2])
-        self.successResultOf(stepped.stop())
+        self.check_first_lost(stepped)
 
     def test_older_copy_of_itself(self) -> None:
         """A copy made a look ago is told from the file, though its header is the same."""
