@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.ours import SCHEMA
-from playerstate.messages import MOVE, Codec
+from playerstate.wire.messages import MOVE, Codec
 
 AT_ONCE = 256
 _MESSAGE = np.dtype(

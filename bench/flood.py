@@ -26,9 +26,9 @@ from bench.leash import child
 from bench.netcode_clients import KEY, PROTOCOL_ID
 from bench.ours import SCHEMA
 from bench.udp_server import NETCODE, OURS
-from playerstate.messages import Codec
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.client import Client, State
+from playerstate.wire.messages import Codec
 
 PLAYERS, HERTZ = 500, 20
 PLACES = 100_000

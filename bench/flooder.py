@@ -19,7 +19,7 @@ from bench.datagrams import Datagrams
 from bench.forged import Forgeries
 from bench.leash import hold, say
 from bench.ours import SCHEMA
-from playerstate.messages import LEAVE, PING, Codec, encode_numbered
+from playerstate.wire.messages import LEAVE, PING, Codec, encode_numbered
 
 COUNT = 50_000
 FIRST_ID = 1_000_000

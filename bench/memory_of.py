@@ -22,12 +22,12 @@ import numpy as np
 from bench.leash import hold, say
 from bench.ours import LAYOUT, SCHEMA
 from playerstate import PlayerState
-from playerstate.gateway import Gateway
+from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import IStateWriter
-from playerstate.messages import Codec
-from playerstate.stores.sqlite import SQLiteStore
+from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.testing import MemoryPort, SteppedService
 from playerstate.transports.plain import PlainService
+from playerstate.wire.messages import Codec
 
 EMBEDDED, JOURNAL, UDP = "embedded", "journal", "udp"
 OBJECTS, SQLITEDICT, HOUR = "objects", "sqlitedict", "hour"

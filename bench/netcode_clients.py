@@ -18,9 +18,9 @@ import numpy as np
 
 from bench.datagrams import Datagrams
 from bench.ours import SCHEMA
-from playerstate.messages import Codec
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.client import Client, State
+from playerstate.wire.messages import Codec
 
 KEY, PROTOCOL_ID = bytes(range(32)), 0x1122334455667788
 LIFETIME = 30

@@ -11,12 +11,12 @@ import numpy as np
 
 from playerstate import PlayerState
 from playerstate.interfaces import IStateWriter
-from playerstate.layout import RowLayout
-from playerstate.persister import Commit, Persister
-from playerstate.ring import Ring
-from playerstate.schema import StateSchema
-from playerstate.stores.sqlite import SQLiteStore
-from playerstate.table import LiveTable
+from playerstate.live.table import LiveTable
+from playerstate.saving.persister import Commit, Persister
+from playerstate.saving.ring import Ring
+from playerstate.state.layout import RowLayout
+from playerstate.state.schema import StateSchema
+from playerstate.stores.sqlite.store import SQLiteStore
 
 SCHEMA = StateSchema.of(PlayerState)
 LAYOUT = RowLayout(SCHEMA.fields)

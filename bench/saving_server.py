@@ -16,10 +16,10 @@ from bench.leash import hold, say
 from bench.ours import SCHEMA
 from bench.recorded import RecordedStore, ages
 from bench.upsert import SYNCHRONOUS
-from playerstate.gateway import Gateway
+from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import IStateStore
-from playerstate.service import PlayerStateService
-from playerstate.stores.sqlite import SQLiteStore
+from playerstate.players.service import PlayerStateService
+from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.transports.plain import PlainService
 
 OURS, ADBAPI = "playerstate", "adbapi"

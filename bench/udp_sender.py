@@ -24,7 +24,7 @@ from bench.leash import hold, say
 from bench.netcode_clients import NetcodeClients
 from bench.ours import SCHEMA
 from bench.udp_server import CARBON, NETCODE, NO_OP, OURS
-from playerstate.messages import Codec
+from playerstate.wire.messages import Codec
 
 JOINS_AT_ONCE = 200
 REST = 0.0002

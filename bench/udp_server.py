@@ -19,9 +19,9 @@ from bench.leash import hold, say
 from bench.netcode_clients import KEY, LIFETIME, PROTOCOL_ID
 from bench.ours import SCHEMA
 from bench.upsert import SYNCHRONOUS
-from playerstate.gateway import Gateway
-from playerstate.service import PlayerStateService
-from playerstate.stores.sqlite import SQLiteStore
+from playerstate.conversations.gateway import Gateway
+from playerstate.players.service import PlayerStateService
+from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService

@@ -1,17 +1,17 @@
 """Keeps where every player of a game stands, and saves it without the game ever waiting."""
 
 from playerstate.interfaces import StoreBusy, StoreUnusable
-from playerstate.leaves import Progress
-from playerstate.outbox import NotSaved, Surroundings
-from playerstate.schema import InvalidState, SchemaError, StateSchema, text, within
-from playerstate.service import (
+from playerstate.players.leaves import Progress
+from playerstate.players.service import (
     Joined,
     NotOnline,
     NotRunning,
     PlayerStateService,
     ServerFull,
 )
-from playerstate.state import PlayerState
+from playerstate.saving.outbox import NotSaved, Surroundings
+from playerstate.state.default import PlayerState
+from playerstate.state.schema import InvalidState, SchemaError, StateSchema, text, within
 from playerstate.stores import open_store
 
 __all__ = [

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from playerstate.schema import StateSchema
+from playerstate.state.schema import StateSchema
 
 Records = npt.NDArray[np.void]
-"""Rows as a store sees them, of dtype `playerstate.layout.RowLayout.record`: ``session_id``, each
-field by its name (a bool as 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
+"""Rows as a store sees them, of dtype `playerstate.state.layout.RowLayout.record`: ``session_id``,
+each field by its name (a bool as 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
 
 
 class StoreUnusable(Exception):

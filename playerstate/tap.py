@@ -19,15 +19,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.python import usage
 
-from playerstate.gateway import Gateway
+from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import JournalUnusable, StoreUnusable
-from playerstate.journal import check_apart
 from playerstate.listening import Listen, parse_protocol_id
+from playerstate.live.journal import check_apart
 from playerstate.log import PrintableLogger
+from playerstate.players.service import PlayerStateService
 from playerstate.printable import one_line
-from playerstate.schema import SchemaError
-from playerstate.service import PlayerStateService
-from playerstate.state import DEFAULT_STATE, load_schema
+from playerstate.state.default import DEFAULT_STATE, load_schema
+from playerstate.state.schema import SchemaError
 from playerstate.stores import open_store
 from playerstate.tokens import EXPIRES, KeyUnusable, read_key
 from playerstate.transports.netcode.addresses import Address

@@ -36,11 +36,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateStore, Records, Stored
-from playerstate.outbox import Surroundings
-from playerstate.persister import Persister
-from playerstate.schema import StateSchema
-from playerstate.service import Joined, PlayerStateService
-from playerstate.state import PlayerState
+from playerstate.players.service import Joined, PlayerStateService
+from playerstate.saving.outbox import Surroundings
+from playerstate.saving.persister import Persister
+from playerstate.state.default import PlayerState
+from playerstate.state.schema import StateSchema
 from playerstate.stores.memory import MemoryStore
 
 Address = tuple[str, int]

@@ -11,7 +11,7 @@ from bench.figures import Figure, Outcome, Target, median
 from bench.ours import START, Flusher, fill, live_table, new_database
 from bench.stage import Stage
 from bench.upsert import SYNCHRONOUS
-from playerstate.stores.sqlite import SQLiteStore
+from playerstate.stores.sqlite.store import SQLiteStore
 
 DIRTY_PERCENT = (1, 10, 100)
 SETTINGS = tuple(

@@ -16,7 +16,7 @@ from bench.ours import SCHEMA, START, live_table, warm_ring
 from bench.rivals import has, missing
 from bench.rounds import Measure, interleave
 from bench.stage import Stage
-from playerstate.ring import Ring
+from playerstate.saving.ring import Ring
 
 QUOTED_NS = 2.76
 ROWS_A_MEASURE = 100_000

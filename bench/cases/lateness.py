@@ -16,9 +16,9 @@ from bench.ours import QUEUE_SIZE, SCHEMA, Rows
 from bench.stage import Stage
 from bench.upsert import SYNCHRONOUS
 from bench.writers import Writer, contenders
-from playerstate.outbox import Surroundings
-from playerstate.service import PlayerStateService
-from playerstate.stores.sqlite import SQLiteStore
+from playerstate.players.service import PlayerStateService
+from playerstate.saving.outbox import Surroundings
+from playerstate.stores.sqlite.store import SQLiteStore
 
 TICK = 0.001
 IDLE = "idle"

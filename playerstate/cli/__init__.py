@@ -36,7 +36,7 @@ STATE_OPTION = click.option(
     "schema",
     metavar="MODULE:CLASS",
     callback=read_schema,
-    default="playerstate.state:PlayerState",
+    default="playerstate:PlayerState",
     show_default=True,
     help="The server's state class.",
 )

@@ -22,8 +22,8 @@ from playerstate.cli.lines import netcode_lines, plain_lines
 from playerstate.cli.outcome import Bar, Outcome
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Client, Line, Phase, SentAway
-from playerstate.messages import Refused, RefusedReason
-from playerstate.schema import StateSchema
+from playerstate.state.schema import StateSchema
+from playerstate.wire.messages import Refused, RefusedReason
 
 SLICE = 0.004
 """Seconds from one slice to the next."""

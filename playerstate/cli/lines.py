@@ -9,7 +9,7 @@ from typing import Any
 
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Client, Line, Netcode, PlainLine, PlainPort
-from playerstate.schema import StateSchema
+from playerstate.state.schema import StateSchema
 
 TOKEN_TIMEOUT = 2
 """Seconds of silence after which a connection is over, and a request not worth repeating: a server

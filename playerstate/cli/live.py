@@ -10,10 +10,10 @@ import click
 
 from playerstate.cli.terminal import say, say_json
 from playerstate.interfaces import StoreBusy, StoreUnusable
-from playerstate.journal import NotAJournal, Remains, held, mark_clean, read_remains
-from playerstate.layout import RowLayout
-from playerstate.recovery import find_unsaved
-from playerstate.schema import StateSchema
+from playerstate.live.journal import NotAJournal, Remains, held, mark_clean, read_remains
+from playerstate.live.recovery import find_unsaved
+from playerstate.state.layout import RowLayout
+from playerstate.state.schema import StateSchema
 from playerstate.stores import open_store
 
 AT_ONCE = 4096

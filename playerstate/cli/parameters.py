@@ -85,8 +85,8 @@ def read_address(ctx: click.Context, param: click.Parameter, value: str) -> Addr
 
 def read_schema(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     """``MODULE:CLASS``, as the schema of that state class."""
-    from playerstate.schema import SchemaError
-    from playerstate.state import load_schema
+    from playerstate.state.default import load_schema
+    from playerstate.state.schema import SchemaError
 
     try:
         return load_schema(value)

@@ -18,7 +18,7 @@ from playerstate.cli.crowd import MOST_A_SLICE, Crowd, run, troubles
 from playerstate.cli.outcome import ENOUGH, Outcome
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
-from playerstate.schema import InvalidState, StateSchema
+from playerstate.state.schema import InvalidState, StateSchema
 
 HELD_UP = 0.5
 """Seconds that a replay may be late without having fallen behind."""

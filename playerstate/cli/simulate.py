@@ -13,7 +13,7 @@ from playerstate.cli.crowd import Crowd, Turns, run, troubles
 from playerstate.cli.outcome import ENOUGH, Outcome, spread_ms
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
-from playerstate.schema import Field, StateSchema
+from playerstate.state.schema import Field, StateSchema
 
 STRIDE = 1.0
 """The longest step of a float without bounds."""

@@ -29,8 +29,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from playerstate.deltas import DeltaCodec
-from playerstate.messages import (
+from playerstate.state.schema import StateSchema
+from playerstate.wire.deltas import DeltaCodec
+from playerstate.wire.messages import (
     LEAVE,
     PING,
     Codec,
@@ -42,7 +43,6 @@ from playerstate.messages import (
     Welcome,
     encode_numbered,
 )
-from playerstate.schema import StateSchema
 
 RECONNECT_AFTER = 1.0
 """Seconds without a word after which a client that is owed one has its conversation moved to where

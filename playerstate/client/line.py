@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import DatagramProtocol
 
 from playerstate.client.core import Client
-from playerstate.messages import Malformed
+from playerstate.wire.messages import Malformed
 
 Address = tuple[str, int]
 """IP address and port."""

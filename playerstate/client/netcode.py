@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 
 from playerstate.client.core import Client
 from playerstate.client.line import Address, Line, Port
-from playerstate.messages import Refused, RefusedReason
 from playerstate.transports.netcode.client import Client as Connection
 from playerstate.transports.netcode.client import State
+from playerstate.wire.messages import Refused, RefusedReason
 
 AGAIN_AFTER = 0.5
 """Seconds from the end of a connection to the request for the next token: neither the server nor

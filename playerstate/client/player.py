@@ -17,7 +17,7 @@ from playerstate.client.core import Client, Phase, draw_nonce
 from playerstate.client.line import Line
 from playerstate.client.reasons import SentAway
 from playerstate.log import PrintableLogger
-from playerstate.schema import StateSchema
+from playerstate.state.schema import StateSchema
 
 BEAT = 0.05
 """Seconds between two looks at what is due."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playerstate.messages import Gone, GoneReason, Refused, RefusedReason
+from playerstate.wire.messages import Gone, GoneReason, Refused, RefusedReason
 
 _REFUSED: dict[int, str] = {
     RefusedReason.FULL: "the server is full",

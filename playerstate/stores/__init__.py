@@ -13,7 +13,7 @@ from twisted.python.reflect import namedAny
 from zope.interface import implementer
 
 from playerstate.interfaces import IStateStore, IStoreBrowser, IStoreFactory, StoreUnusable
-from playerstate.schema import StateSchema
+from playerstate.state.schema import StateSchema
 
 
 @implementer(IPlugin, IStoreFactory)

@@ -20,7 +20,7 @@ from playerstate.interfaces import (
     Stored,
     StoreUnusable,
 )
-from playerstate.schema import StateSchema
+from playerstate.state.schema import StateSchema
 
 IDENTITY = b"playerstate-mem."
 """Of every memory: what a process left in its journal is for the next, which forgot the rest."""

@@ -15,11 +15,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
 from playerstate.arguments import MAX_SESSION_ID
-from playerstate.gateway import Gateway
-from playerstate.messages import JOIN, MAX_JOIN_SIZE
+from playerstate.conversations.gateway import Gateway
 from playerstate.transports.admission import Admission
 from playerstate.transports.recvmmsg import DATAGRAMS, BatchProtocol
 from playerstate.transports.udp import UDPPort
+from playerstate.wire.messages import JOIN, MAX_JOIN_SIZE
 
 _HEAD = struct.Struct("<QI")
 _HEAD_AND_TYPE = struct.Struct("<QIB")

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from playerstate.log import PrintableLogger
-from playerstate.service import PlayerStateService
+from playerstate.players.service import PlayerStateService
 from playerstate.transports.recvmmsg import BatchProtocol, read_many
 
 RECEIVE_BUFFER = 4 * 2**20

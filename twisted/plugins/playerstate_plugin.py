@@ -11,5 +11,5 @@ playerstate = ServiceMaker(
     "playerstate",
 )
 
-sqlite_store = StoreFactory("sqlite", "playerstate.stores.sqlite")
+sqlite_store = StoreFactory("sqlite", "playerstate.stores.sqlite.store")
 memory_store = StoreFactory("memory", "playerstate.stores.memory")

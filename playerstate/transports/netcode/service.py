@@ -18,10 +18,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
 
-from playerstate.gateway import Gateway
+from playerstate.clock import sleep_apart
+from playerstate.conversations.gateway import Gateway
 from playerstate.log import PrintableLogger
-from playerstate.messages import GoneReason
-from playerstate.steady import sleep_apart
 from playerstate.transports.admission import Admission
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
@@ -32,6 +31,7 @@ from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
 from playerstate.transports.udp import UDPPort
+from playerstate.wire.messages import GoneReason
 
 TICK = 0.05
 """Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""

@@ -1,0 +1,1 @@
+"""What players say and are told: conversations, moves, joins, receipts."""

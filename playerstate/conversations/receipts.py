@@ -1,0 +1,140 @@
+"""When a player is told how far the moves have come.
+
+A RECEIPT is due where a number has changed since the last, at most every so often for one player,
+and spread over that time, so that many players are never told at once.  It has to be paid for by
+what came from the player's address, so that nobody gets more bytes than were sent in its name.
+Reactor thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+
+import numpy as np
+
+from playerstate.conversations.conversation import Conversation
+from playerstate.ledger import Ledger
+from playerstate.live.table import LiveTable
+from playerstate.state.schema import StateSchema
+from playerstate.wire.messages import MAX_SEQUENCE, encode_receipt
+
+TICK = 0.02
+"""Seconds between two looks at whose receipts are due."""
+RECEIPT_EVERY = 0.1
+RECEIPTS_A_SECOND = 10_000
+"""One player gets a receipt at most every ``max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)``."""
+
+_IN_HAND = 2.0
+"""RECEIPTs that one can have paid for: the one that says applied, and the one that says saved."""
+
+
+class Receipts:
+    """What was shown to whom, by slot of the live table.
+
+    Every `players` is how many have a conversation.
+
+    Attributes:
+        paid: how many RECEIPTs each slot's conversation has paid for, to be added to with each of
+            its messages.  An array's elements are set faster than numpy's.
+        paid_at: the same, for many at once.
+
+    Args:
+        schema: of the players' state.
+        table: says how far each has come.
+        ledger: where receipts are counted.
+        seconds: the time, on a clock that never steps.
+        jitter: a number from 0 to 1, to spread receipts over time.
+    """
+
+    def __init__(
+        self,
+        schema: StateSchema,
+        table: LiveTable,
+        ledger: Ledger,
+        seconds: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._pack_fields = schema.struct.pack
+        self._table = table
+        self._ledger = ledger
+        self._seconds = seconds
+        self._jitter = jitter
+        self._applied = np.zeros(0, np.uint64)
+        self._saved = np.zeros(0, np.uint64)
+        # Infinite where there is no conversation: nothing is ever due there.
+        self._at = np.zeros(0)
+        self.paid = array("d")
+        self._fit()
+        self._next_slot = 0
+
+    def begin(self, slot: int, sequence: int, players: int) -> None:
+        """A conversation begins at this slot, with a WELCOME that shows this number."""
+        self._fit()
+        self._applied[slot] = self._saved[slot] = sequence
+        self._at[slot] = self._seconds() - self._jitter() * _period(players)
+        self.restart(slot)
+
+    def restart(self, slot: int) -> None:
+        """A JOIN came from a new address, and what was paid from elsewhere is not spent on it."""
+        self.paid[slot] = 1.0
+
+    def _fit(self) -> None:
+        """Have a place for each slot that the table has room for."""
+        if more := self._table.room - len(self._at):
+            self._applied = np.append(self._applied, np.zeros(more, np.uint64))
+            self._saved = np.append(self._saved, np.zeros(more, np.uint64))
+            self._at = np.append(self._at, np.full(more, math.inf))
+            self.paid = self.paid + array("d", [0.0]) * more
+            self.paid_at = np.frombuffer(self.paid, np.float64)
+
+    def end(self, slot: int) -> None:
+        """The conversation at this slot is over."""
+        self._at[slot] = math.inf
+
+    def answer(self, conversation: Conversation, players: int) -> None:
+        """Send a paid receipt now, or with the next that are due if the last is too recent."""
+        slot = conversation.slot
+        if self._seconds() - self._at[slot] >= _period(players):
+            self.show(conversation)
+        else:
+            self._applied[slot] = MAX_SEQUENCE + 1
+
+    def show(self, conversation: Conversation) -> None:
+        """Send a receipt that is paid for now."""
+        slot, table = conversation.slot, self._table
+        applied, saved = table.sequence(slot), int(table.saved[slot])
+        self._applied[slot], self._saved[slot] = applied, saved
+        self._at[slot] = self._seconds()
+        self.paid[slot] = min(self.paid[slot], _IN_HAND) - 1.0
+        self._ledger.receipts += 1
+        # What is a MOVE's state as it came is a base of DELTAs once it was shown.
+        if applied != table.not_moved[slot]:
+            conversation.keep_base(applied, self._pack_fields(*table.values(slot)))
+        conversation.send(encode_receipt(applied, saved))
+
+    def due(self, now: float, players: int) -> list[int]:
+        """The slots whose receipts are due, so many at most that they spread over their period."""
+        self._fit()
+        high, period = self._table.high, _period(players)
+        sequences, saved = self._table.sequences(), self._table.saved[:high]
+        # The last one in hand is kept for when all is saved.
+        worth_it = (saved == sequences) | (self.paid_at[:high] >= _IN_HAND)
+        changed = sequences != self._applied[:high]
+        changed |= worth_it & (saved != self._saved[:high])
+        changed &= self._at[:high] <= now - period
+        changed &= self.paid_at[:high] >= 1.0
+        due = np.flatnonzero(changed)
+        most = max(1, math.ceil(players * TICK / period))
+        if len(due) > most:
+            first = int(np.searchsorted(due, self._next_slot))
+            due = np.concatenate((due[first:], due[:first]))[:most]
+            self._next_slot = int(due[-1]) + 1
+        slots: list[int] = due.tolist()
+        return slots
+
+
+def _period(players: int) -> float:
+    """Seconds between two receipts of one player, at least."""
+    return max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)

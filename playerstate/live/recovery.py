@@ -1,0 +1,105 @@
+"""What a process before left in its journal, and the store does not have.
+
+Reactor thread, at start.  The rows found are saved before anybody joins; `playerstate.live.journal`
+says how they were left.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
+from twisted.internet.defer import Deferred
+
+from playerstate.interfaces import IStateReader, Stored
+from playerstate.live.journal import Remains
+from playerstate.log import PrintableLogger
+from playerstate.state.layout import RowLayout
+from playerstate.state.schema import InvalidState, StateSchema, folded
+
+_log = PrintableLogger()
+
+
+def find_unsaved(
+    remains: Remains | None, schema: StateSchema, reader: IStateReader
+) -> npt.NDArray[np.void]:
+    """The rows that are newer than the store's, of today's state class; the log tells of them."""
+    if remains is None:
+        return np.zeros(0, RowLayout(schema.fields).dtype)
+    rows, carried = as_rows(remains, schema)
+    newer = np.ones(len(rows), np.bool_)
+    for index, session_id in enumerate(rows["session_id"].tolist()):
+        try:
+            found = reader.load(session_id)
+        except Exception:  # then it is written, and the writer's guard compares
+            continue
+        if isinstance(found, Deferred):  # likewise
+            found.addErrback(lambda _: None)
+            found.cancel()
+            continue
+        newer[index] = found is None or found.updated_at < rows["updated_at"][index]
+        if found is not None and newer[index]:
+            _keep_stored(rows[index : index + 1], found, carried[index], schema)
+    _tell(rows[newer], len(rows))
+    return rows[newer]
+
+
+def as_rows(
+    remains: Remains, schema: StateSchema
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
+    """What remains, as rows of today's state class; fields are found by name.
+
+    A field that is new gets its default.  So does one of another type, and a text that has grown
+    too long: the store's own migration has refused or allowed that before.
+
+    Returns:
+        The rows; and which values are what was left, one line a row and one column a field.
+    """
+    layout = RowLayout(schema.fields)
+    rows = np.zeros(len(remains.records), layout.dtype)
+    records = rows.view(layout.record)
+    records["session_id"] = remains.records["session_id"]
+    records["updated_at"] = remains.records["updated_at"]
+    carried = np.zeros((len(rows), len(schema.fields)), np.bool_)
+    before = {folded(field.name): field for field in remains.fields}
+    for place, field in enumerate(schema.fields):
+        old = before.get(folded(field.name))
+        records[field.name] = field.encode(field.default)
+        if old is not None and old.kind == field.kind:
+            values = remains.records[old.name]
+            fits = np.char.str_len(values) <= field.size if field.kind == "text" else True
+            carried[:, place] = fits
+            records[field.name] = np.where(fits, values, records[field.name])
+    return rows, carried
+
+
+def _keep_stored(
+    row: npt.NDArray[np.void], found: Stored, carried: npt.NDArray[np.bool_], schema: StateSchema
+) -> None:
+    """Leave fields as they are stored of which the run that left this row says nothing."""
+    record = row.view(RowLayout(schema.fields).record)
+    for place, (field, value) in enumerate(zip(schema.fields, found.values, strict=True)):
+        if not carried[place]:
+            with suppress(InvalidState):  # what nobody can load is not to keep the service down
+                record[field.name] = field.encode(value)
+
+
+def _tell(rows: npt.NDArray[np.void], players: int) -> None:
+    if not len(rows):
+        _log.warn(
+            "the last run did not stop cleanly: the store has all of the {players} players in"
+            " its journal",
+            players=players,
+        )
+        return
+    newest = int(rows["updated_at"].max())
+    _log.warn(
+        "the last run did not stop cleanly: of {players} players in its journal, {rows} are"
+        " newer than in the store, the newest of {newest} UTC; they are saved before anybody"
+        " joins",
+        players=players,
+        rows=len(rows),
+        newest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(newest / 1e6)),
+    )

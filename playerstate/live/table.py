@@ -1,0 +1,527 @@
+"""The live state of every player online: packed rows in one buffer of fixed size.
+
+Everything here belongs to the reactor thread.  A player holds a *slot* from `LiveTable.admit` to
+`LiveTable.release`; freed slots are given out again, newest first, so that the part of the table
+in use stays short.  A change writes the row and raises one flag byte; a sweep looks at the flag
+bytes, one a slot, and at the rows that are dirty, and at nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from playerstate.state.layout import FIELDS_AT, RowLayout
+from playerstate.state.schema import StateSchema
+
+Slots = npt.NDArray[np.intp]
+
+FIRST_PLACES = 16_384
+"""Places that a table has room for from the beginning, if it may have so many.  As they come into
+use there are twice as many, and again: what nobody uses takes no room."""
+
+_HEAD = struct.Struct("<qqqQ").unpack_from
+"""Session id, slot and generation, ``updated_at``, sequence: they lie together in a half."""
+_HEAD_AT = 8
+_LATEST = 2**63 - 1
+"""The last ``updated_at`` there is, which only a store can bring, and which stays."""
+
+
+class TableFull(Exception):
+    """Every slot is taken."""
+
+
+class RowSink(Protocol):
+    """Where a sweep pushes rows; `playerstate.saving.ring.Ring` is one."""
+
+    def push(self, rows: npt.NDArray[np.void], indices: Slots) -> int:
+        """Take ``rows[indices]``, as many as fit, and return how many that was."""
+
+
+class Sweep(NamedTuple):
+    """What one sweep did.
+
+    Attributes:
+        pushed: rows handed over, now clean.
+        left: rows that are dirty still; the next sweep begins with them.
+        full: whether some of those did not fit.
+        oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
+            nothing was pushed.
+    """
+
+    pushed: int
+    left: int
+    full: bool
+    oldest: float | None
+
+
+class LiveTable:
+    """Packed rows of `capacity` players, two halves a slot.
+
+    Args:
+        schema: the state's schema.
+        capacity: the most players at a time.
+        now: seconds on a clock that never steps; dates the first unsaved update of a player.
+        buffer: where the rows lie, `bytes_needed` of it, zeroed.  What is written there is applied;
+            see `playerstate.state.layout` for what of it outlives the process.
+        reserve: sees that so many bytes from the buffer's beginning may be written, before they
+            are; what it raises leaves the table as it was.
+        first_version: of the rows written; see `disown`.
+
+    Attributes:
+        slots: the slot of each player, by session id.
+        saved: by slot, the highest sequence of the row's generation that the store holds.
+        saved_at: by slot, the newest ``updated_at`` that the store holds.
+        not_moved: by slot, the last sequence whose state is not that of a move: an update without a
+            number came after it, or a join gave the number.
+        room: how many slots these three have; it grows as far as `capacity`, and they are others
+            then.
+    """
+
+    def __init__(
+        self,
+        schema: StateSchema,
+        capacity: int,
+        now: Callable[[], float],
+        buffer: memoryview,
+        reserve: Callable[[int], None] = lambda _: None,
+        first_version: int = 0,
+    ) -> None:
+        self._layout = layout = RowLayout(schema.fields)
+        self._spawn = schema.spawn
+        self.slots: dict[int, int] = {}
+        self.capacity = capacity
+        self._now = now
+        self._reserve = reserve
+        # Where the half of each slot lies that counts, among all halves.
+        self._place = array("q")
+        self.saved = np.zeros(0, np.uint64)
+        self.saved_at = np.zeros(0, np.int64)
+        self.not_moved = array("q")
+        self._dirty = bytearray()
+        self._dirtied_at = np.zeros(0, np.float64)
+        # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
+        self._generations = np.zeros(0, np.uint32)
+        self._size = layout.size
+        self._put = layout.write
+        self._head_dtype = layout.head
+        self._unpack_fields = layout.fields.unpack_from
+        self._version = self._first_version = first_version
+        self.lie_in(buffer)
+        self.room = 0
+        self._make_room(min(capacity, FIRST_PLACES))
+        self._oldest: float | None = None
+        self._oldest_is_known = True
+        self._free: list[int] = []
+        self._high = 0
+        self._resume = 0
+        self._generation = 0
+
+    def _make_room(self, room: int) -> None:
+        """Have so many slots."""
+        self._reserve(2 * self._size * room)
+        more = room - self.room
+        # Others each, since what numpy looks at cannot grow.
+        self._place = self._place + array("q", np.arange(2 * self.room, 2 * room, 2).tobytes())
+        self._places = np.frombuffer(self._place, np.int64)
+        self.saved = np.append(self.saved, np.zeros(more, np.uint64))
+        self.saved_at = np.append(self.saved_at, np.zeros(more, np.int64))
+        self.not_moved = self.not_moved + array("q", bytes(8 * more))
+        self._dirty = self._dirty + bytes(more)
+        self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
+        self._dirtied_at = np.append(self._dirtied_at, np.zeros(more))
+        self._generations = np.append(self._generations, np.zeros(more, np.uint32))
+        self.room = room
+
+    @staticmethod
+    def bytes_needed(schema: StateSchema, capacity: int) -> int:
+        """The size of the buffer for so many players."""
+        return 2 * RowLayout(schema.fields).size * capacity
+
+    def lie_in(self, buffer: memoryview) -> None:
+        """Go over to a buffer that holds the same rows as the present one, up to `used_bytes`."""
+        self._buffer = buffer
+        self._halves = np.frombuffer(buffer, self._layout.dtype)
+        # As blocks of bytes: numpy leaves out the padding where it copies rows of fields.
+        self._blocks = self._halves.view(f"V{self._size}")
+        self._heads = self._halves.view(self._layout.head)["head"]
+        self._tails = self._halves["version_again"]
+        self._session_ids = self._halves["session_id"]
+        self._updated_at = self._halves["updated_at"]
+        self._sequences = self._halves["sequence"]
+
+    def disown(self) -> list[int]:
+        """Take out of the buffer what this table did not write there.
+
+        Whose slot it is, of which generation, and which half counts, the table knows by itself;
+        the version of a row says that it was written by this table and no other.  A player whose
+        row was lost stands at the spawn, clean, with the date and the number that are saved.
+
+        Returns:
+            The slots of those players.
+        """
+        high = self._high
+        places = self._places[:high]
+        slots = np.fromiter(self.slots.values(), np.intp, len(self.slots))
+        session_ids = np.zeros(high, np.int64)
+        session_ids[slots] = np.fromiter(self.slots.keys(), np.int64, len(self.slots))
+        rows = self._halves[places]
+        ours = (
+            (rows["version"] == rows["version_again"])
+            & (rows["version"] > self._first_version)
+            & (rows["version"] <= self._version)
+            & (rows["session_id"] == session_ids)
+            & (rows["slot"] == np.arange(high))
+            & (rows["generation"] == self._generations[:high])
+        )
+        # The half that does not count may be another's, and newer by its version.
+        self._blocks[places ^ 1] = np.zeros((), self._blocks.dtype)
+        self._blocks[places[~ours]] = np.zeros((), self._blocks.dtype)
+        lost: list[int] = slots[~ours[slots]].tolist()
+        for slot, session_id in zip(lost, session_ids[lost].tolist(), strict=True):
+            self._rewrite(slot, session_id, self._spawn, int(self.saved_at[slot]))
+        return lost
+
+    def restore(self, slot: int, values: tuple[Any, ...], updated_at: int) -> None:
+        """Give a player who was disowned the state that the store holds."""
+        self.saved_at[slot] = updated_at
+        self._rewrite(slot, self.session_id(slot), values, updated_at)
+
+    def _rewrite(
+        self, slot: int, session_id: int, values: tuple[Any, ...], updated_at: int
+    ) -> None:
+        generation = int(self._generations[slot])
+        sequence = int(self.saved[slot])
+        self._write(slot, session_id, slot | generation << 32, updated_at, sequence, values)
+        self.not_moved[slot] = sequence
+        if self._dirty[slot]:
+            self._dirty[slot] = 0
+            self._oldest_is_known = False
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the buffer was ever written, from its beginning."""
+        return 2 * self._size * self._high
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @property
+    def high(self) -> int:
+        """Slots from here on were never used."""
+        return self._high
+
+    def admit(self, session_id: int, values: tuple[Any, ...], updated_at: int) -> int:
+        """Give a player a slot, with the state and ``updated_at`` that the store holds.
+
+        Raises:
+            TableFull: there is no slot left.
+            JournalUnusable: there is no room for one more; it may be tried again.
+            struct.error: a number cannot be packed; no slot was taken.
+        """
+        if self._free:
+            slot = self._free.pop()
+        elif self._high < self.capacity:
+            if self._high == self.room:
+                self._make_room(min(self.capacity, 2 * self.room))
+            slot = self._high
+            self._high += 1
+        else:
+            raise TableFull
+        try:
+            self._write(slot, session_id, slot, updated_at, 0, values)
+        except BaseException:
+            self._free.append(slot)
+            raise
+        self._generations[slot] = 0
+        self.not_moved[slot] = 0
+        self.saved_at[slot] = updated_at
+        self.slots[session_id] = slot
+        return slot
+
+    def begin(self, slot: int, sequence: int) -> None:
+        """Start a fresh generation of this player, numbered from `sequence`.
+
+        That number counts as saved only if the state it stands for is.
+        """
+        if sequence != self.sequence(slot):
+            self.not_moved[slot] = sequence
+        self._generation = (self._generation + 1) & 0x7FFFFFFF
+        self._write(
+            slot,
+            self.session_id(slot),
+            slot | self._generation << 32,
+            self.updated_at(slot),
+            sequence,
+            self.values(slot),
+        )
+        self._generations[slot] = self._generation
+        self.saved[slot] = sequence if self.is_saved(slot) else 0
+
+    def release(self, slot: int) -> None:
+        """Take the player out of the table; the slot is free for another."""
+        del self.slots[self.session_id(slot)]
+        self._write(slot, 0, slot, 0, 0, self.values(slot))
+        if self._dirty[slot]:
+            self._dirty[slot] = 0
+            self._oldest_is_known = False
+        self._free.append(slot)
+
+    def apply(
+        self, slot: int, sequence: int | None, values: tuple[Any, ...], now: int
+    ) -> bool | None:
+        """Write a player's accepted values, unless they are stale.
+
+        ``updated_at`` grows with each change even where the wall clock does not:
+        ``max(now, last + 1)``.
+
+        Args:
+            slot: the player's slot.
+            sequence: this update's number, stale if that is not above the highest applied; None
+                for one that has none, and leaves the highest as it is.
+            values: accepted packed values.
+            now: the wall clock, microseconds since the Unix epoch.
+
+        Returns:
+            Whether the row was clean before; None for a stale update, which changes nothing.
+        """
+        place = self._place[slot]
+        session_id, slot_and_generation, last, highest = _HEAD(
+            self._buffer, place * self._size + _HEAD_AT
+        )
+        if sequence is None:
+            sequence = self.not_moved[slot] = highest
+        elif sequence <= highest:
+            return None
+        self._version = version = self._version + 1
+        place ^= 1
+        self._put(
+            self._buffer,
+            place * self._size,
+            version,
+            session_id,
+            slot_and_generation,
+            now if now > last else min(last + 1, _LATEST),
+            sequence,
+            values,
+        )
+        self._place[slot] = place
+        if last == _LATEST:
+            self.saved_at[slot] = 0  # the same date once more: only a commit can bear it out
+        if self._dirty[slot]:
+            return False
+        self._dirty[slot] = 1
+        self._dirtied_at[slot] = dirtied_at = self._now()
+        if self._oldest is None:
+            self._oldest = dirtied_at
+        return True
+
+    def apply_many(
+        self,
+        slots: Slots,
+        sequences: npt.NDArray[np.unsignedinteger[Any]],
+        fields: npt.NDArray[np.void],
+        now: int,
+    ) -> int:
+        """Do what `apply` does to many players at once; all arrays are of equal length.
+
+        Args:
+            slots: each at most once.
+            sequences: each above its player's highest.
+            fields: accepted, packed as `StateSchema.dtype` is.
+            now: as in `apply`.
+
+        Returns:
+            How many rows were dirty before.
+        """
+        places = self._places[slots]
+        rows = self._blocks.take(places).view(self._halves.dtype)
+        rows["version"] = versions = np.arange(self._version + 1, self._version + 1 + len(slots))
+        rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"], _LATEST - 1) + 1, now)
+        rows["sequence"] = sequences
+        rows["fields"] = fields.view(rows["fields"].dtype)
+        places ^= 1
+        # All but the last version, and then that: a half is whole only where all of it is there.
+        self._heads[places] = rows.view(self._head_dtype)["head"]
+        self._tails[places] = versions
+        self._version += len(slots)
+        self._places[slots] = places
+        self.saved_at[slots[rows["updated_at"] == _LATEST]] = 0
+        clean = slots[~self._dirty_flags[slots]]
+        self._raise_flags(clean)
+        return len(slots) - len(clean)
+
+    def _raise_flags(self, clean: Slots) -> None:
+        """Make these dirty, as of now."""
+        if len(clean):
+            self._dirty_flags[clean] = True
+            self._dirtied_at[clean] = dirtied_at = self._now()
+            if self._oldest is None:
+                self._oldest = dirtied_at
+
+    def _write(
+        self,
+        slot: int,
+        session_id: int,
+        slot_and_generation: int,
+        updated_at: int,
+        sequence: int,
+        values: tuple[Any, ...],
+    ) -> None:
+        """Write the half that does not count, which then does."""
+        self._version = version = self._version + 1
+        place = self._place[slot] ^ 1
+        row = (session_id, slot_and_generation, updated_at, sequence, values)
+        self._put(self._buffer, place * self._size, version, *row)
+        self._place[slot] = place
+
+    def _head(self, slot: int) -> tuple[int, ...]:
+        return _HEAD(self._buffer, self._place[slot] * self._size + _HEAD_AT)
+
+    def session_id(self, slot: int) -> int:
+        """Whose slot this is; 0 for nobody's."""
+        return self._head(slot)[0]
+
+    def updated_at(self, slot: int) -> int:
+        """When this player last changed, microseconds since the Unix epoch; 0 for never."""
+        return self._head(slot)[2]
+
+    def sequence(self, slot: int) -> int:
+        """The highest sequence applied in this player's generation."""
+        return self._head(slot)[3]
+
+    def sequences(self, slots: Slots | None = None) -> npt.NDArray[np.uint64]:
+        """`sequence` of each of these slots; by default of every slot below `high`."""
+        places = self._places[: self._high] if slots is None else self._places[slots]
+        sequences: npt.NDArray[np.uint64] = self._sequences[places]
+        return sequences
+
+    def values(self, slot: int) -> tuple[Any, ...]:
+        """This player's packed values."""
+        return self._unpack_fields(self._buffer, self._place[slot] * self._size + FIELDS_AT)
+
+    def is_dirty(self, slot: int) -> bool:
+        """Whether this player changed since the last sweep took the row."""
+        return bool(self._dirty[slot])
+
+    def is_saved(self, slot: int) -> bool:
+        """Whether the store holds this player's newest state."""
+        # What is dirty may bear the date that is saved, where there is no later one.
+        return not self._dirty[slot] and self.updated_at(slot) == int(self.saved_at[slot])
+
+    def dirty_count(self) -> int:
+        """How many rows are dirty."""
+        return int(np.count_nonzero(self._dirty_flags[: self._high]))
+
+    def oldest_dirty(self) -> float | None:
+        """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
+        if not self._oldest_is_known:
+            (dirty,) = self._dirty_flags[: self._high].nonzero()
+            self._oldest = float(self._dirtied_at[dirty].min()) if len(dirty) else None
+            self._oldest_is_known = True
+        return self._oldest
+
+    def dirty_all(self, given_up: Collection[int] = ()) -> int:
+        """Make every changed player's row dirty, for a store that holds none of them.
+
+        Rows on their way to the store are left alone: they are going to be written there anyhow,
+        and one that came twice could be settled after its slot was given to another.
+
+        Args:
+            given_up: slots of rows that are neither saved nor on their way.
+
+        Returns:
+            How many rows were clean.
+        """
+        places = self._places[: self._high]
+        updated_at = self._updated_at[places]
+        changed = np.flatnonzero((self._session_ids[places] != 0) & (updated_at != 0))
+        settled = updated_at == self.saved_at[: self._high]
+        settled[list(given_up)] = True
+        clean = changed[settled[changed] & ~self._dirty_flags[changed]]
+        self.saved_at[changed] = 0
+        self.saved[changed] = 0
+        self._raise_flags(clean)
+        return len(clean)
+
+    def unsaved(self) -> npt.NDArray[np.int64]:
+        """The session ids of all players whose newest state the store does not hold."""
+        places = self._places[: self._high]
+        ids = self._session_ids[places]
+        unsaved: npt.NDArray[np.int64] = ids[
+            (
+                (self._updated_at[places] != self.saved_at[: self._high])
+                | self._dirty_flags[: self._high]
+            )
+            & (ids != 0)
+        ]
+        return unsaved
+
+    def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
+        """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
+        high = self._high
+        flags = self._dirty_flags[:high]
+        # Where everybody has moved, as happens in a game that is played, there is nothing to find.
+        dirty: Slots | range = range(high)
+        places = self._places[:high][:most]
+        if self._resume or self._dirty.find(0, 0, high) >= 0:
+            dirty = flags.nonzero()[0]
+            if self._resume:
+                first = int(np.searchsorted(dirty, self._resume))
+                dirty = np.concatenate((dirty[first:], dirty[:first]))
+            places = self._places.take(dirty[:most])
+        if not len(dirty):
+            return Sweep(0, 0, False, None)
+        pushed = sink.push(self._halves, places)
+        if pushed < len(dirty):
+            self._resume = int(dirty[pushed])
+            taken = slice(pushed) if isinstance(dirty, range) else dirty[:pushed]
+            return self._clean(taken, pushed, len(dirty) - pushed, pushed < len(places))
+        self._resume, oldest = 0, self.oldest_dirty()
+        flags[:] = False
+        self._oldest = None
+        return Sweep(pushed, 0, False, oldest)
+
+    def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
+        """Push those of the given slots that are dirty."""
+        chosen = np.unique(np.array(slots, np.intp))
+        dirty = chosen[self._dirty_flags[chosen]]
+        pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
+        left = len(dirty) - pushed
+        return self._clean(dirty[:pushed], pushed, left, left > 0)
+
+    def _clean(self, taken: Slots | slice, pushed: int, left: int, full: bool) -> Sweep:
+        """Note that the rows of these slots were pushed, while others are dirty still."""
+        self._dirty_flags[taken] = False
+        oldest = float(self._dirtied_at[taken].min()) if pushed else None
+        self._oldest_is_known = False
+        return Sweep(pushed, left, full, oldest)
+
+    def settle(
+        self,
+        slots: Slots,
+        generations: npt.NDArray[np.uint32],
+        sequences: npt.NDArray[np.uint64],
+        updated_at: npt.NDArray[np.int64],
+    ) -> None:
+        """Note what the store now holds; arrays of equal length, a slot at most once in each.
+
+        A row of another generation than the player's present one is saved all the same, but its
+        sequence is not that generation's; only if nothing has changed since does it bear out the
+        number that the present generation began with.
+        """
+        self.saved_at[slots] = updated_at
+        same = self._generations[slots] == generations
+        if same.all():
+            self.saved[slots] = sequences
+            return
+        self.saved[slots[same]] = sequences[same]
+        others, updated_at = slots[~same], updated_at[~same]
+        places = self._places[others]
+        borne_out = self._updated_at[places] == updated_at
+        self.saved[others[borne_out]] = self._sequences[places[borne_out]]

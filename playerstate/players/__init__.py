@@ -1,0 +1,1 @@
+"""The service: join, move, leave and flush; start and stop."""

@@ -1,0 +1,150 @@
+"""The live table's file, watched while it is in use, and made anew where it was lost.
+
+Reactor thread.  The rows are the file: who writes over it has written over the players, and who
+cuts it has taken them away.  So the table tells which rows are its own; the others are read from
+the store again, and nothing that somebody else wrote is saved under a player's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.python.failure import Failure
+
+from playerstate.clock import SteadyClock
+from playerstate.interfaces import Stored, StoreUnusable
+from playerstate.live.journal import Memory
+from playerstate.live.table import LiveTable
+from playerstate.log import PrintableLogger
+from playerstate.saving.outbox import named
+from playerstate.saving.trouble import Trouble
+from playerstate.state.schema import StateSchema
+
+_log = PrintableLogger()
+
+
+class Salvage:
+    """Looks after the file of one run.
+
+    Args:
+        schema: of the players.
+        table: whose rows lie there.
+        memory: the file.
+        clock: tells how long it has been missing.
+        load: reads a player from the store, as `IStateReader.load`.
+        in_flight: how many rows are on their way to the store.
+        restored: called when players have the state again that the store holds.
+    """
+
+    def __init__(
+        self,
+        schema: StateSchema,
+        table: LiveTable,
+        memory: Memory,
+        clock: SteadyClock,
+        load: Callable[[int], Any],
+        in_flight: Callable[[], int],
+        restored: Callable[[], None],
+    ) -> None:
+        self._schema = schema
+        self._table = table
+        self._memory = memory
+        self._clock = clock
+        self._load = load
+        self._in_flight = in_flight
+        self._restored = restored
+        # The date of each player whose row was not ours, until the store's is there.
+        self._disowned: dict[int, int] = {}
+        self._cannot_renew = ""
+        self._lost_at = 0.0
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why a kill would lose what is not yet committed, and since when."""
+        if not self._cannot_renew:
+            return None
+        return Trouble(self._cannot_renew, self._clock.seconds() - self._lost_at)
+
+    def guard(self) -> str:
+        """See that the rows are the table's own; to be called before any is taken from there.
+
+        Returns:
+            What has become of the file; empty if nothing.
+        """
+        if not (why := self._memory.lost()):
+            return ""
+        if (kept := self._memory.salvage(self._table.used_bytes)) is not None:
+            self._lost_at = self._clock.seconds()
+            self._table.lie_in(kept)
+            self._disown()
+        return why
+
+    def check(self) -> None:
+        """See that the next start would find the live table, and make it anew where it would not.
+
+        Players play on where it cannot be made: their moves reach the store as ever.
+        """
+        if why := self.guard():
+            self._renew(why)
+        if self._disowned and not self._in_flight():
+            self._reload()
+
+    def _disown(self) -> None:
+        lost = [self._table.session_id(slot) for slot in self._table.disown()]
+        if not lost:
+            return
+        for session_id in lost:
+            self._disowned[session_id] = self._table.updated_at(self._table.slots[session_id])
+        _log.critical(
+            "the rows of {count} players in the journal were cut off or written over: player"
+            " {players}; they are read from the store again, and what it does not have of them is"
+            " lost",
+            count=len(lost),
+            players=named(lost),
+        )
+
+    def _renew(self, why: str) -> None:
+        try:
+            self._table.lie_in(self._memory.renew(self._table.used_bytes))
+        except StoreUnusable as error:
+            if str(error) != self._cannot_renew:
+                self._cannot_renew = str(error)
+                _log.critical(
+                    "the journal was {why} while it was in use, and cannot be made anew: {error};"
+                    " it is tried again, and until then a kill loses what is not yet committed",
+                    why=why,
+                    error=error,
+                )
+            return
+        self._cannot_renew = ""
+        _log.critical(
+            "the journal was {why} while it was in use; it was made anew with the {players}"
+            " players in the game",
+            why=why,
+            players=len(self._table),
+        )
+
+    def _reload(self) -> None:
+        """Read the disowned from the store, which has everything by now that was on its way."""
+        disowned, self._disowned = self._disowned, {}
+        for session_id, dated in disowned.items():
+            loading = maybeDeferred(self._load, session_id)
+            loading.addCallback(self._loaded, session_id, dated)
+            loading.addErrback(self._again, session_id, dated)
+        self._restored()
+
+    def _loaded(self, stored: Stored | None, session_id: int, dated: int) -> None:
+        slot = self._table.slots.get(session_id)
+        if slot is None or self._table.updated_at(slot) != dated or self._table.is_dirty(slot):
+            return  # gone, or moved since, which gave all of the state anew
+        if stored is None:
+            self._table.restore(slot, self._schema.spawn, 0)
+        else:
+            values = self._schema.encode(stored.values)
+            self._table.restore(slot, values, max(stored.updated_at, 1))
+
+    def _again(self, failure: Failure, session_id: int, dated: int) -> None:
+        """The store cannot be read just now; the next look tries again."""
+        self._disowned[session_id] = dated

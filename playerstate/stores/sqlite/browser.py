@@ -1,0 +1,96 @@
+"""A look into a SQLite database of players from outside, beside its server or without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from zope.interface import implementer
+
+from playerstate.interfaces import IStoreBrowser, StoreUnusable
+from playerstate.stores.sqlite.files import (
+    STARTUP_BUSY_MS,
+    connect_to_look,
+    explained,
+    may_be_database,
+    not_a_database,
+)
+from playerstate.stores.sqlite.format import check_ours, quoted
+
+
+@implementer(IStoreBrowser)
+class SQLiteBrowser:
+    """Looks into a database of players, read-only."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreUnusable(f"{path} does not exist") from None
+        except OSError as error:
+            raise StoreUnusable(
+                f"{path} cannot be reached: {error.strerror}; this user must be allowed to search"
+                " every directory on the way there"
+            ) from None
+        if not may_be_database(path):
+            raise StoreUnusable(not_a_database(path))
+        self._path = path
+        with explained(path, os.R_OK):
+            self._connection = connect_to_look(path)
+            try:
+                self._connection.pragma("query_only", True)
+                self._connection.set_busy_timeout(STARTUP_BUSY_MS)
+                kinds = self._read_columns()
+            except BaseException:
+                self._connection.close()
+                raise
+        self.columns = tuple(kinds)
+        self._texts = [kind == "TEXT" for kind in kinds.values()]
+        # Whoever wrote into the database by hand may have put in bytes that are no text.
+        self._names = ", ".join(
+            f"CAST({quoted(name)} AS BLOB)" if kind == "TEXT" else quoted(name)
+            for name, kind in kinds.items()
+        )
+
+    def _read_columns(self) -> dict[str, str]:
+        if not check_ours(self._connection, self._path):
+            raise StoreUnusable(f"{self._path} holds no players: it is an empty database")
+        columns = self._connection.execute(
+            "SELECT name, type FROM pragma_table_xinfo('player_state')"
+        )
+        return dict(columns)
+
+    def count(self) -> int:
+        """See `IStoreBrowser.count`."""
+        with explained(self._path, os.R_OK):
+            count: int = self._connection.execute("SELECT count(*) FROM player_state").get
+        return count
+
+    def latest(self, limit: int | None) -> Iterator[tuple[Any, ...]]:
+        """See `IStoreBrowser.latest`."""
+        order = "ORDER BY updated_at DESC, session_id LIMIT ?"
+        with explained(self._path, os.R_OK):
+            rows = self._connection.execute(
+                f"SELECT {self._names} FROM player_state {order}", (-1 if limit is None else limit,)
+            )
+            yield from map(self._readable, rows)
+
+    def find(self, session_id: int) -> tuple[Any, ...] | None:
+        """See `IStoreBrowser.find`."""
+        with explained(self._path, os.R_OK):
+            row: tuple[Any, ...] | None = self._connection.execute(
+                f"SELECT {self._names} FROM player_state WHERE session_id = ?", (session_id,)
+            ).get
+        return None if row is None else self._readable(row)
+
+    def _readable(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        r"""A row with its texts, where a byte that is none is written ``\xff``."""
+        return tuple(
+            value.decode(errors="backslashreplace") if is_text and value is not None else value
+            for is_text, value in zip(self._texts, row, strict=True)
+        )
+
+    def close(self) -> None:
+        """See `IStoreBrowser.close`."""
+        self._connection.close()

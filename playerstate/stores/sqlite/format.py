@@ -1,0 +1,179 @@
+"""The form of a SQLite database of players: how it is made, known again, and migrated.
+
+One table, keyed by the session id so that a sorted batch is written page after page::
+
+    CREATE TABLE player_state (
+        session_id INTEGER PRIMARY KEY,
+        "x" REAL NOT NULL DEFAULT 350.0,
+        ...
+        updated_at INTEGER NOT NULL
+    ) STRICT
+
+and beside it a table ``player_store`` of one row, with the identity that ties a journal to it.
+
+The columns follow the state class.  A field that is new becomes a column with its default; the
+column of a field that is gone stays, with what it holds; a field whose type has changed is refused.
+``application_id`` tells the database from those of other programs.  ``user_version`` is the version
+of this form alone and says nothing of the state class, so that a game can roll its class back.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from playerstate.interfaces import StoreUnusable
+from playerstate.state.schema import Field, StateSchema, folded
+
+APPLICATION_ID = 0x706C7374
+"""``plst`` in ASCII."""
+FORMAT = 1
+
+# STRICT tables know INT and INTEGER for the same thing, which tells a bool from an int.
+COLUMN_TYPES = {"float": "REAL", "int": "INTEGER", "bool": "INT", "text": "TEXT"}
+_KINDS = {column: kind for kind, column in COLUMN_TYPES.items()}
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def read_identity(connection: apsw.Connection, path: str) -> bytes:
+    """The identity that the database was given last; zeros where it has none.
+
+    Raises:
+        StoreUnusable: as `check_ours`.
+        apsw.Error: SQLite could not do it.
+    """
+    if not (check_ours(connection, path) and connection.table_exists("main", "player_store")):
+        return bytes(16)
+    identity: bytes | None = connection.execute("SELECT identity FROM player_store").get
+    return bytes(16) if identity is None else identity
+
+
+def migrate_database(
+    connection: apsw.Connection, path: str, schema: StateSchema, identity: bytes
+) -> list[str]:
+    """Create or migrate the database and give it an identity, or refuse it and change nothing.
+
+    Returns:
+        The names of the columns added.
+
+    Raises:
+        StoreUnusable: it is not ours, is of a newer form, or its columns do not fit the schema.
+        apsw.Error: SQLite could not do it.
+    """
+    _missing(connection, path, schema)  # refuses before the mode is changed
+    mode = connection.pragma("journal_mode", "wal")
+    if mode != "wal":
+        raise StoreUnusable(
+            f"{path}: SQLite cannot use its write-ahead log here ({mode} instead); a network file"
+            " system will not do"
+        )
+    connection.transaction_mode = "IMMEDIATE"
+    with connection:
+        if _columns(connection):
+            added = _migrate(connection, path, schema)
+        else:
+            _create(connection, schema)
+            added = []
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS player_store"
+            " (id INTEGER PRIMARY KEY CHECK (id = 1), identity BLOB NOT NULL) STRICT"
+        )
+        connection.execute("INSERT OR REPLACE INTO player_store VALUES (1, ?)", (identity,))
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", FORMAT)
+    return added
+
+
+def check_ours(connection: apsw.Connection, path: str) -> bool:
+    """Whether there is a database of players already; False for an empty file.
+
+    Raises:
+        StoreUnusable: it is another program's, or of a newer form than this one.
+    """
+    application_id = connection.pragma("application_id")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    if application_id == 0 and tables == 0:
+        return False
+    if application_id != APPLICATION_ID:
+        raise StoreUnusable(
+            f"{path} is a database of another program; it was left as it is: name another file"
+        )
+    version = connection.pragma("user_version")
+    if version > FORMAT:
+        raise StoreUnusable(
+            f"{path} has format {version}, this playerstate knows formats up to {FORMAT}; it was"
+            " left as it is: install the newer playerstate again"
+        )
+    return True
+
+
+def _columns(connection: apsw.Connection) -> dict[str, str]:
+    """The declared types of the table's columns, by folded name; empty where it is missing."""
+    rows = connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')")
+    return {folded(name): kind for name, kind in rows}
+
+
+def _create(connection: apsw.Connection, schema: StateSchema) -> None:
+    columns = ", ".join(_column(field) for field in schema.fields)
+    connection.execute(
+        f"CREATE TABLE player_state (session_id INTEGER PRIMARY KEY, {columns},"
+        " updated_at INTEGER NOT NULL) STRICT"
+    )
+
+
+def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
+    missing = _missing(connection, path, schema)
+    for field in missing:
+        connection.execute(f"ALTER TABLE player_state ADD COLUMN {_column(field)}")
+    return [field.name for field in missing]
+
+
+def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> list[Field]:
+    """The fields that have no column yet.
+
+    Raises:
+        StoreUnusable: a column there is does not fit its field.
+    """
+    columns = _columns(connection)
+    if not columns:
+        return []
+    missing = []
+    for field in schema.fields:
+        held = columns.get(folded(field.name))
+        if held is None:
+            missing.append(field)
+        elif held != COLUMN_TYPES[field.kind]:
+            raise StoreUnusable(
+                f"{path}: field {field.name} is {field.kind} now, but its column holds"
+                f" {_KINDS.get(held, held)}; it was left as it is: give the field a new name (the"
+                " old column stays), or convert the column first"
+            )
+        elif field.kind == "text":
+            _check_text_fits(connection, path, field)
+    return missing
+
+
+def _check_text_fits(connection: apsw.Connection, path: str, field: Field) -> None:
+    longest = connection.execute(
+        f"SELECT max(octet_length({quoted(field.name)})) FROM player_state"
+    ).get
+    if longest is not None and longest > field.size:
+        raise StoreUnusable(
+            f"{path}: field {field.name} is text({field.size}) now, but its column holds a text of"
+            f" {longest} bytes; it was left as it is: make the field text({longest}), or shorten"
+            " what is stored"
+        )
+
+
+def _column(field: Field) -> str:
+    """A field's column, as CREATE TABLE and ADD COLUMN write it."""
+    name, default = quoted(field.name), field.default
+    if field.kind == "text":
+        literal = "'" + default.replace("'", "''") + "'"
+    else:
+        literal = repr({"float": float, "int": int, "bool": int}[field.kind](default))
+    check = f" CHECK ({name} IN (0, 1))" if field.kind == "bool" else ""
+    return f"{name} {COLUMN_TYPES[field.kind]} NOT NULL DEFAULT {literal}{check}"

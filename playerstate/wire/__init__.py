@@ -1,0 +1,1 @@
+"""Messages and deltas as bytes; no sockets."""

@@ -1,0 +1,184 @@
+"""DELTA: a state as steps away from a *base*, a state that both sides have.
+
+====== ===== ==================================================================
+offset type  what
+====== ===== ==================================================================
+0      u8    0x05
+1      u16   low 16 bits of the sequence
+3      u8    low 8 bits of the base's sequence
+4            one entry a field
+====== ===== ==================================================================
+
+The entry of a field with a resolution is a number of steps on the field's grid, as a zigzag varint
+(LEB128, seven bits a byte, the lowest first); its value is ``(round(base / resolution) + steps) *
+resolution``, where halves are rounded to even.  The entry of any other field is its value in full.
+All is little-endian; `playerstate.conversations.receipts` says which states are bases.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import attrs
+
+from playerstate.state.schema import Field, InvalidState, StateSchema
+from playerstate.wire.messages import DELTA, Malformed
+
+BASE_WITHIN = 256
+"""A base must be fewer than so many numbers back, or its low 8 bits would name another."""
+
+_HEAD = struct.Struct("<BHB")
+_MOST_STEPS = 2**64 - 1
+"""Of a zigzag number; what needs more bits is no step that anybody took."""
+
+
+@attrs.frozen
+class Delta:
+    """A DELTA as it came in.
+
+    Attributes:
+        sequence: low 16 bits.
+        base: low 8 bits of the base's sequence.
+        entries: a field each: steps, or a packed value.
+    """
+
+    sequence: int
+    base: int
+    entries: tuple[Any, ...]
+
+    def sequence_after(self, highest: int) -> int:
+        """The whole sequence: of all that end in these bits, the one nearest to the highest."""
+        return highest + ((self.sequence - highest + 0x8000) & 0xFFFF) - 0x8000
+
+    def base_of(self, sequence: int) -> int:
+        """The whole sequence of the base, where this is the DELTA's own."""
+        return sequence - ((sequence - self.base) & 0xFF)
+
+
+class DeltaCodec:
+    """The DELTAs of one schema."""
+
+    def __init__(self, schema: StateSchema) -> None:
+        self._accept = schema.accept
+        self._resolutions = tuple(field.resolution for field in schema.fields)
+        self._whole = tuple(map(_whole, schema.fields))
+        self._fields = schema.fields
+
+    def snap(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The values with each on its field's grid, so that they survive as they are."""
+        return tuple(map(_snapped, self._fields, values))
+
+    def encode(
+        self, sequence: int, base: int, base_values: tuple[Any, ...], values: tuple[Any, ...]
+    ) -> bytes | None:
+        """The DELTA from one state to another; None where it cannot be said by one.
+
+        Args:
+            sequence: the DELTA's number.
+            base: the base's number, below it and fewer than `BASE_WITHIN` back.
+            base_values: the base's packed values.
+            values: packed values, on the grid.
+        """
+        if not 0 < sequence - base < BASE_WITHIN:
+            return None
+        message = bytearray(_HEAD.pack(DELTA, sequence & 0xFFFF, base & 0xFF))
+        try:
+            for resolution, whole, before, value in zip(
+                self._resolutions, self._whole, base_values, values, strict=True
+            ):
+                if resolution is None:
+                    message += whole.pack(value)
+                else:
+                    origin = round(before / resolution)
+                    steps = round(value / resolution) - origin
+                    if (origin + steps) * resolution != value:
+                        return None
+                    _put_varint(message, steps << 1 if steps >= 0 else (-steps << 1) - 1)
+        except OverflowError:  # so far out that its steps cannot be counted
+            return None
+        return bytes(message)
+
+    def decode(self, data: bytes, at: int = 0) -> Delta:
+        """Read the DELTA from `at` to the end of `data`.
+
+        Raises:
+            Malformed: ``too_short``, ``too_long``, or ``value`` for a step of more than 64 bits.
+        """
+        if len(data) - at < _HEAD.size:
+            raise Malformed("too_short")
+        _, sequence, base = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        entries: list[Any] = []
+        for resolution, whole in zip(self._resolutions, self._whole, strict=True):
+            if resolution is None:
+                if len(data) - at < whole.size:
+                    raise Malformed("too_short")
+                entries += whole.unpack_from(data, at)
+                at += whole.size
+            else:
+                number, at = _take_varint(data, at)
+                entries.append((number >> 1) ^ -(number & 1))
+        if at != len(data):
+            raise Malformed("too_long")
+        return Delta(sequence, base, tuple(entries))
+
+    def restore(self, delta: Delta, base_values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The accepted packed values that a DELTA stands for.
+
+        Raises:
+            Malformed: ``value``, for one outside its field.
+        """
+        entries = zip(self._resolutions, base_values, delta.entries, strict=True)
+        try:
+            values = (
+                entry if resolution is None else (round(before / resolution) + entry) * resolution
+                for resolution, before, entry in entries
+            )
+            return self._accept(*values)
+        except (InvalidState, OverflowError):
+            raise Malformed("value") from None
+
+
+def _whole(field: Field) -> struct.Struct:
+    return struct.Struct("<" + field.format)
+
+
+def _snapped(field: Field, value: Any) -> Any:
+    """The value of the field's grid that lies nearest, of those within its bounds."""
+    resolution = field.resolution
+    if resolution is None:
+        return value
+    try:
+        steps = round(value / resolution)
+    except OverflowError:
+        return value
+    if field.high is not None and steps * resolution > field.high:
+        steps -= 1
+    if field.low is not None and steps * resolution < field.low:
+        steps += 1
+    return steps * resolution
+
+
+def _put_varint(message: bytearray, number: int) -> None:
+    if number > _MOST_STEPS:
+        raise OverflowError
+    while number > 0x7F:
+        message.append(number & 0x7F | 0x80)
+        number >>= 7
+    message.append(number)
+
+
+def _take_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at this place, and the place behind it."""
+    number = shift = 0
+    while at < len(data):
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if number > _MOST_STEPS or shift > 63:
+            raise Malformed("value")
+        if byte < 0x80:
+            return number, at
+        shift += 7
+    raise Malformed("too_short")

@@ -1,0 +1,279 @@
+"""Bytes to messages and back: protocol version 1.  No addresses, no identity, no state.
+
+Integers and floats are little-endian.  A message begins with its type byte; the transport carries
+whose it is.  What cannot be read raises `Malformed` with the reason it is counted under.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from playerstate.state.schema import InvalidState, StateSchema
+
+VERSION = 1
+
+JOIN, MOVE, LEAVE, PING, DELTA = 0x01, 0x02, 0x03, 0x04, 0x05
+WELCOME, RECEIPT, REFUSED, GONE = 0x81, 0x82, 0x83, 0x84
+
+MAX_SEQUENCE = 2**32 - 1
+MAX_JOIN_SIZE = 1200
+"""Bytes of the longest message; only a JOIN with its padding is that long."""
+
+_JOIN = struct.Struct("<BBIIIQ")
+_NUMBERED = struct.Struct("<BI")
+_NUMBERED_SIZES = {0x03: 36, 0x04: 9}
+"""Bytes of a LEAVE and of a PING: zeros fill them up, so that no answer is longer.  A PING gets one
+RECEIPT and a LEAVE two, each with the bytes of its transport."""
+_RECEIPT = struct.Struct("<BII")
+_ANSWER = struct.Struct("<BIB")
+_OVERHEADS = (12, 18)
+"""Bytes that each transport has before a message, and behind it."""
+_UNASKED = (_ANSWER.size + max(_OVERHEADS)) + 2 * (_RECEIPT.size + max(_OVERHEADS))
+"""Bytes by which a JOIN is longer than its WELCOME: it pays for a GONE and two RECEIPTs, the bytes
+of their transport included, that come later without having been asked for."""
+
+_RESTORED = 0x01
+
+
+class RefusedReason(IntEnum):
+    """Why a JOIN was refused."""
+
+    FULL = 1
+    VERSION = 2
+    FINGERPRINT = 3
+    SHUTTING_DOWN = 4
+    STORE = 5
+
+
+class GoneReason(IntEnum):
+    """Why a conversation is over."""
+
+    KICKED = 1
+    IDLE = 2
+    JOINED_ELSEWHERE = 3
+    SHUTTING_DOWN = 4
+
+
+class Malformed(ValueError):
+    """The bytes are no message; ``reason`` is the name it is counted under."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@attrs.frozen
+class Join:
+    """Load or spawn this player.
+
+    Attributes:
+        version: of the protocol.
+        fingerprint: of the client's schema; 0 for "do not check".
+        nonce: names the conversation; the answer carries it back.
+        sequence: the highest number this client has used for this player, 0 for none.
+        size: bytes of the whole message; the answer is never longer.
+        secret: of the conversation that is to be moved to where this comes from; 0 for none.
+    """
+
+    version: int
+    fingerprint: int
+    nonce: int
+    sequence: int
+    size: int
+    secret: int = 0
+
+
+@attrs.frozen
+class Welcome:
+    """Where the player stands now.
+
+    Attributes:
+        restored: whether the state was ever saved or changed.
+        nonce: the JOIN's.
+        updated_at: microseconds since the Unix epoch; 0 for never.
+        values: packed values.
+        secret: lets a JOIN from another address move this conversation there.
+    """
+
+    restored: bool
+    nonce: int
+    updated_at: int
+    values: tuple[Any, ...]
+    secret: int = 0
+
+
+@attrs.frozen
+class Receipt:
+    """The highest sequence taken in, and the highest whose state is in the store."""
+
+    applied: int
+    saved: int
+
+
+@attrs.frozen
+class Refused:
+    """Answer to a JOIN: no."""
+
+    nonce: int
+    reason: int
+
+
+@attrs.frozen
+class Gone:
+    """The conversation of this nonce is over."""
+
+    nonce: int
+    reason: int
+
+
+def encode_numbered(kind: int, sequence: int) -> bytes:
+    """A LEAVE or a PING, padded so that it may be answered."""
+    return _NUMBERED.pack(kind, sequence).ljust(_NUMBERED_SIZES[kind], b"\0")
+
+
+def receipts_for(size: int) -> float:
+    """How many RECEIPTs are no longer than a message of so many bytes, by whichever transport."""
+    return min((size + before) / (_RECEIPT.size + before) for before in _OVERHEADS)
+
+
+def encode_receipt(applied: int, saved: int) -> bytes:
+    """A RECEIPT."""
+    return _RECEIPT.pack(RECEIPT, applied, saved)
+
+
+def encode_refused(nonce: int, reason: RefusedReason) -> bytes:
+    """A REFUSED."""
+    return _ANSWER.pack(REFUSED, nonce, reason)
+
+
+def encode_gone(nonce: int, reason: GoneReason) -> bytes:
+    """A GONE."""
+    return _ANSWER.pack(GONE, nonce, reason)
+
+
+def decode_join(data: bytes, at: int = 0) -> Join:
+    """The JOIN from `at` to the end of `data`."""
+    size = len(data) - at
+    if size < _JOIN.size:
+        raise Malformed("too_short")
+    if size > MAX_JOIN_SIZE:
+        raise Malformed("too_long")
+    _, version, fingerprint, nonce, sequence, secret = _JOIN.unpack_from(data, at)
+    if sequence == MAX_SEQUENCE:  # no move could follow
+        raise Malformed("value")
+    return Join(version, fingerprint, nonce, sequence, size, secret)
+
+
+def decode_numbered(data: bytes, at: int = 0) -> int:
+    """The sequence of the LEAVE or PING from `at` to the end of `data`."""
+    if len(data) <= at:
+        raise Malformed("too_short")
+    _check_size(data, at, _NUMBERED_SIZES.get(data[at], _NUMBERED.size))
+    sequence: int = _NUMBERED.unpack_from(data, at)[1]
+    return sequence
+
+
+def _check_size(data: bytes, at: int, size: int) -> None:
+    if len(data) - at != size:
+        raise Malformed("too_short" if len(data) - at < size else "too_long")
+
+
+class Codec:
+    """The messages that carry fields, for one schema.
+
+    Attributes:
+        move_size, welcome_size: bytes of a MOVE and of a WELCOME.
+        join_size: bytes of a JOIN that may be welcomed, at least.
+    """
+
+    def __init__(self, schema: StateSchema) -> None:
+        fields = schema.struct.format[1:]
+        self._schema = schema
+        self._read = schema.read
+        self._move = struct.Struct("<BI" + fields)
+        self._welcome = struct.Struct("<BBIQQ" + fields)
+        self._layouts: dict[int, np.dtype[np.void]] = {}
+        self.move_size = self._move.size
+        self.welcome_size = self._welcome.size
+        self.join_size = self.welcome_size + _UNASKED
+
+    def encode_join(
+        self, nonce: int, sequence: int, fingerprint: int | None = None, secret: int = 0
+    ) -> bytes:
+        """A JOIN, padded so that it may be welcomed; the schema's fingerprint by default."""
+        if fingerprint is None:
+            fingerprint = self._schema.fingerprint
+        join = _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence, secret)
+        return join.ljust(self.join_size, b"\0")
+
+    def encode_move(self, sequence: int, values: tuple[Any, ...]) -> bytes:
+        """A MOVE of packed values."""
+        return self._move.pack(MOVE, sequence, *values)
+
+    def encode_welcome(
+        self, nonce: int, updated_at: int, values: tuple[Any, ...], secret: int = 0
+    ) -> bytes:
+        """A WELCOME of packed values."""
+        flags = _RESTORED if updated_at else 0
+        return self._welcome.pack(WELCOME, flags, nonce, max(updated_at, 0), secret, *values)
+
+    def decode_move(self, data: bytes, at: int = 0) -> tuple[int, tuple[Any, ...]]:
+        """The sequence and the accepted values of the MOVE from `at` to the end of `data`.
+
+        Raises:
+            Malformed: ``too_short``, ``too_long``, or ``value`` for one outside its field.
+        """
+        if len(data) - at != self.move_size:
+            _check_size(data, at, self.move_size)
+        try:
+            return self._read(data, at + 1)
+        except InvalidState:
+            raise Malformed("value") from None
+
+    def decode_moves(self, data: Sequence[bytes], at: int) -> npt.NDArray[np.void]:
+        """The ``sequence`` and the ``fields``, not yet accepted, of many MOVEs of the right size.
+
+        Args:
+            data: the messages.
+            at: where in each the MOVE begins, which goes to its end.
+        """
+        layout = self._layouts.get(at)
+        if layout is None:
+            layout = self._layouts[at] = self._layout(at)
+        return np.frombuffer(bytearray().join(data), layout)
+
+    def _layout(self, at: int) -> np.dtype[np.void]:
+        return np.dtype(
+            {
+                "names": ["sequence", "fields"],
+                "formats": ["<u4", self._schema.dtype],
+                "offsets": [at + 1, at + 5],
+                "itemsize": at + self.move_size,
+            }
+        )
+
+    def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
+        """Any message of a server.
+
+        Raises:
+            Malformed: it is none.
+        """
+        kind = data[0] if data else None
+        if kind == WELCOME:
+            _check_size(data, 0, self.welcome_size)
+            _, flags, nonce, updated_at, secret, *values = self._welcome.unpack(data)
+            return Welcome(bool(flags & _RESTORED), nonce, updated_at, tuple(values), secret)
+        if kind == RECEIPT:
+            _check_size(data, 0, _RECEIPT.size)
+            return Receipt(*_RECEIPT.unpack(data)[1:])
+        if kind in (REFUSED, GONE):
+            _check_size(data, 0, _ANSWER.size)
+            return (Refused if kind == REFUSED else Gone)(*_ANSWER.unpack(data)[1:])
+        raise Malformed("too_short" if kind is None else "unknown_type")

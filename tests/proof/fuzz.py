@@ -1,0 +1,227 @@
+"""Anything at all as datagrams: ``python -m tests.proof.fuzz`` lets atheris look for worse.
+
+`play` reads bytes as a story: datagrams from a few addresses, well formed or not, with time and
+the persist thread going on in between.  Whatever it says, nothing may be raised, nothing may grow,
+and the books must balance.  Hypothesis draws such stories in `tests.unit.conversations.test_fuzz`;
+atheris breeds them, led by the lines of the package that each one reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import LogEvent, globalLogPublisher
+
+from playerstate import PlayerState, StateSchema
+from playerstate.conversations.gateway import Gateway
+from playerstate.testing import Address, SteppedService
+from playerstate.transports.plain import PlainService
+from playerstate.wire.messages import JOIN, LEAVE, MOVE, PING, encode_numbered
+
+MAX_PLAYERS = 3
+SESSION_IDS = (0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**64 - 1)
+ADDRESSES: tuple[Address, ...] = tuple((f"192.0.2.{n}", 1000 + n) for n in range(4))
+PAUSES = (0.0, 0.02, 0.1, 0.5, 3.0, 40.0)
+JOIN_BYTES = 100 + StateSchema.of(PlayerState).struct.size
+MAX_STORY = 4096
+
+
+class Story:
+    """Bytes that are read as numbers; at their end they are zeros."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data[:MAX_STORY]
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, size: int) -> bytes:
+        """So many bytes."""
+        taken = self._data[self._at : self._at + size]
+        self._at += size
+        return taken.ljust(size, b"\0")
+
+    def number(self) -> int:
+        """A byte."""
+        return self.take(1)[0]
+
+
+def play(data: bytes) -> None:
+    """Start a server, let it live through a story, and stop it.
+
+    Raises:
+        AssertionError: it logged a failure, something grew, or the books do not balance.
+    """
+    failures: list[LogEvent] = []
+
+    def look(event: LogEvent) -> None:
+        if "log_failure" in event:
+            failures.append(event)
+
+    globalLogPublisher.addObserver(look)
+    server = Server()
+    try:
+        server.live(Story(data))
+    finally:
+        server.close()
+        globalLogPublisher.removeObserver(look)
+    assert not failures, failures[0]["log_failure"].getTraceback()
+
+
+class Server:
+    """A server that lives through stories."""
+
+    def __init__(self) -> None:
+        self.stepped = SteppedService(max_players=MAX_PLAYERS, queue_size=2)
+        self.service = self.stepped.service
+        self.gateway = Gateway(self.service, idle_timeout=30.0, jitter=lambda: 0.5)
+        reactor = self.stepped.reactor
+        self.transport = PlainService(self.gateway, 7777, reactor=reactor)
+        self.transport.startService()
+        self.port = reactor.ports[7777]
+        self.received = 0
+        self.acts: tuple[Callable[[Story], None], ...] = (
+            self.wait,
+            self.send_noise,
+            self.send_message,
+            self.send_join,
+            self.send_move,
+            self.send_numbered,
+            self.send_long,
+        )
+
+    def live(self, story: Story) -> None:
+        """From start to stop."""
+        while story:
+            self.acts[story.number() % len(self.acts)](story)
+            self.check()
+        stopped: list[Any] = []
+        self.transport.stopService().addBoth(stopped.append)
+        self.stepped.settle()
+        self.stepped.reactor.advance(1.0)
+        self.stepped.settle()
+        assert len(stopped) == 1, "the transport does not stop"
+        assert not self.service.ledger.snapshot().pending, "not all is saved"
+        self.stepped.stop().addBoth(stopped.append)
+        assert len(stopped) == 2, "it does not stop"
+        assert not self.service.gave_up
+        self.check()
+
+    def close(self) -> None:
+        """Let go of what the system gave."""
+        self.port.getHandle().close()
+
+    def check(self) -> None:
+        """What holds after each act."""
+        books = self.service.ledger.snapshot()
+        assert not books.imbalance(), books.imbalance()
+        gateway = self.gateway
+        sizes = (
+            *(len(gateway._conversations), len(gateway._at_slot), len(gateway._departed)),
+            *(len(gateway._joining), len(self.service.table), books.players_online),
+        )
+        assert max(sizes) <= MAX_PLAYERS, sizes
+
+    def wait(self, story: Story) -> None:
+        """Time passes, and the persist thread may get a turn in it."""
+        choice = story.number()
+        self.stepped.reactor.advance(PAUSES[choice % len(PAUSES)])
+        if choice & 0x80:
+            self.stepped.step()
+
+    def receive(self, datagram: bytes, whence: int) -> None:
+        """A datagram arrives; no answer to it is longer than itself, unless the sender has joined.
+
+        Each sender of a JOIN pays for its answer.
+        """
+        before = self.service.ledger.snapshot()
+        known = {each.peer for each in self.gateway._conversations.values()}
+        known |= {each.conversation.peer for each in self.gateway._departed.values()}
+        self.port.take()
+        address = ADDRESSES[whence % len(ADDRESSES)]
+        self.port.receive(datagram, address)
+        for answer, to in self.port.take():
+            assert to in known or (to == address and len(answer) <= len(datagram)), (answer, to)
+        after = self.service.ledger.snapshot()
+        joins = sum(after.joins_refused.values()) + after.joins
+        joins -= sum(before.joins_refused.values()) + before.joins
+        assert after.received - before.received + joins <= 1
+
+    def send_noise(self, story: Story) -> None:
+        """Anything, from anywhere."""
+        self.receive(story.take(story.number()), story.number())
+
+    def send_message(self, story: Story) -> None:
+        """Anything, under some session id."""
+        self.receive(self._id(story) + story.take(story.number() % 64), story.number())
+
+    def send_join(self, story: Story) -> None:
+        """A JOIN, of some length."""
+        head = (JOIN, 1, 0, story.number() % 8, story.number(), story.number() % 2)
+        join = struct.pack("<BBIIIQ", *head).ljust(JOIN_BYTES - 1 + story.number() % 4, b"\0")
+        self.receive(self._id(story) + join, story.number())
+
+    def send_move(self, story: Story) -> None:
+        """A MOVE with any two floats."""
+        move = struct.pack("<BI", MOVE, story.number()) + story.take(16)
+        self.receive(self._id(story) + move, story.number())
+
+    def send_numbered(self, story: Story) -> None:
+        """A LEAVE or a PING."""
+        kind = (LEAVE, PING)[story.number() % 2]
+        self.receive(self._id(story) + encode_numbered(kind, story.number()), story.number())
+
+    def send_long(self, story: Story) -> None:
+        """Something near the longest there is."""
+        message = bytes((story.number() % 8,)) * (1190 + story.number() % 32)
+        self.receive(self._id(story) + message, story.number())
+
+    def _id(self, story: Story) -> bytes:
+        return struct.pack(
+            "<QI", SESSION_IDS[story.number() % len(SESSION_IDS)], story.number() % 8
+        )
+
+
+def main(play: Callable[[bytes], None] = play) -> None:
+    """Let atheris breed stories for so long."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proof.fuzz")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long")
+    parser.add_argument(
+        "corpus", nargs="?", help="a directory of stories to begin with, or one story"
+    )
+    options = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("python -m tests.proof.fuzz needs atheris: pip install atheris")
+    for name in [name for name in sys.modules if name.startswith("playerstate.")]:
+        module = sys.modules[name]
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == name:
+                _instrument(atheris, value)
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    flags = (
+        *(f"-max_total_time={int(options.minutes * 60)}", f"-max_len={MAX_STORY}"),
+        *("-rss_limit_mb=1024", "-timeout=20", "-print_final_stats=1"),
+    )
+    corpus = [options.corpus] if options.corpus else []
+    sys.stderr.write(f"begins at {begun >> 10} MiB\n")
+    atheris.Setup([sys.argv[0], *flags, *corpus], play)
+    atheris.Fuzz()
+
+
+def _instrument(atheris: Any, cls: type) -> None:
+    """Have every function of a class tell which of its lines are reached."""
+    for name, function in list(vars(cls).items()):
+        if isinstance(function, type(main)) and not name.startswith("__"):
+            setattr(cls, name, atheris.instrument_func(function))
+
+
+if __name__ == "__main__":
+    main()

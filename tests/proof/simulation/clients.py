@@ -1,0 +1,198 @@
+"""The players' programs, with a network between them and the server."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+
+import attrs
+
+from playerstate.state.schema import StateSchema
+from playerstate.testing import Address
+from playerstate.wire.deltas import DeltaCodec
+from playerstate.wire.messages import (
+    LEAVE,
+    MAX_SEQUENCE,
+    PING,
+    Codec,
+    Gone,
+    Receipt,
+    Refused,
+    Welcome,
+    encode_numbered,
+)
+from tests.proof.simulation.model import Model
+from tests.proof.simulation.network import Network
+from tests.proof.simulation.plan import Plan
+from tests.proof.simulation.players import Values
+from tests.proof.simulation.world import World
+
+_HEAD = struct.Struct("<QI")
+
+
+@attrs.define(eq=False)
+class Client:
+    """What one player's program remembers."""
+
+    session_id: int
+    address: Address
+    nonce: int = 0
+    secret: int = 0
+    sequence: int = 0
+    welcomed: bool = False
+    moves: dict[int, Values] = attrs.field(factory=dict)
+    bases: dict[int, Values] = attrs.field(factory=dict)
+
+
+class Clients:
+    """The players' programs: they play well mostly, and badly at times.
+
+    Args:
+        world, plan, model: of the run.
+        network: the way to the server.
+        schema: the players'.
+    """
+
+    def __init__(
+        self, world: World, plan: Plan, model: Model, network: Network, schema: StateSchema
+    ) -> None:
+        self._world = world
+        self._random = world.random
+        self._model = model
+        self._network = network
+        self._codec = Codec(schema)
+        self._deltas = DeltaCodec(schema)
+        self._clients = [Client(i, ("10.0.0.1", 1000 + i)) for i in plan.players]
+        self._nonces = 0
+        self.weights: dict[Callable[[], None], float] = {
+            self.play: 10.0,
+            self.play_all: 3.0,
+            self.step: 4.0,
+            self.ping: 1.0,
+            self.leave: 1.0,
+            self.join_anew: 0.7,
+            self.wander: 0.3,
+            self.repeat_old_move: 0.7,
+            self.send_rubbish: 0.5,
+        }
+
+    def received(self, packet: bytes) -> None:
+        """The server's answer reaches a client."""
+        session_id, message = _HEAD.unpack_from(packet)[0], self._codec.decode_server(packet[12:])
+        client = next(client for client in self._clients if client.session_id == session_id)
+        if isinstance(message, Welcome) and message.nonce == client.nonce:
+            client.welcomed = True
+            client.secret = message.secret
+        elif isinstance(message, (Refused, Gone)) and message.nonce == client.nonce:
+            client.welcomed = False
+            client.nonce = client.secret = 0
+        elif isinstance(message, Receipt) and message.applied in client.moves:
+            client.bases[message.applied] = client.moves[message.applied]
+
+    def _send(self, client: Client, message: bytes) -> None:
+        self._network.send(_HEAD.pack(client.session_id, client.nonce) + message, client.address)
+
+    def _one(self) -> Client:
+        return self._random.choice(self._clients)
+
+    def play(self) -> None:
+        """Move, a few times; ask to join first."""
+        self._play(self._one())
+
+    def play_all(self) -> None:
+        """All play at the same time."""
+        for client in self._clients:
+            self._play(client)
+
+    def _play(self, client: Client) -> None:
+        if not client.welcomed and self._random.random() < 0.8:
+            return self._join(client)
+        for _ in range(self._random.choice((1, 1, 2, 5))):
+            client.sequence = min(client.sequence + 1, MAX_SEQUENCE)
+            self._move(client, client.sequence)
+
+    def _move(self, client: Client, sequence: int) -> None:
+        self._world.note("client", client.session_id, "moves", sequence)
+        client.moves[sequence] = values = self._model.next_values()
+        self._send(client, self._codec.encode_move(sequence, values))
+
+    def step(self) -> None:
+        """Move by a DELTA, from a base that mostly is the newest."""
+        client = self._one()
+        if not client.bases:
+            return
+        base = self._random.choice((max(client.bases), *client.bases))
+        sequence = min(max(base, client.sequence) + 1, MAX_SEQUENCE)
+        values = self._model.next_values()
+        message = self._deltas.encode(sequence, base, client.bases[base], values)
+        if message is not None:
+            client.sequence = sequence
+            self._world.note("client", client.session_id, "steps", sequence, "from", base)
+            self._send(client, message)
+
+    def _join(self, client: Client) -> None:
+        if client.nonce == 0:
+            self._nonces += 1
+            client.nonce = self._nonces
+            at_most = self._random.random()
+            if at_most < 0.1:
+                client.sequence = 0
+            elif at_most < 0.15:
+                client.sequence = MAX_SEQUENCE - self._random.randrange(4)
+        self._world.note("client", client.session_id, "joins", client.nonce, client.sequence)
+        secret = client.secret if self._random.random() < 0.5 else 0
+        join = self._codec.encode_join(client.nonce, client.sequence, secret=secret)
+        self._send(client, join)
+
+    def join_anew(self) -> None:
+        """Begin another conversation."""
+        client = self._one()
+        client.nonce, client.secret, client.welcomed = 0, 0, False
+        self._join(client)
+
+    def wander(self) -> None:
+        """Go on from another address, without a word or with a JOIN."""
+        client = self._one()
+        client.address = ("10.0.0.1", self._random.choice((1000, 2000)) + client.session_id)
+        if self._random.random() < 0.7:
+            self._join(client)
+
+    def ping(self) -> None:
+        """Say that one is there."""
+        client = self._one()
+        self._send(client, encode_numbered(PING, client.sequence))
+
+    def leave(self) -> None:
+        """Go; some go on all the same."""
+        client = self._one()
+        self._world.note("client", client.session_id, "leaves", client.sequence)
+        self._send(client, encode_numbered(LEAVE, client.sequence))
+        if self._random.random() < 0.7:
+            client.nonce, client.secret, client.welcomed = 0, 0, False
+
+    def repeat_old_move(self) -> None:
+        """Send something that is late, or far ahead."""
+        client = self._one()
+        sequence = client.sequence + self._random.choice((-3, -1, 0, 7))
+        self._move(client, min(max(sequence, 0), MAX_SEQUENCE))
+
+    def send_rubbish(self) -> None:
+        """Send what no client should."""
+        client, codec = self._one(), self._codec
+        move = codec.encode_move(client.sequence + 1 & MAX_SEQUENCE, self._model.next_values())
+        nan = move[:5] + struct.pack("<d", math.nan) + move[13:]
+        join = codec.encode_join(self._nonces + 1000, 0)
+        message = self._random.choice(
+            (
+                *(b"", move[:-1], move + b"\0", nan, b"\x05" + bytes(6), b"\x77", bytes(1300)),
+                *(b"\x05" + move[1:3] + b"\0\x80", b"\x05" + move[1:3] + b"\0\x7f\x01"),
+                *(join[:14], join[:9], join.ljust(1201, b"\0"), b"\x01\x02" + join[2:]),
+                *(b"\x01\x01\x01" + join[3:], encode_numbered(PING, client.sequence)[:-1]),
+                encode_numbered(LEAVE, 0),
+            )
+        )
+        if self._random.random() < 0.1:
+            self._network.send(_HEAD.pack(2**63, 1) + message, client.address)
+        else:
+            self._send(client, message)

@@ -1,0 +1,256 @@
+"""What must be true of players, in plain values.
+
+The model is told of every update, join and leave as it is made, and says from the rules alone what
+follows.  What only the store can know it takes from the store itself: which rows are in it.
+"""
+
+from __future__ import annotations
+
+from playerstate.interfaces import Stored
+from playerstate.players.service import Joined, PlayerStateService
+from tests.proof.simulation.plan import Plan, values_of
+from tests.proof.simulation.players import Counts, Player, Values
+from tests.proof.simulation.store import Storm
+from tests.proof.simulation.world import World
+
+
+class Model:
+    """All players.
+
+    Attributes:
+        players: by session id.
+        counts: of the running process.
+        recoverable: how many players the journal may hold that a process before left.
+        recovering: whether what a process before left is still being saved.
+        lost_allowed: whether the service has said that it gave up.
+    """
+
+    def __init__(self, world: World, plan: Plan, store: Storm) -> None:
+        self._world = world
+        self._plan = plan
+        self._store = store
+        self._schema = store.schema
+        self.players = {i: Player(i, self._schema.spawn) for i in plan.players}
+        self.counts = Counts()
+        self.recovering = False
+        self.recoverable = 0
+        self._entering: set[int] = set()
+        self.lost_allowed = False
+        self._stamp = 0
+        store.keeper = self
+
+    def next_values(self) -> Values:
+        """A state that nobody ever had before."""
+        self._stamp += 1
+        return values_of(self._stamp, self._plan.state)
+
+    def stored(self, player: Player) -> Stored | None:
+        """What the store holds of this player, with packed values."""
+        stored = self._store.players.get(player.session_id)
+        if stored is None:
+            return None
+        return Stored(self._schema.encode(stored.values), stored.updated_at)
+
+    def stored_at(self, player: Player) -> int:
+        """How new the state is that the store holds of this player."""
+        stored = self._store.players.get(player.session_id)
+        return 0 if stored is None else stored.updated_at
+
+    def reached(self, player: Player, updated_at: int) -> bool:
+        """Whether that state is in the store, or one newer, or it was given up and reported."""
+        return max(self.stored_at(player), player.given_up) >= updated_at
+
+    def due_update(self, player: Player, values: Values) -> Stored:
+        """What an update must make of a player now."""
+        now = self._world.wall_clock() // 1000
+        return Stored(values, max(now, player.updated_at + 1))
+
+    def apply(self, player: Player, sequence: int, values: Values, came_by: str) -> None:
+        """An update is taken in."""
+        player.came_by = came_by
+        update = self.due_update(player, values)
+        player.before = player.newest
+        player.values, player.updated_at = update.values, update.updated_at
+        player.history[update.updated_at] = values
+        player.applied_at.append((update.updated_at, self._world.now))
+        player.sequence = sequence
+        player.numbers.setdefault(sequence, update.updated_at)
+        self.counts.received += 1
+        self.counts.applied += 1
+
+    def leave(self, player: Player, last: int | None = None) -> None:
+        """A player is taken offline, as `PlayerStateService.leave` does."""
+        if player.slot is None:
+            return
+        if last is None:
+            player.last = player.sequence
+        elif not player.leaving:
+            player.last = last
+        player.leaving = True
+
+    def enter(self, player: Player, sequence: int | None, slot: int) -> None:
+        """A player has joined, or joined anew; None for a program that gives no number."""
+        check, stored = self._world.check, self.stored_at(player)
+        if player.slot is None and stored > player.updated_at:
+            self._take_newest(player)
+        check(player.slot in (None, slot), "player", player.session_id, "has changed places")
+        check(not self.recovering, "player", player.session_id, "joined during recovery")
+        if sequence is None:
+            sequence = 0 if player.slot is None else player.sequence
+        if player.slot is None or sequence != player.sequence:
+            player.came_by = "join"
+        player.slot, player.leaving = slot, False
+        player.sequence, player.saved = sequence, 0
+        player.numbers = {sequence: player.updated_at}
+        self.counts.joins += 1
+        self.counts.restored += player.updated_at != 0
+
+    def check_joined(self, player: Player, values: object, restored: bool, at: int) -> None:
+        """A join must find the newest state."""
+        self._world.check(
+            (values, restored, at) == (player.values, player.updated_at != 0, player.updated_at),
+            *("player", player.session_id, "joined at", values, restored, at),
+            *("instead of", player.values, player.updated_at),
+        )
+
+    def joined(self, player: Player, joined: Joined, sequence: int | None, slot: int) -> None:
+        """The embedding program's join was answered."""
+        self.enter(player, sequence, slot)
+        values = self._schema.values(joined.state)
+        self.check_joined(player, values, joined.restored, joined.updated_at)
+
+    def check_saved(self, player: Player, saved: int) -> None:
+        """What is called saved must be in the store."""
+        if saved == 0:
+            return
+        check, name = self._world.check, ("player", player.session_id)
+        check(saved in player.numbers, *name, "saved", saved, "of", player.numbers)
+        needed, stored = player.numbers[saved], self.stored_at(player)
+        check(stored >= needed, *name, "saved", saved, "at", needed, "but the store has", stored)
+
+    def look(self, service: PlayerStateService) -> None:
+        """Find who was let go of, and whether that was right."""
+        for player in self.players.values():
+            if player.slot is not None and player.session_id not in service.table.slots:
+                self._released(player)
+
+    def _released(self, player: Player) -> None:
+        name, check = ("player", player.session_id), self._world.check
+        check(player.leaving, *name, "was let go of without leaving")
+        check(
+            self.reached(player, player.updated_at),
+            *(*name, "was let go of at", player.updated_at),
+            *("while the store has", self._store.players.get(player.session_id)),
+        )
+        player.slot, player.leaving = None, False
+        if self.stored_at(player) != player.updated_at:
+            self._take_newest(player)
+
+    def _take_newest(self, player: Player) -> None:
+        """From here on, what the store holds is the newest there is."""
+        player.take(self.stored(player), self._schema.spawn)
+
+    def written(self, session_id: int, before: Stored | None, after: Stored) -> None:
+        """A row is in the store now."""
+        player, check = self.players[session_id], self._world.check
+        check(
+            player.history.get(after.updated_at) == self._schema.encode(after.values),
+            *("player", session_id, "was never", after, "but the store holds it"),
+        )
+        check(
+            before is None or before.updated_at <= after.updated_at,
+            *("player", session_id, "goes back in the store, from", before, "to", after),
+        )
+
+    def write_elsewhere(self, player: Player, updated_at: int) -> None:
+        """Another program writes a player's row."""
+        values = self.next_values()
+        player.elsewhere, player.history[updated_at] = updated_at, values
+        stored = Stored(self._schema.decode(values), updated_at)
+        self._store.write_elsewhere(player.session_id, stored)
+
+    def left_out(self, session_id: int, updated_at: int) -> None:
+        """A row was settled without being stored."""
+        player = self.players[session_id]
+        player.given_up = max(player.given_up, updated_at)
+        player.given_up_at = self._world.now
+
+    def tear(self, session_id: int, updated_at: int) -> None:
+        """The process dies while it writes this row, which may or may not be whole."""
+        player = self.players[session_id]
+        self._entering.add(session_id)
+        if player.updated_at != updated_at or updated_at not in player.history:
+            return
+        if player.applied_at and player.applied_at[-1] == (updated_at, self._world.now):
+            player.torn, before = player.newest, player.before
+            player.take(before, self._schema.spawn)
+
+    def died(self, journal: bool) -> None:
+        """The process is no more; a journal keeps what was applied, for the next."""
+        if not self.recovering:
+            players = [p.session_id for p in self.players.values() if p.slot is not None]
+            self.recoverable = len({*players, *self._entering})
+        self._entering.clear()
+        for player in self.players.values():
+            if not journal:
+                player.torn = None
+                self._settle_for_stored(player)
+            elif player.slot is not None:
+                # It is given to the store once more.
+                player.given_up = 0
+            player.slot, player.leaving = None, False
+        self.recovering = journal
+
+    def begin(self) -> None:
+        """A process has started."""
+        self.counts = Counts()
+        self.lost_allowed = False
+        for player in self.players.values():
+            player.applied_at.clear()
+            player.numbers.clear()
+
+    def recovered(self) -> None:
+        """What a process before left is said to be saved: nothing applied may be missing."""
+        self.recovering = False
+        for player in self.players.values():
+            allowed, stored = [player.newest], self.stored(player)
+            if player.torn is not None:
+                allowed.append(player.torn)
+            elsewhere = player.elsewhere > player.updated_at
+            self._world.check(
+                stored in allowed or player.given_up >= player.updated_at or elsewhere,
+                *("player", player.session_id, "was at", allowed, "and is recovered at", stored),
+            )
+            player.torn = None
+            self._settle_for_stored(player)
+        self._world.check(
+            not self._store.unsynced,
+            *("recovered, but not known to be on disk:", self._store.unsynced),
+        )
+
+    def _settle_for_stored(self, player: Player) -> None:
+        """What the store does not hold is gone, and may never be seen again."""
+        self._take_newest(player)
+        player.history = {
+            updated_at: values
+            for updated_at, values in player.history.items()
+            if updated_at <= player.updated_at
+        }
+
+    def stopped(self, gave_up: bool, journal: bool, named: str) -> None:
+        """The service has stopped in order."""
+        for player in self.players.values():
+            missing = not self.reached(player, player.updated_at)
+            self._world.check(
+                not missing or (gave_up and str(player.session_id) in named.split(", ")),
+                *("player", player.session_id, "of", player.updated_at, "was left unsaved"),
+                *("and not told of, only", repr(named)),
+            )
+        if gave_up:
+            self.died(journal)
+            return
+        # One whose disk did not answer is not called clean, and looked into by the next.
+        self.recoverable = sum(p.slot is not None for p in self.players.values())
+        for player in self.players.values():
+            player.slot, player.leaving = None, False
+            self._settle_for_stored(player)

@@ -1,0 +1,135 @@
+"""What a seed decides once, before anything runs."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import attrs
+
+from playerstate.state.schema import text, within
+
+
+@attrs.frozen
+class Walker:
+    """A state whose row needs no padding.
+
+    The fields of each state here belong together, so that a mixed row shows.
+    """
+
+    x: float = attrs.field(default=0.5, metadata=within(-1e9, 1e9))
+    y: float = -0.5
+
+
+@attrs.frozen
+class Pacer(Walker):
+    """A state whose row is padded."""
+
+    steps: int = 0
+    name: str = attrs.field(default="", metadata=text(12))
+    resting: bool = True
+
+
+@attrs.frozen
+class Stepper:
+    """A state on a grid, whose DELTAs are steps."""
+
+    x: float = attrs.field(default=0.5, metadata=within(-1e9, 1e9, resolution=0.25))
+    y: float = attrs.field(default=-0.5, metadata=within(-1e9, 1e9, resolution=0.25))
+
+
+def values_of(number: int, state: type) -> tuple[Any, ...]:
+    """Packed values of a state that bears this number in every field."""
+    values = (number + 0.25, -number - 0.25)
+    if state in (Walker, Stepper):
+        return values
+    return (*values, number, str(number).encode().ljust(12, b"\0"), number % 2)
+
+
+STATES = (Walker, Pacer, Stepper)
+
+
+@attrs.frozen
+class Plan:
+    """One seed's circumstances.
+
+    Attributes:
+        state: the players' state class.
+        players: session ids that take part.
+        places: `max_players`.
+        queue_size, save_within, stop_within, idle_timeout: of the service.
+        many: updates that are worth being taken in at once, where they arrive together.
+        journal: whether it has one.
+        steps: how many things happen.
+        loss, copies, jams: chances that a datagram is lost, comes twice, or takes long.
+        bunches: datagrams arrive at multiples of so many seconds only, together; 0 for at any time.
+        write_faults, load_faults: chances that a write or a load goes wrong.
+        slow_loads: the chance that a load is answered by a Deferred.
+        slow_reports: the chance that word from the persist thread takes long.
+        refused: players whose rows the store refuses; every `refused_every`-th of their states.
+        refused_to_the_end: whether healing the store leaves that as it is.
+        misfortune: weights of crashes, stops, clock steps and the like; 0 in a calm seed.
+    """
+
+    state: type
+    players: tuple[int, ...]
+    places: int
+    queue_size: int
+    save_within: float
+    stop_within: float
+    idle_timeout: float
+    many: int
+    journal: bool
+    steps: int
+    loss: float
+    copies: float
+    jams: float
+    bunches: float
+    write_faults: float
+    load_faults: float
+    slow_loads: float
+    slow_reports: float
+    refused: frozenset[int]
+    refused_every: int
+    refused_to_the_end: bool
+    misfortune: float
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing keeps the service from saving in time."""
+        return not (self.write_faults or self.refused or self.misfortune or self.slow_reports)
+
+
+def draw(source: random.Random) -> Plan:
+    """A plan; each kind of trouble is left out of many, so that the others are seen alone."""
+
+    def sometimes(value: float, chance: float = 0.5) -> float:
+        return value * source.random() if source.random() < chance else 0.0
+
+    players = tuple(source.sample(range(1, 50), source.randint(1, 6)))
+    troubled = source.random() < 0.85
+    refused = source.sample(players, source.randint(1, len(players)))
+    return Plan(
+        state=source.choice(STATES),
+        players=players,
+        places=source.randint(1, len(players) + 1),
+        queue_size=2 ** source.randint(1, 6),
+        save_within=source.choice((0.2, 0.5, 1.0, 3.0, 5.0)),
+        stop_within=source.choice((0.0, 0.5, 3.0, 10.0, 30.0)),
+        idle_timeout=source.choice((0.5, 2.0, 10.0, 30.0)),
+        many=source.choice((1, 2, 3, 400)),
+        journal=source.random() < 0.6,
+        steps=source.randint(20, 180),
+        loss=sometimes(0.3),
+        copies=sometimes(0.3),
+        jams=sometimes(0.3),
+        bunches=source.choice((0.0, 0.1, 0.5, 2.0)),
+        write_faults=sometimes(0.6) if troubled else 0.0,
+        load_faults=sometimes(0.4),
+        slow_loads=sometimes(0.8),
+        slow_reports=sometimes(0.5) if troubled else 0.0,
+        refused=frozenset(refused if troubled and source.random() < 0.25 else ()),
+        refused_every=source.choice((1, 2, 5)),
+        refused_to_the_end=source.random() < 0.3,
+        misfortune=1.0 if troubled and source.random() < 0.8 else 0.0,
+    )

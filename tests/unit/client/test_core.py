@@ -1,0 +1,483 @@
+"""A player's side of the conversation, without a socket and without a clock."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from playerstate import PlayerState, StateSchema, within
+from playerstate.client import PING_AFTER, RECEIPT_WITHIN, REPEAT_EVERY, Client, Phase
+from playerstate.client.core import RENUMBER_ABOVE, STATES_REMEMBERED
+from playerstate.wire.messages import (
+    DELTA,
+    MOVE,
+    Codec,
+    Gone,
+    GoneReason,
+    Join,
+    Malformed,
+    RefusedReason,
+    encode_gone,
+    encode_receipt,
+    encode_refused,
+)
+from tests.kit.wire import ClientCodec, Leave, Move, Ping
+
+HERE, THERE = (1.0, 2.0), (3.0, 4.0)
+STALE_NONCE = 99
+
+
+class ClientTestCase(SynchronousTestCase):
+    """One client whose nonces are 1, 2, 3 and so on."""
+
+    def setUp(self) -> None:
+        """A client that has done nothing yet."""
+        self.schema = StateSchema.of(PlayerState)
+        self.codec = ClientCodec(self.schema)
+        self.client = Client(self.codec, itertools.count(1).__next__)
+
+    def due(self, now: float) -> list[Join | Move | Leave | Ping]:
+        """What the client has to send."""
+        return [self.codec.decode_client(message) for message in self.client.due(now)]
+
+    def join_of(self, nonce: int, sequence: int = 0) -> Join:
+        """The JOIN that the client should send."""
+        return Join(1, self.schema.fingerprint, nonce, sequence, self.codec.join_size)
+
+    def welcome(self, now: float, nonce: int = 1, updated_at: int = 5) -> None:
+        """The server welcomes the client where `HERE` is."""
+        self.client.received(self.codec.encode_welcome(nonce, updated_at, HERE), now)
+
+    def receipt(self, applied: int, saved: int, now: float) -> None:
+        """The server tells how far it is."""
+        self.client.received(encode_receipt(applied, saved), now)
+
+    def go_online(self, now: float = 0.0) -> None:
+        """The client joins and is welcomed."""
+        self.client.join(now)
+        self.client.due(now)
+        self.welcome(now)
+
+
+class JoiningTests(ClientTestCase):
+    """From the first JOIN to its answer."""
+
+    def test_joins_at_once(self) -> None:
+        """Who is told to join has a JOIN due, long enough for its answer."""
+        self.client.join(10.0)
+        self.assertEqual(self.client.wake_at, 10.0)
+        self.assertEqual(self.due(10.0), [self.join_of(1)])
+        self.assertIs(self.client.phase, Phase.JOINING)
+
+    def test_repeats_until_answered(self) -> None:
+        """The same JOIN goes out again after a while, and not before."""
+        self.client.join(0.0)
+        self.client.due(0.0)
+        self.assertEqual(self.due(REPEAT_EVERY - 0.01), [])
+        self.assertEqual(self.due(REPEAT_EVERY), [self.join_of(1)])
+
+    def test_welcome(self) -> None:
+        """A WELCOME brings the player online, where the server says."""
+        self.client.join(0.0)
+        self.client.due(0.0)
+        self.welcome(0.25)
+        self.assertIs(self.client.phase, Phase.ONLINE)
+        self.assertEqual(self.client.values, HERE)
+        assert self.client.welcome is not None
+        self.assertTrue(self.client.welcome.restored)
+        self.assertEqual(self.client.join_seconds, 0.25)
+
+    def test_moves_while_joining(self) -> None:
+        """Who moves before the first answer stands where the WELCOME says."""
+        self.client.join(0.0)
+        self.client.due(0.0)
+        self.assertIsNone(self.client.move(THERE, 0.1))
+        self.welcome(0.2)
+        self.assertEqual(self.client.values, HERE)
+        self.assertEqual((self.client.sequence, self.client.overruled), (0, 1))
+
+    def test_woken(self) -> None:
+        """A state that this client never sent is newer: it is taken over, and told."""
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.client.due(10.0)
+        self.client.move((7.0, 7.0), 10.1)
+        self.client.received(self.codec.encode_welcome(2, 5, (5.0, 6.0)), 10.2)
+        self.assertEqual(self.client.values, (5.0, 6.0))
+        self.assertEqual(self.client.overruled, 1)
+        self.assertEqual(self.due(10.2), [])
+
+    def test_rejoins_where_it_was(self) -> None:
+        """A server that has a state which this client sent is told the newest."""
+        for state in (HERE, THERE):
+            self.setUp()
+            self.go_online()
+            self.client.move(THERE, 0.1)
+            self.client.move((7.0, 7.0), 0.2)
+            self.client.due(10.0)
+            self.client.received(self.codec.encode_welcome(2, 5, state), 10.2)
+            self.assertEqual((self.client.values, self.client.overruled), ((7.0, 7.0), 0))
+            self.assertEqual(self.due(10.2), [Move(3, (7.0, 7.0)), Ping(3)])
+
+    def is_taken_over(self, nonce: int = 2) -> bool:
+        """Whether `HERE` is taken over, which the server shows after a silence."""
+        before = self.client.overruled
+        self.client.due(10.0)
+        self.welcome(10.2, nonce)
+        return self.client.overruled > before
+
+    def test_states_are_bounded(self) -> None:
+        """What this client sent longer ago than can be unsaved is not known for its own."""
+        for moves in (STATES_REMEMBERED - 1, STATES_REMEMBERED):
+            self.setUp()
+            self.go_online()
+            for number in range(moves):
+                self.client.move((float(number), 5.0), 0.1)
+            self.assertEqual(self.is_taken_over(), moves == STATES_REMEMBERED)
+
+    def test_states_are_bounded_when_numbered_again(self) -> None:
+        """So it is once the numbers have begun at 1 again."""
+        self.client = Client(self.codec, itertools.count(1).__next__, RENUMBER_ABOVE + 1)
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.assertFalse(self.is_taken_over())
+        for number in range(STATES_REMEMBERED):
+            self.client.move((float(number), 5.0), 10.3)
+        self.client.due(20.0)
+        self.welcome(20.2, nonce=3)
+        self.assertEqual(self.client.overruled, 1)
+
+    def test_states_before_the_saved_one(self) -> None:
+        """A state before the one that is saved came from elsewhere, if the server has it again."""
+        for saved in (0, 1):
+            self.setUp()
+            self.go_online()
+            self.client.move(THERE, 0.1)
+            self.receipt(1, saved, 0.2)
+            self.client.move((7.0, 7.0), 0.3)
+            self.assertEqual(self.is_taken_over(), saved == 1)
+
+    def test_asks_to_be_moved(self) -> None:
+        """A second of silence, and the JOIN goes out again, with the secret of the WELCOME."""
+        self.client.join(0.0)
+        self.client.due(0.0)
+        self.client.received(self.codec.encode_welcome(1, 5, HERE, 77), 0.0)
+        self.client.move(THERE, 0.1)
+        self.assertNotIn(Join, map(type, self.due(1.0)))
+        [join, *rest] = self.due(1.5)
+        self.assertEqual(join, Join(1, self.schema.fingerprint, 1, 0, 116, 77))
+        self.assertEqual(rest, [Move(1, THERE), Ping(1)])
+
+    def test_tries_again(self) -> None:
+        """What passes is waited for, ever longer; one who leaves is told."""
+        client = Client(self.codec, itertools.count(1).__next__, tries_again=True)
+        client.join(0.0)
+        waits, now = [], 0.0
+        for nonce in range(1, 9):
+            client.due(now)
+            client.received(encode_refused(nonce, RefusedReason.STORE), now)
+            self.assertIs(client.phase, Phase.JOINING)
+            waits.append(client.wake_at - now)
+            now = client.wake_at
+        self.assertEqual(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0])
+        client.due(now)
+        client.received(self.codec.encode_welcome(9, 5, HERE), now)
+        client.received(encode_gone(9, GoneReason.SHUTTING_DOWN), now)
+        self.assertEqual((client.phase, client.wake_at - now), (Phase.JOINING, 0.5))
+        client.received(self.codec.encode_welcome(10, 5, HERE), now)
+        client.received(encode_gone(10, GoneReason.IDLE), now)
+        self.assertEqual((client.phase, client.wake_at - now), (Phase.JOINING, 0.5))
+        client.leave(now)
+        client.received(encode_refused(11, RefusedReason.SHUTTING_DOWN), now)
+        self.assertIs(client.phase, Phase.GONE)
+
+    def test_other_nonce(self) -> None:
+        """Answers that bear another nonce are passed over."""
+        self.client.join(0.0)
+        self.welcome(0.1, STALE_NONCE)
+        self.client.received(encode_refused(STALE_NONCE, RefusedReason.FULL), 0.1)
+        self.client.received(encode_gone(STALE_NONCE, GoneReason.KICKED), 0.1)
+        self.assertIs(self.client.phase, Phase.JOINING)
+
+    def test_receipt_of_the_past(self) -> None:
+        """A RECEIPT that comes before the WELCOME belongs to an earlier conversation."""
+        self.client.join(0.0)
+        self.receipt(7, 7, 0.1)
+        self.assertEqual((self.client.applied, self.client.receipts), (0, 0))
+
+    def test_refused(self) -> None:
+        """A REFUSED ends it, and says why."""
+        self.client.join(0.0)
+        self.client.received(encode_refused(1, RefusedReason.FULL), 0.1)
+        self.assertIs(self.client.phase, Phase.GONE)
+        assert self.client.ended_by is not None
+        self.assertEqual(self.client.ended_by.reason, RefusedReason.FULL)
+        self.assertEqual(self.due(100.0), [])
+
+    def test_malformed(self) -> None:
+        """What is no message raises, and changes nothing."""
+        self.client.join(0.0)
+        with self.assertRaises(Malformed):
+            self.client.received(b"\x80", 0.1)
+        self.assertIs(self.client.phase, Phase.JOINING)
+
+
+class OnlineTests(ClientTestCase):
+    """Moves, receipts and silence."""
+
+    def setUp(self) -> None:
+        """A client that is online since second 0."""
+        super().setUp()
+        self.go_online()
+
+    def test_moves_are_numbered(self) -> None:
+        """Each MOVE has a number above the last."""
+        moves = [self.client.move(HERE, 0.1), self.client.move(THERE, 0.2)]
+        self.assertEqual(
+            [self.codec.decode_client(move) for move in moves], [Move(1, HERE), Move(2, THERE)]
+        )
+        self.assertEqual(self.client.values, THERE)
+
+    def test_receipts(self) -> None:
+        """A RECEIPT tells what is applied and saved; one that was overtaken takes nothing back."""
+        for _ in range(3):
+            self.client.move(HERE, 0.1)
+        self.receipt(3, 2, 0.2)
+        self.receipt(2, 1, 0.3)
+        self.assertEqual((self.client.applied, self.client.saved), (3, 2))
+        self.assertEqual(self.client.receipts, 2)
+
+    def test_second_welcome(self) -> None:
+        """The answer to a repeated JOIN changes nothing for one who is online."""
+        self.client.move(THERE, 0.1)
+        self.welcome(0.2)
+        self.assertEqual(self.client.values, THERE)
+
+    def test_last_move_is_repeated(self) -> None:
+        """A MOVE that nothing follows goes out again with the same number, until it is applied."""
+        self.client.move(THERE, 0.1)
+        self.assertEqual(self.due(0.55), [])
+        self.assertEqual(self.due(1.06), [Move(1, THERE), Ping(1)])
+        self.receipt(1, 0, 1.2)
+        self.assertEqual(self.due(2.0), [])
+
+    def test_ping(self) -> None:
+        """Who has nothing to say says so."""
+        self.assertEqual(self.due(PING_AFTER - 0.1), [])
+        self.assertEqual(self.due(PING_AFTER + REPEAT_EVERY), [Ping(0)])
+
+    def test_joins_again(self) -> None:
+        """Who moves and gets no RECEIPT joins again, with another nonce and the last number."""
+        self.client.move(HERE, 0.1)
+        self.client.move(THERE, 1.0)
+        self.assertNotIn(self.join_of(2, 2), self.due(RECEIPT_WITHIN))
+        self.assertEqual(self.due(RECEIPT_WITHIN + 1.0), [self.join_of(2, 2)])
+        self.assertIs(self.client.phase, Phase.JOINING)
+
+    def test_receipt_puts_joining_again_off(self) -> None:
+        """The wait for a RECEIPT begins with the first MOVE after the last one."""
+        self.client.move(HERE, 0.1)
+        self.receipt(1, 0, 2.0)
+        self.client.move(THERE, 2.5)
+        self.assertNotIn(self.join_of(2, 2), self.due(5.0))
+        self.assertEqual(self.due(6.0), [self.join_of(2, 2)])
+
+    def test_plays_on_after_joining_again(self) -> None:
+        """The player stands where the player says: the last values go out under a new number."""
+        self.client.move(THERE, 0.1)
+        self.client.due(4.0)
+        self.welcome(4.1, nonce=2)
+        self.assertEqual(self.client.values, THERE)
+        self.assertEqual(self.due(4.1), [Move(2, THERE), Ping(2)])
+
+    def test_unmoved_after_joining_again(self) -> None:
+        """Who joins again without having moved takes the server's word."""
+        self.client.due(PING_AFTER)
+        self.assertEqual(self.due(PING_AFTER + RECEIPT_WITHIN), [self.join_of(2)])
+        self.client.received(self.codec.encode_welcome(2, 5, THERE), 9.0)
+        self.assertEqual(self.client.values, THERE)
+        self.assertEqual(self.due(9.0), [])
+
+    def test_gone(self) -> None:
+        """A GONE ends it, and says why."""
+        self.client.received(encode_gone(1, GoneReason.IDLE), 0.1)
+        self.assertIs(self.client.phase, Phase.GONE)
+        self.assertEqual(self.client.ended_by, Gone(1, GoneReason.IDLE))
+        self.assertEqual(self.client.wake_at, math.inf)
+
+    def test_refused_too_late(self) -> None:
+        """A repeated JOIN that is refused after all ends nothing."""
+        self.client.received(encode_refused(1, RefusedReason.SHUTTING_DOWN), 0.1)
+        self.assertIs(self.client.phase, Phase.ONLINE)
+
+
+class LeavingTests(ClientTestCase):
+    """The last move is made sure of, then the LEAVE."""
+
+    def setUp(self) -> None:
+        """A client that is online since second 0, and has moved once."""
+        super().setUp()
+        self.go_online()
+        self.client.move(THERE, 0.1)
+
+    def test_last_move_first(self) -> None:
+        """The LEAVE waits for the last MOVE, which is repeated until it is applied."""
+        self.client.leave(1.0)
+        self.assertIs(self.client.phase, Phase.LEAVING)
+        self.assertEqual(self.due(1.0), [Move(1, THERE), Ping(1)])
+        self.receipt(0, 0, 1.1)
+        self.assertEqual(self.due(1.1), [])
+        self.assertEqual(self.due(1.5), [Move(1, THERE), Ping(1)])
+        self.receipt(1, 0, 1.6)
+        self.assertEqual(self.due(1.6), [Leave(1)])
+
+    def test_leave_is_repeated(self) -> None:
+        """The LEAVE goes out again until everything is saved."""
+        self.receipt(1, 0, 0.2)
+        self.client.leave(1.0)
+        self.assertEqual(self.due(1.0), [Leave(1)])
+        self.receipt(1, 0, 1.1)
+        self.assertEqual(self.due(1.5), [Leave(1)])
+        self.receipt(1, 1, 1.75)
+        self.assertIs(self.client.phase, Phase.GONE)
+        self.assertIsNone(self.client.ended_by)
+        self.assertEqual(self.client.leave_seconds, 0.75)
+
+    def test_saved_already(self) -> None:
+        """Who has nothing to save leaves all the same."""
+        self.receipt(1, 1, 0.2)
+        self.client.leave(1.0)
+        self.assertEqual(self.due(1.0), [Leave(1)])
+        self.assertIs(self.client.phase, Phase.LEAVING)
+        self.receipt(1, 1, 1.1)
+        self.assertIs(self.client.phase, Phase.GONE)
+
+    def test_server_forgot(self) -> None:
+        """A server that no longer knows the player is joined again, told, and left."""
+        self.receipt(1, 0, 0.2)
+        self.client.leave(1.0)
+        self.assertEqual(self.due(1.0), [Leave(1)])
+        self.assertEqual(self.due(4.0), [self.join_of(2, 1)])
+        self.welcome(4.1, nonce=2)
+        self.assertIs(self.client.phase, Phase.LEAVING)
+        self.assertEqual(self.due(4.1), [Move(2, THERE), Ping(2)])
+        self.receipt(2, 1, 4.2)
+        self.assertEqual(self.due(4.2), [Leave(2)])
+        self.receipt(2, 2, 4.3)
+        self.assertIs(self.client.phase, Phase.GONE)
+
+    def test_next_conversation(self) -> None:
+        """The next conversation is numbered from where this one ended."""
+        self.receipt(1, 1, 0.2)
+        self.client.leave(1.0)
+        self.client.due(1.0)
+        self.receipt(1, 1, 1.1)
+        self.client.join(2.0)
+        self.assertEqual(self.due(2.0), [self.join_of(2, 1)])
+        self.welcome(2.1, nonce=2)
+        self.assertEqual(self.client.values, HERE)
+        self.assertEqual((self.client.applied, self.client.saved), (1, 1))
+        self.assertEqual(self.codec.decode_client(self.client.move(THERE, 2.2)), Move(2, THERE))
+
+    def test_saved_is_not_presumed(self) -> None:
+        """A WELCOME bears out what was applied, but only a RECEIPT tells what is saved."""
+        self.client.due(4.0)
+        self.welcome(4.1, nonce=2)
+        self.assertEqual((self.client.applied, self.client.saved), (1, 0))
+
+    def test_sent_away(self) -> None:
+        """A GONE ends the leaving too."""
+        self.client.leave(1.0)
+        self.client.received(encode_gone(1, GoneReason.KICKED), 1.1)
+        self.assertEqual(self.client.ended_by, Gone(1, GoneReason.KICKED))
+
+    def test_gone_after_the_end(self) -> None:
+        """A GONE that comes when the player has left makes no difference."""
+        self.receipt(1, 1, 0.2)
+        self.client.leave(1.0)
+        self.client.due(1.0)
+        self.receipt(1, 1, 1.1)
+        self.client.received(encode_gone(1, GoneReason.SHUTTING_DOWN), 1.2)
+        self.assertIsNone(self.client.ended_by)
+
+
+class LeavingEarlyTests(ClientTestCase):
+    """Leaving where there is little to leave."""
+
+    def test_while_joining(self) -> None:
+        """Who leaves while joining is welcomed first, and leaves then."""
+        self.client.join(0.0)
+        self.client.leave(0.1)
+        self.assertEqual(self.due(0.1), [self.join_of(1)])
+        self.welcome(0.2)
+        self.assertEqual(self.due(0.2), [Leave(0)])
+
+    def test_never_joined(self) -> None:
+        """Who never joined has nothing to do."""
+        self.client.leave(0.0)
+        self.assertIs(self.client.phase, Phase.GONE)
+        self.assertEqual(self.due(10.0), [])
+
+
+class RejoiningTests(ClientTestCase):
+    """Beginning anew, where whoever carries the messages knows that the server has forgotten."""
+
+    def test_online(self) -> None:
+        """Who has moved joins with another nonce, and then says where the player stands."""
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.client.rejoin(0.2)
+        self.assertEqual(self.due(0.2), [self.join_of(2, 1)])
+        self.welcome(0.3, nonce=2)
+        self.assertEqual(self.due(0.3), [Move(2, THERE), Ping(2)])
+
+    def test_joining(self) -> None:
+        """Who was joining joins; that is measured from here."""
+        self.client.join(0.0)
+        self.client.rejoin(5.0)
+        self.assertEqual(self.due(5.0), [self.join_of(2)])
+        self.welcome(5.25, nonce=2)
+        self.assertEqual(self.client.join_seconds, 0.25)
+
+    def test_leaving(self) -> None:
+        """Who was leaving is welcomed, and leaves."""
+        self.go_online()
+        self.client.leave(0.1)
+        self.client.rejoin(0.2)
+        self.welcome(0.3, nonce=2)
+        self.assertEqual(self.due(0.3), [Leave(0)])
+
+    def test_end(self) -> None:
+        """After the end nothing is due, and nothing is heard."""
+        self.go_online()
+        self.client.end()
+        self.welcome(0.1)
+        self.assertIs(self.client.phase, Phase.GONE)
+        self.assertEqual(self.due(100.0), [])
+
+
+class OfTests(SynchronousTestCase):
+    """A client for a state class."""
+
+    def second_move(self, resolution: float | None) -> int:
+        """The type of a move that follows one which is known to be applied."""
+        metadata = within(0, 1000, resolution=resolution)
+        fields = {name: attrs.field(default=1.0, type=float, metadata=metadata) for name in "xy"}
+        schema = StateSchema.of(attrs.make_class("Walker", fields))
+        client = Client.of(schema)
+        client.join(0.0)
+        client.received(Codec(schema).encode_welcome(client._nonce, 0, HERE), 0.0)
+        client.move(HERE, 0.1)
+        client.received(encode_receipt(1, 0), 0.2)
+        return client.move(THERE, 0.3)[0]
+
+    def test_grid(self) -> None:
+        """Where a field has a resolution, DELTAs are sent."""
+        self.assertEqual(self.second_move(0.25), DELTA)
+
+    def test_no_grid(self) -> None:
+        """Where none has, MOVEs are."""
+        self.assertEqual(self.second_move(None), MOVE)

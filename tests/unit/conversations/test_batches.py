@@ -1,0 +1,364 @@
+"""Messages that came together: what comes of them is what comes of each by itself, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import struct
+from typing import Any
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from playerstate.conversations.gateway import MANY, Gateway
+from playerstate.players.service import NotOnline
+from playerstate.state.default import PlayerState
+from playerstate.state.schema import within
+from playerstate.testing import Address, SteppedService
+from playerstate.transports.plain import PlainService
+from tests.kit.players import Client, GatewayTestCase, ServiceTestCase, at
+from tests.kit.support import LAW, Everything
+
+CROWD = range(1, 2 * MANY + 1)
+
+
+@attrs.frozen
+class Bounded:
+    """A state most of which is refused."""
+
+    x: float = attrs.field(default=0.0, metadata=within(-1.0, 1.0))
+    level: int = attrs.field(default=1, metadata=within(1, 3))
+
+
+class CrowdTests(GatewayTestCase):
+    """Enough players that their moves are taken in at once."""
+
+    def setUp(self) -> None:
+        """All of them have joined."""
+        super().setUp()
+        self.open(max_players=100)
+        self.clients = {session_id: self.joined(session_id, session_id) for session_id in CROWD}
+
+    def send(self, *messages: tuple[int, bytes]) -> None:
+        """Messages of these players arrive together."""
+        self.port.receive_many(
+            [self.clients[session_id].framed(message) for session_id, message in messages],
+            [self.clients[session_id].address for session_id, _ in messages],
+        )
+
+    def test_moves(self) -> None:
+        """Each is applied to its player, counted, dated and saved."""
+        calls: list[int] = []
+        many = self.service.move_many
+
+        def move_many(slots: Any, *arguments: Any) -> Any:
+            calls.append(len(slots))
+            return many(slots, *arguments)
+
+        self.patch(self.service, "move_many", move_many)
+        self.stepped.reactor.advance(1.0)
+        self.send(*((i, move(3, float(i), -float(i))) for i in CROWD))
+        self.assertEqual(calls, [len(CROWD)])
+        for session_id in CROWD:
+            self.assertEqual(self.service.state(session_id), at(session_id, -session_id))
+            self.assertEqual(self.service.progress(session_id).applied, 3)
+        self.assertEqual((self.books.received, self.books.applied), (len(CROWD), len(CROWD)))
+        self.assertEqual(self.books.superseded, 0)
+        self.send(*((i, move(4, 0.0)) for i in CROWD))
+        self.assertEqual(self.books.superseded, len(CROWD))
+        self.advance(6.0)
+        stored = self.stepped.store.players
+        self.assertEqual({stored[i].updated_at for i in CROWD}, {1_700_000_001_000_001})
+
+    def test_few(self) -> None:
+        """Few are taken in one by one."""
+        self.patch(self.service, "move_many", None)
+        self.send(*((i, move(1, 1.0)) for i in CROWD[: MANY - 1]))
+        self.assertEqual(self.books.applied, MANY - 1)
+
+    def test_guarded(self) -> None:
+        """Between two looks at the table's file no more are taken in by themselves than a few."""
+        looks: list[int] = []
+        received = self.gateway.received
+        self.patch(self.service, "guard", lambda: looks.append(0))
+
+        def counted(*message: object) -> None:
+            looks[-1] += 1
+            received(*message)  # type: ignore[arg-type]
+
+        self.patch(self.gateway, "received", counted)
+        # Those at every 16th place are applied together: no such number is among the others.
+        messages = []
+        for session_id in CROWD[:MANY]:
+            messages += [(session_id, move(1, 1.0)), *[(CROWD[MANY], b"\x77")] * (MANY - 1)]
+        self.send(*messages)
+        self.assertEqual(self.books.applied, MANY)
+        self.assertEqual(self.books.malformed, {"unknown_type": MANY * (MANY - 1)})
+        self.assertEqual(sum(looks), MANY * (MANY - 1))
+        self.assertEqual(max(looks), MANY)
+
+    def test_odd_ones(self) -> None:
+        """Among many good ones, each that is not gets what it would get by itself."""
+        self.send(*((i, move(5, 1.0)) for i in CROWD))
+        self.clients[50] = self.client(50)
+        self.clients[4].address = ("192.0.2.99", 99)
+        odd = [
+            (1, move(5, 2.0)),
+            (2, move(6, math.nan)),
+            (3, move(6, 2.0)[:-1]),
+            (4, move(6, 2.0)),
+            (50, move(6, 2.0)),
+            (5, b"\x77"),
+        ]
+        self.send(*odd, *((i, move(6, 3.0)) for i in CROWD[5:]))
+        self.assertEqual(self.books.stale, 1)
+        self.assertEqual(self.books.malformed, {"value": 1, "too_short": 1, "unknown_type": 1})
+        self.assertEqual(self.books.refused, {"other_address": 1, "not_joined": 1})
+        self.assertEqual(self.books.received, 2 * len(CROWD) + 1)
+        for session_id in CROWD:
+            moved = session_id > 5
+            self.assertEqual(self.service.state(session_id), at(3.0 if moved else 1.0))
+
+    def test_order(self) -> None:
+        """What one player said is taken in as it came."""
+        rest = [(i, move(1, 1.0)) for i in CROWD[3:]]
+        self.send(
+            (1, move(1, 1.0)),
+            *((2, numbered(3, 0)), (2, move(1, 1.0))),
+            *((3, move(1, 1.0)), (3, move(2, 2.0)), (3, numbered(4, 2))),
+            *rest,
+            *((1, move(2, 2.0)), (1, move(3, 3.0))),
+        )
+        self.assertEqual(self.service.state(1), at(3.0))
+        self.assertEqual(self.clients[2].receipts(), [(0, 0)] * 2)
+        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.service.state(3), at(2.0))
+
+    def test_taken_offline(self) -> None:
+        """Those whom the program took offline are told so, wherever they are now."""
+        for session_id in (1, 2, 3):
+            self.service.leave(session_id)
+        self.service.join(1)
+        self.assertNotEqual(self.service.table.slots[1], self.gateway._conversations[1].slot)
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        for session_id in (2, 3):
+            self.assertEqual(self.clients[session_id].heard(), [("gone", 1, 1)])
+        self.assertEqual(self.books.refused, {"not_joined": 2})
+        self.assertEqual(self.books.applied, len(CROWD) - 2)
+        self.assertEqual(self.service.state(1), at(1.0))
+
+    def test_while_stopping(self) -> None:
+        """From the first moment of stopping none is applied, each is counted as refused."""
+        self.service.stopService()
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(self.books.refused, {"stopping": len(CROWD)})
+        self.assertEqual((self.books.received, self.books.applied), (len(CROWD), 0))
+        self.successResultOf(self.stepped.stop())
+
+    def test_of_leavers(self) -> None:
+        """Who has left, and is not saved yet, is moved up to the number of the LEAVE only."""
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        for session_id in (1, 2, 3):
+            self.clients[session_id].leave(2)
+        self.send(*((i, move(2 if i == 1 else 3, 2.0)) for i in CROWD))
+        applied = [self.service.progress(session_id).applied for session_id in (1, 2, 3, 4)]
+        self.assertEqual(applied, [2, 1, 1, 3])
+        self.assertEqual(self.books.refused, {"leaving": 2})
+
+    def test_of_another_conversation(self) -> None:
+        """Those of a conversation that is over do nothing to the present one."""
+        for session_id in (1, 2):
+            self.clients[session_id].nonce = 77
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(self.books.refused, {"other_conversation": 2})
+        self.assertEqual(self.books.applied, len(CROWD) - 2)
+
+    def test_bug(self) -> None:
+        """One message's bug keeps nobody from taking in the others."""
+        self.patch(self.gateway._codec, "decode_move", lambda data, where: 1 / 0)
+        self.send(*((i, move(1, 1.0)) for i in CROWD), (1, move(2, 2.0)), (2, numbered(4, 1)))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.assertEqual(self.books.applied, len(CROWD) - 1)
+        self.advance(0.2)
+        self.assertEqual(self.clients[2].receipts(), [(0, 0)])
+
+    def test_bug_in_what_is_done_at_once(self) -> None:
+        """If that fails, each message is taken in by itself."""
+
+        def fail(*arguments: Any) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.service, "move_many", fail)
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.books.received, self.books.applied), (len(CROWD), len(CROWD)))
+
+    def test_kept_awake(self) -> None:
+        """Whoever moves in a crowd is not idle."""
+        for number in range(1, 5):
+            self.advance(10.0)
+            self.send(*((i, move(number, 1.0)) for i in CROWD[1:]))
+        self.assertNotIn(1, self.service.table.slots)
+        self.assertEqual(len(self.service.table), len(CROWD) - 1)
+
+
+def move(sequence: int, x: float, y: float = 0.0) -> bytes:
+    """A MOVE."""
+    return struct.pack("<BIdd", 0x02, sequence, x, y)
+
+
+def numbered(kind: int, sequence: int) -> bytes:
+    """A LEAVE or a PING."""
+    return struct.pack("<BI", kind, sequence).ljust(36 if kind == 3 else 9, b"\0")
+
+
+ids = st.integers(1, 6)
+sequences = st.one_of(st.integers(0, 12), st.sampled_from((2**32 - 2, 2**32 - 1)))
+
+
+@st.composite
+def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
+    """A player, where the message comes from, of which conversation, and it: mostly a MOVE."""
+    packer = {PlayerState: "dd", Bounded: "dq", Everything: "dqB16sd"}[state]
+    kind = draw(st.sampled_from((0x02,) * 16 + (0x01, 0x03, 0x04, 0x05, 0x66)))
+    number = draw(sequences)
+    special = st.sampled_from((0.0, -0.0, 1.0, -1.0, 7.5, math.inf, math.nan))
+    values = {
+        "d": special,
+        "q": st.integers(0, 4),
+        "B": st.integers(0, 2),
+        "16s": st.sampled_from((b"wood", b"\xff", b"a\0b", b"")),
+    }
+    kinds = ["d", "q", "B", "16s", "d"] if state is Everything else list(packer)
+    fields = struct.pack("<" + packer, *(draw(values[kind]) for kind in kinds))
+    if kind == 0x01:
+        message = struct.pack(
+            "<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))
+        ).ljust(144, b"\0")
+    elif kind == 0x02:
+        message = struct.pack("<BI", 2, number) + fields
+    elif kind == 0x05:
+        message = struct.pack("<BHB", 5, number & 0xFFFF, draw(st.integers(0, 12))) + fields
+    else:
+        message = numbered(kind, number)
+    if draw(st.integers(0, 30)) == 0:
+        message = message[:-1]
+    few = st.sampled_from((1, 1, 1, 1, 2))
+    return draw(ids), draw(few), draw(few), message
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[type, int, list[tuple[str, Any]]]:
+    """A state class, how many are many, and what happens."""
+    state = draw(st.sampled_from((PlayerState, Bounded, Everything)))
+    acts = st.one_of(
+        st.tuples(st.just("together"), st.lists(messages(state), min_size=1, max_size=12)),
+        st.tuples(st.just("together"), st.lists(messages(state), min_size=1, max_size=12)),
+        st.tuples(st.sampled_from(("join", "update", "leave", "kick")), ids),
+        st.tuples(st.just("advance"), st.sampled_from((0.0, 0.02, 0.3, 2.0))),
+        st.tuples(st.just("save"), st.none()),
+    )
+    return state, draw(st.integers(1, 4)), draw(st.lists(acts, min_size=1, max_size=25))
+
+
+class World:
+    """A server that gets what comes together either so, or one by one."""
+
+    def __init__(self, state: type, many: int, together: bool) -> None:
+        self.together = together
+        self.stepped = SteppedService(state, max_players=5, save_within=1.0)
+        self.service = self.stepped.service
+        self.gateway = Gateway(self.service, idle_timeout=3.0, jitter=lambda: 0.0)
+        self.gateway._draw_secret = itertools.count(1).__next__
+        self.gateway._many = many
+        self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
+        self.plain.startService()
+        self.port = self.stepped.reactor.ports[7777]
+        for session_id in range(1, 5):
+            Client(self.port, session_id, address(session_id, 1)).join(size=80)
+
+    def do(self, act: str, what: Any) -> None:
+        """Let something happen."""
+        service, outcome = self.service, None
+        if act == "together":
+            self.receive(what)
+        elif act == "update":
+            with contextlib.suppress(NotOnline):
+                service.update(what, service.schema.state(service.schema.spawn))
+        elif act == "advance":
+            self.stepped.reactor.advance(what)
+        elif act == "save":
+            self.stepped.settle()
+        elif act == "join":
+            outcome = service.join(what, sequence=what if what % 2 else None)
+        else:
+            outcome = (service.leave if act == "leave" else self.gateway.kick)(what)
+        if outcome is not None:
+            outcome.addErrback(lambda failure: None)
+
+    def receive(self, what: list[tuple[int, int, int, bytes]]) -> None:
+        """These messages arrive."""
+        datagrams = [
+            struct.pack("<QI", session_id, nonce) + message
+            for session_id, _, nonce, message in what
+        ]
+        addresses = [address(session_id, host) for session_id, host, _, _ in what]
+        if self.together:
+            self.port.receive_many(datagrams, addresses)
+        else:
+            for datagram, sender in zip(datagrams, addresses, strict=True):
+                self.port.receive(datagram, sender)
+
+    def look(self) -> dict[str, Any]:
+        """All there is to see."""
+        service, table = self.service, self.service.table
+        answers: dict[Address, list[bytes]] = {}
+        for datagram, whither in self.port.take():
+            answers.setdefault(whither, []).append(datagram)
+        return {
+            "answers": answers,
+            "books": service.ledger.snapshot(),
+            "dirty": [table.is_dirty(slot) for slot in table.slots.values()],
+            "oldest": table.oldest_dirty(),
+            "players": {
+                session_id: (slot, table._head(slot), table.values(slot), int(table.saved[slot]))
+                for session_id, slot in table.slots.items()
+            },
+            "heard": self.gateway._heard.tolist(),
+            "talks": {
+                session_id: attrs.astuple(talk, filter=lambda a, _: a.name != "transport")
+                for session_id, talk in self.gateway._conversations.items()
+            },
+        }
+
+    def end(self) -> None:
+        """Stop it."""
+        self.plain.stopService()
+        self.stepped.stop()
+
+
+def address(session_id: int, host: int) -> Address:
+    """Where a player is, or somebody else."""
+    return (f"192.0.2.{host}", 1000 + session_id)
+
+
+class LawTests(ServiceTestCase):
+    """Two servers, told the same, the one in batches."""
+
+    @settings(LAW, max_examples=400)
+    @given(story=stories())
+    def test_same(self, story: tuple[type, int, list[tuple[str, Any]]]) -> None:
+        """Whether messages come together or one by one, nobody can tell the difference."""
+        state, many, acts = story
+        worlds = [World(state, many, together) for together in (False, True)]
+        try:
+            for act in acts:
+                for world in worlds:
+                    world.do(*act)
+                apart, together = (world.look() for world in worlds)
+                self.assertEqual(apart, together)
+        finally:
+            for world in worlds:
+                world.end()

@@ -1,0 +1,72 @@
+"""Stories of datagrams that Hypothesis tells; `tests.proof.fuzz` says what must hold in them."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.kit.support import LAW
+from tests.proof.fuzz import MAX_PLAYERS, Server, Story, play
+
+byte = st.integers(0, 255)
+acts = st.one_of(
+    st.tuples(st.just(0), byte).map(bytes),
+    st.builds(
+        lambda noise, whence: bytes((1, len(noise), *noise, whence)), st.binary(max_size=60), byte
+    ),
+    st.builds(
+        lambda player, message, whence: bytes((2, player, len(message), *message, whence)),
+        *(st.integers(0, 7), st.binary(max_size=40), byte),
+    ),
+    st.tuples(st.just(3), byte, byte, byte, st.integers(0, 7), byte).map(bytes),
+    st.builds(
+        lambda number, fields, player, whence: bytes((4, number, *fields, player, whence)),
+        *(byte, st.binary(min_size=16, max_size=16), st.integers(0, 7), byte),
+    ),
+    st.tuples(st.just(5), byte, byte, st.integers(0, 7), byte).map(bytes),
+    st.tuples(st.just(6), byte, byte, st.integers(0, 7), byte).map(bytes),
+)
+stories = st.lists(acts, max_size=60).map(b"".join)
+
+
+class FuzzTests(SynchronousTestCase):
+    """The way of a datagram, from the port to the store, whatever it holds."""
+
+    def server(self) -> Server:
+        """A server that is let go of when the test is over."""
+        server = Server()
+        self.addCleanup(server.close)
+        return server
+
+    @settings(LAW, max_examples=300)
+    @given(story=stories)
+    def test_stories(self, story: bytes) -> None:
+        """Nothing is raised, nothing grows, the books balance."""
+        play(story)
+
+    @settings(LAW, max_examples=150)
+    @given(story=st.binary(max_size=600))
+    def test_bytes(self, story: bytes) -> None:
+        """The same of stories that nobody wrote."""
+        play(story)
+
+    def test_stories_go_somewhere(self) -> None:
+        """A story can bring a player in, move them, and take them out again."""
+        server = self.server()
+        join = bytes((3, 1, 0, 0, 1, 1, 1, 0))
+        move = bytes((4, 1)) + bytes(16) + bytes((1, 1, 0))
+        leave = bytes((5, 0, 1, 1, 1, 0))
+        server.live(Story(join + move + leave + bytes((0, 0x81)) * 3))
+        books = server.service.ledger.snapshot()
+        self.assertEqual((books.joins, books.applied, books.leaves), (1, 1, 1))
+        self.assertGreater(MAX_PLAYERS, 1)
+
+    def test_it_bites(self) -> None:
+        """A server that counts a message twice, or raises, is found."""
+        server = self.server()
+        self.patch(server.gateway, "malformed", lambda reason, number=1: 1 / 0)
+        self.assertRaises(ZeroDivisionError, server.live, Story(bytes((1, 3, 0, 0, 0, 0))))
+        server = self.server()
+        server.service.ledger.received += 1
+        self.assertRaises(AssertionError, server.check)

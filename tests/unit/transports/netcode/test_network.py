@@ -1,0 +1,434 @@
+"""Netcode on a bad network and among bad people: loss, replays, theft, restarts, noise."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from playerstate.transports.netcode.client import Client, State
+from playerstate.transports.netcode.connections import Source
+from playerstate.transports.netcode.limits import Rate
+from playerstate.transports.netcode.packets import PAYLOAD, TO_CLIENT, TO_SERVER, read_header
+from tests.kit.netcode import (
+    ADDRESS,
+    TICK,
+    Link,
+    Player,
+    Table,
+    make_token,
+    request_of,
+    source,
+)
+from tests.kit.support import LAW
+from tests.proof.fuzz import Story
+from tests.proof.fuzz_netcode import Play, play
+
+MANY = Rate(1e6, 10**6)
+
+
+def token_at(table: Table, client_id: int = 42, seed: int = 0, **token: Any) -> Any:
+    """A token that was issued just now."""
+    return make_token(client_id, created_at=int(table.wall_clock()), seed=seed, **token)
+
+
+class World:
+    """A server and players, with a bad network between; whatever was sent is kept.
+
+    Attributes:
+        table: the server.
+        clients: by source.
+        heard: the payloads that each client heard.
+        to_server, to_clients: every datagram sent, with its source or the source it goes to.
+    """
+
+    def __init__(self, seed: int, players: int, loss: float = 0.2) -> None:
+        draw = random.Random(seed)
+        self.table = Table(slots=players, source_rate=MANY)
+        self.table.now = 40.0
+        self.up = Link(draw, self.arrive, loss)
+        self.down = Link(draw, self.come_back, loss)
+        self.clients: dict[Source, Client] = {}
+        self.heard: dict[Source, list[bytes]] = {}
+        self.to_server: list[tuple[bytes, Source]] = []
+        self.to_clients: list[tuple[bytes, Source]] = []
+        for number in range(1, players + 1):
+            token = token_at(self.table, number, addresses=(ADDRESS,) * 3)
+            self.clients[source(number)] = Client(token.pack(), self.table.now)
+            self.heard[source(number)] = []
+
+    def arrive(self, datagram: bytes, whence: Source) -> None:
+        """At the server."""
+        self.table.server.receive(datagram, whence, self.table.now)
+
+    def come_back(self, datagram: bytes, whither: Source) -> None:
+        """At a client."""
+        client = self.clients[whither]
+        payload = client.receive(datagram, client.server, self.table.now)
+        if payload is not None:
+            self.heard[whither].append(payload)
+
+    def say(self, datagram: bytes | None, whence: Source) -> None:
+        """A client sends."""
+        if datagram is not None:
+            self.to_server.append((datagram, whence))
+            self.up.send(self.table.now, datagram, whence)
+
+    def turn(self) -> None:
+        """A tick for everybody."""
+        table = self.table
+        table.now += TICK
+        self.up.deliver(table.now)
+        table.server.tick(table.now)
+        while table.told.sent:
+            datagram, whither = table.told.sent.popleft()
+            self.to_clients.append((datagram, whither))
+            self.down.send(table.now, datagram, whither)
+        self.down.deliver(table.now)
+        for whence, client in self.clients.items():
+            self.say(client.due(table.now), whence)
+
+    def play(self, seconds: float, *, talk: bool = True) -> Iterator[None]:
+        """Time passes; those who are in send something in each tick, and so does the server."""
+        for number in range(round(seconds / TICK)):
+            self.turn()
+            if talk:
+                for whence, client in self.clients.items():
+                    if client.state == State.CONNECTED:
+                        self.say(client.send(b"up %d" % number, self.table.now), whence)
+                for connection in self.table.server.connections:
+                    self.table.server.send(connection, b"down %d" % number, self.table.now)
+            yield
+
+
+class LossTests(SynchronousTestCase):
+    """A network that loses a fifth both ways, doubles, delays and reorders."""
+
+    def test_everybody_gets_in(self) -> None:
+        """All get in and stay in; most of what is sent arrives, nothing twice."""
+        for seed in range(3):
+            world = World(seed, players=8)
+            for _ in world.play(8.0):
+                pass
+            self.assertEqual({client.state for client in world.clients.values()}, {State.CONNECTED})
+            for whence, heard in world.heard.items():
+                self.assertGreater(len(heard), 120)
+                self.assertEqual(len(set(heard)), len(heard))
+                number = world.clients[whence].slot
+                self.assertLess(number, 8)
+            received = Counter(e[1:] for e in world.table.told.events if e[0] == "received")
+            self.assertGreater(len(received), 8 * 120)
+            self.assertEqual(set(received.values()), {1})
+
+    def test_no_number_twice(self) -> None:
+        """No key ever seals two things under one number, through losses and disconnects."""
+        world = World(7, players=6)
+        for _ in world.play(4.0):
+            pass
+        table = world.table
+        for connection in table.server.connections[:3]:
+            table.server.disconnect(connection, table.now)
+        for _ in world.play(2.0):
+            pass
+        for datagrams, allowed in ((world.to_clients, TO_CLIENT), (world.to_server, TO_SERVER)):
+            numbers: dict[tuple[Source, int], bytes] = {}
+            for datagram, where in datagrams:
+                if datagram[0]:
+                    _, sequence, _ = read_header(datagram, allowed)
+                    self.assertEqual(numbers.setdefault((where, sequence), datagram), datagram)
+
+    def test_leaving(self) -> None:
+        """Of ten disconnects one gets through, even here."""
+        world = World(3, players=8)
+        for _ in world.play(3.0, talk=False):
+            pass
+        for whence, client in world.clients.items():
+            for datagram in client.disconnect(world.table.now):
+                world.say(datagram, whence)
+        for _ in world.play(1.0, talk=False):
+            pass
+        self.assertEqual(world.table.server.connections, [])
+        self.assertEqual(world.table.server.tally.disconnected, 8)
+        self.assertEqual(world.table.server.tally.timed_out, 0)
+
+    def test_cut_off(self) -> None:
+        """When nothing arrives any more, both ends know after the token's timeout."""
+        world = World(4, players=4, loss=0.0)
+        for _ in world.play(2.0):
+            pass
+        world.up._loss = world.down._loss = 1.0
+        for _ in world.play(6.0):
+            pass
+        states = {client.state for client in world.clients.values()}
+        self.assertEqual(states, {State.CONNECTION_TIMED_OUT})
+        self.assertEqual(world.table.server.tally.timed_out, 4)
+
+
+class AttackTests(SynchronousTestCase):
+    """What others do with what they have seen."""
+
+    def setUp(self) -> None:
+        """A server that has run for a while."""
+        self.table = Table(source_rate=MANY)
+        self.table.now = 40.0
+
+    def recorded(self) -> Player:
+        """A player whose whole conversation was recorded, and who has left."""
+        player = self.table.connected()
+        for number in range(20):
+            player.send(b"move %d" % number)
+            player.pass_time(TICK)
+        for datagram in player.client.disconnect(self.table.now):
+            player.say(datagram)
+        self.assertEqual(self.table.server.connections, [])
+        return player
+
+    def replay(self, log: list[bytes], whence: Source) -> None:
+        """Send it all again: nothing is answered, nothing happens, nothing changes."""
+        state = self.table.state
+        events = len(self.table.told.events)
+        for datagram in log:
+            self.assertEqual(self.table.receive(datagram, whence), [])
+        self.assertEqual(self.table.state, state)
+        self.assertEqual(len(self.table.told.events), events)
+
+    def test_replayed_conversation(self) -> None:
+        """A conversation that is over is nothing, from its own address or from another."""
+        player = self.recorded()
+        for whence in (player.source, source(1, 5001), source(2)):
+            self.replay(player.log, whence)
+        self.assertEqual(self.table.server.tally.ignored.keys(), {"token_consumed", "no_key"})
+
+    def test_replayed_into_a_connection(self) -> None:
+        """So it is while the player is in."""
+        player = self.table.connected()
+        for number in range(20):
+            player.send(b"move %d" % number)
+        for whence in (player.source, source(1, 5001), source(2)):
+            self.replay(player.log, whence)
+
+    def test_replayed_into_the_next_connection(self) -> None:
+        """What was said on one connection is nothing on the next: its keys are others."""
+        log = self.recorded().log
+        again = self.table.connected(42, 1, seed=1)
+        self.assertEqual(again.source, source(1))
+        self.replay(log, again.source)
+
+    def test_replayed_after_a_restart(self) -> None:
+        """A server that was started anew takes in nothing from before, from its first moment on."""
+        player = self.recorded()
+        ended = self.table.now
+        for half_seconds in range(70):
+            self.table.now = ended + half_seconds / 2
+            self.table.start(seed=half_seconds)
+            self.replay(player.log, player.source)
+        self.table.now = ended
+        self.table.start(seed=100)
+        reasons = set()
+        for _ in range(400):
+            reasons.add(self.table.why(player.log[0], player.source))
+            self.table.pass_time(0.1)
+        self.assertEqual(reasons, {"issued_before_start", "expired"})
+
+    def test_stolen_before_use(self) -> None:
+        """Who copies a request and is first binds the token to himself, and can do no more."""
+        token = token_at(self.table)
+        thief = source(66)
+        [challenge] = self.table.receive(request_of(token), thief)
+        owner = self.table.player(token)
+        state = self.table.state
+        for _ in range(10):
+            self.assertEqual(
+                self.table.why(request_of(token), owner.source), "token_pending_elsewhere"
+            )
+        self.assertEqual(self.table.state, state)
+        for guess in (challenge, b"\x13" + challenge[1:], b"\x83" + challenge[1:]):
+            self.assertEqual(self.table.receive(guess, thief), [])
+        self.assertEqual(self.table.told.events, [])
+        # The owner asks the login service for another.
+        self.table.player(token_at(self.table, seed=1), owner.source).connect()
+        self.assertEqual(self.table.told.events, [("connected", 42)])
+
+    def test_stolen_after_use(self) -> None:
+        """A copy that comes later gets nothing, whether its owner is challenged, in, or gone."""
+        token = token_at(self.table)
+        owner = self.table.player(token)
+        owner.turn()
+        request = request_of(token)
+        self.assertEqual(self.table.why(request, source(66)), "token_pending_elsewhere")
+        owner.pass_time(0.25)
+        self.assertEqual(self.table.why(request, source(66)), "client_id_connected")
+        owner.say(owner.client.disconnect(self.table.now)[0])
+        self.assertEqual(self.table.why(request, source(66)), "token_consumed")
+
+    def test_forged_sender(self) -> None:
+        """Datagrams in a player's name, from the player's own address, harm nobody."""
+        player = self.table.connected()
+        draw = random.Random(1)
+        state = self.table.state
+        for _ in range(300):
+            kind = draw.randrange(16)
+            noise = bytes((draw.randrange(16) << 4 | kind,)) + draw.randbytes(draw.randrange(400))
+            self.assertEqual(self.table.receive(noise, player.source), [])
+        self.assertEqual(self.table.state, state)
+        player.send(b"still here")
+        self.assertEqual(self.table.told.events[-1], ("received", 42, b"still here"))
+
+    def test_reflected(self) -> None:
+        """What the server sent does not open when it comes back."""
+        player = self.table.connected()
+        player.connection.sequence = 1000
+        self.table.server.send(player.connection, b"x", self.table.now)
+        for datagram, _ in list(self.table.told.sent):
+            self.assertEqual(self.table.why(datagram, player.source), "open_failed")
+
+
+good = Table()
+good.now = 40.0
+requests = [request_of(token_at(good, client_id)) for client_id in (1, 2, 3)]
+hosts = st.sampled_from([source(1), source(2), source(3), ("2001:db8::1", 7, "port")])
+cuts = st.tuples(st.sampled_from(requests), st.integers(0, 1078), st.binary(max_size=4))
+datagrams = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda prefix, rest: bytes((prefix,)) + rest,
+        st.integers(0, 255),
+        st.binary(max_size=400),
+    ),
+    st.binary(min_size=1200, max_size=1400),
+    cuts.map(lambda cut: cut[0][: cut[1]] + cut[2] + cut[0][cut[1] + len(cut[2]) :]),
+    st.sampled_from(requests),
+)
+byte = st.integers(0, 255)
+acts = st.one_of(
+    st.tuples(st.just(0), byte).map(bytes),
+    st.builds(
+        lambda noise, whence: bytes((1, len(noise), *noise, whence)), st.binary(max_size=60), byte
+    ),
+    st.builds(
+        lambda who, at, change, whence: bytes((2, who, at, len(change), *change, whence)),
+        *(byte, byte, st.binary(max_size=3), byte),
+    ),
+    st.builds(
+        lambda who, kind, body, number, whence: bytes(
+            (3, who, kind, len(body), *body, number, whence)
+        ),
+        *(byte, st.integers(0, 15), st.binary(max_size=40), byte, byte),
+    ),
+    *[st.tuples(st.just(act), byte).map(bytes) for act in (4, 4, 4, 6, 7, 8)],
+    st.tuples(st.just(5), byte, st.just(1), byte, byte).map(bytes),
+)
+
+
+class NoiseTests(SynchronousTestCase):
+    """Anything at all, from anywhere."""
+
+    @settings(LAW, max_examples=300)
+    @given(story=st.lists(st.tuples(datagrams, hosts), max_size=20))
+    def test_noise(self, story: list[tuple[bytes, Source]]) -> None:
+        """Nothing is raised; only good requests are answered, with less; all else changes nothing.
+
+        There is one client who is in, and one who is half-open, at addresses that noise comes from.
+        """
+        table = Table()
+        table.now = 40.0
+        table.connected(3, 3)
+        table.player(token_at(table, 2, seed=9), source(2)).turn()
+        for datagram, whence in story:
+            state = table.state
+            ignored = table.server.tally.ignored.total()
+            answers = table.receive(datagram, whence)
+            if answers:
+                self.assertIn(datagram, requests)
+                self.assertEqual([len(answer) for answer in answers], [333])
+            else:
+                self.assertEqual(table.state, state)
+                self.assertEqual(table.server.tally.ignored.total(), ignored + 1)
+        self.assertEqual(table.told.events, [("connected", 3)])
+
+    @settings(LAW, max_examples=300)
+    @given(story=st.lists(acts, max_size=60).map(b"".join))
+    def test_stories(self, story: bytes) -> None:
+        """So it is in longer stories, of clients who come and go among the noise."""
+        play(story)
+
+    def test_stories_go_somewhere(self) -> None:
+        """A story can bring a client in, let it talk, and take it out again."""
+        scene = Play()
+        turn, pause, talk, leave = b"\4\0", b"\0\2", b"\5\0\1\x41\x42", b"\6\x80"
+        scene.live(Story(turn + pause + turn + talk + leave))
+        tally = scene.table.server.tally
+        self.assertEqual((tally.connected, tally.disconnected), (1, 1))
+        self.assertIn("received", {event[0] for event in scene.table.told.events})
+
+    def test_stories_go_on_elsewhere(self) -> None:
+        """A story can replace a connection, and move one to another port."""
+        scene = Play()
+        turn, pause, second, talk = b"\4\0", b"\0\2", b"\0\3", b"\5\0\1\x41\x42"
+        scene.live(Story(turn + pause + turn + talk + second + b"\6\x04" + turn + pause + turn))
+        self.assertEqual(scene.table.server.tally.replaced, 1)
+        scene = Play()
+        scene.live(Story(turn + pause + turn + 6 * second + b"\x08\x10" + talk))
+        self.assertEqual(scene.table.server.tally.moved, 1)
+
+    @settings(LAW, max_examples=200)
+    @given(story=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))
+    def test_client(self, story: list[tuple[bytes, bool]]) -> None:
+        """A client is not disturbed by noise either, from its server's address or another."""
+        table = Table()
+        table.now = 40.0
+        player = table.connected()
+        client = player.client
+        state = (client.state, client.heard_at, client._sequence, client._window.newest)
+        for datagram, from_server in story:
+            whence = client.server if from_server else ("192.0.2.66", 1)
+            self.assertIsNone(client.receive(datagram, whence, table.now))
+        self.assertEqual(
+            (client.state, client.heard_at, client._sequence, client._window.newest), state
+        )
+
+    def test_no_answer_is_larger(self) -> None:
+        """Through a whole life, no datagram is answered by more bytes than it has.
+
+        But for what a client is told who has brought a challenge back.
+        """
+        table = Table(slots=1)
+        table.now = 40.0
+        for client_id in (1, 2):
+            player = table.player(token_at(table, client_id), source(client_id))
+            for _ in range(20):
+                table.pass_time(TICK)
+                while table.told.sent:
+                    datagram, _ = table.told.sent.popleft()
+                    player.client.receive(datagram, player.client.server, table.now)
+                datagram = player.client.due(table.now) or b""
+                answers = table.receive(datagram, player.source)
+                self.assertLessEqual(sum(map(len, answers)), len(datagram))
+                for answer in answers:
+                    player.client.receive(answer, player.client.server, table.now)
+        self.assertEqual(table.told.events, [("connected", 1)])
+        self.assertEqual(player.client.state, State.DENIED)
+
+
+class PayloadTests(SynchronousTestCase):
+    """Payloads through the whole core."""
+
+    @settings(LAW, max_examples=50)
+    @given(payloads=st.lists(st.binary(min_size=1, max_size=1200), min_size=1, max_size=6))
+    def test_any_bytes(self, payloads: list[bytes]) -> None:
+        """Whatever is sent comes out as it was, on both sides."""
+        table = Table()
+        table.now = 40.0
+        player = table.connected()
+        for payload in payloads:
+            datagram = player.send(payload)
+            self.assertEqual(read_header(datagram, TO_SERVER)[0], PAYLOAD)
+            table.server.send(player.connection, payload, table.now)
+        player.hear()
+        received = [event[2] for event in table.told.events if event[0] == "received"]
+        self.assertEqual((received, player.heard), (payloads, payloads))
