@@ -56,11 +56,11 @@ _DOCKER = "needs docker and an image from the network"
 NOT_RUN = {
     "python3 -m venv .venv": "an environment is what the tests run in",
     ".venv/bin/pip install .": _INDEX,
-    ".venv/bin/pip install tox": _INDEX,
+    ".venv/bin/pip install '.[test]'": _INDEX,
     ".venv/bin/pip install -e '.[dev]'": _INDEX,
     ".venv/bin/pip install -e '.[bench]'": _INDEX,
     ". .venv/bin/activate": "changes the shell that it is typed into",
-    ".venv/bin/tox": "runs these tests",
+    ".venv/bin/pytest -n 2": "runs these tests",
     ".venv/bin/python -m bench --list": _LONG,
     ".venv/bin/python -m bench": _LONG,
     "docker build -t mygame-players .": _DOCKER,
