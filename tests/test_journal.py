@@ -1317,6 +1317,23 @@ class LostTests(RecoveryTestCase):
         self.assertEqual(len(self.log.having("it was made anew")), 1)
         self.successResultOf(stepped.stop())
 
+    def test_cut_while_many_moves_are_judged(self) -> None:
+        """Moves taken in together are held to their bounds before the file is looked at."""
+        stepped = self.saved_and_moved()
+        accept_many = StateSchema.accept_many
+
+        def cut_and_accept(schema: StateSchema, fields: Any) -> Any:
+            os.truncate(self.path, 0)
+            return accept_many(schema, fields)
+
+        self.patch(StateSchema, "accept_many", cut_and_accept)
+        slots = np.array([stepped.service.table.slots[2]], np.intp)
+        fields = np.zeros(1, SCHEMA.dtype)
+        stepped.service.move_many(slots, np.array([9], np.uint32), fields)
+        stepped.reactor.advance(0.0)
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 0.0})
+        self.successResultOf(stepped.stop())
+
     def test_cut_amid_many_receipts(self) -> None:
         """Receipts that are due together are sent without a touch of the rows in between."""
         stepped = self.start(save_within=60.0)
