@@ -654,10 +654,10 @@ class Gateway:
                 break
             del self._departed[session_id]
         self.service.guard()
-        for slot in self._receipts.due(now, len(self._conversations)):
+        for slot, applied, fields in self._receipts.due(now, len(self._conversations)):
             conversation = self._at_slot[slot]
             if self._is_live(conversation):
-                self._receipts.show(conversation)
+                self._receipts.show_this(conversation, applied, fields)
             else:
                 self._end(conversation, GoneReason.KICKED)
 

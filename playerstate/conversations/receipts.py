@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -104,18 +104,34 @@ class Receipts:
     def show(self, conversation: Conversation) -> None:
         """Send a receipt that is paid for now."""
         slot, table = conversation.slot, self._table
-        applied, saved = table.sequence(slot), int(table.saved[slot])
+        fields = self._pack_fields(*table.values(slot))
+        self.show_this(conversation, table.sequence(slot), fields)
+
+    def show_this(self, conversation: Conversation, applied: int, fields: bytes) -> None:
+        """Send a receipt for this move, the newest, whose packed fields are these.
+
+        It does not touch the table's rows.
+        """
+        slot = conversation.slot
+        saved = int(self._table.saved[slot])
         self._applied[slot], self._saved[slot] = applied, saved
         self._at[slot] = self._seconds()
         self.paid[slot] = min(self.paid[slot], _IN_HAND) - 1.0
         self._ledger.receipts += 1
         # What is a MOVE's state as it came is a base of DELTAs once it was shown.
-        if applied != table.not_moved[slot]:
-            conversation.keep_base(applied, self._pack_fields(*table.values(slot)))
+        if applied != self._table.not_moved[slot]:
+            conversation.keep_base(applied, fields)
         conversation.send(encode_receipt(applied, saved))
 
-    def due(self, now: float, players: int) -> list[int]:
-        """The slots whose receipts are due, so many at most that they spread over their period."""
+    def due(self, now: float, players: int) -> Iterator[tuple[int, int, bytes]]:
+        """The receipts that are due, so many at most that they spread over their period.
+
+        All that they show is taken from the table at once: to send them takes milliseconds, and
+        who touches a row amid that would have to look at the file first.
+
+        Returns:
+            Of each its slot, the highest sequence applied, and the packed fields.
+        """
         self._fit()
         high, period = self._table.high, _period(players)
         sequences, saved = self._table.sequences(), self._table.saved[:high]
@@ -131,8 +147,7 @@ class Receipts:
             first = int(np.searchsorted(due, self._next_slot))
             due = np.concatenate((due[first:], due[:first]))[:most]
             self._next_slot = int(due[-1]) + 1
-        slots: list[int] = due.tolist()
-        return slots
+        return zip(due.tolist(), sequences[due].tolist(), self._table.fields(due), strict=True)
 
 
 def _period(players: int) -> float:

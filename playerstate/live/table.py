@@ -154,6 +154,7 @@ class LiveTable:
         self._session_ids = self._halves["session_id"]
         self._updated_at = self._halves["updated_at"]
         self._sequences = self._halves["sequence"]
+        self._fields = self._halves["fields"]
 
     def disown(self) -> list[int]:
         """Take out of the buffer what this table did not write there.
@@ -400,6 +401,11 @@ class LiveTable:
         places = self._places[: self._high] if slots is None else self._places[slots]
         sequences: npt.NDArray[np.uint64] = self._sequences[places]
         return sequences
+
+    def fields(self, slots: Slots) -> list[bytes]:
+        """The packed values of each of these players."""
+        fields: list[bytes] = self._fields[self._places[slots]].tolist()
+        return fields
 
     def values(self, slot: int) -> tuple[Any, ...]:
         """This player's packed values."""

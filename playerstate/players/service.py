@@ -553,8 +553,8 @@ class PlayerStateService(Service):
         """
         if self._phase != _RUNNING:
             return np.zeros(len(slots), np.bool_)
-        self.guard()
         good = self.schema.accept_many(fields)
+        self.guard()  # as late as can be: what comes from here on is what a cut would fall into
         good &= sequences > self.table.sequences(slots)
         if self._leaves.by_slot:
             good &= ~np.isin(slots, list(self._leaves.by_slot))

@@ -53,7 +53,7 @@ from playerstate.state.schema import MAX_FIELDS_BYTES, Field
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite.store import SQLiteStore, SQLiteWriter
 from playerstate.testing import FaultyStore, SteppedService
-from playerstate.wire.messages import PING, Codec, encode_numbered
+from playerstate.wire.messages import PING, Codec, Receipt, encode_numbered
 from tests.kit.crash_live import LiveService, LogLines
 from tests.kit.support import UNMEASURED
 
@@ -1123,6 +1123,29 @@ class SetAsideTests(RecoveryTestCase):
             self.assertEqual(file.read(), bytes(content))
 
 
+class Cutting:
+    """A transport on which a file is cut as soon as somebody is told something.
+
+    Attributes:
+        cuts: whether it is, for now.
+        sent: what was sent, and to which player.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.cuts = False
+        self.sent: list[tuple[int, bytes]] = []
+
+    def send(self, session_id: int, peer: object, nonce: int, message: bytes) -> None:
+        """Cut it."""
+        self.sent.append((session_id, message))
+        if self.cuts:
+            os.truncate(self._path, 0)
+
+    def end(self, session_id: int, peer: object) -> None:
+        """Nobody is there."""
+
+
 class LostTests(RecoveryTestCase):
     """The file is removed, replaced or written over while it is in use."""
 
@@ -1276,24 +1299,8 @@ class LostTests(RecoveryTestCase):
     def test_cut_amid_many_messages(self) -> None:
         """A long batch of messages that are taken in one by one is looked after as it goes on."""
         stepped = self.start(save_within=60.0)
-        gateway, codec = Gateway(stepped.service), Codec(SCHEMA)
+        gateway, codec, transport = Gateway(stepped.service), Codec(SCHEMA), Cutting(self.path)
         gateway.start()
-        path = self.path
-
-        class Cutting:
-            """A transport on which the file is cut as soon as somebody is told something."""
-
-            cuts = False
-
-            def send(self, *message: object) -> None:
-                """Cut it."""
-                if self.cuts:
-                    os.truncate(path, 0)
-
-            def end(self, *peer: object) -> None:
-                """Nobody is there."""
-
-        transport = Cutting()
         players = range(1, 3 * MANY + 1)
         for player in players:
             gateway.received(transport, player, player, codec.encode_join(7, 0), 0)
@@ -1308,6 +1315,42 @@ class LostTests(RecoveryTestCase):
         self.assertEqual(len(self.log.having("it was made anew")), 0)
         stepped.reactor.advance(0.0)
         self.assertEqual(len(self.log.having("it was made anew")), 1)
+        self.successResultOf(stepped.stop())
+
+    def test_cut_while_many_moves_are_judged(self) -> None:
+        """Moves taken in together are held to their bounds before the file is looked at."""
+        stepped = self.saved_and_moved()
+        accept_many = StateSchema.accept_many
+
+        def cut_and_accept(schema: StateSchema, fields: Any) -> Any:
+            os.truncate(self.path, 0)
+            return accept_many(schema, fields)
+
+        self.patch(StateSchema, "accept_many", cut_and_accept)
+        slots = np.array([stepped.service.table.slots[2]], np.intp)
+        fields = np.zeros(1, SCHEMA.dtype)
+        stepped.service.move_many(slots, np.array([9], np.uint32), fields)
+        stepped.reactor.advance(0.0)
+        self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 0.0})
+        self.successResultOf(stepped.stop())
+
+    def test_cut_amid_many_receipts(self) -> None:
+        """Receipts that are due together are sent without a touch of the rows in between."""
+        stepped = self.start(save_within=60.0)
+        gateway, codec, transport = Gateway(stepped.service), Codec(SCHEMA), Cutting(self.path)
+        gateway.start()
+        players = range(1, 3 * MANY + 1)
+        for player in players:
+            gateway.received(transport, player, player, codec.encode_join(7, 0), 0)
+        stepped.reactor.advance(1.0)
+        messages = [codec.encode_move(player, (float(player), 9.0)) for player in players]
+        gateway.received_many(transport, players, players, messages, 0)
+        transport.cuts, transport.sent = True, []
+        stepped.reactor.advance(0.02)
+        shown = [(player, codec.decode_server(message)) for player, message in transport.sent]
+        # As many a tick as spread over the period of receipts.
+        self.assertEqual(shown, [(player, Receipt(player, 0)) for player in range(1, 11)])
+        transport.cuts = False
         self.successResultOf(stepped.stop())
 
     def test_cut_is_mended_at_once(self) -> None:
