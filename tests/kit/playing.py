@@ -16,6 +16,7 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.testing import EPOCH, MemoryPort, SteppedService
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.connections import Connection
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import Settings
 from playerstate.transports.plain import PlainService
@@ -111,6 +112,11 @@ class Game:
             self.reactor.advance(STEP)
             self.stepped.settle()
             self.carry()
+
+    def disconnect(self, connection: Connection) -> None:
+        """The server ends a connection at once."""
+        self.netcode._server.disconnect(connection, self.reactor.seconds())
+        self.netcode._transmit()
 
     def carry(self) -> None:
         """Bring what was sent where it goes, and what is answered to that."""

@@ -465,7 +465,7 @@ class TokenTests(PlayerTestCase):
         self.joined(game, Game.encrypted)
         self.assertEqual(game.tokens, 1)
         [connection] = game.netcode._server.connections
-        game.netcode._server.disconnect(connection, game.reactor.seconds())
+        game.disconnect(connection)
         game.pass_time(AGAIN_AFTER - 0.1)
         self.assertEqual(game.tokens, 1)
         game.pass_time(0.2)
@@ -504,7 +504,7 @@ class TokenTests(PlayerTestCase):
             self.patch(game, "token", lambda n: asked.append(n) or token(n))  # noqa: B023
             if ends:
                 for connection in game.netcode._server.connections:
-                    game.netcode._server.disconnect(connection, game.reactor.seconds())
+                    game.disconnect(connection)
                 game.carry()
             game.is_cut = True
             game.pass_time(first - 0.1)
@@ -716,7 +716,7 @@ class TokenTests(PlayerTestCase):
         player.move(HERE)
         game.pass_time(0.1)
         [connection] = game.netcode._server.connections
-        game.netcode._server.disconnect(connection, game.reactor.seconds())
+        game.disconnect(connection)
         game.gateway.lost(42, connection)
         game.pass_time(2.0)
         self.assertEqual(game.tokens, 2)
