@@ -1,7 +1,7 @@
 """The player's side, to be used or to be ported.
 
 `PlayerClient` is one player on a Twisted reactor, over plain UDP or netcode.  It is made of
-`Client`, the conversation without a socket and without a clock, and a `Line`, which carries its
+`Client`, the conversation without a socket and without a clock, and a `Link`, which carries its
 messages; a program with a loop of its own needs no more than the first, see
 `playerstate.client.core`.
 """
@@ -14,9 +14,9 @@ from playerstate.client.core import (
     Client,
     Phase,
 )
-from playerstate.client.line import Line
-from playerstate.client.netcode import Netcode, NetcodeLine
-from playerstate.client.plain import Plain, PlainLine, PlainPort
+from playerstate.client.link import Link
+from playerstate.client.netcode import Netcode, NetcodeLink
+from playerstate.client.plain import Plain, PlainLink, PlainPort
 from playerstate.client.player import NotPlaying, PlayerClient, Progress
 from playerstate.client.reasons import SentAway
 
@@ -26,13 +26,13 @@ __all__ = [
     "RECEIPT_WITHIN",
     "REPEAT_EVERY",
     "Client",
-    "Line",
+    "Link",
     "Netcode",
-    "NetcodeLine",
+    "NetcodeLink",
     "NotPlaying",
     "Phase",
     "Plain",
-    "PlainLine",
+    "PlainLink",
     "PlainPort",
     "PlayerClient",
     "Progress",
