@@ -12,7 +12,7 @@ from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Source
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import REQUEST_RATE, Settings
+from playerstate.transports.netcode.settings import REQUEST_RATE, NetcodeSettings
 from playerstate.transports.netcode.tokens import ConnectToken, NotSealed, PrivateToken
 
 ADDRESS = "127.0.0.1:40000"
@@ -29,7 +29,7 @@ class Forgeries:
         self._tokens = [self._forged(number) for number in range(1, COUNT + 1)]
         self.requests = [make_request(token) for token in self._tokens]
         self._server = Server(
-            Settings(KEY, PROTOCOL_ID, frozenset({Address.parse(ADDRESS)})),
+            NetcodeSettings(KEY, PROTOCOL_ID, frozenset({Address.parse(ADDRESS)})),
             now=-60.0,
             wall_clock=time.time,
             random_bytes=os.urandom,

@@ -2,8 +2,8 @@
 
 `PlayerClient` is one player on a Twisted reactor, over plain UDP or netcode.  It is made of
 `Client`, the conversation without a socket and without a clock, and a `Link`, which carries its
-messages; a program with a loop of its own needs no more than the first, see
-`playerstate.client.core`.
+messages; a program with a loop of its own needs no more than the first.  `Codec` and `DeltaCodec`
+pack and read the messages.
 """
 
 from playerstate.client.core import (
@@ -17,8 +17,19 @@ from playerstate.client.core import (
 from playerstate.client.link import Link
 from playerstate.client.netcode import Netcode, NetcodeLink
 from playerstate.client.plain import Plain, PlainLink, PlainPort
-from playerstate.client.player import NotPlaying, PlayerClient, Progress
+from playerstate.client.player import NotPlaying, PlayerClient, Progress, Route
 from playerstate.client.reasons import SentAway
+from playerstate.wire.deltas import Delta, DeltaCodec
+from playerstate.wire.messages import (
+    Codec,
+    Gone,
+    GoneReason,
+    Malformed,
+    Receipt,
+    Refused,
+    RefusedReason,
+    Welcome,
+)
 
 __all__ = [
     "MOVE_EVERY",
@@ -26,7 +37,13 @@ __all__ = [
     "RECEIPT_WITHIN",
     "REPEAT_EVERY",
     "Client",
+    "Codec",
+    "Delta",
+    "DeltaCodec",
+    "Gone",
+    "GoneReason",
     "Link",
+    "Malformed",
     "Netcode",
     "NetcodeLink",
     "NotPlaying",
@@ -36,5 +53,10 @@ __all__ = [
     "PlainPort",
     "PlayerClient",
     "Progress",
+    "Receipt",
+    "Refused",
+    "RefusedReason",
+    "Route",
     "SentAway",
+    "Welcome",
 ]

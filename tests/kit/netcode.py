@@ -20,7 +20,7 @@ from playerstate.transports.netcode.events import (
 from playerstate.transports.netcode.packets import DISCONNECT
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tokens import ConnectToken, PrivateToken
 
 KEY = bytes(range(32))
@@ -146,7 +146,7 @@ class Table(Driver):
         settings.setdefault("slots", 4)
         settings.setdefault("protocol_id", PROTOCOL_ID)
         settings.setdefault("addresses", frozenset((ADDRESS,)))
-        self.settings = Settings(key, **settings)
+        self.settings = NetcodeSettings(key, **settings)
         self.start(seed)
 
     def start(self, seed: int = 0) -> None:

@@ -18,7 +18,7 @@ from playerstate.tokens import connect_token
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection
 from playerstate.transports.netcode.service import NetcodeService
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 
 HOST = "127.0.0.1"
@@ -62,7 +62,7 @@ class Game:
         PlainService(self.gateway, PLAIN, reactor=self.reactor).startService()
         self.netcode = NetcodeService(
             self.gateway,
-            Settings(KEY, PROTOCOL_ID, frozenset((Address.of(HOST, NETCODE),)), slots=slots),
+            NetcodeSettings(KEY, PROTOCOL_ID, frozenset((Address.of(HOST, NETCODE),)), slots=slots),
             [(NETCODE, HOST)],
             reactor=self.reactor,
             wall_clock=self.wall_clock,

@@ -46,7 +46,7 @@ from playerstate.transports.netcode.packets import (
 )
 from playerstate.transports.netcode.requests import Requests
 from playerstate.transports.netcode.roaming import Roaming, is_silent, may_be_next
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
 
@@ -88,7 +88,7 @@ class Server:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: NetcodeSettings,
         *,
         now: float,
         wall_clock: Callable[[], float],

@@ -31,7 +31,7 @@ from playerstate.transports.netcode.events import Connected, Event, Replaced
 from playerstate.transports.netcode.packets import MAX_DATAGRAM
 from playerstate.transports.netcode.protocol import NetcodeProtocol
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
 from playerstate.transports.udp import UDPPort
@@ -90,7 +90,7 @@ class NetcodeService(Service):
     def __init__(
         self,
         gateway: Gateway,
-        settings: Settings,
+        settings: NetcodeSettings,
         listen: Sequence[tuple[int, str]],
         *,
         on_connect: OnConnect | None = None,

@@ -23,7 +23,7 @@ from playerstate.transports.netcode.service import (
     READ_WITHIN,
     NetcodeService,
 )
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 from playerstate.transports.udp import LISTEN_AGAIN_FIRST
 from tests.kit.netcode import KEY, PROTOCOL_ID, make_token
@@ -144,7 +144,7 @@ class NetcodeServiceTestCase(ServiceTestCase):
         settings.setdefault("slots", 4)
         self.netcode = NetcodeService(
             self.gateway,
-            Settings(KEY, PROTOCOL_ID, addresses, **settings),
+            NetcodeSettings(KEY, PROTOCOL_ID, addresses, **settings),
             listen,
             on_connect=on_connect,
             reactor=self.stepped.reactor,
@@ -739,7 +739,7 @@ class PortTests(NetcodeServiceTestCase):
         calls = len(self.service.clock.getDelayedCalls())
         other = NetcodeService(
             self.gateway,
-            Settings(KEY, PROTOCOL_ID),
+            NetcodeSettings(KEY, PROTOCOL_ID),
             [(PORT + 1, "127.0.0.1"), (PORT, "127.0.0.1")],
             reactor=self.stepped.reactor,
         )

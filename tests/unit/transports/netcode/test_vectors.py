@@ -24,7 +24,7 @@ from playerstate.transports.netcode.packets import (
 )
 from playerstate.transports.netcode.replay import ReplayWindow
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tokens import KEY_BYTES, ConnectToken, PrivateToken
 from tests.kit.netcode import Driver, make_token, request_of
 
@@ -75,7 +75,7 @@ class Recorded(Driver):
             started_at = token["create_timestamp"] - 60
         if max_token_lifetime is None:
             max_token_lifetime = token["expire_timestamp"] - token["create_timestamp"]
-        settings = Settings(
+        settings = NetcodeSettings(
             bytes.fromhex(token["private_key"]),
             token["protocol_id"],
             frozenset((Address.parse(server_address),)),
