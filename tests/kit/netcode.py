@@ -210,7 +210,11 @@ class Table(Driver):
                 for expires_at, tag in history._expiries
                 if expires_at > self.wall_clock()
             },
-            (server._global_sequence, server._challenges._sequence, sorted(server._free_slots)),
+            (
+                server._outgoing._global_sequence,
+                server._challenges._sequence,
+                sorted(server._free_slots),
+            ),
         )
 
     def pass_time(self, seconds: float) -> None:

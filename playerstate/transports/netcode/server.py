@@ -28,12 +28,12 @@ from playerstate.transports.netcode.events import (
     TimedOut,
 )
 from playerstate.transports.netcode.history import TokenHistory
+from playerstate.transports.netcode.outgoing import Outgoing
 from playerstate.transports.netcode.packets import (
     CHALLENGE,
     DENIED,
     DISCONNECT,
     KEEP_ALIVE,
-    KEEP_ALIVE_BODY,
     MAX_PAYLOAD,
     NUMBERED,
     PAYLOAD,
@@ -52,8 +52,6 @@ from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSeal
 
 SPEAK_EVERY = 0.1
 """Seconds of saying nothing after which a keep-alive is due: the standard's 10 Hz."""
-DISCONNECTS = 10
-"""Disconnect packets in a row, since each may be lost and none is answered."""
 STALL = 0.25
 """Seconds of silence that a client is charged with from one tick to the next, at the most."""
 CATCH_UP = 0.5
@@ -62,9 +60,6 @@ waits in the sockets, and is to be read before anybody is judged to be silent.""
 TAKE_OVER_AFTER = 1.0
 """Seconds that a connection has before another of the same client takes its place: two devices
 with a token each take turns no faster than that."""
-FIRST_GLOBAL_SEQUENCE = 2**63
-"""Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
-of tokens, as are the packets of connections, whose numbers begin at 0."""
 _NOTHING: tuple[Event, ...] = ()
 
 
@@ -105,14 +100,13 @@ class Server:
         self._events: list[Event] = []
         self._senders: list[Connection] = []
         self._payloads: list[bytes] = []
-        self._outgoing: list[tuple[bytes, Source]] = []
+        self._outgoing = Outgoing(self._seals, settings.slots)
         self._history = TokenHistory(settings.history_size)
         self._half_open: dict[Source, HalfOpen] = {}
         self._connections: dict[Source, Connection] = {}
         self._by_client_id: dict[int, Connection] = {}
         self._ending: deque[tuple[float, Connection]] = deque()
         self._free_slots = list(range(settings.slots))
-        self._global_sequence = FIRST_GLOBAL_SEQUENCE
         self._ticked_at = math.inf
         self._was_late = False
         self._payload_interval = settings.payload_rate.interval
@@ -155,8 +149,7 @@ class Server:
 
     def datagrams_to_send(self) -> list[tuple[bytes, Source]]:
         """Take the datagrams to be sent, in order, each with where it goes."""
-        outgoing, self._outgoing = self._outgoing, []
-        return outgoing
+        return self._outgoing.take()
 
     def send(self, connection: Connection, payload: bytes, now: float) -> None:
         """Send 1 to 1,200 bytes to a client; nothing if it is gone.
@@ -167,8 +160,8 @@ class Server:
         if not connection.is_open:
             return
         if not connection.is_confirmed:
-            self._send_keep_alive(connection, now)
-        self._send(connection, PAYLOAD, payload, now)
+            self._outgoing.say_alive(connection, now)
+        self._outgoing.say_payload(connection, payload, now)
 
     def disconnect(self, connection: Connection, now: float, after: float = 0.0) -> None:
         """End a client's connection and say so; harmless if it is gone.
@@ -190,7 +183,7 @@ class Server:
         if after > 0:
             self._ending.append((now + after, connection))
         else:
-            self._say_disconnected(connection, now)
+            self._outgoing.say_disconnected(connection, now)
 
     @property
     def is_ending(self) -> bool:
@@ -207,10 +200,10 @@ class Server:
         """
         self._forgive(now)
         while self._ending and self._ending[0][0] <= now:
-            self._say_disconnected(self._ending.popleft()[1], now)
+            self._outgoing.say_disconnected(self._ending.popleft()[1], now)
         for connection in self.connections:
             if connection.spoke_at + SPEAK_EVERY <= now:
-                self._send_keep_alive(connection, now)
+                self._outgoing.say_alive(connection, now)
             if connection.heard_at + connection.timeout <= now:
                 self._time_out(connection)
         lapsed = [source for source, half in self._half_open.items() if half.lapses_at <= now]
@@ -227,7 +220,7 @@ class Server:
         for connection in self.connections:
             self.disconnect(connection, now)
         while self._ending:
-            self._say_disconnected(self._ending.popleft()[1], now)
+            self._outgoing.say_disconnected(self._ending.popleft()[1], now)
         self._half_open.clear()
 
     def _forgive(self, now: float) -> None:
@@ -275,7 +268,7 @@ class Server:
         self._half_open[source] = HalfOpen(token, tag, opener, sealer, number, lapses_at)
         body = self._challenges.make(token.client_id, token.user_data)
         self.tally.challenged += 1
-        self._send_globally(sealer, CHALLENGE, body, source)
+        self._outgoing.say_globally(sealer, CHALLENGE, body, source)
 
     def _check_free(self, source: Source, now: float) -> Connection | None:
         """Refuse to let a client in from where another is heard; return one that is silent there.
@@ -379,7 +372,7 @@ class Server:
         self._connections[source] = self._by_client_id[token.client_id] = connection
         self._roaming.add(connection)
         self.tally.connected += 1
-        self._send_keep_alive(connection, now)
+        self._outgoing.say_alive(connection, now)
         self._events.append(Connected(connection))
 
     def _receive_packet(self, connection: Connection, datagram: bytes, now: float) -> None:
@@ -436,25 +429,4 @@ class Server:
 
     def _deny(self, sealer: ChaCha20Poly1305, source: Source) -> None:
         self.tally.denied += 1
-        self._send_globally(sealer, DENIED, b"", source)
-
-    def _send_globally(
-        self, sealer: ChaCha20Poly1305, kind: int, body: bytes, source: Source
-    ) -> None:
-        datagram = self._seals.seal(sealer, kind, self._global_sequence, body)
-        self._global_sequence += 1
-        self._outgoing.append((datagram, source))
-
-    def _say_disconnected(self, connection: Connection, now: float) -> None:
-        for _ in range(DISCONNECTS):
-            self._send(connection, DISCONNECT, b"", now)
-
-    def _send_keep_alive(self, connection: Connection, now: float) -> None:
-        body = KEEP_ALIVE_BODY.pack(connection.slot, self._settings.slots)
-        self._send(connection, KEEP_ALIVE, body, now)
-
-    def _send(self, connection: Connection, kind: int, body: bytes, now: float) -> None:
-        datagram = self._seals.seal(connection.sealer, kind, connection.sequence, body)
-        connection.sequence += 1
-        connection.spoke_at = now
-        self._outgoing.append((datagram, connection.source))
+        self._outgoing.say_globally(sealer, DENIED, b"", source)

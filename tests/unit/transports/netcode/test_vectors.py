@@ -229,7 +229,9 @@ class SessionTests(VectorTestCase):
         )
         for number in range(session["occupied_slots"]):
             self.occupy(recorded, token, session, number)
-        self.assertEqual(recorded.server._global_sequence, session["start"]["global_sequence"])
+        self.assertEqual(
+            recorded.server._outgoing._global_sequence, session["start"]["global_sequence"]
+        )
         recorded.sent.clear()
         recorded.events.clear()
         source = place(session["client_source"])
