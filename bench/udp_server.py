@@ -23,7 +23,7 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.players.service import PlayerStateService
 from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.transports.netcode.service import NetcodeService
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 
 OURS, NO_OP, CARBON, NETCODE = "playerstate", "no-op", "carbon", "netcode"
@@ -66,7 +66,7 @@ def _serve_ours(reactor: Any, players: int, directory: str) -> tuple[int, Count]
 def _serve_netcode(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
     """The same behind netcode."""
     gateway = _gateway(players, directory, NETCODE)
-    settings = Settings(
+    settings = NetcodeSettings(
         KEY, PROTOCOL_ID, slots=players, max_token_lifetime=LIFETIME, clock_skew=0.0
     )
     netcode = NetcodeService(gateway, settings, [(0, "127.0.0.1")], reactor=reactor)

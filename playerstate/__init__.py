@@ -1,35 +1,116 @@
-"""Keeps where every player of a game stands, and saves it without the game ever waiting."""
+"""Keeps where every player of a game stands, and saves it without the game ever waiting.
 
-from playerstate.interfaces import StoreBusy, StoreUnusable
-from playerstate.players.leaves import Progress
-from playerstate.players.service import (
-    Joined,
-    NotOnline,
-    NotRunning,
-    PlayerStateService,
-    ServerFull,
-)
-from playerstate.saving.outbox import NotSaved, Surroundings
-from playerstate.state.default import PlayerState
-from playerstate.state.schema import InvalidState, SchemaError, StateSchema, text, within
-from playerstate.stores import open_store
+Programs import from five modules, the *doors*: this one, `playerstate.interfaces` for stores of
+one's own, `playerstate.client` for players, `playerstate.tokens` for login services and
+`playerstate.testing` for tests.  What they list in ``__all__`` is public; every other module and
+name may change between any two versions.
+
+A name of this module is imported when it is asked for: a login service does not load a server, and
+``twistd --help`` loads neither.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playerstate.conversations.gateway import Gateway
+    from playerstate.interfaces import StoreBusy, StoreUnusable
+    from playerstate.ledger import Counters, Gauges, Ledger, Snapshot
+    from playerstate.players.leaves import Progress
+    from playerstate.players.service import (
+        Joined,
+        NotOnline,
+        NotRunning,
+        PlayerStateService,
+        ServerFull,
+    )
+    from playerstate.saving.outbox import NotSaved, Surroundings
+    from playerstate.saving.trouble import Trouble
+    from playerstate.state.default import PlayerState
+    from playerstate.state.schema import (
+        Field,
+        InvalidState,
+        SchemaError,
+        StateSchema,
+        text,
+        within,
+    )
+    from playerstate.stores import StoreFactory, open_store
+    from playerstate.transports.netcode.addresses import Address
+    from playerstate.transports.netcode.limits import Rate
+    from playerstate.transports.netcode.service import NetcodeService
+    from playerstate.transports.netcode.settings import NetcodeSettings
+    from playerstate.transports.netcode.tally import Tally
+    from playerstate.transports.plain import PlainService
 
 __all__ = [
+    "Address",
+    "Counters",
+    "Field",
+    "Gateway",
+    "Gauges",
     "InvalidState",
     "Joined",
+    "Ledger",
+    "NetcodeService",
+    "NetcodeSettings",
     "NotOnline",
     "NotRunning",
     "NotSaved",
+    "PlainService",
     "PlayerState",
     "PlayerStateService",
     "Progress",
+    "Rate",
     "SchemaError",
     "ServerFull",
+    "Snapshot",
     "StateSchema",
     "StoreBusy",
+    "StoreFactory",
     "StoreUnusable",
     "Surroundings",
+    "Tally",
+    "Trouble",
     "open_store",
     "text",
     "within",
 ]
+
+if not TYPE_CHECKING:  # a type checker knows every name, and what is none
+    _NAMES = {
+        "conversations.gateway": ["Gateway"],
+        "interfaces": ["StoreBusy", "StoreUnusable"],
+        "ledger": ["Counters", "Gauges", "Ledger", "Snapshot"],
+        "players.leaves": ["Progress"],
+        "players.service": [
+            "Joined",
+            "NotOnline",
+            "NotRunning",
+            "PlayerStateService",
+            "ServerFull",
+        ],
+        "saving.outbox": ["NotSaved", "Surroundings"],
+        "saving.trouble": ["Trouble"],
+        "state.default": ["PlayerState"],
+        "state.schema": ["Field", "InvalidState", "SchemaError", "StateSchema", "text", "within"],
+        "stores": ["StoreFactory", "open_store"],
+        "transports.netcode.addresses": ["Address"],
+        "transports.netcode.limits": ["Rate"],
+        "transports.netcode.service": ["NetcodeService"],
+        "transports.netcode.settings": ["NetcodeSettings"],
+        "transports.netcode.tally": ["Tally"],
+        "transports.plain": ["PlainService"],
+    }
+    _MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        """A public name, looked up once: it is an attribute from then on."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'playerstate' has no attribute {name!r}")
+        found: object = getattr(_import_module(f"playerstate.{_MODULES[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -18,9 +18,24 @@ from zope.interface import Attribute, Interface
 
 from playerstate.state.schema import StateSchema
 
+__all__ = [
+    "IStateReader",
+    "IStateStore",
+    "IStateWriter",
+    "IStoreBrowser",
+    "IStoreFactory",
+    "JournalUnusable",
+    "Records",
+    "RowRefused",
+    "StoreBusy",
+    "StoreReplaced",
+    "StoreUnusable",
+    "Stored",
+]
+
 Records = npt.NDArray[np.void]
-"""Rows as a store sees them, of dtype `playerstate.state.layout.RowLayout.record`: ``session_id``,
-each field by its name (a bool as 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
+"""Rows as a store sees them, a structured array: ``session_id``, each field by its name (a bool as
+0 or 1, a text as UTF-8 bytes), ``updated_at``."""
 
 
 class StoreUnusable(Exception):

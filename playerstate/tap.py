@@ -32,7 +32,7 @@ from playerstate.stores import open_store
 from playerstate.tokens import EXPIRES, KeyUnusable, read_key
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 
 _log = PrintableLogger()
@@ -241,7 +241,7 @@ def makeService(options: Options) -> IService:
     for port, interface in places["udp"]:
         PlainService(gateway, port, interface).setServiceParent(root)
     if places["netcode"]:
-        settings = Settings(
+        settings = NetcodeSettings(
             options["key-file"],
             options["protocol-id"],
             frozenset(options["public"]),

@@ -43,6 +43,15 @@ from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
 from playerstate.stores.memory import MemoryStore
 
+__all__ = [
+    "EPOCH",
+    "FaultyStore",
+    "MemoryPort",
+    "MemoryReactor",
+    "SteppedService",
+    "SteppedThread",
+]
+
 Address = tuple[str, int]
 
 EPOCH = 1_700_000_000

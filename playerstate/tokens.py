@@ -31,6 +31,8 @@ from playerstate.transports.netcode.tokens import (
     PrivateToken,
 )
 
+__all__ = ["EXPIRES", "TIMEOUT", "KeyUnusable", "connect_token", "create_key", "read_key"]
+
 EXPIRES = 30
 """Seconds for which a token lives, unless told; a server takes none that lives longer than it is
 told by ``--max-token-lifetime``, 30 likewise."""

@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from playerstate.cli.lines import netcode_lines, plain_lines
+from playerstate.cli.links import netcode_links, plain_links
 from playerstate.cli.outcome import Bar, Outcome
 from playerstate.cli.parameters import Address, Login
-from playerstate.client import Client, Line, Phase, SentAway
+from playerstate.client import Client, Link, Phase, SentAway
 from playerstate.state.schema import StateSchema
 from playerstate.wire.messages import Refused, RefusedReason
 
@@ -68,34 +68,34 @@ class Crowd:
     """Players who play together.
 
     Args:
-        lines: carry their messages, by session id.
+        links: carry their messages, by session id.
         clock: provides ``IReactorTime``, to wait for the next slice.
         seconds: the time, on a clock that never steps.
         show: called at every slice with what is being done, how much is, and of how much.
 
     Attributes:
-        lines: the players' lines, by session id.
+        links: the players' links, by session id.
         clients: their conversations, likewise.
         interrupted: set from outside, to cut short everything but leaving.
     """
 
     def __init__(
         self,
-        lines: Mapping[int, Line],
+        links: Mapping[int, Link],
         clock: Any,
         seconds: Callable[[], float],
         show: Callable[[str, float, float], None],
     ) -> None:
-        self.lines = lines
-        self.clients = {session_id: line.client for session_id, line in lines.items()}
+        self.links = links
+        self.clients = {session_id: link.client for session_id, link in links.items()}
         self.interrupted = False
         self.seconds = seconds
         self.show = show
         self._clock = clock
         self._slice_ends = seconds() + SLICE
-        self._looks = Turns(lines, LOOK_EVERY, seconds())
-        for line in lines.values():
-            line.told = partial(self._look, line)
+        self._looks = Turns(links, LOOK_EVERY, seconds())
+        for link in links.values():
+            link.notify = partial(self._look, link)
 
     def online(self) -> list[int]:
         """Who is online."""
@@ -107,7 +107,9 @@ class Crowd:
         now = self.seconds()
         self._slice_ends = now + SLICE
         for session_id in self._looks.due(now):
-            self.lines[session_id].turn(now)
+            link = self.links[session_id]
+            link.turn(now)
+            self._look(link)
         return now
 
     async def join(self, session_ids: Collection[int]) -> None:
@@ -121,22 +123,22 @@ class Crowd:
     async def leave(self) -> None:
         """Have everyone leave; return when all are saved, or have waited long enough."""
         if self._is_heard():
-            await self._have_all("leaving", self.lines, _leave, _is_gone)
+            await self._have_all("leaving", self.links, _leave, _is_gone)
 
     def _is_heard(self) -> bool:
         """Whether a server ever said anything to anybody."""
-        return any(line.heard for line in self.lines.values())
+        return any(link.was_heard for link in self.links.values())
 
-    def _look(self, line: Line) -> None:
-        """A player who is gone needs no line."""
-        if line.client.phase is Phase.GONE:
-            line.close(self.seconds())
+    def _look(self, link: Link) -> None:
+        """A player who is gone needs no link."""
+        if link.client.phase is Phase.GONE:
+            link.close(self.seconds())
 
     async def _have_all(
         self,
         what: str,
         session_ids: Collection[int],
-        ask: Callable[[Line, float], None],
+        ask: Callable[[Link, float], None],
         is_done: Callable[[Client], bool],
     ) -> None:
         if not session_ids:
@@ -147,7 +149,9 @@ class Crowd:
         while ask is _leave or not self.interrupted:  # leaving is never cut short
             now = await self.pause()
             for session_id in turns.due(now)[: size - asked]:
-                ask(self.lines[session_id], now)
+                link = self.links[session_id]
+                ask(link, now)
+                self._look(link)
                 asked += 1
             done = sum(is_done(self.clients[i]) for i in session_ids)
             self.show(what, done, size)
@@ -161,14 +165,14 @@ class NoAnswer(Exception):
     """No server says anything."""
 
 
-def _join(line: Line, now: float) -> None:
-    line.client.join(now)
-    line.open(now)
+def _join(link: Link, now: float) -> None:
+    link.client.join(now)
+    link.open(now)
 
 
-def _leave(line: Line, now: float) -> None:
-    line.client.leave(now)
-    line.turn(now)
+def _leave(link: Link, now: float) -> None:
+    link.client.leave(now)
+    link.turn(now)
 
 
 def _is_answered(client: Client) -> bool:
@@ -179,21 +183,21 @@ def _is_gone(client: Client) -> bool:
     return client.phase is Phase.GONE
 
 
-def troubles(lines: Mapping[int, Line]) -> dict[int, str]:
+def troubles(links: Mapping[int, Link]) -> dict[int, str]:
     """Who, after all was said and done, did not get through, and why."""
-    found = {session_id: _trouble(line) for session_id, line in lines.items()}
+    found = {session_id: _trouble(link) for session_id, link in links.items()}
     return {session_id: why for session_id, why in found.items() if why is not None}
 
 
-def _trouble(line: Line) -> str | None:
-    client = line.client
+def _trouble(link: Link) -> str | None:
+    client = link.client
     if client.ended_by is not None:
         why = f"was {SentAway(client.ended_by)}"
         is_of_state = client.ended_by.reason == RefusedReason.FINGERPRINT
         is_mended_here = is_of_state and isinstance(client.ended_by, Refused)
         return f"{why}; name it with --state" if is_mended_here else why
-    if line.trouble is not None:
-        return f"could not play: {line.trouble}"
+    if link.trouble is not None:
+        return f"could not play: {link.trouble}"
     if client.phase is Phase.JOINING:
         return "got no answer to its JOIN"
     if client.phase is Phase.LEAVING:
@@ -228,9 +232,9 @@ def run(
 
     reactor: Any = untyped
     if login is None:
-        lines = plain_lines(server, session_ids, schema, reactor, time.monotonic)
+        links = plain_links(server, session_ids, schema, reactor, time.monotonic)
     else:
-        lines = netcode_lines(server, login, session_ids, schema, reactor, time.monotonic)
+        links = netcode_links(server, login, session_ids, schema, reactor, time.monotonic)
     outcomes: list[Outcome | Failure] = []
 
     def end(outcome: Outcome | Failure) -> None:
@@ -238,7 +242,7 @@ def run(
         reactor.stop()
 
     with Bar() as bar:
-        crowd = Crowd(lines, reactor, time.monotonic, bar.show)
+        crowd = Crowd(links, reactor, time.monotonic, bar.show)
 
         def interrupt(*signal_and_frame: object) -> None:
             crowd.interrupted = True

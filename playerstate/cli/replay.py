@@ -105,7 +105,7 @@ async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
                 break
             client = clients[move.session_id]
             if client.phase is not Phase.GONE:
-                crowd.lines[move.session_id].move(move.values, now)
+                crowd.links[move.session_id].move(move.values, now)
             done += 1
         crowd.show("replaying", done, len(moves))
     asked = (moves[-1].at - moves[0].at) / speed
@@ -119,7 +119,7 @@ async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
             "seconds_asked": round(asked, 2),
             "saved": sum(client.leave_seconds is not None for client in clients.values()),
         },
-        troubles=troubles(crowd.lines),
+        troubles=troubles(crowd.links),
         interrupted=crowd.interrupted,
         behind=_behind(now - start, asked, len(moves), speed) if is_whole else "",
     )

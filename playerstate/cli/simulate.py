@@ -60,7 +60,7 @@ async def visit_twice(
     leave_seconds = [client.leave_seconds for client in clients.values()]
     moves = sum(client.sequence for client in clients.values())
     applied = sum(client.applied for client in clients.values())
-    failed = troubles(crowd.lines)
+    failed = troubles(crowd.links)
 
     left = {i: client.values for i, client in clients.items() if i not in failed}
     mismatches = 0
@@ -70,7 +70,7 @@ async def visit_twice(
         strays = _strays(crowd, schema, left)
         await crowd.leave()
         mismatches = len(strays)
-        failed = {**strays, **troubles(crowd.lines)}
+        failed = {**strays, **troubles(crowd.links)}
     return Outcome(
         numbers={
             "players": len(clients),
@@ -129,7 +129,7 @@ async def walk_for(
     step: Step,
 ) -> Walked:
     """Have everyone online walk, as long as anyone is."""
-    clients, lines = crowd.clients, crowd.lines
+    clients, links = crowd.clients, crowd.links
     walkers = crowd.online()
     now = start = crowd.seconds()
     turns = Turns(walkers, 1 / moves_a_second, start)
@@ -140,7 +140,7 @@ async def walk_for(
         for session_id in turns.due(now):
             client = clients[session_id]
             if client.phase is Phase.ONLINE:
-                lines[session_id].move(step(client.values), now)
+                links[session_id].move(step(client.values), now)
         crowd.show("walking", now - start, seconds)
     return Walked(now - start, turns.came, turns.taken)
 

@@ -1,9 +1,9 @@
 """The player's side, to be used or to be ported.
 
 `PlayerClient` is one player on a Twisted reactor, over plain UDP or netcode.  It is made of
-`Client`, the conversation without a socket and without a clock, and a `Line`, which carries its
-messages; a program with a loop of its own needs no more than the first, see
-`playerstate.client.core`.
+`Client`, the conversation without a socket and without a clock, and a `Link`, which carries its
+messages; a program with a loop of its own needs no more than the first.  `Codec` and `DeltaCodec`
+pack and read the messages.
 """
 
 from playerstate.client.core import (
@@ -14,11 +14,22 @@ from playerstate.client.core import (
     Client,
     Phase,
 )
-from playerstate.client.line import Line
-from playerstate.client.netcode import Netcode, NetcodeLine
-from playerstate.client.plain import Plain, PlainLine, PlainPort
-from playerstate.client.player import NotPlaying, PlayerClient, Progress
+from playerstate.client.link import Link
+from playerstate.client.netcode import Netcode, NetcodeLink
+from playerstate.client.plain import Plain, PlainLink, PlainPort
+from playerstate.client.player import NotPlaying, PlayerClient, Progress, Route
 from playerstate.client.reasons import SentAway
+from playerstate.wire.deltas import Delta, DeltaCodec
+from playerstate.wire.messages import (
+    Codec,
+    Gone,
+    GoneReason,
+    Malformed,
+    Receipt,
+    Refused,
+    RefusedReason,
+    Welcome,
+)
 
 __all__ = [
     "MOVE_EVERY",
@@ -26,15 +37,26 @@ __all__ = [
     "RECEIPT_WITHIN",
     "REPEAT_EVERY",
     "Client",
-    "Line",
+    "Codec",
+    "Delta",
+    "DeltaCodec",
+    "Gone",
+    "GoneReason",
+    "Link",
+    "Malformed",
     "Netcode",
-    "NetcodeLine",
+    "NetcodeLink",
     "NotPlaying",
     "Phase",
     "Plain",
-    "PlainLine",
+    "PlainLink",
     "PlainPort",
     "PlayerClient",
     "Progress",
+    "Receipt",
+    "Refused",
+    "RefusedReason",
+    "Route",
     "SentAway",
+    "Welcome",
 ]

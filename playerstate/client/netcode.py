@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
 from playerstate.client.core import Client
-from playerstate.client.line import Address, Line, Port
+from playerstate.client.link import Address, Link, Port
 from playerstate.transports.netcode.client import Client as Connection
 from playerstate.transports.netcode.client import State
 from playerstate.wire.messages import Refused, RefusedReason
@@ -57,12 +57,12 @@ class Netcode:
     get_token: GetToken = attrs.field(validator=attrs.validators.is_callable())
     jitter: Callable[[], float] = random.random
 
-    def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> NetcodeLine:
-        """A line with a port of its own."""
-        return NetcodeLine(client, reactor, seconds, self.get_token, self.jitter)
+    def link(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> NetcodeLink:
+        """A link with a port of its own."""
+        return NetcodeLink(client, reactor, seconds, self.get_token, self.jitter)
 
 
-class NetcodeLine(Line):
+class NetcodeLink(Link):
     """One player's messages, a payload each, on connections of its own.
 
     Args:
@@ -95,7 +95,7 @@ class NetcodeLine(Line):
         self._was_late = self._is_forced = self._is_open = False
 
     def open(self, now: float) -> None:
-        """See `Line`."""
+        """See `Link`."""
         self.trouble = None
         self._is_open = True
         self._is_forced = False
@@ -104,7 +104,7 @@ class NetcodeLine(Line):
         self._ask_for_token()
 
     def reconnect(self, now: float) -> None:
-        """See `Line`; a token is asked for at once, whatever was under way."""
+        """See `Link`; a token is asked for at once, whatever was under way."""
         if not self._is_open:
             return
         if self._next is not None:
@@ -130,13 +130,13 @@ class NetcodeLine(Line):
                 self._turn_path(each, now)
 
     def send(self, message: bytes, now: float) -> None:
-        """See `Line`; between two connections everything is lost."""
+        """See `Link`; between two connections everything is lost."""
         path = self._path
         if path is not None and path.is_connected:
             self._write(path, path.connection.send(message, now))
 
     def close(self, now: float) -> Deferred[Any]:
-        """See `Line`; the server is told."""
+        """See `Link`; the server is told."""
         self._is_open = False
         self._stop_asking()
         path, following = self._path, self._next
@@ -179,6 +179,14 @@ class NetcodeLine(Line):
         self._spread = SPREAD * self._jitter()
         asked = self._asked = maybeDeferred(self._get_token)
         asked.addCallback(self._connect).addErrback(self._failed, asked)
+        is_at_once = True  # so that whoever called this will look
+
+        def notify(_: object) -> None:
+            if self._asked is asked and not is_at_once:
+                self.notify()
+
+        asked.addCallback(notify)
+        is_at_once = False
 
     def _stop_asking(self) -> None:
         """Take back what was asked for, now or later."""
@@ -192,6 +200,7 @@ class NetcodeLine(Line):
         def ask() -> None:
             self._again = None
             self._ask_for_token()
+            self.notify()
 
         self._stop_asking()
         self._again = self._reactor.callLater(after + self._spread, ask)
@@ -215,7 +224,10 @@ class NetcodeLine(Line):
         self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
     def _received(self, path: _Path, datagram: bytes, source: Address) -> None:
-        now = self._seconds()
+        self._take_in(path, datagram, source, self._seconds())
+        self.notify()
+
+    def _take_in(self, path: _Path, datagram: bytes, source: Address, now: float) -> None:
         connection = path.connection
         was_in = path.is_connected
         message = connection.receive(datagram, source, now)
@@ -258,7 +270,6 @@ class NetcodeLine(Line):
         self._path, self._next = self._next, None
         if path.connection.state == State.DENIED and self._path is None:
             self.client.end(Refused(0, RefusedReason.FULL))
-            self.told()
         elif self._path is None and self._asked.called:
             self._ask_later(AGAIN_AFTER)
 

@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 
 from playerstate.arguments import check_session_id, check_whole, shown
 from playerstate.client.core import Client
-from playerstate.client.line import Address, Line, Port
+from playerstate.client.link import Address, Link, Port
 
 _HEAD = struct.Struct("<QI")
 
@@ -47,13 +47,13 @@ class Plain:
     server: Address = attrs.field(converter=_server)
     session_id: int = attrs.field(converter=check_session_id)
 
-    def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> PlainLine:
-        """A line with a port of its own."""
-        return PlainLine(client, PlainPort(self.server, reactor, seconds), self.session_id)
+    def link(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> PlainLink:
+        """A link with a port of its own."""
+        return PlainLink(client, PlainPort(self.server, reactor, seconds), self.session_id)
 
 
 class PlainPort:
-    """A UDP port that any number of players share, open while one of their lines is.
+    """A UDP port that any number of players share, open while one of their links is.
 
     Args:
         server: IP address and port.
@@ -65,10 +65,10 @@ class PlainPort:
         self._server = server
         self._reactor = reactor
         self._seconds = seconds
-        self._lines: dict[int, PlainLine] = {}
+        self._links: dict[int, PlainLink] = {}
         self._port: Port | None = None
 
-    def add(self, session_id: int, line: PlainLine) -> None:
+    def add(self, session_id: int, link: PlainLink) -> None:
         """Carry a player's messages from now on.
 
         Raises:
@@ -76,13 +76,13 @@ class PlainPort:
         """
         if self._port is None:
             self._port = Port(self._reactor, self._server[0], self._received)
-        self._lines[session_id] = line
+        self._links[session_id] = link
 
     def remove(self, session_id: int) -> Deferred[Any]:
         """Carry them no more; the Deferred fires when the port is closed, if this was the last."""
-        self._lines.pop(session_id, None)
+        self._links.pop(session_id, None)
         port = self._port
-        if self._lines or port is None:
+        if self._links or port is None:
             return succeed(None)
         self._port = None
         return port.close()
@@ -93,7 +93,7 @@ class PlainPort:
             self._port.send(_HEAD.pack(session_id, nonce) + message, self._server)
 
     def reopen(self) -> None:
-        """Go on with another port, for all whose lines are open.
+        """Go on with another port, for all whose links are open.
 
         Raises:
             twisted.internet.error.CannotListenError: there is no port to be had; the old one stays.
@@ -107,12 +107,13 @@ class PlainPort:
         if source != self._server or len(datagram) < _HEAD.size:
             return
         session_id, nonce = _HEAD.unpack_from(datagram)
-        line = self._lines.get(session_id)
-        if line is not None and line.client.nonce == nonce:
-            line.take(datagram[_HEAD.size :], self._seconds())
+        link = self._links.get(session_id)
+        if link is not None and link.client.nonce == nonce:
+            link.take(datagram[_HEAD.size :], self._seconds())
+            link.notify()
 
 
-class PlainLine(Line):
+class PlainLink(Link):
     """One player's messages, behind the session id and the nonce."""
 
     def __init__(self, client: Client, port: PlainPort, session_id: int) -> None:
@@ -121,7 +122,7 @@ class PlainLine(Line):
         self._session_id = session_id
 
     def open(self, now: float) -> None:
-        """See `Line`."""
+        """See `Link`."""
         self.trouble = None
         try:
             self._port.add(self._session_id, self)
@@ -130,11 +131,11 @@ class PlainLine(Line):
         self.turn(now)
 
     def send(self, message: bytes, now: float) -> None:
-        """See `Line`."""
+        """See `Link`."""
         self._port.send(self._session_id, self.client.nonce, message)
 
     def reconnect(self, now: float) -> None:
-        """See `Line`."""
+        """See `Link`."""
         try:
             self._port.reopen()
         except CannotListenError as error:
@@ -143,5 +144,5 @@ class PlainLine(Line):
         self.turn(now)
 
     def close(self, now: float) -> Deferred[Any]:
-        """See `Line`."""
+        """See `Link`."""
         return self._port.remove(self._session_id)

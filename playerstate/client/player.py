@@ -1,6 +1,6 @@
 """One player on a Twisted reactor.
 
-What a client does beyond its `Client` and its `Line` is little: it has a beat, and it tells those
+What a client does beyond its `Client` and its `Link` is little: it has a beat, and it tells those
 who wait.  In an engine, the frame is the beat.
 """
 
@@ -14,7 +14,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from playerstate.client.core import Client, Phase, draw_nonce
-from playerstate.client.line import Line
+from playerstate.client.link import Link
 from playerstate.client.reasons import SentAway
 from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
@@ -44,10 +44,10 @@ class Progress:
     saved: int
 
 
-class Way(Protocol):
+class Route(Protocol):
     """How a player reaches a server: `Plain` or `Netcode`."""
 
-    def line(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> Line:
+    def link(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> Link:
         """What carries the messages of a conversation."""
 
 
@@ -62,10 +62,11 @@ class PlayerClient:
     Args:
         reactor: provides ``IReactorUDP`` and ``IReactorTime``.
         state_class: the server's, or its `StateSchema`.
-        way: to the server, such as ``Plain(("127.0.0.1", 7777), 42)`` or ``Netcode(get_token)``.
+        route: to the server, such as ``Plain(("127.0.0.1", 7777), 42)`` or ``Netcode(get_token)``.
         on_end: called when the game is over for the player without `leave`, with a `SentAway` or
-            what the way came upon: what the token function raised, or that there is no port.  What
-            ends a `join` or a `leave` is told by its Deferred instead.  By default it is logged.
+            what the route came upon: what the token function raised, or that there is no port.
+            What ends a `join` or a `leave` is told by its Deferred instead.  By default it is
+            logged.
         on_overruled: called with where the player stands where the server knows better, since the
             player was moved from elsewhere while this client could not reach it: by another device,
             or by the program around the server.  By default it is logged.
@@ -77,7 +78,7 @@ class PlayerClient:
         self,
         reactor: Any,
         state_class: type | StateSchema,
-        way: Way,
+        route: Route,
         *,
         on_end: Callable[[Exception], object] | None = None,
         on_overruled: Callable[[Any], object] | None = None,
@@ -86,8 +87,8 @@ class PlayerClient:
     ) -> None:
         self._schema = StateSchema.of(state_class)
         self._client = Client.of(self._schema, draw_nonce, tries_again=True)
-        self._line = way.line(self._client, reactor, seconds)
-        self._line.told = self._look
+        self._link = route.link(self._client, reactor, seconds)
+        self._link.notify = self._look
         self._on_end = on_end or _log_end
         self._on_overruled = on_overruled or _log_overruled
         self._overruled = 0
@@ -136,7 +137,7 @@ class PlayerClient:
             NotPlaying: the player has joined already, or has not left yet.
 
         Returns:
-            A Deferred that fails with `SentAway`, or with what the way came upon.
+            A Deferred that fails with `SentAway`, or with what the route came upon.
         """
         if self._beating is not None:
             raise NotPlaying("the player has joined before, and is not gone yet")
@@ -144,7 +145,8 @@ class PlayerClient:
         joining = self._joining = Deferred(self._give_up)
         self._client.join(now)
         self._beating = self._reactor.callLater(BEAT, self._beat)
-        self._line.open(now)
+        self._link.open(now)
+        self._look()
         return joining
 
     def move(self, state: Any) -> None:
@@ -157,7 +159,8 @@ class PlayerClient:
         if not self.is_playing:
             raise NotPlaying("the player is not in the game")
         values = self._schema.accept(*self._schema.values(state))
-        self._line.move(values, self._seconds())
+        self._link.move(values, self._seconds())
+        self._look()
 
     def leave(self) -> Deferred[None]:
         """Leave the game; the Deferred fires when the last move is in the server's store.
@@ -178,7 +181,8 @@ class PlayerClient:
         now = self._seconds()
         leaving = self._leaving = Deferred(self._give_up)
         self._client.leave(now)
-        self._line.turn(now)
+        self._link.turn(now)
+        self._look()
         return leaving
 
     def reconnect(self) -> None:
@@ -187,11 +191,13 @@ class PlayerClient:
         Without it that takes some seconds of silence.  Nothing where the player is not in the game.
         """
         if self._beating is not None:
-            self._line.reconnect(self._seconds())
+            self._link.reconnect(self._seconds())
+            self._look()
 
     def _beat(self) -> None:
         self._beating = self._reactor.callLater(BEAT, self._beat)
-        self._line.turn(self._seconds())
+        self._link.turn(self._seconds())
+        self._look()
 
     def _look(self) -> None:
         """Tell those who wait how far the conversation has come."""
@@ -199,7 +205,7 @@ class PlayerClient:
         if phase is Phase.GONE:
             if self._beating is not None:
                 answer = self._client.ended_by
-                self._stop(self._line.trouble if answer is None else SentAway(answer))
+                self._stop(self._link.trouble if answer is None else SentAway(answer))
         elif phase is not Phase.JOINING and self._joining is not None:
             joining, self._joining = self._joining, None
             self._overruled = self._client.overruled
@@ -223,7 +229,7 @@ class PlayerClient:
         self._joining = self._leaving = None
         self._beating.cancel()
         self._beating = None
-        closed = self._line.close(self._seconds())
+        closed = self._link.close(self._seconds())
         closed.addCallback(lambda _: self._tell_end(waiting, why))
 
     def _tell_end(self, waiting: list[Deferred[Any]], why: Exception | None) -> None:

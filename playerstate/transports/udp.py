@@ -131,13 +131,8 @@ class UDPPort:
             return
         if self._clock.seconds() - self._open_since >= LISTEN_AGAIN_LONGEST:
             self._delay = LISTEN_AGAIN_FIRST
-        _log.critical(
-            "udp {host}:{port}, {name}: the system closed the port; players are not heard."
-            " Listening again in {delay:g} s",
-            host=self.host,
-            port=self.number,
-            name=self._name,
-            delay=self._delay,
+        self._log(
+            "the system closed the port; players are not heard. Listening again in {delay:g} s"
         )
         self._listen_later()
 
@@ -149,23 +144,25 @@ class UDPPort:
         try:
             self._listen()
         except CannotListenError as error:
-            _log.critical(
-                "udp {host}:{port}, {name}: cannot listen again: {error}; players are not heard."
-                " Free the port, or bring the address back. Trying again in {delay:g} s",
-                host=self.host,
-                port=self.number,
-                name=self._name,
+            self._log(
+                "cannot listen again: {error}; players are not heard. Free the port, or bring the"
+                " address back. Trying again in {delay:g} s",
                 error=error.socketError,
-                delay=self._delay,
             )
             self._listen_later()
         else:
-            _log.critical(
-                "udp {host}:{port}, {name}: listening again; players are heard",
-                host=self.host,
-                port=self.number,
-                name=self._name,
-            )
+            self._log("listening again; players are heard")
+
+    def _log(self, what: str, **values: object) -> None:
+        """Say what became of the port, and how long until it is bound again where it is lost."""
+        _log.critical(
+            "udp {host}:{port}, {name}: " + what,
+            host=self.host,
+            port=self.number,
+            name=self._name,
+            delay=self._delay,
+            **values,
+        )
 
     def _look(self) -> None:
         """Let go of a socket that is dead without the reactor having been told."""

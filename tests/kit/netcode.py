@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import attrs
 
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.events import (
+    Connected,
+    Disconnected,
+    Event,
+    Replaced,
+    TimedOut,
+)
 from playerstate.transports.netcode.packets import DISCONNECT
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tokens import ConnectToken, PrivateToken
 
 KEY = bytes(range(32))
@@ -67,46 +72,70 @@ def request_of(token: ConnectToken) -> bytes:
     return make_request(token)
 
 
-@attrs.define(slots=False)
-class Told:
-    """A listener that writes everything down.
+NAMES: dict[type[Event], str] = {
+    Connected: "connected",
+    Replaced: "replaced",
+    Disconnected: "disconnected",
+    TimedOut: "timed out",
+}
+"""How events are written down."""
+
+
+class Driver:
+    """Who has a server, carries out what it says, and writes it down.
 
     Attributes:
+        server: the server.
+        now: the time.
         sent: datagrams, with where they go.
         events: what happened, each a tuple that begins with a name.
     """
 
-    sent: deque[tuple[bytes, Source]] = attrs.field(factory=deque)
-    events: list[tuple[Any, ...]] = attrs.field(factory=list)
+    server: Server
+    now: float
+    sent: deque[tuple[bytes, Source]]
+    events: list[tuple[Any, ...]]
 
-    def transmit(self, datagram: bytes, source: Source) -> None:
-        """Write down a datagram."""
-        self.sent.append((datagram, source))
+    def carry_out(self, events: Sequence[Event] = ()) -> None:
+        """Write down what happened, and send what is to be sent."""
+        for connection, payload in zip(*self.server.payloads(), strict=True):
+            self.events.append(("received", connection.client_id, payload))
+        for event in events:
+            self.events.append((NAMES[type(event)], event.connection.client_id))
+            if isinstance(event, Replaced):
+                self.server.disconnect(event.connection, self.now)
+        self.sent.extend(self.server.datagrams_to_send())
 
-    def connected(self, connection: Connection) -> None:
-        """Write down who came."""
-        self.events.append(("connected", connection.client_id))
+    def send(self, connection: Connection, payload: bytes) -> None:
+        """Send a payload to a client."""
+        self.server.send(connection, payload, self.now)
+        self.carry_out()
 
-    def replaced(self, connection: Connection) -> None:
-        """Write down whose connection ends for another."""
-        self.events.append(("replaced", connection.client_id))
+    def disconnect(self, connection: Connection, after: float = 0.0) -> None:
+        """Disconnect a client."""
+        self.server.disconnect(connection, self.now, after)
+        self.carry_out()
 
-    def received(self, connection: Connection, payload: bytes) -> None:
-        """Write down a payload."""
-        self.events.append(("received", connection.client_id, payload))
+    def tick(self) -> None:
+        """One tick."""
+        self.carry_out(self.server.tick(self.now))
 
-    def gone(self, connection: Connection) -> None:
-        """Write down who went."""
-        self.events.append(("gone", connection.client_id))
+    def take_in(self, datagram: bytes, source: Source) -> None:
+        """A datagram comes in."""
+        self.carry_out(self.server.receive(datagram, source, self.now))
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self.server.stop(self.now)
+        self.carry_out()
 
 
-class Table:
-    """A server and what it tells, with all the time in one hand.
+class Table(Driver):
+    """A server with all the time in one hand.
 
     Attributes:
         now: the time; the wall clock goes with it.
         wall_step: seconds by which the wall clock was stepped.
-        server, told: the server, and what it told.
     """
 
     def __init__(
@@ -117,15 +146,14 @@ class Table:
         settings.setdefault("slots", 4)
         settings.setdefault("protocol_id", PROTOCOL_ID)
         settings.setdefault("addresses", frozenset((ADDRESS,)))
-        self.settings = Settings(key, **settings)
+        self.settings = NetcodeSettings(key, **settings)
         self.start(seed)
 
     def start(self, seed: int = 0) -> None:
         """Start the server; once more, and it is another one that knows nothing."""
-        self.told = Told()
+        self.sent, self.events = deque(), []
         self.server = Server(
             self.settings,
-            self.told,
             now=self.now,
             wall_clock=self.wall_clock,
             random_bytes=random.Random(seed).randbytes,
@@ -141,12 +169,12 @@ class Table:
         Nothing else is, but for the ten disconnects of a connection that was replaced, which may
         have been at this source.
         """
-        before, events = len(self.told.sent), len(self.told.events)
-        self.server.receive(datagram, source, self.now)
-        answers = [self.told.sent[n] for n in range(before, len(self.told.sent))]
+        before, events = len(self.sent), len(self.events)
+        self.take_in(datagram, source)
+        answers = [self.sent[n] for n in range(before, len(self.sent))]
         elsewhere = [answer for answer, to in answers if to != source]
-        if any(event[0] == "replaced" for event in self.told.events[events:]):
-            ended = elsewhere or [answer for answer, _ in answers[:10]]
+        if any(event[0] == "replaced" for event in self.events[events:]):
+            ended = elsewhere or [answer for answer, _ in answers[-10:]]
             assert [answer[0] & 0x0F for answer in ended] == [DISCONNECT] * 10
         else:
             assert not elsewhere
@@ -155,9 +183,9 @@ class Table:
     def why(self, datagram: bytes, source: Source = source()) -> str:  # noqa: B008
         """The reason for which a datagram that came in was ignored, without an answer or a word."""
         before = self.server.tally.ignored.copy()
-        events = len(self.told.events)
+        events = len(self.events)
         assert self.receive(datagram, source) == []
-        assert len(self.told.events) == events
+        assert len(self.events) == events
         [reason] = self.server.tally.ignored - before
         return reason
 
@@ -182,14 +210,18 @@ class Table:
                 for expires_at, tag in history._expiries
                 if expires_at > self.wall_clock()
             },
-            (server._global_sequence, server._challenges._sequence, sorted(server._free_slots)),
+            (
+                server._outgoing._global_sequence,
+                server._challenges._sequence,
+                sorted(server._free_slots),
+            ),
         )
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with its ticks."""
         for _ in range(round(seconds / TICK)):
             self.now += TICK
-            self.server.tick(self.now)
+            self.tick()
 
     def player(self, token: ConnectToken, source: Source = source()) -> Player:  # noqa: B008
         """A client with this token, somewhere."""
@@ -230,15 +262,15 @@ class Player:
     def hear(self) -> None:
         """Take in what was sent here."""
         others: list[tuple[bytes, Source]] = []
-        while self.table.told.sent:
-            datagram, to = self.table.told.sent.popleft()
+        while self.table.sent:
+            datagram, to = self.table.sent.popleft()
             if to != self.source:
                 others.append((datagram, to))
                 continue
             payload = self.client.receive(datagram, self.client.server, self.table.now)
             if payload is not None:
                 self.heard.append(payload)
-        self.table.told.sent.extend(others)
+        self.table.sent.extend(others)
 
     def turn(self) -> None:
         """One tick: hear, and send what is due."""

@@ -16,8 +16,9 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.testing import EPOCH, MemoryPort, SteppedService
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.addresses import Address
+from playerstate.transports.netcode.connections import Connection
 from playerstate.transports.netcode.service import NetcodeService
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 
 HOST = "127.0.0.1"
@@ -61,7 +62,7 @@ class Game:
         PlainService(self.gateway, PLAIN, reactor=self.reactor).startService()
         self.netcode = NetcodeService(
             self.gateway,
-            Settings(KEY, PROTOCOL_ID, frozenset((Address.of(HOST, NETCODE),)), slots=slots),
+            NetcodeSettings(KEY, PROTOCOL_ID, frozenset((Address.of(HOST, NETCODE),)), slots=slots),
             [(NETCODE, HOST)],
             reactor=self.reactor,
             wall_clock=self.wall_clock,
@@ -111,6 +112,11 @@ class Game:
             self.reactor.advance(STEP)
             self.stepped.settle()
             self.carry()
+
+    def disconnect(self, connection: Connection) -> None:
+        """The server ends a connection at once."""
+        self.netcode._server.disconnect(connection, self.reactor.seconds())
+        self.netcode._transmit()
 
     def carry(self) -> None:
         """Bring what was sent where it goes, and what is answered to that."""

@@ -16,16 +16,14 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.state.default import PlayerState
 from playerstate.stores import open_store
 from tests.kit.databases import DirectoryTestCase, records, take
+from tests.kit.pages import PAGES, blocks
 from tests.kit.support import PATIENCE
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
 SHOWN = {"text", "sql", "json", "ini", "dockerfile"}
 """Kinds of blocks that nobody types."""
 
@@ -71,23 +69,6 @@ NOT_RUN = {
 }
 TYPED = ("README.md", "docs/netcode.md", "docs/sqlite.md")
 """Pages whose commands are typed here; `test_migrations` has those of migrations."""
-
-
-@attrs.frozen
-class Block:
-    """A fenced block of a page."""
-
-    page: str
-    kind: str
-    text: str
-
-
-def blocks(page: str) -> list[Block]:
-    """The blocks of a page, in order."""
-    found = re.findall(
-        r"^( *)```([^\n]+)\n(.*?)^\1```$", (ROOT / page).read_text("utf-8"), re.S | re.M
-    )
-    return [Block(page, kind, text) for _, kind, text in found]
 
 
 def program(page: str, containing: str) -> str:

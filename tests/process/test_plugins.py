@@ -22,7 +22,7 @@ from tests.kit.databases import DirectoryTestCase, environment
 from tests.kit.support import PATIENCE
 
 DEMO_PLUGIN = """
-from playerstate.stores import StoreFactory
+from playerstate import StoreFactory
 
 demo = StoreFactory("demo", "demo_store")
 """

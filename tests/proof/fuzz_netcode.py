@@ -65,7 +65,7 @@ class Play:
         while story:
             self.acts[story.number() % len(self.acts)](story)
             self.check()
-        self.table.server.stop(self.table.now)
+        self.table.stop()
         assert not self.table.server.connections
 
     def check(self) -> None:
@@ -87,7 +87,7 @@ class Play:
     def receive(self, datagram: bytes, whence: Source) -> None:
         """A datagram arrives; what is ignored has changed nothing, and got no answer."""
         server = self.table.server
-        state, events = self.table.state, len(self.table.told.events)
+        state, events = self.table.state, len(self.table.events)
         ignored = server.tally.ignored.copy()
         answers = self.table.receive(datagram, whence)
         assert sum(map(len, answers)) <= len(datagram)
@@ -96,7 +96,7 @@ class Play:
             return
         assert reasons.total() == 1
         assert not answers
-        assert len(self.table.told.events) == events
+        assert len(self.table.events) == events
         if reasons.keys() <= {"bad_body_size", "payload_rate"}:
             return  # it was sealed well, so its number is used up
         after = self.table.state
@@ -107,7 +107,7 @@ class Play:
     def wait(self, story: Story) -> None:
         """Time passes, all at once."""
         self.table.now += PAUSES[story.number() % len(PAUSES)]
-        self.table.server.tick(self.table.now)
+        self.table.tick()
 
     def send_noise(self, story: Story) -> None:
         """Anything, from anywhere."""
@@ -142,12 +142,12 @@ class Play:
             datagram = player.client.send(story.take(1 + story.number()), self.table.now)
             self.receive(datagram, player.source)
         for connection in self.table.server.connections:
-            self.table.server.send(connection, b"word", self.table.now)
+            self.table.send(connection, b"word")
 
     def end(self, story: Story) -> None:
         """A client is let go of, at once or in a while."""
         for connection in self.table.server.connections[:1]:
-            self.table.server.disconnect(connection, self.table.now, story.number() % 2 * 0.25)
+            self.table.disconnect(connection, story.number() % 2 * 0.25)
 
     def move(self, story: Story) -> None:
         """A client is at another port from now on."""

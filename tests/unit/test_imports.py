@@ -68,10 +68,19 @@ FOLDERS: dict[str, set[str]] = {
         "tokens",
         "transports",
     },
-    "": {"interfaces", "players", "saving", "state", "stores"},
+    "": {
+        "conversations",
+        "interfaces",
+        "ledger",
+        "players",
+        "saving",
+        "state",
+        "stores",
+        "transports",
+    },
 }
 """What each folder of the package may import, or a module that lies in none.  The empty name is the
-package itself, its public face."""
+package itself, whose names are imported when they are asked for."""
 
 ANYTHING = {"cli"}
 """What may import anything: the command line."""

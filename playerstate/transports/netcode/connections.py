@@ -1,8 +1,8 @@
-"""What a server remembers of a client, half-open or connected, and whom it tells of them."""
+"""What a server remembers of a client, half-open or connected."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -58,7 +58,7 @@ class Connection:
         window: which of its packets were taken in.
         sequence: the number of the next packet to it.
         is_confirmed: whether it was heard, and so must know that it is in.
-        is_open: whether it still is.
+        is_open: whether it can be sent to: until it is gone or disconnected.
     """
 
     client_id: int
@@ -78,22 +78,3 @@ class Connection:
     sequence: int = 0
     is_confirmed: bool = False
     is_open: bool = True
-
-
-class Listener(Protocol):
-    """Who is told by a `Server` what happens, and has its datagrams sent."""
-
-    def transmit(self, datagram: bytes, source: Source) -> None:
-        """A datagram is to be sent; it may be lost on the way."""
-
-    def connected(self, connection: Connection) -> None:
-        """A client is in."""
-
-    def replaced(self, connection: Connection) -> None:
-        """A client comes in on another connection, and this one ends; it may still be told."""
-
-    def received(self, connection: Connection, payload: bytes) -> None:
-        """A client sent 1 to 1,200 bytes."""
-
-    def gone(self, connection: Connection) -> None:
-        """A client disconnected or fell silent; nothing can be sent to it any more."""

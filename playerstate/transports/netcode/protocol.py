@@ -31,7 +31,7 @@ class NetcodeProtocol(BatchProtocol):
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
         """See `BatchProtocol`."""
         sources: list[Source] = [
-            (address[0], address[1], self if len(address) == 2 else Way(self, address[2:]))
+            (address[0], address[1], self if len(address) == 2 else Route(self, address[2:]))
             for address in addresses
         ]
         self.receive(datagrams, sources, self._seconds())
@@ -46,7 +46,7 @@ class NetcodeProtocol(BatchProtocol):
 
 
 @attrs.frozen
-class Way:
+class Route:
     """A protocol, and what an address has beside host and port; two of the same are equal."""
 
     protocol: NetcodeProtocol

@@ -16,7 +16,7 @@ import attrs
 from playerstate.transports.netcode.addresses import is_loopback, network_of
 from playerstate.transports.netcode.limits import Buckets, SourceBuckets
 from playerstate.transports.netcode.packets import Ignored
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tokens import (
     SEALED_BYTES,
     TAG_BYTES,
@@ -67,7 +67,7 @@ class Requests:
     """
 
     def __init__(
-        self, settings: Settings, started_at: float, random_bytes: Callable[[int], bytes]
+        self, settings: NetcodeSettings, started_at: float, random_bytes: Callable[[int], bytes]
     ) -> None:
         self._settings = settings
         self._longest = settings.max_token_lifetime + settings.clock_skew

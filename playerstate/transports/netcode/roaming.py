@@ -47,16 +47,16 @@ class Roaming:
 
     def add(self, connection: Connection) -> None:
         """A connection began."""
-        host, _, way = connection.source
-        self._by_host.setdefault((host, way), OrderedDict())[connection] = None
+        host, _, route = connection.source
+        self._by_host.setdefault((host, route), OrderedDict())[connection] = None
 
     def remove(self, connection: Connection) -> None:
         """A connection ended."""
-        host, _, way = connection.source
-        connections = self._by_host[host, way]
+        host, _, route = connection.source
+        connections = self._by_host[host, route]
         del connections[connection]
         if not connections:
-            del self._by_host[host, way]
+            del self._by_host[host, route]
 
     def silent(self, source: Source, now: float) -> list[Connection]:
         """Connections whose client may be at this source now."""

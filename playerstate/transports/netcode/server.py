@@ -4,6 +4,10 @@ A client is unknown, then *half-open*, its request answered by a challenge, then
 it is one of the three is where it is found: nowhere, in `Server._half_open`, or in
 `Server._connections`, both by source address.  The steps of each rule stand in the order of the
 standard; a step that fails raises `Ignored`, and nothing has changed then.
+
+The server calls nobody.  What happened is returned as events, payloads and datagrams to send are
+kept until they are taken: so whoever carries them out may call the server again, whatever they come
+upon, and finds it between two datagrams and never in the midst of one.
 """
 
 from __future__ import annotations
@@ -11,18 +15,25 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from playerstate.transports.netcode.connections import Connection, HalfOpen, Listener, Source
+from playerstate.transports.netcode.connections import Connection, HalfOpen, Source
+from playerstate.transports.netcode.events import (
+    Connected,
+    Disconnected,
+    Event,
+    Replaced,
+    TimedOut,
+)
 from playerstate.transports.netcode.history import TokenHistory
+from playerstate.transports.netcode.outgoing import Outgoing
 from playerstate.transports.netcode.packets import (
     CHALLENGE,
     DENIED,
     DISCONNECT,
     KEEP_ALIVE,
-    KEEP_ALIVE_BODY,
     MAX_PAYLOAD,
     NUMBERED,
     PAYLOAD,
@@ -35,14 +46,12 @@ from playerstate.transports.netcode.packets import (
 )
 from playerstate.transports.netcode.requests import Requests
 from playerstate.transports.netcode.roaming import Roaming, is_silent, may_be_next
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
 
 SPEAK_EVERY = 0.1
 """Seconds of saying nothing after which a keep-alive is due: the standard's 10 Hz."""
-DISCONNECTS = 10
-"""Disconnect packets in a row, since each may be lost and none is answered."""
 STALL = 0.25
 """Seconds of silence that a client is charged with from one tick to the next, at the most."""
 CATCH_UP = 0.5
@@ -51,19 +60,18 @@ waits in the sockets, and is to be read before anybody is judged to be silent.""
 TAKE_OVER_AFTER = 1.0
 """Seconds that a connection has before another of the same client takes its place: two devices
 with a token each take turns no faster than that."""
-FIRST_GLOBAL_SEQUENCE = 2**63
-"""Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
-of tokens, as are the packets of connections, whose numbers begin at 0."""
+_NOTHING: tuple[Event, ...] = ()
 
 
 class Server:
     """One server, from its start to its stop; a restart is another one.
 
-    Every `now` is seconds on a clock that never steps.
+    Every `now` is seconds on a clock that never steps.  After each call, `payloads` and
+    `datagrams_to_send` are to be asked; a call leaves one payload at most, and at most eleven
+    datagrams a client: a keep-alive, and ten disconnects.
 
     Args:
         settings: how clients are let in.
-        listener: is told of what happens.
         now: the time of the start.
         wall_clock: seconds since the Unix epoch; it may step.
         random_bytes: so many random bytes, fit for keys.
@@ -75,8 +83,7 @@ class Server:
 
     def __init__(
         self,
-        settings: Settings,
-        listener: Listener,
+        settings: NetcodeSettings,
         *,
         now: float,
         wall_clock: Callable[[], float],
@@ -84,21 +91,22 @@ class Server:
     ) -> None:
         self.tally = Tally()
         self._settings = settings
-        self._listener = listener
         self._wall_clock = wall_clock
         self._challenges = Challenges(random_bytes(KEY_BYTES))
         self.requests = self._requests = Requests(settings, now, random_bytes)
         self._roaming = Roaming(random_bytes)
         self._seals = Seals(settings.protocol_id)
         self._open = self._seals.open
-        self._received = listener.received
+        self._events: list[Event] = []
+        self._senders: list[Connection] = []
+        self._payloads: list[bytes] = []
+        self._outgoing = Outgoing(self._seals, settings.slots)
         self._history = TokenHistory(settings.history_size)
         self._half_open: dict[Source, HalfOpen] = {}
         self._connections: dict[Source, Connection] = {}
         self._by_client_id: dict[int, Connection] = {}
         self._ending: deque[tuple[float, Connection]] = deque()
         self._free_slots = list(range(settings.slots))
-        self._global_sequence = FIRST_GLOBAL_SEQUENCE
         self._ticked_at = math.inf
         self._was_late = False
         self._payload_interval = settings.payload_rate.interval
@@ -114,8 +122,12 @@ class Server:
         """How many clients were challenged and did not answer yet."""
         return len(self._half_open)
 
-    def receive(self, datagram: bytes, source: Source, now: float) -> None:
-        """Take in a datagram, whatever it holds and wherever it comes from."""
+    def receive(self, datagram: bytes, source: Source, now: float) -> Sequence[Event]:
+        """Take in a datagram, whatever it holds and wherever it comes from.
+
+        Returns:
+            What has happened, in order.  All `payloads` came before that.
+        """
         try:
             if len(datagram) < 2:
                 raise Ignored("too_short")
@@ -127,6 +139,17 @@ class Server:
                 self._receive_packet(connection, datagram, now)
         except Ignored as ignored:
             self.tally.ignored[ignored.reason] += 1
+        return self._take_events() if self._events else _NOTHING
+
+    def payloads(self) -> tuple[list[Connection], list[bytes]]:
+        """Take the payloads that came since the last time: who sent each, and 1 to 1,200 bytes."""
+        taken = self._senders, self._payloads
+        self._senders, self._payloads = [], []
+        return taken
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Source]]:
+        """Take the datagrams to be sent, in order, each with where it goes."""
+        return self._outgoing.take()
 
     def send(self, connection: Connection, payload: bytes, now: float) -> None:
         """Send 1 to 1,200 bytes to a client; nothing if it is gone.
@@ -137,14 +160,15 @@ class Server:
         if not connection.is_open:
             return
         if not connection.is_confirmed:
-            self._send_keep_alive(connection, now)
-        self._send(connection, PAYLOAD, payload, now)
+            self._outgoing.say_alive(connection, now)
+        self._outgoing.say_payload(connection, payload, now)
 
     def disconnect(self, connection: Connection, now: float, after: float = 0.0) -> None:
         """End a client's connection and say so; harmless if it is gone.
 
         Args:
-            connection: the client's; from now on it is neither heard nor sent to.
+            connection: the client's, or one that was replaced; from now on it is neither heard nor
+                sent to.
             now: the time.
             after: seconds until the client is told, for what it was sent to be read before: the
                 reference client throws away what it has not read when it is disconnected.  Those
@@ -153,42 +177,50 @@ class Server:
         if not connection.is_open:
             return
         self.tally.ended += 1
-        self._drop(connection)
+        connection.is_open = False
+        if self._connections.get(connection.source) is connection:
+            self._drop(connection)
         if after > 0:
             self._ending.append((now + after, connection))
         else:
-            self._say_disconnected(connection, now)
+            self._outgoing.say_disconnected(connection, now)
 
     @property
     def is_ending(self) -> bool:
         """Whether a client was disconnected that is yet to be told."""
         return bool(self._ending)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> Sequence[Event]:
         """Send the keep-alives that are due, and let go of the silent; 20 times a second is enough.
 
         Time in which the process stood still is not held against anybody.
+
+        Returns:
+            What has happened, in order.
         """
         self._forgive(now)
         while self._ending and self._ending[0][0] <= now:
-            self._say_disconnected(self._ending.popleft()[1], now)
+            self._outgoing.say_disconnected(self._ending.popleft()[1], now)
         for connection in self.connections:
-            if not connection.is_open:
-                continue  # the listener ended it when it was told of another
             if connection.spoke_at + SPEAK_EVERY <= now:
-                self._send_keep_alive(connection, now)
+                self._outgoing.say_alive(connection, now)
             if connection.heard_at + connection.timeout <= now:
                 self._time_out(connection)
         lapsed = [source for source, half in self._half_open.items() if half.lapses_at <= now]
         for source in lapsed:
             del self._half_open[source]
+        return self._take_events()
+
+    def _take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
 
     def stop(self, now: float) -> None:
         """Disconnect everyone."""
         for connection in self.connections:
             self.disconnect(connection, now)
         while self._ending:
-            self._say_disconnected(self._ending.popleft()[1], now)
+            self._outgoing.say_disconnected(self._ending.popleft()[1], now)
         self._half_open.clear()
 
     def _forgive(self, now: float) -> None:
@@ -236,7 +268,7 @@ class Server:
         self._half_open[source] = HalfOpen(token, tag, opener, sealer, number, lapses_at)
         body = self._challenges.make(token.client_id, token.user_data)
         self.tally.challenged += 1
-        self._send_globally(sealer, CHALLENGE, body, source)
+        self._outgoing.say_globally(sealer, CHALLENGE, body, source)
 
     def _check_free(self, source: Source, now: float) -> Connection | None:
         """Refuse to let a client in from where another is heard; return one that is silent there.
@@ -268,7 +300,7 @@ class Server:
             # and have both left to use.  The standard does not ask for this.
             raise Ignored("client_id_differs")
         if before is not None:
-            self._replace(before, now)
+            self._replace(before)
         elif there is None and not self._free_slots:
             return self._deny(half.sealer, source)
         if there is not None and there is not before:
@@ -284,10 +316,10 @@ class Server:
         if number < before.number or now < before.began_at + TAKE_OVER_AFTER:
             raise Ignored("client_id_connected")
 
-    def _replace(self, before: Connection, now: float) -> None:
+    def _replace(self, before: Connection) -> None:
         self.tally.replaced += 1
-        self._listener.replaced(before)
-        self.disconnect(before, now)
+        self._drop(before)
+        self._events.append(Replaced(before))
 
     def _receive_from_elsewhere(self, datagram: bytes, source: Source, now: float) -> None:
         """Take in a packet of a client that is in and whose port has changed; see `roaming`."""
@@ -340,8 +372,8 @@ class Server:
         self._connections[source] = self._by_client_id[token.client_id] = connection
         self._roaming.add(connection)
         self.tally.connected += 1
-        self._send_keep_alive(connection, now)
-        self._listener.connected(connection)
+        self._outgoing.say_alive(connection, now)
+        self._events.append(Connected(connection))
 
     def _receive_packet(self, connection: Connection, datagram: bytes, now: float) -> None:
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
@@ -365,15 +397,18 @@ class Server:
             elif full_at - now > self._payload_patience:
                 raise Ignored("payload_rate")
             connection.payloads_full_at = full_at + self._payload_interval
-            return self._received(connection, body)
+            self._senders.append(connection)
+            self._payloads.append(body)
+            return
         check_body(kind, body)
         if kind == KEEP_ALIVE:
             connection.heard_at = now
             connection.is_confirmed = True
         elif kind == DISCONNECT:
             self.tally.disconnected += 1
+            connection.is_open = False
             self._drop(connection)
-            self._listener.gone(connection)
+            self._events.append(Disconnected(connection))
         else:
             # A repeat of the response that let the client in: its keep-alive is on its way.
             self._open_challenge(body)
@@ -381,11 +416,12 @@ class Server:
 
     def _time_out(self, connection: Connection) -> None:
         self.tally.timed_out += 1
+        connection.is_open = False
         self._drop(connection)
-        self._listener.gone(connection)
+        self._events.append(TimedOut(connection))
 
     def _drop(self, connection: Connection) -> None:
-        connection.is_open = False
+        """Hear it no more, and give its place away."""
         self._roaming.remove(connection)
         del self._connections[connection.source]
         del self._by_client_id[connection.client_id]
@@ -393,25 +429,4 @@ class Server:
 
     def _deny(self, sealer: ChaCha20Poly1305, source: Source) -> None:
         self.tally.denied += 1
-        self._send_globally(sealer, DENIED, b"", source)
-
-    def _send_globally(
-        self, sealer: ChaCha20Poly1305, kind: int, body: bytes, source: Source
-    ) -> None:
-        datagram = self._seals.seal(sealer, kind, self._global_sequence, body)
-        self._global_sequence += 1
-        self._listener.transmit(datagram, source)
-
-    def _say_disconnected(self, connection: Connection, now: float) -> None:
-        for _ in range(DISCONNECTS):
-            self._send(connection, DISCONNECT, b"", now)
-
-    def _send_keep_alive(self, connection: Connection, now: float) -> None:
-        body = KEEP_ALIVE_BODY.pack(connection.slot, self._settings.slots)
-        self._send(connection, KEEP_ALIVE, body, now)
-
-    def _send(self, connection: Connection, kind: int, body: bytes, now: float) -> None:
-        datagram = self._seals.seal(connection.sealer, kind, connection.sequence, body)
-        connection.sequence += 1
-        connection.spoke_at = now
-        self._listener.transmit(datagram, connection.source)
+        self._outgoing.say_globally(sealer, DENIED, b"", source)

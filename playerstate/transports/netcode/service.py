@@ -1,5 +1,8 @@
 """The netcode transport as a service: its ports, its beat, and the way to the gateway.
 
+The core says what has happened, and this carries it out, in order: what was said before a client
+came or went is taken in first, and what is to be sent goes out last.
+
 A client's id is its player's session id, and each payload is one message.  The first is a JOIN, as
 on any transport; the player leaves with the connection.  A conversation that the gateway ends takes
 the connection with it: GONE goes first, and the disconnect packets once it must have been read.
@@ -24,10 +27,11 @@ from playerstate.log import PrintableLogger
 from playerstate.transports.admission import Admission
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.events import Connected, Event, Replaced
 from playerstate.transports.netcode.packets import MAX_DATAGRAM
 from playerstate.transports.netcode.protocol import NetcodeProtocol
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
 from playerstate.transports.udp import UDPPort
@@ -35,7 +39,7 @@ from playerstate.wire.messages import GoneReason
 
 TICK = 0.05
 """Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""
-TELL_EVERY = 60.0
+LOG_EVERY = 60.0
 READ_WITHIN = 0.25
 """Seconds from a GONE to the disconnect packets: some frames of a client, which reads what came
 once in each of them."""
@@ -86,7 +90,7 @@ class NetcodeService(Service):
     def __init__(
         self,
         gateway: Gateway,
-        settings: Settings,
+        settings: NetcodeSettings,
         listen: Sequence[tuple[int, str]],
         *,
         on_connect: OnConnect | None = None,
@@ -135,7 +139,6 @@ class NetcodeService(Service):
             settings = attrs.evolve(settings, addresses=frozenset(bound))
         self._server = Server(
             settings,
-            self,
             now=self._seconds(),
             wall_clock=self._wall_clock,
             random_bytes=self._random_bytes,
@@ -144,9 +147,7 @@ class NetcodeService(Service):
         self._admission = Admission(
             clock, self._let_in, REQUESTS_A_TURN, REQUESTS_A_LOADED_TURN, self._has_room
         )
-        self._told = Tally()
-        self._clients: list[Connection] = []
-        self._payloads: list[bytes] = []
+        self._logged = Tally()
         self._protocols = protocols
         for protocol in protocols:
             protocol.receive = self._receive
@@ -154,7 +155,7 @@ class NetcodeService(Service):
         super().startService()
         self._repetitions = [
             clock.every(TICK, self._tick),
-            clock.every(TELL_EVERY, self._tell),
+            clock.every(LOG_EVERY, self._log_tally),
         ]
         _log.info(
             "netcode lets in clients whose tokens name {addresses}, and live for {lifetime:g} s at"
@@ -200,9 +201,10 @@ class NetcodeService(Service):
 
     def _disconnect_all(self, _: object = None) -> Deferred[Any]:
         self._server.stop(self._seconds())
+        self._transmit()
         for repetition in self._repetitions:
             repetition.cancel()
-        self._tell()
+        self._log_tally()
         return self._close_ports()
 
     def _close_ports(self) -> Deferred[Any]:
@@ -211,24 +213,49 @@ class NetcodeService(Service):
     def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
         """Send a message to a client, or to nobody if it is gone; see `Transport`."""
         self._server.send(peer, message, self._seconds())
+        self._transmit()
 
     def end(self, session_id: int, peer: Any) -> None:
         """Disconnect a client that was told that it is GONE; see `Transport`."""
         self._server.disconnect(peer, self._seconds(), READ_WITHIN)
+        self._transmit()
 
-    def transmit(self, datagram: bytes, source: Source) -> None:
-        """See `Listener`; what the system will not take is counted, and lost."""
-        host, port, protocol = source
-        try:
-            protocol.transmit(datagram, host, port)
-        except OSError:
-            self._gateway.service.ledger.unsent += 1
+    def _transmit(self) -> None:
+        """Send what the core has to send; what the system will not take is counted, and lost."""
+        for datagram, (host, port, route) in self._server.datagrams_to_send():
+            try:
+                route.transmit(datagram, host, port)
+            except OSError:
+                self._gateway.service.ledger.unsent += 1
 
-    def connected(self, connection: Connection) -> None:
-        """See `Listener`."""
+    def _carry_out(self, events: Sequence[Event]) -> None:
+        """Do what follows from what has happened, in order."""
+        self._take_in()  # what was said before
+        for event in events:
+            try:
+                self._carry_out_one(event)
+            except Exception:  # one client's bug keeps nobody from being told of the next
+                _log.failure(
+                    "player {id}: could not be taken in or let go of",
+                    id=event.connection.client_id,
+                )
+
+    def _carry_out_one(self, event: Event) -> None:
+        connection = event.connection
+        if isinstance(event, Connected):
+            self._tell_program(connection)
+        elif isinstance(event, Replaced):
+            # Another device of the same player is told why, and does not come back.
+            try:
+                self._gateway.lost(connection.client_id, connection, GoneReason.JOINED_ELSEWHERE)
+            finally:
+                self._server.disconnect(connection, self._seconds())
+        else:
+            self._gateway.lost(connection.client_id, connection)
+
+    def _tell_program(self, connection: Connection) -> None:
         if self._on_connect is None:
             return
-        self._take_in()  # the program is to see what was said before
         try:
             self._on_connect(connection.client_id, connection.user_data)
         except Exception:
@@ -250,32 +277,33 @@ class NetcodeService(Service):
         if requests and (dropped := self._admission.came(came_from, requests)):
             self._server.tally.ignored["requests_limited"] += dropped
         self._take_in()
+        self._transmit()
         if self._admission:
             self._admission.turn(len(datagrams) >= DATAGRAMS)
 
     def _receive_one(self, datagram: bytes, source: Source, now: float) -> None:
         try:
-            self._server.receive(datagram, source, now)
+            events = self._server.receive(datagram, source, now)
         except Exception:  # one datagram's bug keeps nobody from taking in the next
             _log.failure("a datagram could not be taken in")
+            return
+        if events:
+            self._carry_out(events)
 
     def _let_in(self, source: Any, datagram: bytes) -> None:
         """Look into a request that has waited."""
         self._receive_one(datagram, source, self._seconds())
+        self._transmit()
 
     def _has_room(self) -> bool:
         """Whether the common measure of requests has room for one more."""
         return self._server.requests.has_room(self._seconds())
 
-    def received(self, connection: Connection, payload: bytes) -> None:
-        """See `Listener`; what came at the same time is taken in together."""
-        self._clients.append(connection)
-        self._payloads.append(payload)
-
     def _take_in(self) -> None:
-        """Give the gateway what was received."""
-        clients, self._clients = self._clients, []
-        payloads, self._payloads = self._payloads, []
+        """Give the gateway the payloads that came, all together."""
+        clients, payloads = self._server.payloads()
+        if not clients:
+            return
         session_ids = [client.client_id for client in clients]
         self._gateway.received_many(self, session_ids, clients, payloads, 0)
         for client in clients:
@@ -283,22 +311,13 @@ class NetcodeService(Service):
                 # It was ended for something it said, and is not to come back by what it said next.
                 self._gateway.lost(client.client_id, client)
 
-    def replaced(self, connection: Connection) -> None:
-        """See `Listener`; another device of the same player is told why, and does not come back."""
-        self._take_in()
-        self._gateway.lost(connection.client_id, connection, GoneReason.JOINED_ELSEWHERE)
-
-    def gone(self, connection: Connection) -> None:
-        """See `Listener`."""
-        self._take_in()  # what the client said before it went
-        self._gateway.lost(connection.client_id, connection)
-
     def _tick(self) -> None:
         now = self._seconds()
-        self._server.tick(now)
+        self._carry_out(self._server.tick(now))
         if self._idle_look_at <= now:
             self._idle_look_at = now + IDLE_LOOK_EVERY
             self._end_idle(now)
+        self._transmit()
 
     def _end_idle(self, now: float) -> None:
         silent_since = now - self._gateway.idle_timeout - IDLE_GRACE
@@ -306,13 +325,13 @@ class NetcodeService(Service):
             if connection.payload_at <= silent_since:
                 self._server.disconnect(connection, now)
 
-    def _tell(self) -> None:
+    def _log_tally(self) -> None:
         tally = self._server.tally
-        if summary := tally.summary(self._told):
+        if summary := tally.summary(self._logged):
             _log.info(
                 "netcode: {clients} in, {half_open} half-open; {summary}",
                 clients=len(self._server.connections),
                 half_open=self._server.half_open,
                 summary=summary,
             )
-        self._told = tally.copy()
+        self._logged = tally.copy()

@@ -19,7 +19,7 @@ PAYLOAD_RATE = Rate(240.0, 240)
 
 
 @attrs.frozen
-class Settings:
+class NetcodeSettings:
     """How a server lets clients in.
 
     Attributes:

@@ -36,7 +36,7 @@ from playerstate.cli.crowd import SLICE, Crowd, NoAnswer, Turns
 from playerstate.cli.outcome import Bar, Outcome, spread_ms, tell
 from playerstate.cli.replay import BadTracks, play, read_tracks
 from playerstate.cli.simulate import stepper, visit_twice, walk_for
-from playerstate.client import Client, Line, PlainLine, PlainPort
+from playerstate.client import Client, Link, PlainLink, PlainPort
 from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import Stored
 from playerstate.state.layout import RowLayout
@@ -134,8 +134,8 @@ class World:
         PlainService(gateway, SERVER[1], reactor=self.reactor).startService()
         draw_nonce = partial(random.Random(1).getrandbits, 32)
         port = PlainPort(SERVER, self.reactor, self.reactor.seconds)
-        lines: dict[int, Line] = {
-            i: PlainLine(Client.of(self.schema, draw_nonce), port, i) for i in range(1, players + 1)
+        lines: dict[int, Link] = {
+            i: PlainLink(Client.of(self.schema, draw_nonce), port, i) for i in range(1, players + 1)
         }
         self.crowd = Crowd(lines, self.reactor, self.reactor.seconds, self._show)
 
@@ -267,7 +267,7 @@ class VisitTests(WorldTestCase):
         for i in (1, 2):
             refused = encode_refused(0, RefusedReason.FINGERPRINT)
             world.crowd.clients[i]._draw_nonce = lambda: 0
-            world.reactor.callLater(1.0, world.crowd.lines[i].take, refused, 1.0)
+            world.reactor.callLater(1.0, world.crowd.links[i].take, refused, 1.0)
         found = world.visit()
         self.assertEqual(found.numbers["seconds"], 0.0)
         self.assertIsNone(found.numbers["join_ms"])
@@ -305,7 +305,7 @@ class VisitTests(WorldTestCase):
 
         def send_away(reason: int) -> None:
             message = encode_gone(client._nonce, GoneReason.KICKED)[:-1] + bytes([reason])
-            world.crowd.lines[1].take(message, world.reactor.seconds())
+            world.crowd.links[1].take(message, world.reactor.seconds())
 
         world.reactor.callLater(0.5, send_away, 77)
         found = world.visit(seconds=30.0)

@@ -16,7 +16,7 @@ from playerstate.client import (
     NotPlaying,
     Phase,
     Plain,
-    PlainLine,
+    PlainLink,
     PlainPort,
     PlayerClient,
     Progress,
@@ -141,13 +141,13 @@ class Life:
         game = self.game(state=Walker)
         player = self.joined(game, self.make)
         kinds = set()
-        send = player._line.send
+        send = player._link.send
 
         def note(message: bytes, now: float) -> None:
             kinds.add(message[0])
             send(message, now)
 
-        self.patch(player._line, "send", note)
+        self.patch(player._link, "send", note)
         for number in range(40):
             player.move(Walker(number / 7, -number / 7))
             game.pass_time(0.05)
@@ -319,10 +319,11 @@ class Trouble:
         self.patch(game.stepped, "settle", lambda: None)
         leaving = player.leave()
         game.pass_time(0.2)
-        player._line.take(
+        player._link.take(
             b"\x84" + player._client._nonce.to_bytes(4, "little") + b"\x04",
             game.reactor.seconds(),
         )
+        player._link.notify()
         self.failureResultOf(leaving, SentAway)
         self.assertEqual(ends, [])
 
@@ -380,7 +381,7 @@ class Trouble:
         for datagram in (b"", b"short", bytes(100)):
             for port in (PLAIN, NETCODE, 6666):
                 game.reactor.ports[number].receive(datagram, (HOST, port))
-        player._line.take(b"\x80", game.reactor.seconds())
+        player._link.take(b"\x80", game.reactor.seconds())
         player.move(HERE)
         game.pass_time(0.1)
         self.assertEqual(game.stepped.service.state(42), HERE)
@@ -465,7 +466,7 @@ class TokenTests(PlayerTestCase):
         self.joined(game, Game.encrypted)
         self.assertEqual(game.tokens, 1)
         [connection] = game.netcode._server.connections
-        game.netcode._server.disconnect(connection, game.reactor.seconds())
+        game.disconnect(connection)
         game.pass_time(AGAIN_AFTER - 0.1)
         self.assertEqual(game.tokens, 1)
         game.pass_time(0.2)
@@ -504,7 +505,7 @@ class TokenTests(PlayerTestCase):
             self.patch(game, "token", lambda n: asked.append(n) or token(n))  # noqa: B023
             if ends:
                 for connection in game.netcode._server.connections:
-                    game.netcode._server.disconnect(connection, game.reactor.seconds())
+                    game.disconnect(connection)
                 game.carry()
             game.is_cut = True
             game.pass_time(first - 0.1)
@@ -533,7 +534,7 @@ class TokenTests(PlayerTestCase):
     def test_spoke_at_the_last_moment(self) -> None:
         """So it is if it speaks on the old way just before it answers on the new one."""
         game = self.game()
-        line = self.joined(game, Game.encrypted)._line
+        line = self.joined(game, Game.encrypted)._link
         game.is_cut = True
         game.pass_time(2.5)
         path, now = line._path, game.reactor.seconds()
@@ -692,7 +693,7 @@ class TokenTests(PlayerTestCase):
         game = self.game()
         player = self.joined(game, Game.encrypted)
         [port] = game.players_ports()
-        line = player._line
+        line = player._link
         for late in (2.0, 20.0):
             spoken = [
                 game.netcode._server._seals.seal(c.sealer, 4, c.sequence + n, bytes(8))
@@ -716,7 +717,7 @@ class TokenTests(PlayerTestCase):
         player.move(HERE)
         game.pass_time(0.1)
         [connection] = game.netcode._server.connections
-        game.netcode._server.disconnect(connection, game.reactor.seconds())
+        game.disconnect(connection)
         game.gateway.lost(42, connection)
         game.pass_time(2.0)
         self.assertEqual(game.tokens, 2)
@@ -877,7 +878,7 @@ class PlainTests(PlayerTestCase):
         """A router that gives the player another port costs a second or two, and no new JOIN."""
         game = self.game()
         player = self.joined(game, Game.plain)
-        player._line._port.reopen()
+        player._link._port.reopen()
         for number in range(40):
             player.move(PlayerState(float(number), 0.0))
             game.pass_time(0.0625)
@@ -888,15 +889,15 @@ class PlainTests(PlayerTestCase):
         """After the end nothing is sent, and nothing fails."""
         game = self.game()
         player = game.plain()
-        player._line.send(b"\x04", 0.0)
-        self.successResultOf(player._line.close(0.0))
+        player._link.send(b"\x04", 0.0)
+        self.successResultOf(player._link.close(0.0))
 
     def test_players_apart(self) -> None:
         """On a port that many share, a message reaches the player whose session id it bears."""
         game = self.game()
         port = PlainPort((HOST, PLAIN), game.reactor, game.reactor.seconds)
         lines = [
-            PlainLine(Client.of(StateSchema.of(PlayerState), lambda: 1), port, number)
+            PlainLink(Client.of(StateSchema.of(PlayerState), lambda: 1), port, number)
             for number in (5, 6)
         ]
         for line in lines:

@@ -204,7 +204,7 @@ class EndTests(ClientTestCase):
             client = player.client
             connection = player.connection
             if by_server:
-                self.table.server.disconnect(connection, self.table.now)
+                self.table.disconnect(connection)
                 player.hear()
             else:
                 self.assertEqual(len(client.disconnect(self.table.now)), 10)

@@ -64,7 +64,7 @@ class World:
 
     def arrive(self, datagram: bytes, whence: Source) -> None:
         """At the server."""
-        self.table.server.receive(datagram, whence, self.table.now)
+        self.table.take_in(datagram, whence)
 
     def come_back(self, datagram: bytes, whither: Source) -> None:
         """At a client."""
@@ -84,9 +84,9 @@ class World:
         table = self.table
         table.now += TICK
         self.up.deliver(table.now)
-        table.server.tick(table.now)
-        while table.told.sent:
-            datagram, whither = table.told.sent.popleft()
+        table.tick()
+        while table.sent:
+            datagram, whither = table.sent.popleft()
             self.to_clients.append((datagram, whither))
             self.down.send(table.now, datagram, whither)
         self.down.deliver(table.now)
@@ -102,7 +102,7 @@ class World:
                     if client.state == State.CONNECTED:
                         self.say(client.send(b"up %d" % number, self.table.now), whence)
                 for connection in self.table.server.connections:
-                    self.table.server.send(connection, b"down %d" % number, self.table.now)
+                    self.table.send(connection, b"down %d" % number)
             yield
 
 
@@ -121,7 +121,7 @@ class LossTests(SynchronousTestCase):
                 self.assertEqual(len(set(heard)), len(heard))
                 number = world.clients[whence].slot
                 self.assertLess(number, 8)
-            received = Counter(e[1:] for e in world.table.told.events if e[0] == "received")
+            received = Counter(e[1:] for e in world.table.events if e[0] == "received")
             self.assertGreater(len(received), 8 * 120)
             self.assertEqual(set(received.values()), {1})
 
@@ -132,7 +132,7 @@ class LossTests(SynchronousTestCase):
             pass
         table = world.table
         for connection in table.server.connections[:3]:
-            table.server.disconnect(connection, table.now)
+            table.disconnect(connection)
         for _ in world.play(2.0):
             pass
         for datagrams, allowed in ((world.to_clients, TO_CLIENT), (world.to_server, TO_SERVER)):
@@ -191,11 +191,11 @@ class AttackTests(SynchronousTestCase):
     def replay(self, log: list[bytes], whence: Source) -> None:
         """Send it all again: nothing is answered, nothing happens, nothing changes."""
         state = self.table.state
-        events = len(self.table.told.events)
+        events = len(self.table.events)
         for datagram in log:
             self.assertEqual(self.table.receive(datagram, whence), [])
         self.assertEqual(self.table.state, state)
-        self.assertEqual(len(self.table.told.events), events)
+        self.assertEqual(len(self.table.events), events)
 
     def test_replayed_conversation(self) -> None:
         """A conversation that is over is nothing, from its own address or from another."""
@@ -249,10 +249,10 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(self.table.state, state)
         for guess in (challenge, b"\x13" + challenge[1:], b"\x83" + challenge[1:]):
             self.assertEqual(self.table.receive(guess, thief), [])
-        self.assertEqual(self.table.told.events, [])
+        self.assertEqual(self.table.events, [])
         # The owner asks the login service for another.
         self.table.player(token_at(self.table, seed=1), owner.source).connect()
-        self.assertEqual(self.table.told.events, [("connected", 42)])
+        self.assertEqual(self.table.events, [("connected", 42)])
 
     def test_stolen_after_use(self) -> None:
         """A copy that comes later gets nothing, whether its owner is challenged, in, or gone."""
@@ -277,14 +277,14 @@ class AttackTests(SynchronousTestCase):
             self.assertEqual(self.table.receive(noise, player.source), [])
         self.assertEqual(self.table.state, state)
         player.send(b"still here")
-        self.assertEqual(self.table.told.events[-1], ("received", 42, b"still here"))
+        self.assertEqual(self.table.events[-1], ("received", 42, b"still here"))
 
     def test_reflected(self) -> None:
         """What the server sent does not open when it comes back."""
         player = self.table.connected()
         player.connection.sequence = 1000
-        self.table.server.send(player.connection, b"x", self.table.now)
-        for datagram, _ in list(self.table.told.sent):
+        self.table.send(player.connection, b"x")
+        for datagram, _ in list(self.table.sent):
             self.assertEqual(self.table.why(datagram, player.source), "open_failed")
 
 
@@ -349,7 +349,7 @@ class NoiseTests(SynchronousTestCase):
             else:
                 self.assertEqual(table.state, state)
                 self.assertEqual(table.server.tally.ignored.total(), ignored + 1)
-        self.assertEqual(table.told.events, [("connected", 3)])
+        self.assertEqual(table.events, [("connected", 3)])
 
     @settings(LAW, max_examples=300)
     @given(story=st.lists(acts, max_size=60).map(b"".join))
@@ -364,7 +364,7 @@ class NoiseTests(SynchronousTestCase):
         scene.live(Story(turn + pause + turn + talk + leave))
         tally = scene.table.server.tally
         self.assertEqual((tally.connected, tally.disconnected), (1, 1))
-        self.assertIn("received", {event[0] for event in scene.table.told.events})
+        self.assertIn("received", {event[0] for event in scene.table.events})
 
     def test_stories_go_on_elsewhere(self) -> None:
         """A story can replace a connection, and move one to another port."""
@@ -403,15 +403,15 @@ class NoiseTests(SynchronousTestCase):
             player = table.player(token_at(table, client_id), source(client_id))
             for _ in range(20):
                 table.pass_time(TICK)
-                while table.told.sent:
-                    datagram, _ = table.told.sent.popleft()
+                while table.sent:
+                    datagram, _ = table.sent.popleft()
                     player.client.receive(datagram, player.client.server, table.now)
                 datagram = player.client.due(table.now) or b""
                 answers = table.receive(datagram, player.source)
                 self.assertLessEqual(sum(map(len, answers)), len(datagram))
                 for answer in answers:
                     player.client.receive(answer, player.client.server, table.now)
-        self.assertEqual(table.told.events, [("connected", 1)])
+        self.assertEqual(table.events, [("connected", 1)])
         self.assertEqual(player.client.state, State.DENIED)
 
 
@@ -428,7 +428,7 @@ class PayloadTests(SynchronousTestCase):
         for payload in payloads:
             datagram = player.send(payload)
             self.assertEqual(read_header(datagram, TO_SERVER)[0], PAYLOAD)
-            table.server.send(player.connection, payload, table.now)
+            table.send(player.connection, payload)
         player.hear()
-        received = [event[2] for event in table.told.events if event[0] == "received"]
+        received = [event[2] for event in table.events if event[0] == "received"]
         self.assertEqual((received, player.heard), (payloads, payloads))

@@ -26,7 +26,7 @@ from playerstate.transports.netcode.packets import (
     read_header,
 )
 from playerstate.transports.netcode.replay import ReplayWindow
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import VERSION
 from tests.kit.netcode import ADDRESS, KEY, PROTOCOL_ID
@@ -273,23 +273,23 @@ class SettingsTests(SynchronousTestCase):
     def test_bounds(self) -> None:
         """A key of another length and a protocol id beyond 64 bits are refused by name."""
         self.assertIn(
-            "32 bytes", str(self.assertRaises(ValueError, Settings, b"K", 1, frozenset()))
+            "32 bytes", str(self.assertRaises(ValueError, NetcodeSettings, b"K", 1, frozenset()))
         )
         for protocol_id in (-1, 2**64):
-            error = self.assertRaises(ValueError, Settings, KEY, protocol_id)
+            error = self.assertRaises(ValueError, NetcodeSettings, KEY, protocol_id)
             self.assertIn("protocol id", str(error))
 
     def test_history_size(self) -> None:
         """The history holds what is let pass while a token lives, and 8 tokens a slot at least."""
-        small = Settings(KEY, 1, frozenset((ADDRESS,)), slots=4)
+        small = NetcodeSettings(KEY, 1, frozenset((ADDRESS,)), slots=4)
         self.assertEqual(small.history_size, 2_000 * 32 + 4_000)
         self.assertEqual(small.half_open, 16)
-        large = Settings(KEY, 1, slots=100_000)
+        large = NetcodeSettings(KEY, 1, slots=100_000)
         self.assertEqual(large.history_size, 800_000)
 
     def test_key_is_not_shown(self) -> None:
         """What is printed of it shows no key."""
-        self.assertNotIn("private_key", repr(Settings(KEY, 1)))
+        self.assertNotIn("private_key", repr(NetcodeSettings(KEY, 1)))
 
 
 class TallyTests(SynchronousTestCase):

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from playerstate.transports.netcode import roaming
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import State
+from playerstate.transports.netcode.events import Connected, Replaced
 from playerstate.transports.netcode.history import TokenHistory
 from playerstate.transports.netcode.limits import Rate
 from playerstate.transports.netcode.packets import (
@@ -28,6 +29,7 @@ from playerstate.transports.netcode.packets import (
     read_header,
 )
 from playerstate.transports.netcode.roaming import Roaming
+from playerstate.transports.netcode.server import TAKE_OVER_AFTER
 from playerstate.transports.netcode.tokens import ConnectToken
 from tests.kit.netcode import (
     ADDRESS,
@@ -87,7 +89,7 @@ class RequestTests(ServerTestCase):
         self.assertEqual(body[:8], bytes(8))
         self.assertEqual(table.server.half_open, 1)
         self.assertEqual(table.server.connections, [])
-        self.assertEqual(table.told.events, [])
+        self.assertEqual(table.events, [])
 
     def test_repeats(self) -> None:
         """Each repeat is answered by a challenge of its own, and nothing is counted twice."""
@@ -472,7 +474,7 @@ class LimitTests(ServerTestCase):
 
         def flood(some: list[Any]) -> None:
             for one in some:
-                table.server.receive(forged, one, table.now)
+                table.take_in(forged, one)
 
         flood(sources[:1000])
         before = sys.getallocatedblocks()
@@ -486,12 +488,12 @@ class LimitTests(ServerTestCase):
         player = table.connected()
         for n in range(8):
             player.send(bytes((n + 1,)))
-        received = [event[2] for event in table.told.events if event[0] == "received"]
+        received = [event[2] for event in table.events if event[0] == "received"]
         self.assertEqual(received, [bytes((n + 1,)) for n in range(5)])
         self.assertEqual(table.server.tally.ignored, {"payload_rate": 3})
         player.pass_time(6.0)
         player.send(b"later")
-        self.assertEqual(table.told.events[-1], ("received", 42, b"later"))
+        self.assertEqual(table.events[-1], ("received", 42, b"later"))
 
 
 class ResponseTests(ServerTestCase):
@@ -506,7 +508,7 @@ class ResponseTests(ServerTestCase):
         assert response is not None
         [answer] = table.receive(response, player.source)
         self.assertEqual(opened(answer, player.token), (KEEP_ALIVE, 0, struct.pack("<II", 0, 7)))
-        self.assertEqual(table.told.events, [("connected", 42)])
+        self.assertEqual(table.events, [("connected", 42)])
         connection = player.connection
         self.assertEqual(connection.user_data, b"hello".ljust(256, b"\0"))
         self.assertEqual((connection.heard_at, connection.timeout), (table.now, 5))
@@ -546,7 +548,7 @@ class ResponseTests(ServerTestCase):
         mixed = second.client.due(table.now)
         assert mixed is not None
         self.assertEqual(table.why(mixed, first.source), "client_id_differs")
-        self.assertEqual(table.told.events, [])
+        self.assertEqual(table.events, [])
 
     def test_replaced(self) -> None:
         """The newest request from an address is the one that counts, keys and all."""
@@ -559,7 +561,7 @@ class ResponseTests(ServerTestCase):
         assert late is not None
         self.assertEqual(table.why(late, first.source), "open_failed")
         second.connect()
-        self.assertEqual(table.told.events, [("connected", 43)])
+        self.assertEqual(table.events, [("connected", 43)])
 
     def test_client_came_in_elsewhere(self) -> None:
         """Of two tokens of one client, the first to come back wins."""
@@ -582,7 +584,7 @@ class ResponseTests(ServerTestCase):
         assert response is not None
         [answer] = table.receive(response, late.source)
         self.assertEqual(opened(answer, late.token)[0], DENIED)
-        self.assertEqual(table.told.events, [("connected", 1)])
+        self.assertEqual(table.events, [("connected", 1)])
 
     def test_lapses(self) -> None:
         """Who does not answer within the timeout is forgotten, whatever else comes from there."""
@@ -640,9 +642,7 @@ class TakeOverTests(ServerTestCase):
         again.connect()
         self.assertFalse(connection.is_open)
         self.assertEqual([c.source for c in table.server.connections], [again.source])
-        self.assertEqual(
-            table.told.events, [("connected", 42), ("replaced", 42), ("connected", 42)]
-        )
+        self.assertEqual(table.events, [("connected", 42), ("replaced", 42), ("connected", 42)])
         player.hear()
         self.assertEqual(player.client.state, State.DISCONNECTED)
         tally = table.server.tally
@@ -672,7 +672,7 @@ class TakeOverTests(ServerTestCase):
         for guess in (challenge, b"\x13" + challenge[1:], b"\x83" + challenge[1:]):
             self.assertEqual(table.receive(guess, source(66)), [])
         player.send(b"still here")
-        self.assertEqual(table.told.events[-1], ("received", 42, b"still here"))
+        self.assertEqual(table.events[-1], ("received", 42, b"still here"))
 
     def test_older_token(self) -> None:
         """A token that was shown before that of the connection does not end it, however late."""
@@ -695,9 +695,9 @@ class TakeOverTests(ServerTestCase):
         table.pass_time(1.1)
         again.connect()
         self.assertFalse(connection.is_open)
-        self.assertEqual(table.told.events[1:], [("replaced", 42), ("connected", 42)])
+        self.assertEqual(table.events[1:], [("replaced", 42), ("connected", 42)])
         again.send(b"here")
-        self.assertEqual(table.told.events[-1], ("received", 42, b"here"))
+        self.assertEqual(table.events[-1], ("received", 42, b"here"))
 
     def test_port_of_another(self) -> None:
         """A client that is given the port of one who is silent comes in: that one is not there."""
@@ -706,7 +706,7 @@ class TakeOverTests(ServerTestCase):
         table.pass_time(1.1)
         other = table.player(self.token(table, 43), source(1))
         other.connect()
-        self.assertEqual(table.told.events[1:], [("gone", 42), ("connected", 43)])
+        self.assertEqual(table.events[1:], [("timed out", 42), ("connected", 43)])
         self.assertEqual([c.client_id for c in table.server.connections], [43])
         self.assertEqual((table.server.tally.timed_out, table.server.tally.denied), (1, 0))
         self.assertEqual(len(table.server._free_slots), 0)
@@ -716,7 +716,7 @@ class TakeOverTests(ServerTestCase):
         table = self.table()
         player = table.connected()
         table.pass_time(1.1)
-        table.told.sent.clear()
+        table.sent.clear()
         for other in (self.again(table, number=1), table.player(self.token(table, 43), source(1))):
             other.turn()
             player.send(b"still here")
@@ -726,7 +726,7 @@ class TakeOverTests(ServerTestCase):
             self.assertEqual(table.why(response, source(1)), "address_connected")
             self.assertTrue(player.connection.is_open)
             table.pass_time(0.75)
-            table.told.sent.clear()
+            table.sent.clear()
 
     def test_turns(self) -> None:
         """Two devices that go on with fresh tokens take turns, at most one in a second."""
@@ -756,7 +756,7 @@ class RoamingTests(ServerTestCase):
             players.append(table.player(token, source(9, 1000 + n)))
             players[-1].connect()
         table.pass_time(1.1)
-        table.told.sent.clear()
+        table.sent.clear()
         return players
 
     def moved(self, player: Player) -> bool:
@@ -770,13 +770,13 @@ class RoamingTests(ServerTestCase):
         """After a second of silence a new packet from another port is taken, and answered there."""
         table = self.table()
         [player] = self.silent(table)
-        connection, events = player.connection, len(table.told.events)
+        connection, events = player.connection, len(table.events)
         self.assertTrue(self.moved(player))
-        self.assertEqual(table.told.events[events:], [("received", 100, b"x")])
+        self.assertEqual(table.events[events:], [("received", 100, b"x")])
         self.assertEqual((connection.source, connection.is_open), (player.source, True))
         player.pass_time(1.0)
         self.assertGreater(player.client.heard_at, table.now - 0.2)
-        table.server.disconnect(connection, table.now)
+        table.disconnect(connection)
         player.hear()
         self.assertEqual(player.client.state, State.DISCONNECTED)
 
@@ -840,7 +840,7 @@ class RoamingTests(ServerTestCase):
         table = self.table()
         [player] = self.silent(table)
         table.receive(player.client.disconnect(table.now)[0], source(9, 7))
-        self.assertEqual(table.told.events[-1], ("gone", 100))
+        self.assertEqual(table.events[-1], ("disconnected", 100))
         self.assertEqual(table.server.connections, [])
 
     def test_many_at_one_address(self) -> None:
@@ -887,9 +887,9 @@ class ConnectedTests(ServerTestCase):
         table = self.table()
         player = table.connected()
         datagram = player.send(b"hello")
-        self.assertEqual(table.told.events[-1], ("received", 42, b"hello"))
+        self.assertEqual(table.events[-1], ("received", 42, b"hello"))
         self.assertEqual(table.why(datagram, player.source), "replayed")
-        table.server.send(player.connection, b"welcome", table.now)
+        table.send(player.connection, b"welcome")
         player.hear()
         self.assertEqual(player.heard, [b"welcome"])
 
@@ -902,15 +902,15 @@ class ConnectedTests(ServerTestCase):
         assert response is not None
         table.receive(response, player.source)
         connection = player.connection
-        table.told.sent.clear()
+        table.sent.clear()
         for _ in range(2):
-            table.server.send(connection, b"x", table.now)
-        kinds = [opened(datagram, player.token)[:2] for datagram, _ in table.told.sent]
+            table.send(connection, b"x")
+        kinds = [opened(datagram, player.token)[:2] for datagram, _ in table.sent]
         self.assertEqual(kinds, [(KEEP_ALIVE, 1), (PAYLOAD, 2), (KEEP_ALIVE, 3), (PAYLOAD, 4)])
         player.hear()
         player.send(b"y")
-        table.server.send(connection, b"x", table.now)
-        self.assertEqual(opened(table.told.sent[0][0], player.token)[0], PAYLOAD)
+        table.send(connection, b"x")
+        self.assertEqual(opened(table.sent[0][0], player.token)[0], PAYLOAD)
 
     def test_first_keep_alive_lost(self) -> None:
         """If the first keep-alive is lost, the next brings the client in."""
@@ -920,7 +920,7 @@ class ConnectedTests(ServerTestCase):
         response = player.client.due(table.now)
         assert response is not None
         table.receive(response, player.source)
-        table.told.sent.clear()
+        table.sent.clear()
         player.pass_time(0.2)
         self.assertEqual(player.client.state, State.CONNECTED)
 
@@ -933,7 +933,7 @@ class ConnectedTests(ServerTestCase):
         self.assertIn(player.connection.sequence - before, (7, 8, 9, 10))
         before = player.connection.sequence
         for _ in range(30):
-            table.server.send(player.connection, b"x", table.now)
+            table.send(player.connection, b"x")
             table.pass_time(TICK)
         self.assertEqual(player.connection.sequence - before, 30)
 
@@ -943,11 +943,11 @@ class ConnectedTests(ServerTestCase):
         player = table.connected(timeout=5)
         heard_at = player.connection.heard_at
         while table.server.connections:
-            table.told.sent.clear()
+            table.sent.clear()
             table.pass_time(TICK)
         self.assertAlmostEqual(table.now - heard_at, 5.0, delta=TICK)
-        self.assertEqual(table.told.events[-1], ("gone", 42))
-        for datagram, _ in table.told.sent:
+        self.assertEqual(table.events[-1], ("timed out", 42))
+        for datagram, _ in table.sent:
             self.assertEqual(opened(datagram, player.token)[0], KEEP_ALIVE)
         self.assertEqual(table.server.tally.timed_out, 1)
 
@@ -977,7 +977,7 @@ class ConnectedTests(ServerTestCase):
         player = table.connected(timeout=5)
         table.pass_time(2.0)
         table.now += 3600.0
-        table.server.tick(table.now)
+        table.tick()
         player.hear()
         table.pass_time(1.0)
         self.assertEqual(len(table.server.connections), 1)
@@ -1008,7 +1008,7 @@ class ConnectedTests(ServerTestCase):
         player = table.connected(timeout=5)
         table.now += 60.0
         player.send(b"x")
-        table.server.tick(table.now)
+        table.tick()
         self.assertEqual(player.connection.heard_at, table.now)
         self.assertEqual(player.connection.payload_at, table.now)
         table.pass_time(5.0)
@@ -1022,7 +1022,7 @@ class ConnectedTests(ServerTestCase):
         response = player.client.due(table.now)
         assert response is not None
         table.now += 60.0
-        table.server.tick(table.now)
+        table.tick()
         self.assertEqual(len(table.receive(response, player.source)), 1)
         self.assertEqual(len(table.server.connections), 1)
 
@@ -1032,7 +1032,7 @@ class ConnectedTests(ServerTestCase):
         table.connected(timeout=5)
         for _ in range(30):
             table.now += 2.0
-            table.server.tick(table.now)
+            table.tick()
         self.assertEqual(table.server.connections, [])
 
     def test_wrong_length(self) -> None:
@@ -1061,7 +1061,7 @@ class ConnectedTests(ServerTestCase):
         first, *others = player.client.disconnect(table.now)
         self.assertEqual(len(others), 9)
         self.assertEqual(table.receive(first, player.source), [])
-        self.assertEqual(table.told.events[-1], ("gone", 42))
+        self.assertEqual(table.events[-1], ("disconnected", 42))
         self.assertFalse(connection.is_open)
         for datagram in others:
             self.assertEqual(table.why(datagram, player.source), "no_key")
@@ -1072,24 +1072,24 @@ class ConnectedTests(ServerTestCase):
         player = table.connected()
         connection = player.connection
         sequence = connection.sequence
-        table.told.sent.clear()
-        table.server.disconnect(connection, table.now)
-        sent = [opened(datagram, player.token) for datagram, _ in table.told.sent]
+        table.sent.clear()
+        table.disconnect(connection)
+        sent = [opened(datagram, player.token) for datagram, _ in table.sent]
         self.assertEqual(sent, [(DISCONNECT, sequence + n, b"") for n in range(10)])
-        self.assertEqual(table.told.events, [("connected", 42)])
+        self.assertEqual(table.events, [("connected", 42)])
         player.hear()
         self.assertEqual(player.client.state, State.DISCONNECTED)
-        table.server.disconnect(connection, table.now)
-        table.server.send(connection, b"x", table.now)
-        self.assertEqual(len(table.told.sent), 0)
+        table.disconnect(connection)
+        table.send(connection, b"x")
+        self.assertEqual(len(table.sent), 0)
 
     def test_disconnects_later(self) -> None:
         """One that is to read something first is told later, and neither heard nor sent to."""
         table = self.table()
         player = table.connected()
         connection = player.connection
-        table.server.send(connection, b"goodbye", table.now)
-        table.server.disconnect(connection, table.now, 0.25)
+        table.send(connection, b"goodbye")
+        table.disconnect(connection, 0.25)
         self.assertEqual((table.server.connections, table.server.is_ending), ([], True))
         player.hear()
         self.assertEqual((player.heard, player.client.state), ([b"goodbye"], State.CONNECTED))
@@ -1108,7 +1108,7 @@ class ConnectedTests(ServerTestCase):
         table = self.table()
         players = [table.connected(n, n) for n in (1, 2)]
         self.half_open(table, 3)
-        table.server.stop(table.now)
+        table.stop()
         for player in players:
             player.hear()
             self.assertEqual(player.client.state, State.DISCONNECTED)
@@ -1120,7 +1120,7 @@ class ConnectedTests(ServerTestCase):
         table = self.table(source_rate=MANY)
         players = [table.connected(n, n) for n in (1, 2, 3)]
         self.assertEqual([player.client.slot for player in players], [0, 1, 2])
-        table.server.disconnect(players[1].connection, table.now)
+        table.disconnect(players[1].connection)
         self.assertEqual(table.connected(4, 4).client.slot, 1)
         self.assertEqual(table.connected(5, 5).client.slot, 3)
 
@@ -1139,13 +1139,43 @@ class ConnectedTests(ServerTestCase):
         [answer] = table.receive(request_of(token), source(2))
         self.assertEqual(opened(answer, token)[0], DENIED)
 
-    def test_ended_by_the_listener(self) -> None:
-        """One who is ended because another fell silent is not looked at in that tick any more."""
+    def test_replaced_is_told_last_words(self) -> None:
+        """One who was replaced is heard no more, and sent to until it is disconnected."""
         table = self.table()
-        first, second = (table.connected(n, n, timeout=5).connection for n in (1, 2))
-        self.patch(
-            table.told, "gone", lambda connection: table.server.disconnect(second, table.now)
-        )
-        table.pass_time(6.0)
-        self.assertEqual((first.is_open, second.is_open), (False, False))
-        self.assertEqual((table.server.tally.timed_out, table.server.tally.ended), (1, 1))
+        old = table.connected()
+        connection = old.connection
+        table.now += TAKE_OVER_AFTER
+        new = table.player(self.token(table, 42, seed=1), source(2))
+        new.turn()
+        new.client._spoke_at = -1.0
+        response = new.client.due(table.now)
+        assert response is not None
+        events = table.server.receive(response, new.source, table.now)
+        self.assertEqual([type(event) for event in events], [Replaced, Connected])
+        self.assertEqual(events[0].connection, connection)
+        word = old.client.send(b"still?", table.now)
+        self.assertEqual(table.server.receive(word, old.source, table.now), ())
+        table.carry_out()
+        table.sent.clear()
+        table.send(connection, b"why")
+        table.disconnect(connection)
+        table.send(connection, b"too late")
+        self.assertEqual({to for _, to in table.sent}, {old.source})
+        kinds = [opened(datagram, old.token)[0] for datagram, _ in table.sent]
+        self.assertEqual(kinds, [PAYLOAD] + 10 * [DISCONNECT])
+        self.assertEqual(table.server.connections, [new.connection])
+        self.assertEqual(table.server.tally.ended, 1)
+
+    def test_events_outlive_a_bug(self) -> None:
+        """What happened before a datagram's bug is returned with the next."""
+        table = self.table()
+        old, new = table.connected(), table.player(self.token(table, 42, seed=1), source(2))
+        connection = old.connection
+        table.pass_time(TAKE_OVER_AFTER)
+        new.turn()
+        response = new.client.due(table.now + 1)
+        assert response is not None
+        self.patch(table.server, "_connect", lambda *_: 1 / 0)
+        with self.assertRaises(ZeroDivisionError):
+            table.server.receive(response, new.source, table.now)
+        self.assertEqual(table.server.receive(b"", source(3), table.now), [Replaced(connection)])

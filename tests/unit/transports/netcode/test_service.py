@@ -19,11 +19,11 @@ from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.packets import RESPONSE
 from playerstate.transports.netcode.service import (
     IDLE_GRACE,
+    LOG_EVERY,
     READ_WITHIN,
-    TELL_EVERY,
     NetcodeService,
 )
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 from playerstate.transports.udp import LISTEN_AGAIN_FIRST
 from tests.kit.netcode import KEY, PROTOCOL_ID, make_token
@@ -144,7 +144,7 @@ class NetcodeServiceTestCase(ServiceTestCase):
         settings.setdefault("slots", 4)
         self.netcode = NetcodeService(
             self.gateway,
-            Settings(KEY, PROTOCOL_ID, addresses, **settings),
+            NetcodeSettings(KEY, PROTOCOL_ID, addresses, **settings),
             listen,
             on_connect=on_connect,
             reactor=self.stepped.reactor,
@@ -364,6 +364,36 @@ class LeavingTests(NetcodeServiceTestCase):
         self.advance(0.3)
         self.assertRaises(NotOnline, self.service.state, 42)
         self.assertEqual(self.stored(self.stepped), {42: (5.0, 0.0)})
+
+    def test_bug_in_letting_go(self) -> None:
+        """A bug in letting go of one client keeps nobody from letting go of the next."""
+        self.open()
+        for number in (1, 2):
+            self.joined(number, number, timeout=5)
+        lost = self.gateway.lost
+
+        def stumble(session_id: int, *arguments: Any) -> None:
+            if session_id == 1:
+                raise ZeroDivisionError
+            lost(session_id, *arguments)
+
+        self.patch(self.gateway, "lost", stumble)
+        self.advance(6.0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertRaises(NotOnline, self.service.state, 2)
+        self.assertEqual(self.netcode.tally.timed_out, 2)
+
+    def test_bug_in_replacing(self) -> None:
+        """A connection that was replaced ends, whatever goes wrong in saying why."""
+        self.open()
+        before = self.joined()
+        self.play(1.0, before)
+        self.patch(self.gateway, "lost", lambda *_: 1 / 0)
+        NetcodePlayer(self, 42, 7, seed=1).connect()
+        before.hear()
+        self.assertEqual(before.client.state, State.DISCONNECTED)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.netcode._server.connections), 1)
 
     def test_comes_back(self) -> None:
         """With a fresh token the player is back, where they stood."""
@@ -709,7 +739,7 @@ class PortTests(NetcodeServiceTestCase):
         calls = len(self.service.clock.getDelayedCalls())
         other = NetcodeService(
             self.gateway,
-            Settings(KEY, PROTOCOL_ID),
+            NetcodeSettings(KEY, PROTOCOL_ID),
             [(PORT + 1, "127.0.0.1"), (PORT, "127.0.0.1")],
             reactor=self.stepped.reactor,
         )
@@ -817,7 +847,7 @@ class TellTests(NetcodeServiceTestCase):
     def test_minute(self) -> None:
         """It sums up what was ignored by reason; where nothing happened there is none."""
         self.open(age=0.0)
-        self.advance(TELL_EVERY - 1.0)
+        self.advance(LOG_EVERY - 1.0)
         self.assertEqual(self.told("half-open"), [])
         player = self.joined()
         for _ in range(3):
@@ -832,7 +862,7 @@ class TellTests(NetcodeServiceTestCase):
             " 1 challenged, 0 denied for want of a slot;"
             " 4 datagrams ignored (no_key 3, bad_length 1)",
         )
-        self.play(TELL_EVERY, player)
+        self.play(LOG_EVERY, player)
         lines = len(self.told("half-open"))
-        self.play(TELL_EVERY, player)
+        self.play(LOG_EVERY, player)
         self.assertEqual(len(self.told("half-open")), lines)

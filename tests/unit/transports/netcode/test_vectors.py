@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from playerstate.transports.netcode.packets import (
 )
 from playerstate.transports.netcode.replay import ReplayWindow
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.settings import Settings
+from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.netcode.tokens import KEY_BYTES, ConnectToken, PrivateToken
-from tests.kit.netcode import Told, make_token, request_of
+from tests.kit.netcode import Driver, make_token, request_of
 
 VECTORS = Path(__file__).parents[5] / "shared" / "netcode" / "vectors.json"
 
@@ -52,7 +53,7 @@ class VectorTestCase(SynchronousTestCase):
             self.skipTest(f"there is no {VECTORS}")
 
 
-class Recorded:
+class Recorded(Driver):
     """A server as in the vectors: their key, their clock, their challenge key.
 
     Args:
@@ -74,24 +75,23 @@ class Recorded:
             started_at = token["create_timestamp"] - 60
         if max_token_lifetime is None:
             max_token_lifetime = token["expire_timestamp"] - token["create_timestamp"]
-        settings = Settings(
+        settings = NetcodeSettings(
             bytes.fromhex(token["private_key"]),
             token["protocol_id"],
             frozenset((Address.parse(server_address),)),
             slots=slots,
             max_token_lifetime=max_token_lifetime,
         )
-        self.told = Told()
+        self.sent, self.events = deque(), []
         self.unix_now = started_at
-        self.t = 0.0
+        self.now = 0.0
         self._challenge_key = bytes(KEY_BYTES)
         if challenge_key is not None:
             self._challenge_key = bytes.fromhex(challenge_key)
         self.server = Server(
             settings,
-            self.told,
             now=started_at - unix_now,
-            wall_clock=lambda: self.unix_now + self.t,
+            wall_clock=lambda: self.unix_now + self.now,
             random_bytes=self._random_bytes,
         )
         self.unix_now = unix_now
@@ -101,20 +101,20 @@ class Recorded:
 
     def receive(self, datagram: bytes, source: Source) -> list[bytes]:
         """What is sent because of a datagram."""
-        self.told.sent.clear()
-        self.server.receive(datagram, source, self.t)
-        return [answer for answer, _ in self.told.sent]
+        self.sent.clear()
+        self.take_in(datagram, source)
+        return [answer for answer, _ in self.sent]
 
     def why(self, datagram: bytes, source: Source) -> str:
         """Why a datagram was ignored; empty if it was not."""
         before = self.server.tally.ignored.copy()
-        events = len(self.told.events)
+        events = len(self.events)
         answers = self.receive(datagram, source)
         reasons = self.server.tally.ignored - before
         if not reasons:
             return ""
         assert answers == []
-        assert len(self.told.events) == events
+        assert len(self.events) == events
         [reason] = reasons
         return reason
 
@@ -229,36 +229,37 @@ class SessionTests(VectorTestCase):
         )
         for number in range(session["occupied_slots"]):
             self.occupy(recorded, token, session, number)
-        server, told = recorded.server, recorded.told
-        self.assertEqual(server._global_sequence, session["start"]["global_sequence"])
-        told.sent.clear()
-        told.events.clear()
+        self.assertEqual(
+            recorded.server._outgoing._global_sequence, session["start"]["global_sequence"]
+        )
+        recorded.sent.clear()
+        recorded.events.clear()
         source = place(session["client_source"])
         log = session["log"]
         last = max(entry["t"] for entry in log)
         for tick in range(round(last / session["tick"]) + 1):
-            t = recorded.t = tick * session["tick"]
+            t = recorded.now = tick * session["tick"]
             here = [entry for entry in log if entry["t"] == t]
             for entry in here:
                 if entry["kind"] == "datagram" and entry["way"] == "c2s":
                     self.assertIn(entry["fate"], ("delivered", "late", "duplicate"))
-                    server.receive(bytes.fromhex(entry["hex"]), source, t)
-            server.tick(t)
+                    recorded.take_in(bytes.fromhex(entry["hex"]), source)
+            recorded.tick()
             for entry in here:
                 if entry["kind"] == "event":
-                    self.act_on_server(server, entry, t)
+                    self.act_on_server(recorded, entry)
             answers = [
                 entry["hex"]
                 for entry in here
                 if entry["kind"] == "datagram" and entry["way"] == "s2c"
             ]
-            self.assertEqual([datagram.hex() for datagram, _ in told.sent], answers)
-            told.sent.clear()
-        payloads = [event[2].hex() for event in told.events if event[0] == "received"]
+            self.assertEqual([datagram.hex() for datagram, _ in recorded.sent], answers)
+            recorded.sent.clear()
+        payloads = [event[2].hex() for event in recorded.events if event[0] == "received"]
         self.assertEqual(payloads, self.delivered(session, "server"))
         joined = [e for e in log if e["kind"] == "event" and e["what"] == "connected"]
         self.assertEqual(
-            [event for event in told.events if event[0] == "connected"],
+            [event for event in recorded.events if event[0] == "connected"],
             [("connected", entry["client_id"]) for entry in joined],
         )
 
@@ -282,16 +283,16 @@ class SessionTests(VectorTestCase):
         assert response is not None
         self.assertEqual(len(recorded.receive(response, source)), 1)
 
-    def act_on_server(self, server: Server, entry: dict[str, Any], t: float) -> None:
+    def act_on_server(self, recorded: Recorded, entry: dict[str, Any]) -> None:
         """Do what the application did."""
         if entry["who"] == "server" and entry["what"] in ("app_send", "app_disconnect"):
-            [connection] = server.connections
+            [connection] = recorded.server.connections
             if entry["what"] == "app_send":
-                server.send(connection, bytes.fromhex(entry["body"]), t)
+                recorded.send(connection, bytes.fromhex(entry["body"]))
             else:
-                server.disconnect(connection, t)
+                recorded.disconnect(connection)
         elif entry["what"] == "set_server_sequence":
-            server.connections[0].sequence = entry["value"]
+            recorded.server.connections[0].sequence = entry["value"]
 
     def delivered(self, session: dict[str, Any], who: str) -> list[str]:
         """The payloads that one end handed to its application."""
@@ -419,8 +420,8 @@ class NegativeTests(VectorTestCase):
             with self.subTest(case["name"]):
                 reason = server.why(bytes.fromhex(case["hex"]), self.source)
                 self.assertEqual(reason, case.get("reason", ""))
-        self.assertEqual(server.told.events, [("connected", 4242)])
-        server.told.events.clear()
+        self.assertEqual(server.events, [("connected", 4242)])
+        server.events.clear()
         return server
 
     def test_packets(self) -> None:
@@ -441,10 +442,10 @@ class NegativeTests(VectorTestCase):
         self.assertFalse(connection.is_confirmed)
         for case in self.cases["then"]:
             with self.subTest(case["name"]):
-                server.told.events.clear()
+                server.events.clear()
                 reason = server.why(bytes.fromhex(case["hex"]), self.source)
                 self.assertEqual(reason, case.get("reason", ""))
-                payloads = [event[2].hex() for event in server.told.events]
+                payloads = [event[2].hex() for event in server.events]
                 self.assertEqual(payloads, [case["body"]] if "body" in case else [])
         self.assertTrue(connection.is_confirmed)
 
@@ -495,7 +496,7 @@ class HistoryTests(VectorTestCase):
                 self.assertEqual((step["verdict"], len(answer)), ("keep_alive", 26))
             else:
                 server.receive(clients[step["from"]].disconnect(0.0)[0], source)
-                self.assertEqual(server.told.events[-1][0], "gone")
+                self.assertEqual(server.events[-1][0], "disconnected")
 
 
 class ReadingTests(VectorTestCase):

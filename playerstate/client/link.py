@@ -20,7 +20,7 @@ RECEIVE_BUFFER = 2**20
 """Bytes asked of the system for what waits to be read; many players may share a port."""
 
 
-class Line:
+class Link:
     """Carries one player's messages to a server and back.
 
     It is opened when the player joins and closed when the player is gone, and may be opened again
@@ -33,17 +33,19 @@ class Line:
 
     Attributes:
         client: that conversation.
-        told: called whenever the conversation may have come further.
-        heard: whether a server ever said anything.
+        notify: called when something came by itself (a datagram, a token, or that there is none)
+            and the conversation may have come further.  The link has done its work then, and may be
+            called.  How far it came by a call of its owner, the owner looks for when that returns.
+        was_heard: whether a server ever said anything.
         trouble: what kept the player from playing on and came from no server; else None.
     """
 
-    told: Callable[[], object]
+    notify: Callable[[], object]
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.told = _nobody
-        self.heard = False
+        self.notify = _nobody
+        self.was_heard = False
         self.trouble: Exception | None = None
 
     def open(self, now: float) -> None:
@@ -58,7 +60,7 @@ class Line:
         """Go on by another way: what led to the server may be no more, as after a sleep.
 
         The conversation goes on where the server still has it, else the client joins again.
-        Nothing where the line is not open.
+        Nothing where the link is not open.
         """
         raise NotImplementedError
 
@@ -83,20 +85,18 @@ class Line:
             self.client.received(message, now)
         except Malformed:
             return
-        self.heard = True
+        self.was_heard = True
         if self.client.wake_at <= now:
             self.turn(now)
-        self.told()
 
     def fail(self, trouble: Exception) -> None:
         """The player cannot play on."""
         self.trouble = trouble
         self.client.end()
-        self.told()
 
 
 def _nobody() -> None:
-    """Nobody is told."""
+    """Nobody is notified."""
 
 
 class Port(DatagramProtocol):

@@ -1,4 +1,4 @@
-"""The lines of many players to one server: over one port, or a connection each."""
+"""The links of many players to one server: over one port, or a connection each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from playerstate.cli.parameters import Address, Login
-from playerstate.client import Client, Line, Netcode, PlainLine, PlainPort
+from playerstate.client import Client, Link, Netcode, PlainLink, PlainPort
 from playerstate.state.schema import StateSchema
 
 TOKEN_TIMEOUT = 2
@@ -18,27 +18,27 @@ FILES_BESIDE = 100
 """Files that are open beside the players' sockets, and some to spare."""
 
 
-def plain_lines(
+def plain_links(
     server: Address,
     session_ids: Iterable[int],
     schema: StateSchema,
     reactor: Any,
     seconds: Callable[[], float],
-) -> dict[int, Line]:
-    """Lines that share one port, by session id."""
+) -> dict[int, Link]:
+    """Links that share one port, by session id."""
     port = PlainPort((server.ip, server.port), reactor, seconds)
-    return {i: PlainLine(Client.of(schema), port, i) for i in session_ids}
+    return {i: PlainLink(Client.of(schema), port, i) for i in session_ids}
 
 
-def netcode_lines(
+def netcode_links(
     server: Address,
     login: Login,
     session_ids: Iterable[int],
     schema: StateSchema,
     reactor: Any,
     seconds: Callable[[], float],
-) -> dict[int, Line]:
-    """Lines on connections, and so on sockets, of their own, by session id."""
+) -> dict[int, Link]:
+    """Links on connections, and so on sockets, of their own, by session id."""
     from playerstate.tokens import connect_token
     from playerstate.transports.netcode.addresses import Address as PublicAddress
 
@@ -49,12 +49,12 @@ def netcode_lines(
         addresses=[str(PublicAddress.of(server.ip, server.port))],
         timeout=TOKEN_TIMEOUT,
     )
-    lines: dict[int, Line] = {
-        i: Netcode(partial(make_token, i)).line(Client.of(schema), reactor, seconds)
+    links: dict[int, Link] = {
+        i: Netcode(partial(make_token, i)).link(Client.of(schema), reactor, seconds)
         for i in session_ids
     }
-    _allow_files(len(lines) + FILES_BESIDE)
-    return lines
+    _allow_files(len(links) + FILES_BESIDE)
+    return links
 
 
 def _allow_files(count: int) -> None:

@@ -1,0 +1,67 @@
+"""What a netcode server has to send: sealed, numbered, and kept until it is taken."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from playerstate.transports.netcode.connections import Connection, Source
+from playerstate.transports.netcode.packets import (
+    DISCONNECT,
+    KEEP_ALIVE,
+    KEEP_ALIVE_BODY,
+    PAYLOAD,
+    Seals,
+)
+
+DISCONNECTS = 10
+"""Disconnect packets in a row, since each may be lost and none is answered."""
+FIRST_GLOBAL_SEQUENCE = 2**63
+"""Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
+of tokens, as are the packets of connections, whose numbers begin at 0."""
+
+
+class Outgoing:
+    """The datagrams of one server, in the order in which they are to be sent.
+
+    Args:
+        seals: of the server's protocol id.
+        slots: how many clients there may be, as each is told.
+    """
+
+    def __init__(self, seals: Seals, slots: int) -> None:
+        self._seals = seals
+        self._slots = slots
+        self._global_sequence = FIRST_GLOBAL_SEQUENCE
+        self._datagrams: list[tuple[bytes, Source]] = []
+
+    def take(self) -> list[tuple[bytes, Source]]:
+        """All that is to be sent, each with where it goes; none is kept."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    def say_globally(
+        self, sealer: ChaCha20Poly1305, kind: int, body: bytes, source: Source
+    ) -> None:
+        """A packet to a client that is not in, sealed with the key of its token."""
+        datagram = self._seals.seal(sealer, kind, self._global_sequence, body)
+        self._global_sequence += 1
+        self._datagrams.append((datagram, source))
+
+    def say_payload(self, connection: Connection, payload: bytes, now: float) -> None:
+        """A payload."""
+        self._say(connection, PAYLOAD, payload, now)
+
+    def say_alive(self, connection: Connection, now: float) -> None:
+        """A keep-alive, with the client's slot."""
+        self._say(connection, KEEP_ALIVE, KEEP_ALIVE_BODY.pack(connection.slot, self._slots), now)
+
+    def say_disconnected(self, connection: Connection, now: float) -> None:
+        """The last words."""
+        for _ in range(DISCONNECTS):
+            self._say(connection, DISCONNECT, b"", now)
+
+    def _say(self, connection: Connection, kind: int, body: bytes, now: float) -> None:
+        datagram = self._seals.seal(connection.sealer, kind, connection.sequence, body)
+        connection.sequence += 1
+        connection.spoke_at = now
+        self._datagrams.append((datagram, connection.source))
