@@ -3,6 +3,22 @@
 A store is opened by a factory from a URL, and hands out two ends: a *reader*, used on the reactor
 thread alone, and a *writer*, made and used on the persist thread alone.  The two share nothing but
 the stored rows, so neither ever waits for the other.
+
+The `StateSchema` that a factory is given says what a player is.  Of it, a store needs:
+
+- ``schema.fields``, each with its ``name``, its ``kind``, and its ``default`` as a plain value.
+  Names differ in more than the case of their letters, and none is ``session_id`` or ``updated_at``.
+- Of a kind: ``column``, which of four things a column of it is to hold
+  (`Column`), so that a store maps these to types of its own and need not
+  know the kinds; ``size``, the most bytes that a text takes; ``name``, for people to read.
+- *Plain values*, which it keeps and gives back: a ``float``, ``int``, ``bool`` or ``str`` each, of
+  just that type.  They are finite, but may lie outside the bounds of today's class.
+- Records have the fields packed.  ``schema.decode`` makes plain values of the fields of one record,
+  ``field.kind.decode`` of a single one, for a store that takes the records column by column.
+
+The class may have changed since the store was last used.  A field may be new, so that its default
+fills the column, or gone, so that its column stays; it may want another column, or be a text of
+fewer bytes than are stored.  `IStateStore.migrate` fits the store to it, or refuses.
 """
 
 from __future__ import annotations
@@ -16,15 +32,18 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from playerstate.state.kind import Column, Kind
 from playerstate.state.schema import StateSchema
 
 __all__ = [
+    "Column",
     "IStateReader",
     "IStateStore",
     "IStateWriter",
     "IStoreBrowser",
     "IStoreFactory",
     "JournalUnusable",
+    "Kind",
     "Records",
     "RowRefused",
     "StoreBusy",

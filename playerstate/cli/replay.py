@@ -22,13 +22,6 @@ from playerstate.state.schema import InvalidState, StateSchema
 
 HELD_UP = 0.5
 """Seconds that a replay may be late without having fallen behind."""
-_BOOLS = {"0": False, "false": False, "1": True, "true": True}
-_READ: dict[str, Callable[[str], Any]] = {
-    "float": float,
-    "int": int,
-    "bool": lambda cell: _BOOLS[cell.strip().lower()],
-    "text": str,
-}
 
 
 class BadTracks(click.ClickException):
@@ -179,7 +172,7 @@ def _read_row(columns: list[str], row: list[str], schema: StateSchema) -> Move:
         "session_id", cells.pop("session_id"), _session_id, "from 1 to 2**63 - 1"
     )
     plain = [
-        _read_cell(field.name, cells[field.name], _READ[field.kind], field.allowed)
+        _read_cell(field.name, cells[field.name], field.kind.parse, field.kind.allowed)
         if field.name in cells
         else field.default
         for field in schema.fields
@@ -190,7 +183,7 @@ def _read_row(columns: list[str], row: list[str], schema: StateSchema) -> Move:
 def _read_cell(column: str, cell: str, read: Callable[[str], Any], allowed: str) -> Any:
     try:
         return read(cell)
-    except (ValueError, KeyError):
+    except ValueError:
         raise InvalidState(column, cell, allowed) from None
 
 

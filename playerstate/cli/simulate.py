@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any
 
 import attrs
@@ -13,7 +13,9 @@ from playerstate.cli.crowd import Crowd, Turns, run, troubles
 from playerstate.cli.outcome import ENOUGH, Outcome, spread_ms
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
-from playerstate.state.schema import Field, StateSchema
+from playerstate.state.kind import Kind
+from playerstate.state.kinds import Bool, Float, Int, Text
+from playerstate.state.schema import StateSchema
 
 STRIDE = 1.0
 """The longest step of a float without bounds."""
@@ -147,23 +149,39 @@ async def walk_for(
 
 def stepper(schema: StateSchema, rng: random.Random) -> Step:
     """A function from where a player stands to where the next step leads, as accepted values."""
-    steps = [_field_step(field, rng) for field in schema.fields]
+    steps = [_step(field.kind, rng) for field in schema.fields]
     accept = schema.accept
     return lambda values: accept(*[step(value) for step, value in zip(steps, values, strict=True)])
 
 
-def _field_step(field: Field, rng: random.Random) -> Callable[[Any], Any]:
-    if field.kind == "bool":
-        return lambda value: 1 - value
-    if field.kind == "text":
-        size = field.size
-        return lambda value: f"{rng.getrandbits(64):x}".encode()[:size].ljust(size, b"\0")
-    assert field.low is not None and field.high is not None
-    low, high, draw = field.low, field.high, rng.random
-    if field.kind == "int":
-        return lambda value: min(max(value + (1 if draw() < 0.5 else -1), low), high)
+@singledispatch
+def _step(kind: Kind, rng: random.Random) -> Callable[[Any], Any]:
+    """From one packed value of a kind to the next; a kind knows nothing of bots."""
+    raise NotImplementedError(f"no bot knows a step of {kind.name}")
+
+
+@_step.register
+def _(kind: Float, rng: random.Random) -> Callable[[Any], Any]:
+    low, high, draw = kind.low, kind.high, rng.random
     stride = min(STRIDE, (high - low) / STRIDES_ACROSS)
     return lambda value: min(max(value + stride * (2 * draw() - 1), low), high)
+
+
+@_step.register
+def _(kind: Int, rng: random.Random) -> Callable[[Any], Any]:
+    low, high, draw = kind.low, kind.high, rng.random
+    return lambda value: min(max(value + (1 if draw() < 0.5 else -1), low), high)
+
+
+@_step.register
+def _(kind: Bool, rng: random.Random) -> Callable[[Any], Any]:
+    return lambda value: 1 - value
+
+
+@_step.register
+def _(kind: Text, rng: random.Random) -> Callable[[Any], Any]:
+    size = kind.size
+    return lambda value: f"{rng.getrandbits(64):x}".encode()[:size].ljust(size, b"\0")
 
 
 def _strays(crowd: Crowd, schema: StateSchema, left: dict[int, tuple[Any, ...]]) -> dict[int, str]:

@@ -173,7 +173,7 @@ class Client:
         tries_again: bool = False,
     ) -> Client:
         """One whose player has this state, which sends DELTAs where a field has a resolution."""
-        has_grid = any(field.resolution is not None for field in schema.fields)
+        has_grid = any(field.kind.resolution is not None for field in schema.fields)
         deltas = DeltaCodec(schema) if has_grid else None
         return cls(Codec(schema), draw_nonce, deltas=deltas, tries_again=tries_again)
 

@@ -34,7 +34,6 @@ import errno
 import fcntl
 import mmap
 import os
-import re
 import stat
 import struct
 import time
@@ -50,6 +49,7 @@ from playerstate.filenames import check_name
 from playerstate.interfaces import JournalUnusable
 from playerstate.live.table import FIRST_PLACES, LiveTable
 from playerstate.log import PrintableLogger
+from playerstate.state.kinds import of_canonical
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import MAX_FIELDS_BYTES, Field, StateSchema
 
@@ -70,7 +70,6 @@ _CLEAN = struct.Struct("<I")
 _CLEAN_AT = 28
 _TAIL = struct.Struct("<QQ")
 _log = PrintableLogger()
-_TYPE = re.compile(r"(float|int|bool|text\((\d+)\))(?:/.*)?")
 
 
 def check_apart(path: str, database: str | None) -> None:
@@ -686,12 +685,11 @@ def _parse_fields(text: str) -> tuple[Field, ...]:
     fields = []
     for part in text.split(","):
         name, _, kind = part.partition(":")
-        found = _TYPE.fullmatch(kind)
-        if not (name.isidentifier() and found):
+        try:
+            field = Field(name, of_canonical(kind))
+        except ValueError:
+            raise NotAJournal(f"its schema is damaged at {part!r}") from None
+        if not (name.isidentifier() and field.kind.size <= MAX_FIELDS_BYTES):
             raise NotAJournal(f"its schema is damaged at {part!r}")
-        size = int(found[2]) if found[2] else 1 if found[1] == "bool" else 8
-        if not 1 <= size <= MAX_FIELDS_BYTES:
-            raise NotAJournal(f"its schema is damaged at {part!r}")
-        plain = "text" if found[2] else found[1]
-        fields.append(Field(name, plain, size, None, None, None, None))
+        fields.append(field)
     return tuple(fields)

@@ -67,11 +67,10 @@ def as_rows(
     for place, field in enumerate(schema.fields):
         old = before.get(folded(field.name))
         records[field.name] = field.encode(field.default)
-        if old is not None and old.kind == field.kind:
+        if old is not None:
             values = remains.records[old.name]
-            fits = np.char.str_len(values) <= field.size if field.kind == "text" else True
-            carried[:, place] = fits
-            records[field.name] = np.where(fits, values, records[field.name])
+            fits = carried[:, place] = field.kind.carried(values, old.kind)
+            records[field.name][fits] = values[fits]
     return rows, carried
 
 

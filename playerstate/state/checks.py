@@ -7,85 +7,93 @@ already.
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-Limits = tuple[float | None, float | None]
+from playerstate.state.kind import Kind
+from playerstate.state.kinds import Int, Limits, Number, Text, is_number
+
+_NONE: Limits = (None, None)
 
 
-def limits_of(validator: Any, kind: type, size: int | None) -> Limits:
-    """The inclusive bounds that a validator says, each None where it says none.
+def held_to(kind: Kind, validator: Any) -> Kind:
+    """The kind within the bounds that a validator says.
 
     Args:
+        kind: as its field's metadata says.
         validator: of attrs; None for none.
-        kind: the field's type.
-        size: bytes of a text, if its field says how many.
 
     Raises:
         ValueError: it says something else, in words that end with what to do.
         Exception: whatever a validator of somebody's own making does when it is looked at.
     """
+    limits = _limits_of(validator, kind)
+    return kind.narrowed(limits) if isinstance(kind, Number) else kind
+
+
+def _limits_of(validator: Any, kind: Kind) -> Limits:
+    """The inclusive bounds that a validator says, each None where it says none."""
     if validator is None:
-        return None, None
+        return _NONE
     name = type(validator).__name__ if type(validator).__module__.startswith("attr.") else ""
-    if name == "_AndValidator":
-        return _inner([limits_of(inner, kind, size) for inner in validator._validators])
-    if name == "_OptionalValidator":
-        return limits_of(validator.validator, kind, size)
-    if name == "_InstanceOfValidator" and issubclass(kind, validator.type):
-        return None, None
-    if name == "_MinLengthValidator" and kind is str and validator.min_length <= 0:
-        return None, None
-    if name == "_MaxLengthValidator" and kind is str:
-        if size is None or size <= validator.max_length:
-            return None, None  # no text of so many bytes has more characters
+    found = _READERS[name](validator, kind) if name in _READERS else None
+    if found is None:
         raise ValueError(
-            f"max_len({validator.max_length}) counts characters, and text({size}) lets more of them"
-            f" in: use text({validator.max_length})"
+            f"the validator {validator!r} cannot be held to what comes over the wire:"
+            " use within() or text(n), and check the rest in the game"
         )
-    if kind in (int, float):
-        if name == "_NumberValidator":
-            return _limit(validator.compare_op, validator.bound, kind)
-        if name == "_InValidator" and kind is int:
-            return _span(validator.options)
-    raise ValueError(
-        f"the validator {validator!r} cannot be held to what comes over the wire:"
-        " use within() or text(n), and check the rest in the game"
-    )
+    return found
 
 
-def _inner(limits: list[Limits]) -> Limits:
+# What a validator says of a kind; None where that is nothing that could be held.  Kinds are told
+# apart here, since a validator is of numbers, of whole ones or of texts.
+
+
+def _and(validator: Any, kind: Kind) -> Limits:
+    limits = [_limits_of(inner, kind) for inner in validator._validators]
     lows = [low for low, _ in limits if low is not None]
     highs = [high for _, high in limits if high is not None]
     return max(lows, default=None), min(highs, default=None)
 
 
-def _limit(comparison: str, bound: Any, kind: type) -> Limits:
-    number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
-    if not (number and -sys.float_info.max <= bound <= sys.float_info.max):
+def _optional(validator: Any, kind: Kind) -> Limits:
+    return _limits_of(validator.validator, kind)
+
+
+def _instance_of(validator: Any, kind: Kind) -> Limits | None:
+    return _NONE if issubclass(kind.plain, validator.type) else None
+
+
+def _min_length(validator: Any, kind: Kind) -> Limits | None:
+    return _NONE if isinstance(kind, Text) and validator.min_length <= 0 else None
+
+
+def _max_length(validator: Any, kind: Kind) -> Limits | None:
+    if not isinstance(kind, Text):
+        return None
+    if kind.size <= validator.max_length:
+        return _NONE  # no text of so many bytes has more characters
+    raise ValueError(
+        f"max_len({validator.max_length}) counts characters, and {kind.canonical} lets more of them"
+        f" in: use text({validator.max_length})"
+    )
+
+
+def _number(validator: Any, kind: Kind) -> Limits | None:
+    if not isinstance(kind, Number):
+        return None
+    bound = validator.bound
+    if not (is_number(bound) and -sys.float_info.max <= bound <= sys.float_info.max):
         raise ValueError(f"the bound {bound!r} of its validator is not a finite number")
-    limit: float
-    if kind is int:
-        limit = math.ceil(bound) if comparison in (">=", "<") else math.floor(bound)
-        limit += {">": 1, "<": -1}.get(comparison, 0)
-    else:
-        limit = _nearest_float(comparison, bound)
-    return (limit, None) if comparison.startswith(">") else (None, limit)
+    limit = kind.nearest(validator.compare_op, bound)
+    return (limit, None) if validator.compare_op.startswith(">") else (None, limit)
 
 
-def _nearest_float(comparison: str, bound: float) -> float:
-    """The last float on the right side of a bound, which as an int may lie between two."""
-    up = comparison.startswith(">")
-    limit = float(bound)
-    if limit == bound and comparison.endswith("="):
-        return limit
-    outside = limit <= bound if up else limit >= bound
-    return math.nextafter(limit, math.inf if up else -math.inf) if outside else limit
-
-
-def _span(options: Any) -> Limits:
+def _in(validator: Any, kind: Kind) -> Limits | None:
+    if not isinstance(kind, Int):
+        return None
+    options = validator.options
     if isinstance(options, range):
         if options and abs(options.step) == 1:
             return min(options[0], options[-1]), max(options[0], options[-1])
@@ -96,3 +104,15 @@ def _span(options: Any) -> Limits:
             if high - low == len(numbers) - 1:
                 return low, high
     raise ValueError("in_() of its validator is no span of whole numbers: use within()")
+
+
+_READERS: Mapping[str, Callable[[Any, Kind], Limits | None]] = {
+    "_AndValidator": _and,
+    "_OptionalValidator": _optional,
+    "_InstanceOfValidator": _instance_of,
+    "_MinLengthValidator": _min_length,
+    "_MaxLengthValidator": _max_length,
+    "_NumberValidator": _number,
+    "_InValidator": _in,
+}
+"""By the class of attrs."""

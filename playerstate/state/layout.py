@@ -53,7 +53,7 @@ class RowLayout:
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        formats = "".join(field.format for field in fields)
+        formats = "".join(field.kind.format for field in fields)
         self.fields = struct.Struct("<" + formats)
         used = _OWN_BYTES + self.fields.size
         self.size = 1 << (used - 1).bit_length()
@@ -85,11 +85,11 @@ class RowLayout:
         offsets, at = [], FIELDS_AT
         for field in fields:
             offsets.append(at)
-            at += field.size
+            at += field.kind.size
         self.record = np.dtype(
             {
                 "names": ["session_id", *(field.name for field in fields), "updated_at"],
-                "formats": ["<i8", *(field.dtype for field in fields), "<i8"],
+                "formats": ["<i8", *(field.kind.dtype for field in fields), "<i8"],
                 "offsets": [8, *offsets, 24],
                 "itemsize": self.size,
             }

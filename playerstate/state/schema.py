@@ -13,18 +13,19 @@ A player's state takes three forms here:
   zero-padded bytes.  Packed values that passed `StateSchema.accept` are *accepted*: finite, within
   their bounds, and without a negative zero.
 
+What a field holds is for its kind to say; see `playerstate.state.kind`.
+
 Nothing here depends on a thread: a schema is immutable, and may be used from any.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 import struct
 import sys
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import numpy as np
@@ -32,7 +33,10 @@ import numpy.typing as npt
 
 from playerstate.arguments import shown
 from playerstate.state.building import builder, own_building
-from playerstate.state.checks import Limits, limits_of
+from playerstate.state.checks import held_to
+from playerstate.state.compiling import compile_accept, compile_read
+from playerstate.state.kind import Bounds, Kind
+from playerstate.state.kinds import KINDS
 
 MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
@@ -41,8 +45,7 @@ RESERVED_NAMES = frozenset({"session_id", "updated_at", "rowid", "oid", "_rowid_
 """Columns that every store has beside the fields, and what SQLite calls the first of them."""
 
 _ALLOWED = "float, int, bool, or str with metadata=text(n)"
-_INT64 = (-(2**63), 2**63 - 1)
-_LIMITS = {"int": _INT64, "float": (-sys.float_info.max, sys.float_info.max)}
+_BY_TYPE = {kind.plain: kind for kind in KINDS}
 _BOUNDS_KEY = "playerstate.within"
 _TEXT_KEY = "playerstate.text"
 
@@ -72,15 +75,6 @@ def folded(name: str) -> str:
     return name.encode().lower().decode()
 
 
-@attrs.frozen
-class Bounds:
-    """What `within` said of a field."""
-
-    low: float | None
-    high: float | None
-    resolution: float | None
-
-
 def within(
     low: float | None = None, high: float | None = None, *, resolution: float | None = None
 ) -> Mapping[str, Any]:
@@ -108,87 +102,33 @@ class Field:
 
     Attributes:
         name: the attribute's name, also the column's.
-        kind: ``float``, ``int``, ``bool`` or ``text``.
-        size: packed size in bytes.
-        low, high: the inclusive bounds of an update; None for text.
-        resolution: the grid's step, or None.
+        kind: what it holds: ask it for the size, the format, the column, and what is allowed.
         default: the spawn's value, as a plain value.
     """
 
     name: str
-    kind: str
-    size: int
-    low: float | None
-    high: float | None
-    resolution: float | None
-    default: Any
+    kind: Kind
+    default: Any = None
 
     @property
     def canonical(self) -> str:
-        """The field in the schema's canonical text, ``name:type``."""
-        kind = f"text({self.size})" if self.kind == "text" else self.kind
-        return f"{self.name}:{kind}" + (f"/{self.resolution!r}" if self.resolution else "")
-
-    @property
-    def format(self) -> str:
-        """The field's `struct` format."""
-        return {"float": "d", "int": "q", "bool": "B"}.get(self.kind) or f"{self.size}s"
-
-    @property
-    def dtype(self) -> str:
-        """The field's numpy type; the zero padding of a text is not part of its value."""
-        return {"float": "<f8", "int": "<i8", "bool": "u1"}.get(self.kind) or f"S{self.size}"
-
-    @property
-    def allowed(self) -> str:
-        """What the field takes, in words."""
-        if self.kind == "bool":
-            return "True or False"
-        if self.kind == "text":
-            return f"text of at most {self.size} bytes of UTF-8, without NUL"
-        noun = "a finite number" if self.kind == "float" else "a whole number"
-        least, most = _LIMITS[self.kind]
-        if (self.low, self.high) == (least, most):
-            return noun if self.kind == "float" else f"{noun} of 64 bits"
-        if self.high == most:
-            return f"{noun}, at least {self.low!r}"
-        if self.low == least:
-            return f"{noun}, at most {self.high!r}"
-        return f"{noun} from {self.low!r} to {self.high!r}"
+        """The field in the schema's canonical text, ``name:kind``."""
+        return f"{self.name}:{self.kind.canonical}"
 
     def encode(self, value: Any) -> Any:
-        """A plain value as a packed value of the right type; its range is for `accept` to judge."""
-        try:
-            if self.kind == "bool":
-                if not isinstance(value, (bool, np.bool_)):
-                    raise TypeError
-                return int(value)
-            if self.kind == "text":
-                packed = value.encode() if isinstance(value, str) else None
-                if packed is None or len(packed) > self.size or b"\0" in packed:
-                    raise TypeError
-                return packed.ljust(self.size, b"\0")
-            if self.kind == "int":
-                whole = operator.index(value)
-                if not _INT64[0] <= whole <= _INT64[1]:
-                    raise OverflowError
-                return whole
-            if isinstance(value, (str, bytes, bytearray)):
-                raise TypeError
-            number = float(value)
-            if not math.isfinite(number):
-                raise ValueError
-            return number
-        except Exception:  # whatever a class of somebody's own does when it is asked for a number
-            raise InvalidState(self.name, value, self.allowed) from None
+        """A plain value as a packed value of the right type; its range is for `accept` to judge.
 
-    def decode(self, value: Any) -> Any:
-        """A packed value as a plain value."""
-        if self.kind == "bool":
-            return bool(value)
-        if self.kind == "text":
-            return value.rstrip(b"\0").decode()
-        return value
+        Raises:
+            InvalidState: the field cannot hold it at all.
+        """
+        try:
+            return self.kind.encode(value)
+        except Exception:  # whatever a class of somebody's own does when it is asked for a number
+            raise self.refusal(value) from None
+
+    def refusal(self, value: Any) -> InvalidState:
+        """The error that says this value is not for this field."""
+        return InvalidState(self.name, value, self.kind.allowed)
 
 
 @attrs.frozen(eq=False)
@@ -220,7 +160,7 @@ class StateSchema:
     spawn: tuple[Any, ...]
     _plain: Callable[[Any], tuple[Any, ...]]
     _build: Callable[..., Any]
-    _recode: bool
+    _decode: tuple[tuple[int, Callable[[Any], Any]], ...]
 
     @classmethod
     def of(cls, state_class: type | StateSchema) -> StateSchema:
@@ -234,21 +174,18 @@ class StateSchema:
         fields = _read_class(state_class)
         names = [field.name for field in fields]
         getter: Callable[[Any], Any] = operator.attrgetter(*names)
-        packer = struct.Struct("<" + "".join(field.format for field in fields))
         canonical = ",".join(field.canonical for field in fields)
-        accept = _compile_accept(fields)
-        spawn = []
-        for field in fields:
-            try:
-                spawn.append(field.encode(field.default))
-            except InvalidState as error:
-                raise _refused(state_class, field.name, f"the default {error}") from None
+        kinds = [field.kind for field in fields]
+
+        def refuse(index: int, value: Any) -> NoReturn:
+            raise fields[index].refusal(value)
+
+        accept = compile_accept(kinds, refuse)
         try:
-            accepted = accept(*spawn)
+            accepted = accept(*(field.encode(field.default) for field in fields))
         except InvalidState as error:
             raise _refused(state_class, error.field, f"the default {error}") from None
-        attributes = {attribute.name: attribute for attribute in attrs.fields(state_class)}
-        defaults = {each.name: (attributes[each.name].alias, each.default) for each in fields}
+        defaults = {each.name: (each.alias, each.default) for each in attrs.fields(state_class)}
         try:
             build = builder(state_class, defaults)
         except ValueError as error:
@@ -258,14 +195,14 @@ class StateSchema:
             fields=fields,
             canonical=canonical,
             fingerprint=zlib.crc32(canonical.encode()),
-            struct=packer,
+            struct=struct.Struct("<" + "".join(kind.format for kind in kinds)),
             accept=accept,
-            read=_compile_read(fields),
-            dtype=np.dtype([(field.name, field.dtype) for field in fields]),
+            read=compile_read(kinds, refuse),
+            dtype=np.dtype([(field.name, field.kind.dtype) for field in fields]),
             spawn=accepted,
             plain=getter if len(names) > 1 else lambda state: (getter(state),),
             build=build,
-            recode=any(field.kind in ("bool", "text") for field in fields),
+            decode=tuple((i, kind.decode) for i, kind in enumerate(kinds) if not kind.packed_as_is),
         )
 
     @property
@@ -284,15 +221,9 @@ class StateSchema:
         """
         good = np.ones(len(rows), np.bool_)
         for field in self.fields:
-            column = rows[field.name]
-            if field.kind == "text":
-                good &= np.fromiter(map(_is_text, column.tolist()), np.bool_, len(rows))
-            elif (field.low, field.high) != _INT64:
-                good &= column >= field.low
-                good &= column <= field.high
+            field.kind.check_column(rows[field.name], good)
         for field in self.fields:
-            if field.kind == "float":
-                np.add(rows[field.name], 0.0, out=rows[field.name], where=good)
+            field.kind.settle_column(rows[field.name], good)
         return good
 
     def values(self, state: Any) -> tuple[Any, ...]:
@@ -319,7 +250,12 @@ class StateSchema:
 
     def decode(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Packed values as plain values."""
-        return tuple(map(Field.decode, self.fields, values)) if self._recode else values
+        if not self._decode:
+            return values
+        plain = list(values)
+        for index, decode in self._decode:
+            plain[index] = decode(plain[index])
+        return tuple(plain)
 
 
 def _refused(state_class: type, name: str, why: str) -> SchemaError:
@@ -353,7 +289,7 @@ def _read_class(state_class: Any) -> tuple[Field, ...]:
             raise _refused(
                 state_class, name, f"differs from {other} only in case; columns ignore case"
             )
-    size = sum(field.size for field in fields)
+    size = sum(field.kind.size for field in fields)
     if size > MAX_FIELDS_BYTES:
         raise SchemaError(
             f"{state_class.__qualname__} packs to {size} bytes, from {fields[0].name} to "
@@ -375,134 +311,31 @@ def _unreadable(state_class: type) -> str:
 
 
 def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field:
-    name, kind = attribute.name, attribute.type
+    name, declared = attribute.name, attribute.type
     if not attribute.init:
         raise _refused(state_class, name, "init=False; a restored state must be able to set it")
-    if kind not in (float, int, bool, str):
-        raise _refused(state_class, name, f"cannot pack {kind!r}; allowed: {_ALLOWED}")
+    if declared not in _BY_TYPE:
+        raise _refused(state_class, name, f"cannot pack {declared!r}; allowed: {_ALLOWED}")
     default = attribute.default
     if default is attrs.NOTHING:
         raise _refused(state_class, name, "has no default; the defaults are where a player spawns")
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         raise _refused(state_class, name, "a factory cannot be a column's default; give a value")
-    size = attribute.metadata.get(_TEXT_KEY)
-    bounds = attribute.metadata.get(_BOUNDS_KEY, Bounds(None, None, None))
     if attribute.converter is not None:
         raise _refused(
             state_class, name, "has a converter, which may change what was saved: remove it"
         )
+    metadata = attribute.metadata
+    bounds, size = metadata.get(_BOUNDS_KEY, Bounds()), metadata.get(_TEXT_KEY)
     try:
-        limits = limits_of(attribute.validator, kind, size)
+        kind = _BY_TYPE[declared].declared(bounds, size)
+        kind = held_to(kind, attribute.validator)
     except ValueError as error:
         raise _refused(state_class, name, str(error)) from None
     except Exception as error:  # whatever a validator does when it is looked at
         raise _refused(state_class, name, f"its validator cannot be read: {error!r}") from None
-    if kind is str:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise _refused(state_class, name, "str needs metadata=text(n), n bytes from 1")
-        if bounds != Bounds(None, None, None):
-            raise _refused(state_class, name, "within() is for float and int, text(n) for str")
-        return Field(name, "text", size, None, None, None, default)
-    if size is not None:
-        raise _refused(state_class, name, f"text(n) is for str, not {kind.__name__}")
-    if kind is bool:
-        if bounds != Bounds(None, None, None):
-            raise _refused(state_class, name, "within() is for float and int, not bool")
-        return Field(name, "bool", 1, 0, 1, None, default)
-    low, high = _read_bounds(state_class, name, kind, bounds, limits)
-    resolution = bounds.resolution
-    if resolution is not None:
-        if kind is not float:
-            raise _refused(state_class, name, "a resolution is for float, an int has one already")
-        if not (_is_number(resolution) and 0 < resolution <= sys.float_info.max):
-            raise _refused(state_class, name, f"resolution {resolution!r} is not above 0")
-        resolution = float(resolution)
-    return Field(name, kind.__name__, 8, low, high, resolution, default)
-
-
-def _read_bounds(
-    state_class: type, name: str, kind: type, bounds: Bounds, limits: Limits
-) -> tuple[float | None, float | None]:
-    least, most = _LIMITS[kind.__name__]
-    low = least if bounds.low is None else bounds.low
-    high = most if bounds.high is None else bounds.high
-    for bound in (low, high):
-        if kind is int and not isinstance(bound, int):
-            raise _refused(state_class, name, f"bound {bound!r} of an int must be an int")
-        if not (_is_number(bound) and least <= bound <= most):
-            raise _refused(state_class, name, f"bound {bound!r} is not a number the field can hold")
-    low = low if limits[0] is None else max(low, limits[0])
-    high = high if limits[1] is None else min(high, limits[1])
-    if low > high:
-        raise _refused(state_class, name, f"no value lies within {low!r} and {high!r}")
-    return kind(low), kind(high)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _compile_accept(fields: tuple[Field, ...]) -> Callable[..., tuple[Any, ...]]:
-    """Compile the check of one player's packed values into one function of as many arguments."""
-    accept: Callable[..., tuple[Any, ...]] = _compile(fields, "{values}", "pass", "{accepted}")
-    return accept
-
-
-def _compile_read(fields: tuple[Field, ...]) -> Callable[[bytes, int], tuple[int, tuple[Any, ...]]]:
-    """Compile the reading of a u32 and the fields behind it into one function."""
-    unpack = struct.Struct("<I" + "".join(field.format for field in fields)).unpack_from
-    read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]] = _compile(
-        fields,
-        "data, at",
-        "number, {values} = unpack(data, at)",
-        "number, {accepted}",
-        unpack=unpack,
-    )
-    return read
-
-
-def _compile(
-    fields: tuple[Field, ...], arguments: str, begin: str, result: str, **scope: Any
-) -> Any:
-    """Compile a function that holds each field's value to what the field allows.
-
-    It runs for every move, so the loop over the fields is unrolled, as attrs does for its own
-    methods.  The comparison that holds a number to its bounds also refuses NaN and the infinities;
-    adding 0.0 takes -0.0 in as 0.0 and changes no other value (IEEE 754, section 6.3).
-    """
-
-    def refuse(index: int, value: Any) -> None:
-        field = fields[index]
-        raise InvalidState(field.name, value, field.allowed)
-
-    checks, results = [], []
-    for index, field in enumerate(fields):
-        value = f"v{index}"
-        if field.kind == "text":
-            checks.append(f"    if not is_text({value}): refuse({index}, {value})")
-        elif (field.low, field.high) != _INT64:
-            checks.append(
-                f"    if not {field.low!r} <= {value} <= {field.high!r}: refuse({index}, {value})"
-            )
-        results.append(f"{value} + 0.0" if field.kind == "float" else value)
-    names = {
-        "values": ", ".join(f"v{index}" for index in range(len(fields))) + ",",
-        "accepted": f"({', '.join(results)},)",
-    }
-    head, first, last = (part.format(**names) for part in (arguments, begin, result))
-    source = "\n".join([f"def accept({head}):", f"    {first}", *checks, f"    return {last}"])
-    exec(
-        compile(source, "<playerstate schema>", "exec"),
-        scope := scope | {"refuse": refuse, "is_text": _is_text},
-    )
-    return scope["accept"]
-
-
-def _is_text(value: bytes) -> bool:
-    """Whether the bytes are UTF-8, zero padded, with no zero byte inside."""
-    body = value.rstrip(b"\0")
+    field = Field(name, kind)
     try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in body
+        return attrs.evolve(field, default=kind.decode(field.encode(default)))
+    except InvalidState as error:
+        raise _refused(state_class, name, f"the default {error}") from None

@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 
-from playerstate.state.schema import Field, InvalidState, StateSchema
+from playerstate.state.schema import InvalidState, StateSchema
 from playerstate.wire.messages import DELTA, Malformed
 
 BASE_WITHIN = 256
@@ -61,13 +61,17 @@ class DeltaCodec:
 
     def __init__(self, schema: StateSchema) -> None:
         self._accept = schema.accept
-        self._resolutions = tuple(field.resolution for field in schema.fields)
-        self._whole = tuple(map(_whole, schema.fields))
-        self._fields = schema.fields
+        self._resolutions = tuple(field.kind.resolution for field in schema.fields)
+        self._whole = tuple(struct.Struct("<" + field.kind.format) for field in schema.fields)
+        kinds = [field.kind for field in schema.fields]
+        self._snaps = [(i, kind.snapped) for i, kind in enumerate(kinds) if kind.resolution]
 
     def snap(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The values with each on its field's grid, so that they survive as they are."""
-        return tuple(map(_snapped, self._fields, values))
+        snapped = list(values)
+        for index, snap in self._snaps:
+            snapped[index] = snap(snapped[index])
+        return tuple(snapped)
 
     def encode(
         self, sequence: int, base: int, base_values: tuple[Any, ...], values: tuple[Any, ...]
@@ -138,26 +142,6 @@ class DeltaCodec:
             return self._accept(*values)
         except (InvalidState, OverflowError):
             raise Malformed("value") from None
-
-
-def _whole(field: Field) -> struct.Struct:
-    return struct.Struct("<" + field.format)
-
-
-def _snapped(field: Field, value: Any) -> Any:
-    """The value of the field's grid that lies nearest, of those within its bounds."""
-    resolution = field.resolution
-    if resolution is None:
-        return value
-    try:
-        steps = round(value / resolution)
-    except OverflowError:
-        return value
-    if field.high is not None and steps * resolution > field.high:
-        steps -= 1
-    if field.low is not None and steps * resolution < field.low:
-        steps += 1
-    return steps * resolution
 
 
 def _put_varint(message: bytearray, number: int) -> None:

@@ -270,7 +270,9 @@ class PageTests(TypedTestCase):
             self.serve("PYTHONPATH=. twistd -n playerstate --store json:players.json")
             self.type_in("playerstate simulate")
         self.stop()
-        self.assertIn('"values"', Path(self.directory, "players.json").read_text("utf-8"))
+        kept = Path(self.directory, "players.json").read_text("utf-8")
+        self.assertIn('"columns": {"x": "float64", "y": "float64"}', kept)
+        self.assertIn('"values": {"x": ', kept)
 
     def test_netcode(self) -> None:
         """A key, a server, bots that log in; a login service; the server of one's own."""

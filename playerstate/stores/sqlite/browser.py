@@ -9,6 +9,7 @@ from typing import Any
 from zope.interface import implementer
 
 from playerstate.interfaces import IStoreBrowser, StoreUnusable
+from playerstate.stores.sqlite.columns import raw
 from playerstate.stores.sqlite.files import (
     STARTUP_BUSY_MS,
     connect_to_look,
@@ -16,7 +17,7 @@ from playerstate.stores.sqlite.files import (
     may_be_database,
     not_a_database,
 )
-from playerstate.stores.sqlite.format import check_ours, quoted
+from playerstate.stores.sqlite.format import check_ours
 
 
 @implementer(IStoreBrowser)
@@ -41,17 +42,14 @@ class SQLiteBrowser:
             try:
                 self._connection.pragma("query_only", True)
                 self._connection.set_busy_timeout(STARTUP_BUSY_MS)
-                kinds = self._read_columns()
+                declared = self._read_columns()
             except BaseException:
                 self._connection.close()
                 raise
-        self.columns = tuple(kinds)
-        self._texts = [kind == "TEXT" for kind in kinds.values()]
+        self.columns = tuple(declared)
+        self._texts = [each == "TEXT" for each in declared.values()]
         # Whoever wrote into the database by hand may have put in bytes that are no text.
-        self._names = ", ".join(
-            f"CAST({quoted(name)} AS BLOB)" if kind == "TEXT" else quoted(name)
-            for name, kind in kinds.items()
-        )
+        self._names = ", ".join(raw(name, each) for name, each in declared.items())
 
     def _read_columns(self) -> dict[str, str]:
         if not check_ours(self._connection, self._path):

@@ -22,20 +22,13 @@ from __future__ import annotations
 import apsw
 
 from playerstate.interfaces import StoreUnusable
+from playerstate.state.kind import Column
 from playerstate.state.schema import Field, StateSchema, folded
+from playerstate.stores.sqlite.columns import definition, held_in, quoted, type_of
 
 APPLICATION_ID = 0x706C7374
 """``plst`` in ASCII."""
 FORMAT = 1
-
-# STRICT tables know INT and INTEGER for the same thing, which tells a bool from an int.
-COLUMN_TYPES = {"float": "REAL", "int": "INTEGER", "bool": "INT", "text": "TEXT"}
-_KINDS = {column: kind for kind, column in COLUMN_TYPES.items()}
-
-
-def quoted(name: str) -> str:
-    """A name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def read_identity(connection: apsw.Connection, path: str) -> bytes:
@@ -113,11 +106,11 @@ def check_ours(connection: apsw.Connection, path: str) -> bool:
 def _columns(connection: apsw.Connection) -> dict[str, str]:
     """The declared types of the table's columns, by folded name; empty where it is missing."""
     rows = connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')")
-    return {folded(name): kind for name, kind in rows}
+    return {folded(name): declared for name, declared in rows}
 
 
 def _create(connection: apsw.Connection, schema: StateSchema) -> None:
-    columns = ", ".join(_column(field) for field in schema.fields)
+    columns = ", ".join(definition(field) for field in schema.fields)
     connection.execute(
         f"CREATE TABLE player_state (session_id INTEGER PRIMARY KEY, {columns},"
         " updated_at INTEGER NOT NULL) STRICT"
@@ -127,7 +120,7 @@ def _create(connection: apsw.Connection, schema: StateSchema) -> None:
 def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
     missing = _missing(connection, path, schema)
     for field in missing:
-        connection.execute(f"ALTER TABLE player_state ADD COLUMN {_column(field)}")
+        connection.execute(f"ALTER TABLE player_state ADD COLUMN {definition(field)}")
     return [field.name for field in missing]
 
 
@@ -145,13 +138,13 @@ def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> lis
         held = columns.get(folded(field.name))
         if held is None:
             missing.append(field)
-        elif held != COLUMN_TYPES[field.kind]:
+        elif held != type_of(field).declared:
             raise StoreUnusable(
-                f"{path}: field {field.name} is {field.kind} now, but its column holds"
-                f" {_KINDS.get(held, held)}; it was left as it is: give the field a new name (the"
+                f"{path}: field {field.name} is {field.kind.name} now, but its column holds"
+                f" {held_in(held)}; it was left as it is: give the field a new name (the"
                 " old column stays), or convert the column first"
             )
-        elif field.kind == "text":
+        elif field.kind.column is Column.TEXT:  # which has no bound in SQLite
             _check_text_fits(connection, path, field)
     return missing
 
@@ -160,20 +153,9 @@ def _check_text_fits(connection: apsw.Connection, path: str, field: Field) -> No
     longest = connection.execute(
         f"SELECT max(octet_length({quoted(field.name)})) FROM player_state"
     ).get
-    if longest is not None and longest > field.size:
+    if longest is not None and longest > field.kind.size:
         raise StoreUnusable(
-            f"{path}: field {field.name} is text({field.size}) now, but its column holds a text of"
-            f" {longest} bytes; it was left as it is: make the field text({longest}), or shorten"
+            f"{path}: field {field.name} is {field.kind.canonical} now, but its column holds a text"
+            f" of {longest} bytes; it was left as it is: make the field text({longest}), or shorten"
             " what is stored"
         )
-
-
-def _column(field: Field) -> str:
-    """A field's column, as CREATE TABLE and ADD COLUMN write it."""
-    name, default = quoted(field.name), field.default
-    if field.kind == "text":
-        literal = "'" + default.replace("'", "''") + "'"
-    else:
-        literal = repr({"float": float, "int": int, "bool": int}[field.kind](default))
-    check = f" CHECK ({name} IN (0, 1))" if field.kind == "bool" else ""
-    return f"{name} {COLUMN_TYPES[field.kind]} NOT NULL DEFAULT {literal}{check}"

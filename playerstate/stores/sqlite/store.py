@@ -32,6 +32,7 @@ from playerstate.interfaces import (
 from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.browser import SQLiteBrowser
+from playerstate.stores.sqlite.columns import quoted, raw, type_of
 from playerstate.stores.sqlite.files import (
     STARTUP_BUSY_MS,
     check_sqlite,
@@ -43,7 +44,7 @@ from playerstate.stores.sqlite.files import (
     may_be_database,
     not_a_database,
 )
-from playerstate.stores.sqlite.format import migrate_database, quoted, read_identity
+from playerstate.stores.sqlite.format import migrate_database, read_identity
 from playerstate.stores.sqlite.lockfile import LockFile
 from playerstate.stores.sqlite.watch import Watch
 from playerstate.stores.sqlite.writer import SQLiteWriter
@@ -274,12 +275,10 @@ class SQLiteReader:
         names = ", ".join(quoted(field.name) for field in schema.fields)
         where = "updated_at FROM player_state WHERE session_id = ?"
         self._select = f"SELECT {names}, {where}"
-        as_bytes = ", ".join(
-            f"CAST({quoted(field.name)} AS BLOB)" if field.kind == "text" else quoted(field.name)
-            for field in schema.fields
-        )
+        as_bytes = ", ".join(raw(field.name, type_of(field).declared) for field in schema.fields)
         self._select_bytes = f"SELECT {as_bytes}, {where}"
-        self._flags = [i for i, field in enumerate(schema.fields) if field.kind == "bool"]
+        restored = (type_of(field).restored for field in schema.fields)
+        self._restored = [(i, restore) for i, restore in enumerate(restored) if restore]
 
     def load(self, session_id: int) -> Stored | None:
         """See `IStateReader.load`; a look-up takes microseconds and never waits for a writer."""
@@ -295,8 +294,8 @@ class SQLiteReader:
         if row is None:
             return None
         *values, updated_at = row
-        for index in self._flags:
-            values[index] = bool(values[index])
+        for index, restore in self._restored:
+            values[index] = restore(values[index])
         return Stored(tuple(values), updated_at)
 
     def newest(self) -> dict[int, int]:

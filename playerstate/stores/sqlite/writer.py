@@ -17,8 +17,8 @@ from playerstate.interfaces import IStateWriter, Records, RowRefused, StoreBusy,
 from playerstate.log import PrintableLogger
 from playerstate.printable import printable
 from playerstate.state.schema import StateSchema
+from playerstate.stores.sqlite.columns import quoted, type_of
 from playerstate.stores.sqlite.files import connect_existing, file_number
-from playerstate.stores.sqlite.format import quoted
 from playerstate.stores.sqlite.refused import RefusedFile
 from playerstate.stores.sqlite.watch import Watch
 
@@ -261,8 +261,7 @@ class _Upsert:
 
     def __init__(self, schema: StateSchema) -> None:
         names = ["session_id", *(quoted(field.name) for field in schema.fields), "updated_at"]
-        # A text comes as its UTF-8 bytes.
-        marks = ["?", *("CAST(? AS TEXT)" if f.kind == "text" else "?" for f in schema.fields), "?"]
+        marks = ["?", *(type_of(field).bound for field in schema.fields), "?"]
         self._columns = len(names)
         self._row = f"({','.join(marks)})"
         self._head = f"INSERT INTO player_state ({','.join(names)}) "

@@ -167,7 +167,7 @@ class Judge:
         """A DELTA, for the states that are used here: all fields are steps, or none is."""
         counts, low = self._model.counts, int.from_bytes(message[1:3], "little")
         steps: list[int] = []
-        if self._schema.fields[0].resolution is None:
+        if self._schema.fields[0].kind.resolution is None:
             wrong = len(message) - 4 - self._schema.size
         else:
             steps, wrong = _steps(message[4:], len(self._schema.fields))

@@ -48,6 +48,7 @@ from playerstate.live.journal import (
 )
 from playerstate.live.recovery import as_rows
 from playerstate.live.table import LiveTable, TableFull
+from playerstate.state.kinds import Text
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import MAX_FIELDS_BYTES, Field
 from playerstate.stores.memory import MemoryStore
@@ -165,7 +166,7 @@ class FileTests(SynchronousTestCase):
         """Whatever the fields, both halves of a slot lie in one page, and a half in one sector or
         in whole ones."""
         for size in range(1, MAX_FIELDS_BYTES + 1):
-            layout = RowLayout([Field("t", "text", size, None, None, None, "")])
+            layout = RowLayout([Field("t", Text(size), "")])
             self.assertEqual(layout.size & (layout.size - 1), 0)
             self.assertEqual(layout.size, layout.struct.size)
             self.assertEqual(layout.size, layout.dtype.itemsize)

@@ -28,13 +28,14 @@ from playerstate.interfaces import (
 )
 from playerstate.state.default import PlayerState
 from playerstate.state.layout import RowLayout
-from playerstate.state.schema import StateSchema
+from playerstate.state.schema import StateSchema, text
 from playerstate.stores import StoreFactory, browse_store, open_store
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite.store import SQLiteBrowser, SQLiteReader, SQLiteStore, SQLiteWriter
 from playerstate.testing import FaultyStore
+from tests.kit.columnstore import ColumnStore, Table
 from tests.kit.databases import IDENTITY, DirectoryTestCase, records, spawned, state_class, take
-from tests.kit.support import LAW, Everything
+from tests.kit.support import LAW, Everything, field, made
 
 PLAIN = StateSchema.of(PlayerState)
 EVERYTHING = StateSchema.of(Everything)
@@ -449,6 +450,46 @@ class FaultyStoreTests(MemoryStoreTests):
     factory = FaultyStore
 
 
+class ColumnStoreTests(StoreContract, SynchronousTestCase):
+    """A store of somebody else's, who knows the interfaces."""
+
+    def setUp(self) -> None:
+        """The table is empty."""
+        self.table = Table()
+
+    def open(self, schema: StateSchema) -> IStateStore:
+        """A store over the same table each time."""
+        return ColumnStore(schema, self.table)
+
+    def started(self, *player: Any, **fields: Any) -> None:
+        """Start once with a state class of these fields, and save a player, if one is given."""
+        self.start(StateSchema.of(made(**fields)))
+        if player:
+            self.write(player)
+        self.ends.close()
+
+    def test_columns(self) -> None:
+        """Each kind of field says which column it wants."""
+        self.start(EVERYTHING)
+        expected = {"x": "double precision", "hp": "bigint", "alive": "boolean", "zone": "text"}
+        self.assertEqual(self.table.columns, expected | {"angle": "double precision"})
+
+    def test_new_field(self) -> None:
+        """Players who are stored have the default of a field that is new, as its own type."""
+        self.started(7, 2.0, 1, x=field(float, 1.0))
+        more = made(x=field(float, 1.0), y=field(float, 3), alive=field(bool, np.True_))
+        self.start(StateSchema.of(more))
+        self.assertEqual(self.reader.load(7), Stored((2.0, 3.0, True), 1))
+
+    def test_changed_field(self) -> None:
+        """A field that wants another column now is refused, and so is a text that has shrunk."""
+        self.started(7, 1.0, "abcd", 1, x=field(float, 1.0), zone=field(str, "", text(4)))
+        self.started(zone=field(str, "", text(9)))
+        for wrong in ({"x": field(int, 1)}, {"zone": field(str, "", text(3))}):
+            with self.assertRaises(StoreUnusable):
+                take(self.open(StateSchema.of(made(**wrong))))
+
+
 class SQLiteStoreTests(StoreContract, DirectoryTestCase):
     """Players in a SQLite database."""
 
@@ -487,6 +528,9 @@ class ClassTests(SynchronousTestCase):
             (IStateStore, FaultyStore),
             (IStateReader, FaultyStore),
             (IStateWriter, FaultyStore),
+            (IStateStore, ColumnStore),
+            (IStateReader, ColumnStore),
+            (IStateWriter, ColumnStore),
             (IStateStore, SQLiteStore),
             (IStateReader, SQLiteReader),
             (IStateWriter, SQLiteWriter),

@@ -43,6 +43,7 @@ from playerstate.wire.messages import (
     encode_refused,
     receipts_for,
 )
+from tests.kit.kinds import plain_values, schemas
 from tests.kit.support import LAW, Everything
 from tests.kit.wire import ClientCodec, Leave, Move, Ping
 
@@ -443,53 +444,14 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(refusal(CODEC.decode_client, data), "too_long")
 
 
-KINDS = ("float", "int", "bool", "text")
-
 uint32 = st.integers(0, MAX_SEQUENCE)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-int64 = st.integers(-(2**63), 2**63 - 1)
-
-
-def texts(size: int) -> st.SearchStrategy[str]:
-    """Texts that fit in so many bytes."""
-    characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-    return st.text(characters, max_size=size).filter(lambda made: len(made.encode()) <= size)
-
-
-@st.composite
-def schemas(draw: st.DrawFn) -> StateSchema:
-    """The schema of any state class: up to eight fields, bounds among them."""
-    attributes: dict[str, Any] = {}
-    for index, kind in enumerate(draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=8))):
-        metadata: Any = {}
-        if kind == "text":
-            metadata = text(draw(st.integers(1, 24)))
-        elif kind != "bool" and draw(st.booleans()):
-            bound = draw(st.integers(0, 2**53))
-            metadata = within(-bound, bound)
-        kind_class = {"float": float, "int": int, "bool": bool, "text": str}[kind]
-        attributes[f"f{index}"] = attrs.field(
-            default=kind_class(), type=kind_class, metadata=metadata
-        )
-    return StateSchema.of(attrs.make_class("Random", attributes, frozen=True))
 
 
 @st.composite
 def states(draw: st.DrawFn) -> tuple[StateSchema, tuple[Any, ...]]:
-    """A schema, and accepted packed values of it."""
-    schema = draw(schemas())
-    plain = [
-        draw(
-            st.booleans()
-            if field.kind == "bool"
-            else texts(field.size)
-            if field.kind == "text"
-            else st.integers(field.low, field.high)
-            if field.kind == "int"
-            else st.floats(field.low, field.high)
-        )
-        for field in schema.fields
-    ]
+    """The schema of any state class, bounds among its fields, and accepted packed values of it."""
+    schema = draw(schemas)
+    plain = [draw(plain_values(field.kind)) for field in schema.fields]
     return schema, schema.accept(*schema.encode(tuple(plain)))
 
 
@@ -519,7 +481,7 @@ class LawTests(SynchronousTestCase):
         )
 
     @LAW
-    @given(schemas(), uint32, uint32)
+    @given(schemas, uint32, st.integers(0, MAX_SEQUENCE - 1))
     def test_join_round_trip(self, schema: StateSchema, nonce: int, sequence: int) -> None:
         """A JOIN is read as it was written, with its schema's fingerprint, for any state class."""
         codec = ClientCodec(schema)
@@ -537,7 +499,7 @@ class LawTests(SynchronousTestCase):
         self.assertEqual(CODEC.decode_server(encode_receipt(first, second)), Receipt(first, second))
 
     @LAW
-    @given(schemas(), st.binary(max_size=1300), st.integers(0, 8))
+    @given(schemas, st.binary(max_size=1300), st.integers(0, 8))
     def test_any_bytes(self, schema: StateSchema, data: bytes, at: int) -> None:
         """Any bytes are a message or `Malformed`, and nothing else comes of them."""
         codec = ClientCodec(schema)
@@ -547,7 +509,7 @@ class LawTests(SynchronousTestCase):
             self.read(decode, data, at)
 
     @LAW
-    @given(schemas(), st.data())
+    @given(schemas, st.data())
     def test_any_fields(self, schema: StateSchema, data: st.DataObject) -> None:
         """A MOVE of any fields is accepted as it stands, but for a zero's sign, or `Malformed`."""
         codec = ClientCodec(schema)

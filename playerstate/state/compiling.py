@@ -1,0 +1,59 @@
+"""The check of one player's packed values, compiled into one function of all fields.
+
+It runs for every move, so the loop over the fields is unrolled, as attrs does for its own methods.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from playerstate.state.kind import Kind
+from playerstate.state.kinds import CONDITIONS
+
+Refuse = Callable[[int, Any], NoReturn]
+"""Raises what says that this value is not for the kind at this position."""
+
+
+def compile_accept(kinds: Sequence[Kind], refuse: Refuse) -> Callable[..., tuple[Any, ...]]:
+    """``accept(value, ...)``: the packed values, one argument each, as they are taken in."""
+    accept: Callable[..., tuple[Any, ...]] = _compile(
+        kinds, refuse, "{values}", "pass", "{accepted}"
+    )
+    return accept
+
+
+def compile_read(
+    kinds: Sequence[Kind], refuse: Refuse
+) -> Callable[[bytes, int], tuple[int, tuple[Any, ...]]]:
+    """``read(data, at)``: the u32 there, and the packed values behind it as they are taken in."""
+    unpack = struct.Struct("<I" + "".join(kind.format for kind in kinds)).unpack_from
+    read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]] = _compile(
+        kinds,
+        refuse,
+        "data, at",
+        "number, {values} = unpack(data, at)",
+        "number, {accepted}",
+        unpack=unpack,
+    )
+    return read
+
+
+def _compile(
+    kinds: Sequence[Kind], refuse: Refuse, arguments: str, begin: str, result: str, **scope: Any
+) -> Any:
+    """Compile a function that holds each value to its kind, between these first and last words."""
+    names = [f"v{index}" for index in range(len(kinds))]
+    checks = [
+        f"    if not {condition}: refuse({index}, v{index})"
+        for index, kind in enumerate(kinds)
+        if (condition := kind.condition(f"v{index}"))
+    ]
+    accepted = ", ".join(kind.accepted(name) for kind, name in zip(kinds, names, strict=True))
+    words = {"values": ", ".join(names) + ",", "accepted": f"({accepted},)"}
+    head, first, last = (part.format(**words) for part in (arguments, begin, result))
+    source = "\n".join([f"def check({head}):", f"    {first}", *checks, f"    return {last}"])
+    scope = {**scope, **CONDITIONS, "refuse": refuse}
+    exec(compile(source, "<playerstate schema>", "exec"), scope)
+    return scope["check"]
