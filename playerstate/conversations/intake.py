@@ -42,7 +42,7 @@ _APPLIED, _STALE = Outcome.APPLIED, Outcome.STALE
 
 
 class Intake:
-    """Takes moves into the live table, and counts those that are applied as superseded if they are.
+    """Takes moves into the live table.
 
     Args:
         service: a running one, whose players move.

@@ -9,9 +9,11 @@ class PlayersListener(Protocol):
     """Is told what the service does with players; called on the reactor thread."""
 
     def on_leave(self, session_id: int) -> None:
-        """A player who is in the live table is taken offline, whoever asked for that.
+        """A player in the live table is about to be taken offline, whoever asked for that.
 
-        The player still has the slot; it is free once the newest state is saved, which may be at
-        once.  Whoever takes in moves takes in none of this player from here on, but for those that
-        came before a LEAVE which says so.  What this raises is logged, and the leave goes on.
+        Nothing has changed as yet: the slot is the player's until the newest state is saved, which
+        may be so before `PlayerStateService.leave` returns.  From here on the service leaves it to
+        the listener that nobody applies moves of this player, which would put the leave off; those
+        up to the number of a LEAVE that the player sent are the exception.  What this raises is
+        logged, and the leave goes on.
         """
