@@ -94,7 +94,7 @@ class Departures:
         """Take the player of this conversation offline, and answer again when that is saved.
 
         Args:
-            conversation: that is PLAYING, or LEAVING already.
+            conversation: one that is PLAYING.
             last_accepted: the highest number of a move that is still taken in until then.
         """
         self._registry.leave(conversation)
@@ -178,10 +178,14 @@ class Departures:
         self._registry.closing = True
         for joining in list(self._registry.joining.values()):
             self._registry.end(joining)
-        waiting = []
+        waiting: list[Deferred[Any]] = []
         for conversation in list(self._registry.current.values()):
             # Moves that went on would keep the newest state from ever being the saved one.
             applied = self._table.sequence(conversation.slot)
-            last_accepted = min(conversation.last_accepted, applied)
-            waiting.append(self._leave(conversation, last_accepted))
+            if conversation.phase is Phase.PLAYING:
+                waiting.append(self._leave(conversation, applied))
+            elif conversation.waits_for is not None:
+                # Its leave may be settled already, and about to be told, in whose midst this is.
+                conversation.last_accepted = min(conversation.last_accepted, applied)
+                waiting.append(conversation.waits_for)
         return DeferredList(waiting)

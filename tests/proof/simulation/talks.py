@@ -100,7 +100,8 @@ class Talks:
         self.joining.clear()
         for session_id, talk in self.current.items():
             talk.limit = min(talk.limit, self._service.table.sequence(talk.slot))
-            self.leave(session_id, talk)
+            if not talk.leaving:
+                self.leave(session_id, talk)
 
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""

@@ -90,6 +90,37 @@ class CloseTests(GatewayTestCase):
         self.assertEqual(client.heard(), [(RECEIPT, 1, 1), (GONE, 1, CLOSED)])
         self.successResultOf(closed)
 
+    def test_amid_the_leaves_of_a_commit(self) -> None:
+        """Who left, and is saved by then, is told that first by a close that another leave set off.
+
+        Both leaves are settled by one commit; the first that is told closes the gateway.
+        """
+        self.open()
+        clients = [self.joined(session_id, host=session_id) for session_id in (1, 2)]
+        for client in clients:
+            client.move(1, 1.0)
+        closed: list[Any] = []
+        self.service.leave(1).addCallback(lambda _: closed.append(self.plain.stopService()))
+        clients[1].leave(1)
+        clients[1].heard()
+        self.advance(0.2)
+        self.assertEqual(clients[1].heard(), [(RECEIPT, 1, 1), (GONE, 1, CLOSED)])
+        self.successResultOf(closed[0])
+
+    def test_brought_back_by_the_program(self) -> None:
+        """Who left, and whom the program brought back, is the program's: the close leaves them."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.leave(1)
+        self.stepped.join(42)
+        client.heard()
+        closed = self.plain.stopService()
+        self.advance(0.2)
+        self.assertEqual(client.heard(), [(RECEIPT, 1, 1), (GONE, 1, CLOSED)])
+        self.successResultOf(closed)
+        self.assertEqual(self.service.state(42), at(1))
+
     def test_not_saved(self) -> None:
         """Who could not be saved gets no receipt, only word that the server stops."""
         self.open(stop_within=1.0)
