@@ -114,7 +114,7 @@ def _embedded(directory: str, players: int, journal: bool = False) -> Add:
     def add(session_ids: range) -> None:
         for session_id in session_ids:
             stepped.join(session_id)
-            stepped.service.move(session_id, 1, (1.0, 2.0))
+            stepped.service.update(session_id, PlayerState(1.0, 2.0))
         _save(stepped)
 
     return add

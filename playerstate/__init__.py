@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from playerstate.interfaces import StoreBusy, StoreUnusable
     from playerstate.ledger import Counters, Gauges, Ledger, Snapshot
     from playerstate.players.leaves import Progress
+    from playerstate.players.listener import PlayersListener
     from playerstate.players.service import (
         Joined,
         NotOnline,
@@ -60,6 +61,7 @@ __all__ = [
     "PlainService",
     "PlayerState",
     "PlayerStateService",
+    "PlayersListener",
     "Progress",
     "Rate",
     "SchemaError",
@@ -83,6 +85,7 @@ if not TYPE_CHECKING:  # a type checker knows every name, and what is none
         "interfaces": ["StoreBusy", "StoreUnusable"],
         "ledger": ["Counters", "Gauges", "Ledger", "Snapshot"],
         "players.leaves": ["Progress"],
+        "players.listener": ["PlayersListener"],
         "players.service": [
             "Joined",
             "NotOnline",

@@ -2,10 +2,12 @@
 
 An *update* is a MOVE, a DELTA or a call of ``update``.  Each is *received* once and ends as exactly
 one of *applied*, *stale*, *malformed* and *refused*; any other message that came to nothing is
-counted with them.  Each applied update ends as *committed*, *superseded* by a newer update of the
-same player before it reached the store, or *guarded*, left out because the store held a newer one;
-until then it is *pending*.  So does each update *recovered* from what a process before left.
-`Snapshot.imbalance` checks both sums.
+counted with them.  `Ledger.take_in` counts all of these, and nothing else does.
+
+Each applied update ends as *committed*, *superseded* by a newer update of the same player before it
+reached the store, or *guarded*, left out because the store held a newer one; until then it is
+*pending*.  So does each update *recovered* from what a process before left.  `Snapshot.imbalance`
+checks both sums.
 
 Reactor thread only.  A snapshot is a value, and may go anywhere.
 """
@@ -13,11 +15,42 @@ Reactor thread only.  A snapshot is a value, and may go anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import attrs
 
 Counts = dict[str, int]
+
+
+class Outcome(Enum):
+    """What becomes of an update, or of another message that comes to nothing.
+
+    The value is the counter it is counted by, and the reason where that is kept by reason.
+    """
+
+    APPLIED = ("applied", "")
+    STALE = ("stale", "")
+    TOO_SHORT = ("malformed", "too_short")
+    TOO_LONG = ("malformed", "too_long")
+    SESSION_ID = ("malformed", "session_id")
+    UNKNOWN_TYPE = ("malformed", "unknown_type")
+    VALUE = ("malformed", "value")
+    NOT_ONLINE = ("refused", "not_online")
+    NOT_JOINED = ("refused", "not_joined")
+    OTHER_ADDRESS = ("refused", "other_address")
+    OTHER_CONVERSATION = ("refused", "other_conversation")
+    UNKNOWN_BASE = ("refused", "unknown_base")
+    LEAVING = ("refused", "leaving")
+    STOPPING = ("refused", "stopping")
+
+    @classmethod
+    def malformed(cls, reason: str) -> Outcome:
+        """That of what is malformed for this reason."""
+        return cls(("malformed", reason))
+
+
+_APPLIED, _STALE = Outcome.APPLIED, Outcome.STALE
 
 
 @attrs.frozen(slots=False)
@@ -115,6 +148,17 @@ class Ledger(Counters):
     """The counters of a running service; whoever meets an event raises the one that counts it."""
 
     gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
+
+    def take_in(self, outcome: Outcome, number: int = 1) -> None:
+        """Count what was received, and what became of it: the first of the two sums holds."""
+        self.received += number
+        if outcome is _APPLIED:
+            self.applied += number
+        elif outcome is _STALE:
+            self.stale += number
+        else:
+            counter, reason = outcome.value
+            count(getattr(self, counter), reason, number)
 
     def commit(
         self, rows: int, guarded: int, set_aside: int, superseded: int, seconds: float

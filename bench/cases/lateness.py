@@ -16,6 +16,7 @@ from bench.ours import QUEUE_SIZE, SCHEMA, Rows
 from bench.stage import Stage
 from bench.upsert import SYNCHRONOUS
 from bench.writers import Writer, contenders
+from playerstate import PlayerState
 from playerstate.players.service import PlayerStateService
 from playerstate.saving.outbox import Surroundings
 from playerstate.stores.sqlite.store import SQLiteStore
@@ -182,7 +183,6 @@ class _Service:
         self._stage = stage
         self._service = service
         self._ids = rows.session_ids.tolist()
-        self._sequence = 0
         self._each(self._join)
         self.prepare()
         self.run()
@@ -198,11 +198,10 @@ class _Service:
 
     def _move(self, session_ids: list[int]) -> None:
         for session_id in session_ids:
-            self._service.move(session_id, self._sequence, (1.0, 2.0))
+            self._service.update(session_id, PlayerState(1.0, 2.0))
 
     def prepare(self) -> None:
         """All players move."""
-        self._sequence += 1
         self._each(self._move)
 
     def run(self) -> None:

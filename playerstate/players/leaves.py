@@ -48,7 +48,7 @@ class Leaves:
         save_soon: hands over the row of a slot, without waiting for the next sweep.
 
     Attributes:
-        by_slot: who has left and is not yet saved; mostly empty, so that moves look no further.
+        by_slot: who has left and is not yet saved.
     """
 
     def __init__(
@@ -69,19 +69,11 @@ class Leaves:
         leaver = self.by_slot.get(slot)
         return leaver is not None and not leaver.returned
 
-    def refuses(self, slot: int, sequence: int) -> bool:
-        """Whether a move of this number comes after the last that the leaver is to make."""
-        leaver = self.by_slot.get(slot)
-        if leaver is None or leaver.returned or sequence <= leaver.last:
-            return False
-        return sequence > self._table.sequence(slot)
-
-    def begin(self, slot: int, last: int | None) -> Deferred[Progress]:
+    def begin(self, slot: int) -> Deferred[Progress]:
         """Let the player at this slot go, once saved.
 
         Args:
             slot: the player's.
-            last: the highest number of a move still taken in; None for the highest applied.
 
         Returns:
             See `playerstate.players.service.PlayerStateService.leave`.
@@ -97,11 +89,8 @@ class Leaves:
                 return fail(not_saved([unsaved]))
             leaver = self.by_slot[slot] = _Leaver()
         elif not leaver.returned:
-            if last is None:
-                leaver.last = table.sequence(slot)
             return leaver.wait(table.updated_at(slot))
         leaver.returned = False
-        leaver.last = table.sequence(slot) if last is None else last
         if table.is_dirty(slot):
             self._save_soon(slot)
         return leaver.wait(table.updated_at(slot))
@@ -168,7 +157,6 @@ class _Leaver:
     """A player whose leave is not yet saved."""
 
     returned: bool = True
-    last: int = 0
     turn: int = 0
     waiters: Waiters[Progress, tuple[int, int]] = attrs.field(factory=Waiters)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.python.failure import Failure
@@ -23,12 +22,13 @@ from twisted.python.failure import Failure
 from playerstate.arguments import check_seconds, check_session_id, check_whole
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, JournalUnusable, StoreBusy, Stored, StoreUnusable
-from playerstate.ledger import Gauges, Ledger, count
+from playerstate.ledger import Gauges, Ledger, Outcome
 from playerstate.live.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.live.recovery import find_unsaved
-from playerstate.live.table import LiveTable, Slots
+from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Leaves, Progress
+from playerstate.players.listener import PlayersListener
 from playerstate.players.loads import Loads
 from playerstate.players.salvage import Salvage
 from playerstate.saving.outbox import NotSaved, Outbox, Surroundings, named
@@ -103,6 +103,7 @@ class PlayerStateService(Service):
     Attributes:
         ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
         clock: timers that stand a wall clock that steps, once the service is started.
+        wall_clock: nanoseconds since the Unix epoch, once the service is started.
         gave_up: whether the last stop ended before everything was saved, or with players lost.
 
     Raises:
@@ -115,11 +116,12 @@ class PlayerStateService(Service):
 
     clock: SteadyClock
     table: LiveTable
+    wall_clock: Callable[[], int]
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("clock", "table"):
+            if name in ("clock", "table", "wall_clock"):
                 raise NotRunning(f"the service was never started, and has no {name} as yet")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -156,6 +158,7 @@ class PlayerStateService(Service):
         self._memory = ProcessMemory() if journal is None else Journal(journal)
         self._around = around
         self.gave_up = False
+        self._listeners: list[PlayersListener] = []
         self._stop_waiters: Waiters[None, None] = Waiters()
         self._phase = _STOPPED
 
@@ -217,7 +220,7 @@ class PlayerStateService(Service):
             first_version=int.from_bytes(os.urandom(7), "little"),
         )
         self.ledger = Ledger(gauges=self._gauges)
-        self._wall_clock = around.wall_clock
+        self.wall_clock = around.wall_clock
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
@@ -464,7 +467,7 @@ class PlayerStateService(Service):
 
         The process dies that touches rows whose file was cut meanwhile.  A quarter of a
         microsecond, half of one with its calls; whatever else the service is asked for does this
-        by itself, but for `move`.
+        by itself.  Who writes to `table` without asking the service does it first.
         """
         if self._memory.is_cut():
             self._salvage.guard()
@@ -481,89 +484,23 @@ class PlayerStateService(Service):
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
-        self.ledger.received += 1
         try:
             values = self.schema.values(state)
             slot = self._online(session_id)
         except InvalidState:
-            count(self.ledger.malformed, "value")
+            self.ledger.take_in(Outcome.VALUE)
             raise
         except NotOnline:
-            count(self.ledger.refused, "not_online")
+            self.ledger.take_in(Outcome.NOT_ONLINE)
             raise
         except NotRunning:
-            count(self.ledger.refused, "stopping")
+            self.ledger.take_in(Outcome.STOPPING)
             raise
         self.guard()
-        self.ledger.applied += 1
-        if not self.table.apply(slot, None, values, self._wall_clock() // 1000):
-            self.ledger.superseded += 1
-
-    def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
-        """Take in a numbered update, as a transport receives it.  Never blocks.
-
-        The player may be leaving, as long as the leave is not yet saved.  The caller counts it as
-        received, and counts what this raises; what becomes of it otherwise is counted here.
-
-        Args:
-            session_id: whose it is.
-            sequence: its number; it is stale if that is not above the highest applied.
-            values: accepted packed values.
-
-        Returns:
-            Whether it was applied; False for a stale one.
-
-        Raises:
-            NotOnline: the player is not in the table, or has left with a lower number.
-            NotRunning: the service is not started, or is stopping.
-        """
-        if self._phase != _RUNNING:
-            raise NotRunning("the service is not running")
-        slot = self.table.slots.get(session_id)
-        if slot is None:
-            raise NotOnline(session_id)
-        if self._leaves.by_slot and self._leaves.refuses(slot, sequence):
-            raise NotOnline(session_id)
-        was_clean = self.table.apply(slot, sequence, values, self._wall_clock() // 1000)
-        ledger = self.ledger
-        if was_clean is None:
-            ledger.stale += 1
-            return False
-        ledger.applied += 1
+        was_clean = self.table.apply(slot, None, values, self.wall_clock() // 1000)
+        self.ledger.take_in(Outcome.APPLIED)
         if not was_clean:
-            ledger.superseded += 1
-        return True
-
-    def move_many(
-        self,
-        slots: Slots,
-        sequences: npt.NDArray[np.uint32],
-        fields: npt.NDArray[np.void],
-    ) -> npt.NDArray[np.bool_]:
-        """Do what `move` does for many players at once; all arrays are of equal length.
-
-        Args:
-            slots: where the players are in the live table, each at most once.
-            sequences: as in `move`.
-            fields: packed values, of dtype `StateSchema.dtype`, writable and not yet accepted.
-
-        Returns:
-            Which were applied.  Nothing is done or counted for the others: `move` is to say what
-            is wrong with them, if anything is.
-        """
-        if self._phase != _RUNNING:
-            return np.zeros(len(slots), np.bool_)
-        good = self.schema.accept_many(fields)
-        self.guard()  # as late as can be: what comes from here on is what a cut would fall into
-        good &= sequences > self.table.sequences(slots)
-        if self._leaves.by_slot:
-            good &= ~np.isin(slots, list(self._leaves.by_slot))
-        if not good.all():
-            slots, sequences, fields = slots[good], sequences[good], fields[good]
-        now = self._wall_clock() // 1000
-        self.ledger.superseded += self.table.apply_many(slots, sequences, fields, now)
-        self.ledger.applied += len(slots)
-        return good
+            self.ledger.superseded += 1
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of a player online.
@@ -596,7 +533,19 @@ class PlayerStateService(Service):
         self.guard()
         return Progress.of(self.table, slot)
 
-    def leave(self, session_id: int, *, last: int | None = None) -> Deferred[Progress]:
+    def add_listener(self, listener: PlayersListener) -> None:
+        """Tell this one, too, what is done with players, until `remove_listener`."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: PlayersListener) -> None:
+        """Tell this one no more.
+
+        Raises:
+            ValueError: it was never added, or is removed already.
+        """
+        self._listeners.remove(listener)
+
+    def leave(self, session_id: int) -> Deferred[Progress]:
         """Take a player offline and save them at once.
 
         The player's place counts against `max_players` until the state is saved.  Cancelling the
@@ -604,8 +553,6 @@ class PlayerStateService(Service):
 
         Args:
             session_id: whose leave it is.
-            last: the highest number of a move that is still taken in until then; by default the
-                highest applied, so that a player who goes on moving cannot put the leave off.
 
         Returns:
             A Deferred that fires when the player's newest state is committed.  It fails with
@@ -613,19 +560,20 @@ class PlayerStateService(Service):
             this player or the service stopped before it could be saved.
 
         Raises:
-            TypeError: the session id or the last number is no whole number.
-            ValueError: the session id or the last number is out of range.
+            TypeError: the session id is no whole number.
+            ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
-        if last is not None:
-            last = check_whole("last", last, 0, MAX_SEQUENCE)
         if (over := self._over()) is not None:
             return fail(over)
         slot = self.table.slots.get(session_id)
         if slot is None:
             return fail(NotOnline(session_id))
         self.guard()
-        return self._leaves.begin(slot, last)
+        for listener in list(self._listeners):
+            with _log.failuresHandled("player {id} leaves all the same", id=session_id):
+                listener.on_leave(session_id)
+        return self._leaves.begin(slot)
 
     def flush(self) -> Deferred[None]:
         """Save everything applied so far.

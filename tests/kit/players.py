@@ -15,10 +15,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema
-from playerstate.conversations.gateway import Gateway
+from playerstate.conversations.gateway import Gateway, Run
+from playerstate.conversations.intake import BATCH_MIN
 from playerstate.interfaces import Records, RowRefused, Stored, StoreReplaced
+from playerstate.ledger import Outcome
 from playerstate.live.journal import ProcessMemory, Remains
 from playerstate.players import service as service_module
+from playerstate.players.service import PlayerStateService
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, FaultyStore, MemoryPort, SteppedService
 from playerstate.transports.plain import PlainService
@@ -341,6 +344,27 @@ def read_answer(message: bytes) -> tuple[Any, ...]:
     return ({0x83: REFUSED, 0x84: GONE}[kind], *struct.unpack("<IB", message[1:]))
 
 
+def move(
+    service: PlayerStateService, session_id: int, sequence: int, values: tuple[Any, ...]
+) -> bool:
+    """A move of a player online, applied and counted, without a conversation.
+
+    Returns:
+        Whether it was applied; False for a stale one.
+    """
+    slot = service.table.slots[session_id]
+    was_clean = service.table.apply(slot, sequence, values, service.wall_clock() // 1000)
+    service.ledger.take_in(Outcome.STALE if was_clean is None else Outcome.APPLIED)
+    service.ledger.superseded += was_clean is False
+    return was_clean is not None
+
+
+def run_of(gateway: Gateway) -> Run:
+    """What a started gateway is made of."""
+    assert gateway._run is not None, "the gateway is not started"
+    return gateway._run
+
+
 class GatewayTestCase(ServiceTestCase):
     """Tests that speak to the gateway through the plain transport, over a port in memory.
 
@@ -348,7 +372,14 @@ class GatewayTestCase(ServiceTestCase):
         stepped, gateway, plain, port: made by `open`.
     """
 
-    def open(self, *, idle_timeout: float = 30.0, jitter: float = 0.0, **options: Any) -> None:
+    def open(
+        self,
+        *,
+        idle_timeout: float = 30.0,
+        jitter: float = 0.0,
+        batch_min: int = BATCH_MIN,
+        **options: Any,
+    ) -> None:
         """Start a server; `options` are `SteppedService`'s."""
         self.stepped = self.start(**options)
         self.service = self.stepped.service
@@ -358,6 +389,7 @@ class GatewayTestCase(ServiceTestCase):
             jitter=lambda: jitter,
             draw_secret=itertools.count(1).__next__,
         )
+        self.gateway._batch_min = batch_min
         self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
         self.plain.startService()
         self.port = self.stepped.reactor.ports[7777]

@@ -22,6 +22,7 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.testing import Address, SteppedService
 from playerstate.transports.plain import PlainService
 from playerstate.wire.messages import JOIN, LEAVE, MOVE, PING, encode_numbered
+from tests.kit.players import run_of
 
 MAX_PLAYERS = 3
 SESSION_IDS = (0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**64 - 1)
@@ -121,10 +122,12 @@ class Server:
         """What holds after each act."""
         books = self.service.ledger.snapshot()
         assert not books.imbalance(), books.imbalance()
-        gateway = self.gateway
+        if self.gateway._run is None:
+            return
+        registry = self.gateway._run.registry
         sizes = (
-            *(len(gateway._conversations), len(gateway._at_slot), len(gateway._departed)),
-            *(len(gateway._joining), len(self.service.table), books.players_online),
+            *(len(registry.current), len(registry.at_slot), len(registry.departed)),
+            *(len(registry.joining), len(self.service.table), books.players_online),
         )
         assert max(sizes) <= MAX_PLAYERS, sizes
 
@@ -141,8 +144,8 @@ class Server:
         Each sender of a JOIN pays for its answer.
         """
         before = self.service.ledger.snapshot()
-        known = {each.peer for each in self.gateway._conversations.values()}
-        known |= {each.conversation.peer for each in self.gateway._departed.values()}
+        registry = run_of(self.gateway).registry
+        known = {each.peer for each in (*registry.current.values(), *registry.departed.values())}
         self.port.take()
         address = ADDRESSES[whence % len(ADDRESSES)]
         self.port.receive(datagram, address)

@@ -117,7 +117,7 @@ class Run:
             leaver = self._chance.randrange(1, PLAYERS * 8)
             if leaver in self.states:
                 message = encode_numbered(LEAVE, self._numbers[leaver])
-                gateway.received(self, leaver, None, message, 0)
+                gateway.received_many(self, [leaver], [None], [message], 0)
                 live.run(0.02)
                 self._join(gateway, leaver)
             if self._chance.random() < 0.03:
@@ -139,14 +139,15 @@ class Run:
     def _join(self, gateway: Gateway, session_id: int) -> None:
         nonce = self._chance.getrandbits(32)
         join = self._codec.encode_join(nonce, self._numbers[session_id])
-        gateway.received(self, session_id, None, join, 0)
+        gateway.received_many(self, [session_id], [None], [join], 0)
 
     def _move(self, gateway: Gateway, session_id: int) -> None:
         self._numbers[session_id] = number = self._numbers[session_id] + 1
         state = (self._chance.uniform(-1e6, 1e6), float(number))
         self.states[session_id][state] = number
         applied = gateway.service.ledger.applied
-        gateway.received(self, session_id, None, self._codec.encode_move(number, state), 0)
+        move = self._codec.encode_move(number, state)
+        gateway.received_many(self, [session_id], [None], [move], 0)
         assert gateway.service.ledger.applied == applied + 1
         self._say(self.applied, session_id, number)
 

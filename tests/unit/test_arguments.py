@@ -111,18 +111,6 @@ class NumberTests(ServiceTestCase):
         self.successResultOf(service.join(7, sequence=np.uint32(3)))
         self.assertEqual(service.progress(7), Progress(3, 3))
 
-    def test_last(self) -> None:
-        """The last number of who leaves is a whole one; a leave refused for it has not begun."""
-        stepped = self.start()
-        stepped.join(7)
-        for value in ("1", 1.5, True, *ODD):
-            told = refusal(lambda value=value: stepped.service.leave(7, last=value))
-            self.assertRegex(told, "^TypeError: last .* is no whole number")
-        for last in (-1, 2**32):
-            told = refusal(lambda last=last: stepped.service.leave(7, last=last))
-            self.assertRegex(told, f"^ValueError: last {last} is not from 0 to")
-        stepped.service.update(7, at(5))
-
     def test_options(self) -> None:
         """An option of the service is named where it is no number, or out of range."""
         for name in ("max_players", "queue_size", "save_within", "stop_within"):

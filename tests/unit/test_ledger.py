@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.ledger import Counters, Gauges, Ledger, Snapshot, count
+from playerstate.ledger import Counters, Gauges, Ledger, Outcome, Snapshot, count
 
 
 class LedgerTests(SynchronousTestCase):
@@ -37,6 +37,23 @@ class LedgerTests(SynchronousTestCase):
         for reason in ("value", "short", "value"):
             count(ledger.malformed, reason)
         self.assertEqual(ledger.malformed, {"value": 2, "short": 1})
+
+    def test_take_in(self) -> None:
+        """Whatever a message comes to, it is counted once as that and once as received."""
+        for outcome in Outcome:
+            ledger = Ledger()
+            ledger.take_in(outcome)
+            ledger.take_in(outcome, 2)
+            counter, reason = outcome.value
+            expected = {reason: 3} if reason else 3
+            self.assertEqual((getattr(ledger, counter), ledger.received), (expected, 3))
+            books = attrs.evolve(ledger.snapshot(), pending=ledger.applied)
+            self.assertEqual(books.imbalance(), [])
+
+    def test_malformed(self) -> None:
+        """A reason that nothing is malformed for is no outcome."""
+        self.assertIs(Outcome.malformed("value"), Outcome.VALUE)
+        self.assertRaises(ValueError, Outcome.malformed, "leaving")
 
     def test_snapshot_has_every_counter_and_gauge(self) -> None:
         """A snapshot carries each counter, and each gauge as it is at that moment."""

@@ -157,17 +157,13 @@ class Answers:
             *(*name, "having", talk),
         )
         assert talk is not None
-        live = self._service.table.slots.get(session_id) == talk.slot
         if message.reason == GoneReason.IDLE:
             silent = world.now - talk.heard
             world.check(silent >= self._gateway.idle_timeout - 1e-6, *name, "after", silent)
-            if live:
-                self._model.leave(player, talk.limit)
+            self._model.leave(player)
         elif message.reason == GoneReason.KICKED:
             unsaved = talk.leaving and player.given_up >= talk.target
-            allowed = (
-                session_id in self._talks.kicking or not live or unsaved or self._model.lost_allowed
-            )
+            allowed = session_id in self._talks.kicking or unsaved or self._model.lost_allowed
             world.check(allowed, *name, "for nothing")
         elif message.reason == GoneReason.JOINED_ELSEWHERE:
             asked = self._talks.asked or self._talks.joining.get(session_id)

@@ -118,7 +118,8 @@ class Checks:
 
     def _check_bounds(self, snapshot: Snapshot) -> None:
         """Invariants 1 and 11: cursors only grow, and nothing is kept without bound."""
-        service, gateway, world = self._server.service, self._server.gateway, self._world
+        service, world = self._server.service, self._world
+        registry = self._server.registry
         ring, places = service._outbox._ring, service.max_players
         read, write = ring.read, ring.write
         world.check(
@@ -128,10 +129,10 @@ class Checks:
         self._cursors = (read, write)
         sizes = {
             "players": (len(service.table) + len(service._loads), places),
-            "conversations": (len(gateway._conversations), places),
-            "conversations by slot": (len(gateway._at_slot), places),
-            "departed": (len(gateway._departed), places),
-            "joining": (len(gateway._joining), places),
+            "conversations": (len(registry.current), places),
+            "conversations by slot": (len(registry.at_slot), places),
+            "departed": (len(registry.departed), places),
+            "joining": (len(registry.joining), places),
             "leavers": (len(service._leaves.by_slot), places),
             "unsaved": (len(service._leaves._unsaved), places),
             "flights": (len(service._outbox._flights), MOST_FLIGHTS),

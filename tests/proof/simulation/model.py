@@ -78,15 +78,10 @@ class Model:
         self.counts.received += 1
         self.counts.applied += 1
 
-    def leave(self, player: Player, last: int | None = None) -> None:
+    def leave(self, player: Player) -> None:
         """A player is taken offline, as `PlayerStateService.leave` does."""
-        if player.slot is None:
-            return
-        if last is None:
-            player.last = player.sequence
-        elif not player.leaving:
-            player.last = last
-        player.leaving = True
+        if player.slot is not None:
+            player.leaving = True
 
     def enter(self, player: Player, sequence: int | None, slot: int) -> None:
         """A player has joined, or joined anew; None for a program that gives no number."""

@@ -24,7 +24,6 @@ class Player:
         applied_at: what was applied by this process, as (``updated_at``, when).
         slot: where in the live table; None for one who is not in it.
         leaving: whether in it only until saved.
-        last: the highest number still taken in while leaving.
         sequence: the highest applied in this conversation.
         numbers: by sequence, the first ``updated_at`` that bore it; the store holds that state or a
             newer one before the sequence is called saved.
@@ -45,7 +44,6 @@ class Player:
     applied_at: list[tuple[int, float]] = attrs.field(factory=list)
     slot: int | None = None
     leaving: bool = False
-    last: int = 0
     sequence: int = 0
     numbers: dict[int, int] = attrs.field(factory=dict)
     saved: int = 0

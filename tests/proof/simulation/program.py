@@ -124,9 +124,11 @@ class Program:
         player = self._player()
         self._world.note("leave", player.session_id)
         if player.slot is not None:
+            talks = self._server.talks
+            talks.taken_offline(player)
             self._model.leave(player)
-            waiter = self._server.service.leave(player.session_id)
-            self._promises.leave(player, waiter)
+            self._promises.leave(player, self._server.service.leave(player.session_id))
+            talks.kicking.clear()
             return
         outcome: list[object] = []
         self._server.service.leave(player.session_id).addBoth(outcome.append)

@@ -19,6 +19,7 @@ from playerstate.saving.outbox import Surroundings
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, MemoryPort
 from playerstate.transports.plain import PlainService
+from tests.kit.players import run_of
 from tests.proof.simulation.answers import Answers
 from tests.proof.simulation.judge import Judge
 from tests.proof.simulation.model import Model
@@ -97,7 +98,7 @@ class Server:
             jitter=world.random.random,
             draw_secret=lambda: world.random.randrange(1, 2**64),
         )
-        self.gateway._many = plan.many
+        self.gateway._batch_min = plan.many
         self._root = MultiService()
         self.service.setServiceParent(self._root)
         PlainService(self.gateway, PORT, reactor=self.reactor).setServiceParent(self._root)
@@ -112,6 +113,7 @@ class Server:
         self._root.startService()
         self._hold_lock()
         world, model, gateway = self._world, self._model, self.gateway
+        self.registry = run_of(gateway).registry
         self.talks = Talks(world, model, gateway)
         self._judge = Judge(world, model, self.talks, gateway, self._store.loads)
         answers = Answers(world, model, self.talks, gateway, self._sent)

@@ -13,11 +13,13 @@ import math
 import attrs
 
 from playerstate.conversations.conversation import Replaced
-from playerstate.conversations.gateway import REPLACED_FOR, REPLACED_KEPT, Gateway
+from playerstate.conversations.gateway import Gateway
+from playerstate.conversations.joins import REPLACED_FOR, REPLACED_KEPT
 from playerstate.testing import Address
 from playerstate.wire.messages import MAX_SEQUENCE
+from tests.kit.players import run_of
 from tests.proof.simulation.model import Model
-from tests.proof.simulation.players import Values
+from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
 
 
@@ -78,7 +80,8 @@ class Talks:
     def __init__(self, world: World, model: Model, gateway: Gateway) -> None:
         self._world = world
         self._model = model
-        self._gateway = gateway
+        self._registry = run_of(gateway).registry
+        self._silence = run_of(gateway).silence
         self._service = gateway.service
         self.current: dict[int, Talk] = {}
         self.joining: dict[int, Asked] = {}
@@ -97,7 +100,8 @@ class Talks:
         self.joining.clear()
         for session_id, talk in self.current.items():
             talk.limit = min(talk.limit, self._service.table.sequence(talk.slot))
-            self.leave(session_id, talk)
+            if not talk.leaving:
+                self.leave(session_id, talk)
 
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""
@@ -113,7 +117,7 @@ class Talks:
     def look(self) -> None:
         """Find whose leave was answered since, and whether that was right."""
         for session_id, talk in list(self.current.items()):
-            if session_id in self._gateway._conversations:
+            if session_id in self._registry.current:
                 continue
             player, check = self._model.players[session_id], self._world.check
             name = ("the conversation of player", session_id)
@@ -123,9 +127,9 @@ class Talks:
 
     def replaced(self, session_id: int, nonce: int) -> Replaced:
         """The nonces that a fresh JOIN replaces, or that were replaced of late."""
-        now = self._gateway._clock.seconds()
+        now = self._service.clock.seconds()
         found: Replaced = ()
-        if session_id in self._gateway._departed:
+        if session_id in self._registry.departed:
             found = self.departed[session_id].replaced
         if (talk := self.current.get(session_id)) is not None:
             found = talk.replaced
@@ -152,10 +156,17 @@ class Talks:
     def hear(self, talk: Talk) -> None:
         """A player gave a sign of life."""
         if not talk.leaving:
-            talk.heard = self._gateway._now
+            talk.heard = self._silence.now
 
     def leave(self, session_id: int, talk: Talk) -> None:
         """The gateway takes the player of this conversation offline."""
         player = self._model.players[session_id]
         talk.leaving, talk.target = True, player.updated_at
-        self._model.leave(player, talk.limit)
+        self._model.leave(player)
+
+    def taken_offline(self, player: Player) -> None:
+        """The program takes a player offline: who plays is told, who leaves moves no more."""
+        talk = self.current.get(player.session_id)
+        if talk is not None and talk.leaving:
+            talk.limit = min(talk.limit, player.sequence)
+        self.kicking.add(player.session_id)

@@ -27,6 +27,7 @@ from playerstate.interfaces import StoreBusy
 from playerstate.tokens import connect_token
 from playerstate.transports.netcode.tokens import MalformedToken
 from playerstate.wire.messages import DELTA, Gone, GoneReason, Refused, RefusedReason
+from tests.kit.players import run_of
 from tests.kit.playing import HOST, KEY, NETCODE, PLAIN, PROTOCOL_ID, Game, PlayingTestCase
 
 HERE, THERE = PlayerState(1.0, 2.0), PlayerState(3.0, 4.0)
@@ -202,17 +203,18 @@ class Trouble:
         player = self.joined(game, self.make, on_end=ends.append)
         player.move(HERE)
         game.pass_time(2.0)
-        self.successResultOf(game.stepped.service.leave(42))
         load = game.stepped.store.load
 
         def busy(session_id: int) -> Any:
             raise StoreBusy("locked")
 
         self.patch(game.stepped.store, "load", busy)
-        game.gateway._end(game.gateway._conversations[42], GoneReason.SHUTTING_DOWN)
+        registry = run_of(game.gateway).registry
+        registry.end(registry.current[42], GoneReason.SHUTTING_DOWN)
+        self.successResultOf(game.stepped.service.leave(42))
         game.pass_time(4.0)
         self.assertTrue(player.is_playing)
-        self.assertNotIn(42, game.gateway._conversations)
+        self.assertNotIn(42, registry.current)
         self.assertGreater(game.stepped.service.ledger.snapshot().joins_refused["store"], 1)
         self.patch(game.stepped.store, "load", load)
         game.pass_time(10.0)
@@ -255,9 +257,10 @@ class Trouble:
         player.move(HERE)
         game.pass_time(0.5)
         nonce = player._client.nonce
-        game.gateway.idle_timeout = 2.0
+        silence = run_of(game.gateway).silence
+        silence._timeout = 2.0
         game.pass_time(3.0)
-        game.gateway.idle_timeout = 30.0
+        silence._timeout = 30.0
         game.pass_time(5.0)
         self.assertNotEqual(player._client.nonce, nonce)
         self.assertEqual((ends, player.is_playing), ([], True))

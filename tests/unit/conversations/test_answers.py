@@ -16,7 +16,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.testing import Address
 from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import LEAVE, PING, Codec, encode_numbered
-from tests.kit.players import GatewayTestCase
+from tests.kit.players import GatewayTestCase, move
 from tests.kit.playing import PlayingTestCase
 
 
@@ -238,8 +238,7 @@ class AnswersTests(GatewayTestCase):
 
     def meter(self, state: type = Grid, **options: Any) -> Meter:
         """A meter at a fresh server."""
-        self.open(state=state, save_within=0.2, **options)
-        self.gateway._many = 2
+        self.open(state=state, save_within=0.2, batch_min=2, **options)
         return Meter(self, state)
 
     def stop(self, meter: Meter) -> None:
@@ -270,8 +269,7 @@ class AnswersTests(GatewayTestCase):
 
     def test_many(self) -> None:
         """Moves that are taken in together pay as one alone does."""
-        self.open()
-        self.gateway._many = 2
+        self.open(batch_min=2)
         clients = [self.joined(number, host=number) for number in range(1, 5)]
         for sequence in range(1, 12):
             move = struct.pack("<BIdd", 2, sequence, 1.0, 2.0)
@@ -300,8 +298,7 @@ class AnswersTests(GatewayTestCase):
             client.heard()
             first = self.service.progress(42).applied + 1
             for sequence in range(first, first + 30):
-                self.service.ledger.received += 1
-                self.service.move(42, sequence, (float(sequence), 0.0))
+                move(self.service, 42, sequence, (float(sequence), 0.0))
                 self.advance(0.2)
             self.assertEqual(len(client.receipts()), most, whence)
 

@@ -58,6 +58,7 @@ from tests.kit.players import (
     end_thread,
     leave_behind,
     look_after,
+    move,
     outcome,
 )
 from tests.kit.support import LAW
@@ -121,10 +122,8 @@ class JoinTests(ServiceTestCase):
         stepped = self.start()
         self.successResultOf(stepped.service.join(42, sequence=7))
         self.assertEqual(stepped.service.progress(42), Progress(7, 7))
-        self.assertFalse(stepped.service.move(42, 7, (1.0, 1.0)))
-        stepped.service.ledger.received += 1
-        self.assertTrue(stepped.service.move(42, 8, (1.0, 1.0)))
-        stepped.service.ledger.received += 1
+        self.assertFalse(move(stepped.service, 42, 7, (1.0, 1.0)))
+        self.assertTrue(move(stepped.service, 42, 8, (1.0, 1.0)))
         self.assertEqual(stepped.service.progress(42), Progress(8, 7))
 
     def test_sequence_range(self) -> None:
@@ -416,7 +415,6 @@ class UpdateTests(ServiceTestCase):
             self.assertEqual(caught.exception.session_id, session_id)
             self.assertRaises(NotOnline, service.state, session_id)
         self.assertRaises(NotOnline, service.progress, 2)
-        self.assertRaises(NotOnline, service.move, 2, 1, (1.0, 1.0))
         self.assertEqual(service.progress(1), Progress(0, 0))
         failure = self.failureResultOf(service.leave(2), NotOnline)
         self.assertEqual(str(failure.value), "player 2 is not online")
@@ -429,7 +427,6 @@ class UpdateTests(ServiceTestCase):
         stepped.stop()
         for service in (stepped.service, PlayerStateService(FaultyStore(SCHEMA))):
             self.assertRaises(NotRunning, service.update, 42, at(1))
-            self.assertRaises(NotRunning, service.move, 42, 1, (1.0, 1.0))
             self.assertRaises(NotRunning, service.state, 42)
             self.assertRaises(NotRunning, service.progress, 42)
             self.failureResultOf(service.join(42), NotRunning)
@@ -623,45 +620,16 @@ class LeaveTests(ServiceTestCase):
         self.assertEqual(self.stored(self.stepped), {42: (2.0, 0.0)})
 
     def test_move_while_leaving(self) -> None:
-        """A move up to the last is taken in while a leave is pending, and saved before it fires."""
-        left = self.service.leave(42, last=1)
+        """A move that is still let in while a leave is pending is saved before that fires."""
+        left = self.service.leave(42)
         self.stepped.reactor.advance(0.05)
-        self.assertTrue(self.service.move(42, 1, (9.0, 9.0)))
-        self.service.ledger.received += 1
+        self.assertTrue(move(self.service, 42, 1, (9.0, 9.0)))
         self.stepped.settle()
         self.waits(left)
         self.stepped.reactor.advance(3.0)
         self.stepped.settle()
         self.assertEqual(self.successResultOf(left), Progress(1, 1))
         self.assertEqual(self.stored(self.stepped), {42: (9.0, 9.0)})
-
-    def test_left_twice_with_a_last_number(self) -> None:
-        """A second leave that names a last number moves the first one's neither up nor down."""
-        self.service.update(42, at(1))
-        first, second = (self.service.leave(42, last=last) for last in (9, 20))
-        self.assertTrue(self.service.move(42, 5, (2.0, 2.0)))
-        self.assertRaises(NotOnline, self.service.move, 42, 10, (3.0, 3.0))
-        self.service.ledger.received += 1
-        self.stepped.reactor.advance(0.05)
-        self.stepped.settle()
-        self.assertEqual(self.successResultOf(first), self.successResultOf(second))
-
-    def test_moves_do_not_put_a_leave_off(self) -> None:
-        """Without a last number, and above it, a move of one who leaves is refused."""
-        left = self.service.leave(42)
-        for sequence in (1, 2):
-            with self.assertRaises(NotOnline):
-                self.service.move(42, sequence, (9.0, 9.0))
-        self.stepped.reactor.advance(0.05)
-        self.stepped.settle()
-        self.successResultOf(left)
-        self.stepped.join(42)
-        self.assertTrue(self.service.move(42, 1, (9.0, 9.0)))
-        self.service.ledger.received += 1
-        self.service.leave(42, last=3)
-        self.service.leave(42)
-        with self.assertRaises(NotOnline):
-            self.service.move(42, 2, (9.0, 9.0))
 
     def test_newest_while_leaving(self) -> None:
         """Invariant 9: who joins again gets the newest state, wherever its row is just then."""
@@ -741,8 +709,7 @@ class GuardTests(ServiceTestCase):
 
     def test_saved_stands_still(self) -> None:
         """A row that was left out is never called saved."""
-        self.assertTrue(self.service.move(42, 5, (2.0, 2.0)))
-        self.service.ledger.received += 1
+        self.assertTrue(move(self.service, 42, 5, (2.0, 2.0)))
         self.service.flush().addErrback(lambda failure: failure.trap(NotSaved))
         self.stepped.settle()
         self.assertEqual(self.service.progress(42), Progress(5, 0))
@@ -918,8 +885,7 @@ class SetAsideTests(ServiceTestCase):
 
     def test_move_is_not_called_saved(self) -> None:
         """A row that was set aside is never called saved."""
-        self.assertTrue(self.service.move(42, 5, (2.0, 2.0)))
-        self.service.ledger.received += 1
+        self.assertTrue(move(self.service, 42, 5, (2.0, 2.0)))
         self.save()
         self.assertEqual(self.service.progress(42), Progress(5, 0))
 
@@ -1743,7 +1709,6 @@ class StopTests(ServiceTestCase):
         stopped = self.service.stopService()
         self.failureResultOf(self.service.join(7), NotRunning)
         self.assertRaises(NotRunning, self.service.update, 42, at(3))
-        self.assertRaises(NotRunning, self.service.move, 42, 3, (1.0, 1.0))
         left, flushed = self.service.leave(42), self.service.flush()
         self.stepped.settle()
         self.successResultOf(left)

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from playerstate import NotSaved, PlayerState, PlayerStateService, open_store
 from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import StoreBusy, Stored
+from playerstate.ledger import Outcome
 from playerstate.players.service import Joined, NotOnline, NotRunning, ServerFull
 from playerstate.saving.outbox import REACTOR_SILENT
 from playerstate.testing import FaultyStore, SteppedService
@@ -258,15 +259,13 @@ class NeverStartedTests(SynchronousTestCase):
         for call in (service.state, service.progress):
             self.assertRaises(NotRunning, call, 42)
         self.assertRaises(NotRunning, service.update, 42, at(1))
-        self.assertRaises(NotRunning, service.move, 42, 1, (1.0, 1.0))
-        for name in ("clock", "table"):
+        for name in ("clock", "table", "wall_clock"):
             self.assertRaises(NotRunning, getattr, service, name)
         asked = (service.join, service.leave, gateway.kick)
         for ask in asked:
             self.failureResultOf(ask(42), NotRunning)
         self.failureResultOf(service.flush(), NotRunning)
         self.assertFalse(service.has_room(42))
-        self.assertFalse(service.move_many(np.zeros(1, np.intp), None, None).any())
         self.assertIsNone(service.trouble)
         self.successResultOf(service.stopService())
         self.successResultOf(gateway.close())
@@ -290,6 +289,16 @@ class NeverStartedTests(SynchronousTestCase):
         self.assertRaises(TypeError, PlayerStateService, "sqlite:x.db")
         self.assertRaises(TypeError, open_store, Path("x.db"), PlayerState)
         PlayerStateService(FaultyStore(SCHEMA), journal=Path(self.mktemp()))
+
+
+def move_in_a_batch(service: PlayerStateService, session_id: int) -> None:
+    """The first move of a player, applied and counted as one of many that came together."""
+    slots = np.array([service.table.slots[session_id]], np.intp)
+    fields, now = np.zeros(1, SCHEMA.dtype), service.wall_clock() // 1000
+    service.ledger.superseded += service.table.apply_many(
+        slots, np.array([1], np.uint32), fields, now
+    )
+    service.ledger.take_in(Outcome.APPLIED)
 
 
 class LeaveTests(ServiceTestCase):
@@ -333,10 +342,7 @@ class LeaveTests(ServiceTestCase):
             if session_id == 42:
                 service.update(session_id, at(5))
             else:
-                slots = np.array([service.table.slots[session_id]], np.intp)
-                fields = np.zeros(1, SCHEMA.dtype)
-                self.assertTrue(service.move_many(slots, np.array([1], np.uint32), fields).all())
-                service.ledger.received += 1
+                move_in_a_batch(service, session_id)
             stepped.reactor.advance(3.0)
             left = service.leave(session_id)
             self.waits(left)
@@ -348,11 +354,7 @@ class LeaveTests(ServiceTestCase):
         stepped = self.start()
         stepped.store.players[42] = Stored((1.0, 1.0), LATEST)
         stepped.join(42)
-        fields = np.zeros(1, SCHEMA.dtype)
-        slots = np.array([stepped.service.table.slots[42]], np.intp)
-        applied = stepped.service.move_many(slots, np.array([1], np.uint32), fields)
-        self.assertTrue(applied.all())
-        stepped.service.ledger.received += 1
+        move_in_a_batch(stepped.service, 42)
         left = stepped.service.leave(42)
         stepped.reactor.advance(0.1)
         self.waits(left)

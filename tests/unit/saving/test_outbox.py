@@ -23,6 +23,7 @@ from tests.kit.players import (
     at,
     die,
     end_thread,
+    move,
 )
 from tests.kit.support import LAW
 
@@ -851,8 +852,7 @@ class DegradedTests(ServiceTestCase):
         self.wait(10.0)
         self.assertEqual(self.stepped.join(2).state, PlayerState())
         self.service.update(2, at(2))
-        self.assertTrue(self.service.move(1, 1, (3.0, 3.0)))
-        self.service.ledger.received += 1
+        self.assertTrue(move(self.service, 1, 1, (3.0, 3.0)))
         left, flushed = self.service.leave(1), self.service.flush()
         self.wait(10.0)
         self.waits(left, flushed)

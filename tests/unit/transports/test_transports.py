@@ -7,7 +7,7 @@ from typing import Any
 
 from playerstate import NotOnline
 from playerstate.conversations.gateway import Gateway
-from tests.kit.players import ServiceTestCase, at, end_thread, outcome, read_answer
+from tests.kit.players import ServiceTestCase, at, end_thread, outcome, read_answer, run_of
 
 JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(116, b"\0")
 OTHER_JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 2, 0, 0).ljust(116, b"\0")
@@ -50,7 +50,7 @@ class TransportTestCase(ServiceTestCase):
     def say(self, *messages: bytes, peer: str = "here", session_id: int = 42) -> None:
         """Messages come from a peer."""
         for message in messages:
-            self.gateway.received(self.wire, session_id, peer, message, 0)
+            self.gateway.received_many(self.wire, [session_id], [peer], [message], 0)
 
     def settle(self) -> None:
         """Let leaves be saved."""
@@ -139,7 +139,7 @@ class LostTests(TransportTestCase):
         self.stepped.store.hold_loads()
         self.say(JOIN)
         self.gateway.lost(42, "there")
-        self.assertEqual(len(self.gateway._joining), 1)
+        self.assertEqual(len(run_of(self.gateway).registry.joining), 1)
         self.gateway.lost(42, "here")
         self.stepped.store.release_loads()
         self.settle()
@@ -166,7 +166,7 @@ class SharedTests(TransportTestCase):
 
     def say_otherwise(self, message: bytes, peer: str) -> None:
         """A message of the same player comes by the other transport."""
-        self.gateway.received(self.other, 42, peer, message, 0)
+        self.gateway.received_many(self.other, [42], [peer], [message], 0)
 
     def test_joins_by_both(self) -> None:
         """A JOIN that comes again by another transport, while the store loads, is answered there.

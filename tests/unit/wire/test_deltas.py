@@ -23,9 +23,8 @@ from playerstate.testing import SteppedService
 from playerstate.transports.plain import PlainService
 from playerstate.wire.deltas import BASE_WITHIN, Delta, DeltaCodec
 from playerstate.wire.messages import DELTA, MOVE, Codec, Malformed
-from tests.kit.players import at
+from tests.kit.players import GatewayTestCase, at
 from tests.kit.support import LAW
-from tests.unit.conversations.test_gateway import GatewayTestCase
 
 TRACKS = Path(__file__).parents[4] / "shared" / "data" / "real-tracks.csv"
 RESOLUTION = 1 / 64
@@ -334,14 +333,12 @@ class GatewayTests(GatewayTestCase):
         self.assertEqual(self.books.refused, {"other_address": 1, "not_joined": 1})
 
     def test_taken_offline(self) -> None:
-        """A player whom the program took offline is told so."""
-        left = self.service.leave(1)
-        self.stepped.reactor.advance(1.0)
-        self.stepped.settle()
-        self.successResultOf(left)
+        """The DELTAs of a player whom the program took offline are refused."""
         self.player.heard()
-        self.delta(6, 5, 3.0)
+        self.service.leave(1)
         self.assertEqual([answer[0] for answer in self.player.heard()], ["gone"])
+        self.delta(6, 5, 3.0)
+        self.assertEqual(self.player.heard(), [])
         self.assertEqual(self.books.refused, {"not_joined": 1})
 
     def test_malformed(self) -> None:

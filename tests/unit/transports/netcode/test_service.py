@@ -12,7 +12,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel
 
 from playerstate import NotOnline
-from playerstate.conversations.gateway import MANY, Gateway
+from playerstate.conversations.gateway import Gateway
+from playerstate.conversations.intake import BATCH_MIN
 from playerstate.testing import EPOCH, MemoryPort
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
@@ -27,7 +28,16 @@ from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 from playerstate.transports.udp import LISTEN_AGAIN_FIRST
 from tests.kit.netcode import KEY, PROTOCOL_ID, make_token
-from tests.kit.players import GONE, RECEIPT, REFUSED, WELCOME, ServiceTestCase, at, read_answer
+from tests.kit.players import (
+    GONE,
+    RECEIPT,
+    REFUSED,
+    WELCOME,
+    ServiceTestCase,
+    at,
+    read_answer,
+    run_of,
+)
 from tests.kit.players import Client as PlainClient
 
 PORT = 40_000
@@ -250,8 +260,8 @@ class TogetherTests(NetcodeServiceTestCase):
     def setUp(self) -> None:
         """Enough players that their moves are taken in at once."""
         super().setUp()
-        self.open(slots=2 * MANY)
-        self.players = [self.joined(n, n, timeout=60) for n in range(1, MANY + 3)]
+        self.open(slots=2 * BATCH_MIN)
+        self.players = [self.joined(n, n, timeout=60) for n in range(1, BATCH_MIN + 3)]
 
     def send(self, *packets: tuple[NetcodePlayer, bytes]) -> None:
         """These arrive together."""
@@ -268,8 +278,10 @@ class TogetherTests(NetcodeServiceTestCase):
     def test_moves(self) -> None:
         """Each player's is applied."""
         called = []
-        many = self.service.move_many
-        self.patch(self.service, "move_many", lambda *a: called.append(len(a[0])) or many(*a))
+        many = self.service.table.apply_many
+        self.patch(
+            self.service.table, "apply_many", lambda *a: called.append(len(a[0])) or many(*a)
+        )
         self.send(*self.moves(1))
         self.assertEqual(called, [len(self.players)])
         for number, player in enumerate(self.players):
@@ -295,7 +307,7 @@ class TogetherTests(NetcodeServiceTestCase):
         said = (struct.pack("<BIdd", 2, 1, 5.0, 0.0), join)
         self.send(*((player, player.client.send(message, self.now)) for message in said))
         self.assertNotIn(player.session_id, {c.client_id for c in self.netcode._server.connections})
-        self.assertNotIn(player.session_id, self.gateway._conversations)
+        self.assertNotIn(player.session_id, run_of(self.gateway).registry.current)
         self.assertNotIn(player.session_id, self.service.table.slots)
 
     def test_bug(self) -> None:

@@ -1,4 +1,4 @@
-"""Messages that came together: what comes of them is what comes of each by itself, in order."""
+"""Moves: what comes of each, and that those that came together come to the same."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from playerstate.conversations.gateway import MANY, Gateway
+from playerstate.conversations.gateway import LOOK_EVERY, Gateway
+from playerstate.conversations.intake import BATCH_MIN
 from playerstate.players.service import NotOnline
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import within
-from playerstate.testing import Address, SteppedService
+from playerstate.testing import EPOCH, Address, SteppedService
 from playerstate.transports.plain import PlainService
-from tests.kit.players import Client, GatewayTestCase, ServiceTestCase, at
+from tests.kit.players import (
+    WELCOME,
+    Client,
+    GatewayTestCase,
+    ServiceTestCase,
+    at,
+    run_of,
+)
 from tests.kit.support import LAW, Everything
 
-CROWD = range(1, 2 * MANY + 1)
+NOW = EPOCH * 10**6
+CROWD = range(1, 2 * BATCH_MIN + 1)
 
 
 @attrs.frozen
@@ -30,6 +39,127 @@ class Bounded:
 
     x: float = attrs.field(default=0.0, metadata=within(-1.0, 1.0))
     level: int = attrs.field(default=1, metadata=within(1, 3))
+
+
+class MoveTests(GatewayTestCase):
+    """MOVE, and why one may not be applied."""
+
+    def test_applied(self) -> None:
+        """A MOVE is applied, whatever numbers it skips, up to the highest there is."""
+        self.open()
+        client = self.joined()
+        for sequence in (1, 2, 1000, 2**31, 2**32 - 1):
+            client.move(sequence, float(sequence), 0.5)
+            self.assertEqual(self.service.state(42), at(sequence, 0.5))
+        self.assertEqual((self.books.received, self.books.applied), (5, 5))
+
+    def test_stale(self) -> None:
+        """A MOVE not above the highest applied is stale."""
+        self.open()
+        client = self.joined()
+        client.move(7, 7.0)
+        for sequence in (0, 1, 6, 7):
+            client.move(sequence, 1.0)
+        self.assertEqual(self.service.state(42), at(7))
+        self.assertEqual((self.books.received, self.books.applied, self.books.stale), (5, 1, 4))
+
+    def test_not_joined(self) -> None:
+        """Without a JOIN there is nothing but silence, for a MOVE, a LEAVE and a PING."""
+        self.open()
+        client = self.client()
+        client.move(1, 1.0)
+        client.leave(1)
+        client.ping(1)
+        self.assertEqual(client.heard(), [])
+        self.assertEqual(self.books.refused, {"not_joined": 3})
+
+    def test_joined_by_the_program(self) -> None:
+        """A player whom the program brought online has no conversation, and may begin one."""
+        self.open()
+        self.stepped.join(42)
+        self.service.update(42, at(3))
+        client = self.client()
+        client.move(1, 1.0)
+        self.assertEqual(self.books.refused, {"not_joined": 1})
+        client.join(1)
+        self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW, 3.0, 0.0)])
+        self.advance(4.0)
+
+    def test_other_address(self) -> None:
+        """A host or a port other than the JOIN's is another address."""
+        self.open()
+        self.joined()
+        for address in (("192.0.2.2", 1001), ("192.0.2.1", 1002)):
+            other = Client(self.port, 42, address)
+            other.move(1, 1.0)
+            other.leave(1)
+            other.ping(1)
+            self.assertEqual(other.heard(), [])
+        self.assertEqual(self.service.state(42), at(350, 200))
+        self.assertEqual(self.books.refused, {"other_address": 6})
+
+    def test_malformed(self) -> None:
+        """What cannot be read is counted by reason, never answered, never applied."""
+        self.open()
+        client = self.joined()
+        move = struct.pack("<BIdd", 2, 1, 1.0, 1.0)
+        for message, reason in (
+            (move[:-1], "too_short"),
+            (move + b"\0", "too_long"),
+            (struct.pack("<BIdd", 2, 1, float("nan"), 1.0), "value"),
+            (struct.pack("<BIdd", 2, 1, 1.0, float("-inf")), "value"),
+            (struct.pack("<BI31x", 3, 1)[:-1], "too_short"),
+            (struct.pack("<BI5x", 4, 1), "too_long"),
+            (b"\x00", "unknown_type"),
+            (b"\x81" + move, "unknown_type"),
+            (b"\xff" * 40, "unknown_type"),
+        ):
+            before = self.books.malformed.get(reason, 0)
+            client.send(message)
+            self.assertEqual(self.books.malformed[reason], before + 1)
+        self.assertEqual(client.heard(), [])
+        self.assertEqual(self.service.state(42), at(350, 200))
+        self.assertEqual(self.books.received, 9)
+
+    def test_negative_zero(self) -> None:
+        """-0.0 is taken in as 0.0."""
+        self.open()
+        self.joined().move(1, -0.0)
+        self.assertEqual(str(self.service.state(42).x), "0.0")
+
+    def test_delta(self) -> None:
+        """A DELTA is counted as one of an unknown base, and not applied."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.send(struct.pack("<BHBdd", 5, 2, 1, 9.0, 9.0))
+        self.assertEqual(self.service.state(42), at(1))
+        self.assertEqual(self.books.refused, {"unknown_base": 1})
+
+    def test_while_stopping(self) -> None:
+        """Invariant 10: with the service stopping, moves are refused."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        self.service.stopService()
+        client.move(2, 2.0)
+        self.assertEqual(self.books.refused, {"stopping": 1})
+        self.assertEqual(self.service.table.values(0), (1.0, 0.0))
+
+    def test_slot_used_again(self) -> None:
+        """A player in a slot that another had before gets receipts of their own alone."""
+        self.open(max_players=1)
+        first = self.joined(1, host=1)
+        first.move(90, 1.0)
+        first.leave(90)
+        self.advance(0.1)
+        second = self.joined(2, host=2)
+        self.assertEqual(first.receipts(), [(90, 0), (90, 90)])
+        self.advance(0.5)
+        second.move(3, 1.0)
+        self.advance(3.5)
+        self.assertEqual(second.receipts(), [(3, 0), (3, 3)])
+        self.assertEqual(first.heard(), [])
 
 
 class CrowdTests(GatewayTestCase):
@@ -51,13 +181,13 @@ class CrowdTests(GatewayTestCase):
     def test_moves(self) -> None:
         """Each is applied to its player, counted, dated and saved."""
         calls: list[int] = []
-        many = self.service.move_many
+        many = self.service.table.apply_many
 
-        def move_many(slots: Any, *arguments: Any) -> Any:
+        def apply_many(slots: Any, *arguments: Any) -> Any:
             calls.append(len(slots))
             return many(slots, *arguments)
 
-        self.patch(self.service, "move_many", move_many)
+        self.patch(self.service.table, "apply_many", apply_many)
         self.stepped.reactor.advance(1.0)
         self.send(*((i, move(3, float(i), -float(i))) for i in CROWD))
         self.assertEqual(calls, [len(CROWD)])
@@ -74,30 +204,34 @@ class CrowdTests(GatewayTestCase):
 
     def test_few(self) -> None:
         """Few are taken in one by one."""
-        self.patch(self.service, "move_many", None)
-        self.send(*((i, move(1, 1.0)) for i in CROWD[: MANY - 1]))
-        self.assertEqual(self.books.applied, MANY - 1)
+        self.patch(self.service.table, "apply_many", None)
+        self.send(*((i, move(1, 1.0)) for i in CROWD[: BATCH_MIN - 1]))
+        self.assertEqual(self.books.applied, BATCH_MIN - 1)
 
     def test_guarded(self) -> None:
         """Between two looks at the table's file no more are taken in by themselves than a few."""
         looks: list[int] = []
-        received = self.gateway.received
+        run = run_of(self.gateway)
+        received = run._received
         self.patch(self.service, "guard", lambda: looks.append(0))
 
         def counted(*message: object) -> None:
             looks[-1] += 1
             received(*message)  # type: ignore[arg-type]
 
-        self.patch(self.gateway, "received", counted)
+        self.patch(run, "_received", counted)
         # Those at every 16th place are applied together: no such number is among the others.
         messages = []
-        for session_id in CROWD[:MANY]:
-            messages += [(session_id, move(1, 1.0)), *[(CROWD[MANY], b"\x77")] * (MANY - 1)]
+        for session_id in CROWD[:LOOK_EVERY]:
+            messages += [
+                (session_id, move(1, 1.0)),
+                *[(CROWD[LOOK_EVERY], b"\x77")] * (LOOK_EVERY - 1),
+            ]
         self.send(*messages)
-        self.assertEqual(self.books.applied, MANY)
-        self.assertEqual(self.books.malformed, {"unknown_type": MANY * (MANY - 1)})
-        self.assertEqual(sum(looks), MANY * (MANY - 1))
-        self.assertEqual(max(looks), MANY)
+        self.assertEqual(self.books.applied, LOOK_EVERY)
+        self.assertEqual(self.books.malformed, {"unknown_type": LOOK_EVERY * (LOOK_EVERY - 1)})
+        self.assertEqual(sum(looks), LOOK_EVERY * (LOOK_EVERY - 1))
+        self.assertEqual(max(looks), LOOK_EVERY)
 
     def test_odd_ones(self) -> None:
         """Among many good ones, each that is not gets what it would get by itself."""
@@ -137,17 +271,16 @@ class CrowdTests(GatewayTestCase):
         self.assertEqual(self.service.state(3), at(2.0))
 
     def test_taken_offline(self) -> None:
-        """Those whom the program took offline are told so, wherever they are now."""
+        """Those whom the program took offline move no more, though it brought one back."""
         for session_id in (1, 2, 3):
             self.service.leave(session_id)
         self.service.join(1)
-        self.assertNotEqual(self.service.table.slots[1], self.gateway._conversations[1].slot)
-        self.send(*((i, move(1, 1.0)) for i in CROWD))
-        for session_id in (2, 3):
+        for session_id in (1, 2, 3):
             self.assertEqual(self.clients[session_id].heard(), [("gone", 1, 1)])
-        self.assertEqual(self.books.refused, {"not_joined": 2})
-        self.assertEqual(self.books.applied, len(CROWD) - 2)
-        self.assertEqual(self.service.state(1), at(1.0))
+        self.send(*((i, move(1, 1.0)) for i in CROWD))
+        self.assertEqual(self.books.refused, {"not_joined": 3})
+        self.assertEqual(self.books.applied, len(CROWD) - 3)
+        self.assertEqual(self.service.state(1), at(350, 200))
 
     def test_while_stopping(self) -> None:
         """From the first moment of stopping none is applied, each is counted as refused."""
@@ -177,7 +310,7 @@ class CrowdTests(GatewayTestCase):
 
     def test_bug(self) -> None:
         """One message's bug keeps nobody from taking in the others."""
-        self.patch(self.gateway._codec, "decode_move", lambda data, where: 1 / 0)
+        self.patch(run_of(self.gateway).intake._codec, "decode_move", lambda data, where: 1 / 0)
         self.send(*((i, move(1, 1.0)) for i in CROWD), (1, move(2, 2.0)), (2, numbered(4, 1)))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         self.assertEqual(self.books.applied, len(CROWD) - 1)
@@ -190,7 +323,7 @@ class CrowdTests(GatewayTestCase):
         def fail(*arguments: Any) -> None:
             raise ZeroDivisionError
 
-        self.patch(self.service, "move_many", fail)
+        self.patch(self.service.table, "apply_many", fail)
         self.send(*((i, move(1, 1.0)) for i in CROWD))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.books.received, self.books.applied), (len(CROWD), len(CROWD)))
@@ -213,6 +346,9 @@ def numbered(kind: int, sequence: int) -> bytes:
     """A LEAVE or a PING."""
     return struct.pack("<BI", kind, sequence).ljust(36 if kind == 3 else 9, b"\0")
 
+
+UNLIKE = ("transport", "waits_for")
+"""What two conversations of two servers do not share."""
 
 ids = st.integers(1, 6)
 sequences = st.one_of(st.integers(0, 12), st.sampled_from((2**32 - 2, 2**32 - 1)))
@@ -272,7 +408,7 @@ class World:
         self.service = self.stepped.service
         self.gateway = Gateway(self.service, idle_timeout=3.0, jitter=lambda: 0.0)
         self.gateway._draw_secret = itertools.count(1).__next__
-        self.gateway._many = many
+        self.gateway._batch_min = many
         self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
         self.plain.startService()
         self.port = self.stepped.reactor.ports[7777]
@@ -326,10 +462,10 @@ class World:
                 session_id: (slot, table._head(slot), table.values(slot), int(table.saved[slot]))
                 for session_id, slot in table.slots.items()
             },
-            "heard": self.gateway._heard.tolist(),
+            "heard": run_of(self.gateway).silence.last_heard.tolist(),
             "talks": {
-                session_id: attrs.astuple(talk, filter=lambda a, _: a.name != "transport")
-                for session_id, talk in self.gateway._conversations.items()
+                session_id: attrs.astuple(talk, filter=lambda a, _: a.name not in UNLIKE)
+                for session_id, talk in run_of(self.gateway).registry.current.items()
             },
         }
 

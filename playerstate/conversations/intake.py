@@ -1,0 +1,206 @@
+"""Moves, taken in one by one or many together, by one rule.
+
+A MOVE or a DELTA is looked at in this order, and comes to the first that is true of it:
+
+1. ``NOT_JOINED``: the player has no conversation.
+2. ``OTHER_ADDRESS``, ``OTHER_CONVERSATION``: it is not of that conversation.
+3. malformed: it cannot be read, or a value lies outside of its field.  What can be read pays for
+   receipts, whatever else becomes of it.
+4. ``LEAVING``: its number is above the last that one who leaves may still make.
+5. ``STOPPING``: the service takes in no more.
+6. ``STALE``: its number is not above the highest applied.
+7. ``APPLIED``: it is in the live table.
+
+A DELTA's number and base are looked for between 3 and 4, and may bring ``UNKNOWN_BASE``.
+`Intake.one` does this for one message, `Intake.many` for the first MOVE of each player from whom
+nothing but MOVEs came, column by column.  What `many` does not apply it leaves alone, to be given
+to `one`, which alone says what becomes of the rest.  Reactor thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from playerstate.conversations.conversation import Conversation, Phase
+from playerstate.conversations.receipts import Receipts
+from playerstate.conversations.silence import Silence
+from playerstate.ledger import Outcome
+from playerstate.players.service import PlayerStateService
+from playerstate.wire.deltas import Delta, DeltaCodec
+from playerstate.wire.messages import MAX_SEQUENCE, MOVE, Codec, Malformed, receipts_for
+
+BATCH_MIN = 16
+"""So many messages that came at the same time are worth the fixed costs of numpy."""
+
+# What is looked at with each move; an enum is slower to look into than a module.
+_PLAYING = Phase.PLAYING
+_APPLIED, _STALE = Outcome.APPLIED, Outcome.STALE
+
+
+class Intake:
+    """Takes moves into the live table.
+
+    Args:
+        service: a running one, whose players move.
+        current: the conversations that are PLAYING or LEAVING, by session id.
+        receipts, silence: what each move pays for, and when each player was last heard.
+        batch_min: see `BATCH_MIN`.
+
+    Attributes:
+        batch_min: so many messages that came at the same time are worth calling `many`.
+    """
+
+    def __init__(
+        self,
+        service: PlayerStateService,
+        current: dict[int, Conversation],
+        receipts: Receipts,
+        silence: Silence,
+        batch_min: int = BATCH_MIN,
+    ) -> None:
+        self._service = service
+        self._table = service.table
+        self._ledger = service.ledger
+        self._wall_clock = service.wall_clock
+        self._schema = service.schema
+        self._current = current
+        self._receipts = receipts
+        self._silence = silence
+        self.batch_min = batch_min
+        self._codec = Codec(service.schema)
+        self._deltas = DeltaCodec(service.schema)
+        self._move_pays = receipts_for(self._codec.move_size)
+
+    def one(
+        self, session_id: int, peer: Any, message: bytes, at: int, nonce: int | None
+    ) -> Outcome:
+        """Take in the MOVE or DELTA from `at` to the end of `message`; the service was guarded.
+
+        Args:
+            session_id: whose it is.
+            peer: where it came from.
+            message: what came.
+            at: where in it the MOVE or DELTA begins.
+            nonce: of the conversation that it is of; None where a peer has no late ones.
+
+        Returns:
+            What became of it, which the caller counts.
+
+        Raises:
+            Malformed: the third of the above.
+        """
+        conversation = self._current.get(session_id)
+        if conversation is None:
+            return Outcome.NOT_JOINED
+        if (rejected := conversation.rejects(peer, nonce)) is not None:
+            return rejected
+        if message[at] == MOVE:
+            sequence, values = self._codec.decode_move(message, at)
+            self._receipts.paid[conversation.slot] += self._move_pays
+            return self._apply(conversation, sequence, values)
+        delta = self._deltas.decode(message, at)
+        self._receipts.paid[conversation.slot] += receipts_for(len(message) - at)
+        return self._apply_delta(conversation, delta)
+
+    def _apply(self, conversation: Conversation, sequence: int, values: tuple[Any, ...]) -> Outcome:
+        is_playing = conversation.phase is _PLAYING
+        if not is_playing and sequence > conversation.last_accepted:
+            return Outcome.LEAVING
+        if not self._service.running:
+            return Outcome.STOPPING
+        slot, silence = conversation.slot, self._silence
+        was_clean = self._table.apply(slot, sequence, values, self._wall_clock() // 1000)
+        if is_playing:
+            silence.last_heard[slot] = silence.now
+        if was_clean is None:
+            return _STALE
+        if not was_clean:
+            self._ledger.superseded += 1
+        return _APPLIED
+
+    def many(
+        self,
+        session_ids: Sequence[int],
+        peers: Sequence[Any],
+        messages: Sequence[bytes],
+        at: int,
+        nonces: Sequence[int] | None,
+    ) -> Sequence[int]:
+        """Apply of messages that came at the same time what can be applied at once, and count it.
+
+        None is where fewer than `batch_min` remain.  All arguments are as in `one`, side by side.
+
+        Returns:
+            The numbers of the messages that are left, in order.
+        """
+        numbers = range(len(messages))
+        chosen, playing = self._choose(session_ids, peers, messages, at, nonces)
+        if len(chosen) < self.batch_min or not self._service.running:
+            return numbers
+        moves = self._codec.decode_moves([messages[number] for number in chosen], at)
+        slots = np.array([conversation.slot for conversation in playing], np.intp)
+        sequences, fields = moves["sequence"], moves["fields"]
+        good = self._schema.accept_many(fields)
+        self._service.guard()  # as late as can be: a cut of the file after it is not noticed
+        good &= sequences > self._table.sequences(slots)
+        if not good.all():
+            slots, sequences, fields = slots[good], sequences[good], fields[good]
+            chosen = list(compress(chosen, good.tolist()))
+        now = self._wall_clock() // 1000
+        self._ledger.superseded += self._table.apply_many(slots, sequences, fields, now)
+        self._ledger.take_in(_APPLIED, len(chosen))
+        self._silence.last_heard_at[slots] = self._silence.now
+        self._receipts.paid_at[slots] += self._move_pays
+        if len(chosen) == len(messages):
+            return ()
+        return sorted(set(numbers).difference(chosen))
+
+    def _choose(
+        self,
+        session_ids: Sequence[int],
+        peers: Sequence[Any],
+        messages: Sequence[bytes],
+        at: int,
+        nonces: Sequence[int] | None,
+    ) -> tuple[list[int], list[Conversation]]:
+        """Which messages are the first of those who only move, and of which conversations."""
+        size = at + self._codec.move_size
+        firsts = dict(zip(reversed(session_ids), reversed(range(len(messages))), strict=True))
+        for session_id, message in zip(session_ids, messages, strict=True):
+            if len(message) != size or message[at] != MOVE:
+                firsts.pop(session_id, None)
+        current, chosen, playing = self._current, [], []
+        for session_id, number in firsts.items():
+            conversation = current.get(session_id)
+            if (
+                conversation is not None
+                and conversation.peer == peers[number]
+                and (nonces is None or conversation.nonce == nonces[number])
+                and conversation.phase is _PLAYING
+            ):
+                chosen.append(number)
+                playing.append(conversation)
+        return chosen, playing
+
+    def _apply_delta(self, conversation: Conversation, delta: Delta) -> Outcome:
+        slot, table = conversation.slot, self._table
+        highest = table.sequence(slot)
+        sequence = delta.sequence_after(highest)
+        if sequence > MAX_SEQUENCE:
+            raise Malformed("value")
+        if sequence <= highest:
+            # A stale one need not be restored, and may be of a base that is no more.
+            return self._apply(conversation, sequence, ())
+        base = conversation.find_base(delta.base_of(sequence))
+        if base is None:
+            return Outcome.UNKNOWN_BASE
+        values = self._deltas.restore(delta, self._schema.struct.unpack(base))
+        outcome = self._apply(conversation, sequence, values)
+        if outcome is _APPLIED:
+            # A state that stood on another is no base: an error would be handed on.
+            table.not_moved[slot] = sequence
+        return outcome

@@ -1,0 +1,216 @@
+"""JOINs: who is let in, who is welcomed once more, and who is told no.  Reactor thread only."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from playerstate.conversations.conversation import Conversation, Phase, Replaced, Transport
+from playerstate.conversations.receipts import Receipts
+from playerstate.conversations.registry import Registry
+from playerstate.conversations.silence import Silence
+from playerstate.interfaces import StoreBusy
+from playerstate.ledger import Outcome, count
+from playerstate.log import PrintableLogger
+from playerstate.players.service import Joined, NotRunning, PlayerStateService, ServerFull
+from playerstate.wire.messages import (
+    VERSION,
+    Codec,
+    GoneReason,
+    Join,
+    Malformed,
+    RefusedReason,
+    encode_refused,
+)
+
+JOIN_ERROR_TOLD_EVERY = 60.0
+
+REPLACED_KEPT = 8
+"""Nonces of each player's replaced conversations that are known, so that a JOIN that comes late
+does not take the player back from a newer one."""
+REPLACED_FOR = 60.0
+"""Seconds for which they are known; no datagram is on its way for longer."""
+
+_log = PrintableLogger()
+
+
+def draw_secret() -> int:
+    """64 random bits that are not all 0."""
+    return secrets.randbelow(2**64 - 1) + 1
+
+
+def _are_equal(secret: int, other: int) -> bool:
+    """Whether two secrets are equal, in a time that does not tell how far."""
+    return secrets.compare_digest(secret.to_bytes(8, "little"), other.to_bytes(8, "little"))
+
+
+class Joins:
+    """Begins conversations.
+
+    Args:
+        service: a running one, which players join.
+        registry: of conversations.
+        receipts, silence: of the players in them.
+        draw_secret: a number of 64 bits, not 0, that nobody can guess, another each time.
+    """
+
+    def __init__(
+        self,
+        service: PlayerStateService,
+        registry: Registry,
+        receipts: Receipts,
+        silence: Silence,
+        draw_secret: Callable[[], int] = draw_secret,
+    ) -> None:
+        self._service = service
+        self._table = service.table
+        self._ledger = service.ledger
+        self._seconds = service.clock.seconds
+        self._registry = registry
+        self._receipts = receipts
+        self._silence = silence
+        self._draw_secret = draw_secret
+        self._codec = Codec(service.schema)
+        self._error_told_at = -math.inf
+
+    def received(
+        self, transport: Transport, session_id: int, peer: Any, join: Join
+    ) -> Outcome | None:
+        """Take in a JOIN, and answer it now or when the store has.
+
+        Returns:
+            What it comes to, if it is not answered.
+
+        Raises:
+            Malformed: it is shorter than what it asks for.
+        """
+        if (reason := self._why_refused(session_id, join)) is not None:
+            self._refuse(transport, session_id, peer, join.nonce, reason)
+            return None
+        if join.size < self._codec.join_size:
+            raise Malformed("too_short")
+        current = self._registry.current.get(session_id)
+        if current is not None and current.nonce == join.nonce:
+            return self._repeat(current, transport, peer, join)
+        joining = self._registry.joining.get(session_id)
+        if joining is not None and joining.nonce == join.nonce:
+            joining.transport, joining.peer = transport, peer
+            return None
+        if join.secret:
+            # It is to move a conversation that is no more, and not to begin another.
+            return Outcome.NOT_JOINED
+        replaced = self._replaced(session_id)
+        departed = self._registry.departed.get(session_id)
+        is_over = departed is not None and departed.nonce == join.nonce
+        if is_over or any(nonce == join.nonce for nonce, _ in replaced):
+            # A duplicate from the network: that conversation is over.
+            return Outcome.STALE
+        if joining is not None:
+            self._registry.end(joining)
+        self._ask(Conversation(session_id, transport, peer, join.nonce, join.sequence, replaced))
+        return None
+
+    def _why_refused(self, session_id: int, join: Join) -> RefusedReason | None:
+        if join.version != VERSION:
+            return RefusedReason.VERSION
+        if join.fingerprint not in (0, self._service.schema.fingerprint):
+            return RefusedReason.FINGERPRINT
+        if self._registry.closing:
+            return RefusedReason.SHUTTING_DOWN
+        if not self._service.has_room(session_id):
+            return RefusedReason.FULL
+        return None
+
+    def _repeat(
+        self, current: Conversation, transport: Transport, peer: Any, join: Join
+    ) -> Outcome | None:
+        """Welcome once more; from elsewhere only who has not played yet, or knows the secret."""
+        slot = current.slot
+        if not current.is_at(transport, peer):
+            is_unused = self._table.sequence(slot) == current.join_sequence and not current.is_used
+            if not is_unused and not _are_equal(join.secret, current.secret):
+                return Outcome.OTHER_ADDRESS
+            current.transport, current.peer = transport, peer
+            self._receipts.restart(slot)
+        if current.phase is Phase.PLAYING:
+            self._silence.last_heard[slot] = self._silence.now
+        self._welcome(current)
+        return None
+
+    def _replaced(self, session_id: int) -> Replaced:
+        """The nonces that another JOIN replaces now, or that were replaced before."""
+        now, registry = self._seconds(), self._registry
+        replaced: Replaced = ()
+        if (departed := registry.departed.get(session_id)) is not None:
+            replaced = departed.replaced
+        for conversations in (registry.current, registry.joining):
+            if (conversation := conversations.get(session_id)) is not None:
+                replaced = ((conversation.nonce, now), *conversation.replaced)
+        return tuple(each for each in replaced if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
+
+    def _ask(self, conversation: Conversation) -> None:
+        """Have the service let the player in."""
+        joined = self._service.join(conversation.session_id, sequence=conversation.join_sequence)
+        if not joined.called:
+            self._registry.wait(conversation)
+            conversation.wait_for(joined)
+        joined.addCallbacks(
+            self._joined,
+            self._not_joined,
+            callbackArgs=(conversation,),
+            errbackArgs=(conversation,),
+        )
+
+    def _joined(self, _: Joined, conversation: Conversation) -> None:
+        """The player is in: the conversation begins, and the one before ends."""
+        before = self._registry.current.get(conversation.session_id)
+        if before is not None:
+            elsewhere = not before.is_at(conversation.transport, conversation.peer)
+            self._registry.end(before, GoneReason.JOINED_ELSEWHERE if elsewhere else None)
+        slot = self._table.slots[conversation.session_id]
+        self._table.not_moved[slot] = conversation.join_sequence
+        self._registry.begin(conversation, slot, self._draw_secret())
+        self._welcome(conversation)
+
+    def _not_joined(self, failure: Failure, conversation: Conversation) -> None:
+        if conversation.phase is not Phase.JOINING:
+            return  # it ended, and the waiting with it
+        self._registry.end(conversation)
+        if failure.check(ServerFull):
+            reason = RefusedReason.FULL
+        elif failure.check(NotRunning):
+            reason = RefusedReason.SHUTTING_DOWN
+        else:
+            reason = RefusedReason.STORE
+            if not failure.check(StoreBusy):
+                self._tell_error(conversation.session_id, failure)
+        self._refuse(
+            conversation.transport,
+            conversation.session_id,
+            conversation.peer,
+            conversation.nonce,
+            reason,
+        )
+
+    def _refuse(
+        self, transport: Transport, session_id: int, peer: Any, nonce: int, reason: RefusedReason
+    ) -> None:
+        count(self._ledger.joins_refused, reason.name.lower())
+        transport.send(session_id, peer, nonce, encode_refused(nonce, reason))
+
+    def _welcome(self, conversation: Conversation) -> None:
+        slot, nonce = conversation.slot, conversation.nonce
+        values, updated_at = self._table.values(slot), self._table.updated_at(slot)
+        conversation.send(
+            self._codec.encode_welcome(nonce, updated_at, values, conversation.secret)
+        )
+
+    def _tell_error(self, session_id: int, failure: Failure) -> None:
+        now = self._seconds()
+        if now - self._error_told_at >= JOIN_ERROR_TOLD_EVERY:
+            self._error_told_at = now
+            _log.failure("player {session_id} cannot join", failure, session_id=session_id)

@@ -1,0 +1,97 @@
+"""All conversations of one run, found by player or by slot; the one place that sets their phase.
+
+A player has at most one that is PLAYING or LEAVING, whose slot is the player's in the live table;
+the service tells when that is to end, by `on_leave` or by the leave's Deferred.  Beside it, or
+without it, there may be one that is JOINING and one that is DEPARTED.  Reactor thread only.
+"""
+
+from __future__ import annotations
+
+from playerstate.conversations.conversation import Conversation, Phase
+from playerstate.conversations.receipts import Receipts
+from playerstate.conversations.silence import Silence
+from playerstate.wire.messages import GoneReason
+
+
+class Registry:
+    """The conversations of one run.
+
+    Args:
+        receipts, silence: what is kept by slot of those that are PLAYING or LEAVING.
+        most_departed: so many are remembered at most, of those who left last.
+
+    Attributes:
+        joining: those that are JOINING, by session id.
+        current: those that are PLAYING or LEAVING, by session id; the same dict from start to end.
+        departed: those that are DEPARTED, by session id, who left first coming first.
+        at_slot: those that are PLAYING or LEAVING, by slot.
+        closing: whether the gateway stops: no conversation begins, and each ends with word of it.
+    """
+
+    def __init__(self, receipts: Receipts, silence: Silence, most_departed: int) -> None:
+        self._receipts = receipts
+        self._silence = silence
+        self._most_departed = most_departed
+        self.joining: dict[int, Conversation] = {}
+        self.current: dict[int, Conversation] = {}
+        self.departed: dict[int, Conversation] = {}
+        self.at_slot: dict[int, Conversation] = {}
+        self.closing = False
+
+    def wait(self, conversation: Conversation) -> None:
+        """A conversation is JOINING."""
+        self.joining[conversation.session_id] = conversation
+
+    def begin(self, conversation: Conversation, slot: int, secret: int) -> None:
+        """It is PLAYING from now on, in this slot; the one before, if there was one, has ended."""
+        session_id = conversation.session_id
+        self.joining.pop(session_id, None)
+        if (departed := self.departed.get(session_id)) is not None:
+            self.end(departed)
+        conversation.phase = Phase.PLAYING
+        conversation.waits_for = None
+        conversation.slot, conversation.secret = slot, secret
+        self.current[session_id] = self.at_slot[slot] = conversation
+        self._receipts.begin(slot, conversation.join_sequence, len(self.current))
+        self._silence.begin(slot)
+
+    def leave(self, conversation: Conversation) -> None:
+        """It is LEAVING from now on: no word is expected any more."""
+        conversation.phase = Phase.LEAVING
+        self._silence.end(conversation.slot)
+
+    def depart(self, conversation: Conversation, receipt: bytes, until: float) -> None:
+        """It is DEPARTED from now on, and this receipt sent again until then."""
+        self._take_out(conversation)
+        while len(self.departed) >= self._most_departed:
+            self.end(next(iter(self.departed.values())))
+        conversation.phase = Phase.DEPARTED
+        conversation.receipt, conversation.until = receipt, until
+        self.departed[conversation.session_id] = conversation
+
+    def end(self, conversation: Conversation, reason: GoneReason | None = None) -> None:
+        """It is OVER, with a word to the player if there is a reason."""
+        self._take_out(conversation)
+        conversation.phase = Phase.OVER
+        if reason is not None:
+            conversation.send_gone(reason)
+        conversation.wait_no_more()
+
+    def forget_departed(self, now: float) -> None:
+        """End those that are DEPARTED for long enough."""
+        while self.departed:
+            conversation = next(iter(self.departed.values()))
+            if conversation.until > now:
+                break
+            self.end(conversation)
+
+    def _take_out(self, conversation: Conversation) -> None:
+        session_id, phase = conversation.session_id, conversation.phase
+        if phase is Phase.JOINING:
+            self.joining.pop(session_id, None)
+        elif phase is Phase.DEPARTED:
+            del self.departed[session_id]
+        elif phase is not Phase.OVER:
+            del self.current[session_id], self.at_slot[conversation.slot]
+            self._receipts.end(conversation.slot)
+            self._silence.end(conversation.slot)
