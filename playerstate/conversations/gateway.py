@@ -142,6 +142,7 @@ class Gateway:
         self._deltas = DeltaCodec(service.schema)
         self._move_pays = receipts_for(self._codec.move_size)
         self._unpack_fields = service.schema.struct.unpack
+        self._ledger = service.ledger
         self._many = MANY
         self._is_open = self._closing = False
         self._closers: Waiters[None, None] = Waiters()
@@ -150,9 +151,9 @@ class Gateway:
         """Begin to answer; harmless when another transport of this gateway had it begin."""
         if self._is_open:
             return
-        self._clock = self.service.clock
-        self._table = self.service.table
-        self._ledger = self.service.ledger
+        self._run = self.service.run
+        self._clock = self._run.clock
+        self._table = self._run.table
         self._conversations: dict[int, Conversation] = {}
         self._joining: dict[int, _Joining] = {}
         self._leaving: dict[Conversation, Deferred[Progress]] = {}
@@ -191,7 +192,7 @@ class Gateway:
         return closed
 
     def _take_offline(self) -> None:
-        self.service.guard()
+        self._run.guard()
         joinings, self._joining = self._joining, {}
         for joining in joinings.values():
             joining.joined.cancel()
@@ -275,7 +276,7 @@ class Gateway:
                 _log.failure("messages could not be taken in together")
         for taken_in, number in enumerate(left):
             if taken_in % MANY == 0:
-                self.service.guard()
+                self._run.guard()
             try:
                 nonce = None if nonces is None else nonces[number]
                 self.received(
@@ -321,7 +322,7 @@ class Gateway:
             return numbers
         moves = self._codec.decode_moves([messages[number] for number in chosen], at)
         slots = np.array(places, np.intp)
-        applied = self.service.move_many(slots, moves["sequence"], moves["fields"])
+        applied = self._run.move_many(slots, moves["sequence"], moves["fields"])
         if not applied.all():
             slots = slots[applied]
             chosen = list(compress(chosen, applied.tolist()))
@@ -377,7 +378,7 @@ class Gateway:
         if sequence > conversation.limit:
             return self._refuse("leaving")
         try:
-            self.service.move(conversation.session_id, sequence, values)
+            self._run.move(conversation.session_id, sequence, values)
         except NotOnline:
             self._end(conversation, GoneReason.KICKED)
             return self._refuse("not_joined")
@@ -626,7 +627,7 @@ class Gateway:
         self._ledger.receipts += 1
         conversation.send(receipt)
         self._end(conversation, GoneReason.SHUTTING_DOWN if self._closing else None)
-        while len(self._departed) >= self.service.max_players:
+        while len(self._departed) >= self.service.options.max_players:
             del self._departed[next(iter(self._departed))]
         until = self._clock.seconds() + LINGER
         self._departed[conversation.session_id] = _Departed(conversation, receipt, until)
@@ -653,7 +654,7 @@ class Gateway:
             if departed.until > now:
                 break
             del self._departed[session_id]
-        self.service.guard()
+        self._run.guard()
         for slot in self._receipts.due(now, len(self._conversations)):
             conversation = self._at_slot[slot]
             if self._is_live(conversation):

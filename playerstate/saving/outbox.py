@@ -164,7 +164,8 @@ class Outbox:
         self._abandoned = False
         self._reopen = reopen
         self._guard = guard
-        self._call_from_thread = around.reactor.callFromThread
+        self._call_reactor = around.reactor.callFromThread
+        self._is_closed = False
         self._persister = Persister(
             self._ring,
             layout.record,
@@ -201,6 +202,10 @@ class Outbox:
     def end(self, why: NotSaved) -> None:
         """Nothing more is saved: all who wait get `why`."""
         tell(self._flushes.take(), Failure(why))
+
+    def close(self) -> None:
+        """What the persist thread tells from now on comes too late, and changes nothing."""
+        self._is_closed = True
 
     def join_thread(self, timeout: float) -> None:
         """Join the persist thread, which has ended or is about to."""
@@ -314,6 +319,14 @@ class Outbox:
             left=sweep.left,
             overflows=self._ledger.overflows,
         )
+
+    def _call_from_thread(self, note: Callable[..., object], *told: object) -> None:
+        """Have the reactor thread note what the persist thread tells."""
+        self._call_reactor(self._take, note, told)
+
+    def _take(self, note: Callable[..., object], told: tuple[object, ...]) -> None:
+        if not self._is_closed:
+            note(*told)
 
     def committed(self, commit: Commit) -> None:
         """Rows are in the store.  Persist thread, as are the methods up to `thread_ended`."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence, Set
 from typing import Any
 
+import attrs
 import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -19,6 +20,7 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import Records, RowRefused, Stored, StoreReplaced
 from playerstate.live.journal import ProcessMemory, Remains
 from playerstate.players import service as service_module
+from playerstate.players.service import PlayerStateService
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, FaultyStore, MemoryPort, SteppedService
 from playerstate.transports.plain import PlainService
@@ -214,6 +216,11 @@ def leave_behind(case: SynchronousTestCase, players: dict[int, Stored]) -> Found
     memory = FoundMemory(players)
     case.patch(service_module, "ProcessMemory", lambda: memory)
     return memory
+
+
+def stop_within(service: PlayerStateService, seconds: float) -> None:
+    """Give the next stop of a service that runs so many seconds."""
+    service.run.options = attrs.evolve(service.run.options, stop_within=seconds)
 
 
 def look_after(stepped: SteppedService) -> None:

@@ -124,7 +124,11 @@ class Server:
         gateway = self.gateway
         sizes = (
             *(len(gateway._conversations), len(gateway._at_slot), len(gateway._departed)),
-            *(len(gateway._joining), len(self.service.table), books.players_online),
+            *(
+                len(gateway._joining),
+                books.players_online + books.players_leaving,
+                books.players_online,
+            ),
         )
         assert max(sizes) <= MAX_PLAYERS, sizes
 

@@ -361,7 +361,7 @@ class ExitTests(SynchronousTestCase):
             service.running = True
             self.patch(service, "stopService", lambda: succeed(None))
             if isinstance(service, PlayerStateService):
-                service.gave_up = gave_up
+                service._gave_up = gave_up
         at_exit: list[tuple[Any, ...]] = []
         self.patch(atexit, "register", lambda *call: at_exit.append(call))
         from twisted.internet import reactor
@@ -415,9 +415,9 @@ class ReachTests(OptionsTestCase):
                 os.path.abspath("moves"),
                 lambda made: made[0]._memory.path,
             ),
-            "save-within": ({"save-within": "7.5"}, 7.5, lambda made: made[0].save_within),
-            "queue-size": ({"queue-size": "64"}, 64, lambda made: made[0].queue_size),
-            "max-players": ({"max-players": "77"}, 77, lambda made: made[0].max_players),
+            "save-within": ({"save-within": "7.5"}, 7.5, lambda made: made[0].options.save_within),
+            "queue-size": ({"queue-size": "64"}, 64, lambda made: made[0].options.queue_size),
+            "max-players": ({"max-players": "77"}, 77, lambda made: made[0].options.max_players),
             "idle-timeout": (
                 {"idle-timeout": "2.5"},
                 2.5,

@@ -51,13 +51,13 @@ class CrowdTests(GatewayTestCase):
     def test_moves(self) -> None:
         """Each is applied to its player, counted, dated and saved."""
         calls: list[int] = []
-        many = self.service.move_many
+        many = self.service.run.move_many
 
         def move_many(slots: Any, *arguments: Any) -> Any:
             calls.append(len(slots))
             return many(slots, *arguments)
 
-        self.patch(self.service, "move_many", move_many)
+        self.patch(self.service.run, "move_many", move_many)
         self.stepped.reactor.advance(1.0)
         self.send(*((i, move(3, float(i), -float(i))) for i in CROWD))
         self.assertEqual(calls, [len(CROWD)])
@@ -74,7 +74,7 @@ class CrowdTests(GatewayTestCase):
 
     def test_few(self) -> None:
         """Few are taken in one by one."""
-        self.patch(self.service, "move_many", None)
+        self.patch(self.service.run, "move_many", None)
         self.send(*((i, move(1, 1.0)) for i in CROWD[: MANY - 1]))
         self.assertEqual(self.books.applied, MANY - 1)
 
@@ -82,7 +82,7 @@ class CrowdTests(GatewayTestCase):
         """Between two looks at the table's file no more are taken in by themselves than a few."""
         looks: list[int] = []
         received = self.gateway.received
-        self.patch(self.service, "guard", lambda: looks.append(0))
+        self.patch(self.service.run, "guard", lambda: looks.append(0))
 
         def counted(*message: object) -> None:
             looks[-1] += 1
@@ -190,7 +190,7 @@ class CrowdTests(GatewayTestCase):
         def fail(*arguments: Any) -> None:
             raise ZeroDivisionError
 
-        self.patch(self.service, "move_many", fail)
+        self.patch(self.service.run, "move_many", fail)
         self.send(*((i, move(1, 1.0)) for i in CROWD))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.books.received, self.books.applied), (len(CROWD), len(CROWD)))

@@ -929,7 +929,7 @@ class SetAsideTests(ServiceTestCase):
         self.stepped.step()
         self.stepped.step()
         self.waits(stopped)
-        self.stepped.reactor.advance(self.service.stop_within)
+        self.stepped.reactor.advance(self.service.options.stop_within)
         end_thread(self.stepped)
         self.successResultOf(stopped)
         self.assertTrue(self.service.gave_up)
@@ -1301,7 +1301,7 @@ class ReplacedTests(ServiceTestCase):
         self.replace()
         self.store.reopen_failures.append(StoreUnusable("a shopping list"))
         look_after(self.stepped)
-        self.service._outbox.died(SystemExit("out"))
+        self.service.run.outbox.died(SystemExit("out"))
         self.stepped.reactor.advance(0.075)
         self.service.update(1, at(9))
         self.service.flush()
@@ -1475,16 +1475,19 @@ class RecoveryTests(ServiceTestCase):
         self.successResultOf(stepped.stop())
         self.assertTrue(self.service.gave_up)
         self.assertEqual((self.memory.forgotten, self.memory.closes), (0, [False]))
-        self.assertEqual(self.service.ledger.snapshot().pending, 2)
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.pending, books.abandoned), (0, 2))
         [line] = self.told("stopped with the newest state unsaved of player")
         self.assertIn("of player 1, 4;", line)
         self.store.failures.clear()
         self.service.startService()
         self.assertFalse(self.service.gave_up)
-        self.assertEqual(self.service.ledger.recovered, 2)
+        self.assertEqual(self.service.ledger.recovered, 4)
         self.failureResultOf(self.service.join(1), StoreBusy)
         stepped.settle()
         self.assertEqual(stepped.join(1).state, at(1, 1))
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.committed, books.imbalance()), (2, []))
 
     def test_identity(self) -> None:
         """The store keeps its identity while rows of it are left, and gets a new one otherwise."""
@@ -2008,15 +2011,16 @@ class StartTests(ServiceTestCase):
         self.assertEqual(stepped.service.state(42), SPAWN)
 
     def test_again(self) -> None:
-        """A service that was stopped can be started again, on the same store, with new books."""
+        """What was stopped may be started again, on the same store and with the same books."""
         stepped = self.start()
         for n in range(1, 4):
             stepped.join(42)
             stepped.service.update(42, at(n))
             self.successResultOf(stepped.stop())
-            self.assertEqual(stepped.service.ledger.committed, 1)
+            self.assertEqual(stepped.service.ledger.committed, n)
             stepped.service.startService()
-            self.assertEqual(stepped.service.ledger.committed, 0)
+            self.assertEqual(stepped.service.ledger.committed, n)
+            self.assertEqual(stepped.service.ledger.snapshot().imbalance(), [])
             self.assertEqual(stepped.service.table.slots, {})
             self.assertEqual(stepped.join(42).state, at(n))
 
@@ -2146,7 +2150,7 @@ class PlayersMachine(RuleBasedStateMachine):
         """The persist thread dies, whatever it holds."""
         self.stepped.reactor.deliver()
         self.dead = self.stepped.thread
-        self.service._outbox.died(SystemExit("out"))
+        self.service.run.outbox.died(SystemExit("out"))
         self.stepped.reactor.deliver()
 
     @rule()

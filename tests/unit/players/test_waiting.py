@@ -188,7 +188,7 @@ class EveryCallTests(ServiceTestCase):
     def drive(self, stepped: SteppedService) -> None:
         """Let time pass and the persist thread work, whichever run of the service it is of."""
         for _ in range(30):
-            if not stepped.service._outbox.ended.called:
+            if stepped.service._run is not None and not stepped.service.run.outbox.ended.called:
                 if stepped.thread.persister.told_to_end:
                     stepped.thread.run()
                     stepped.reactor.deliver()
@@ -266,7 +266,7 @@ class NeverStartedTests(SynchronousTestCase):
             self.failureResultOf(ask(42), NotRunning)
         self.failureResultOf(service.flush(), NotRunning)
         self.assertFalse(service.has_room(42))
-        self.assertFalse(service.move_many(np.zeros(1, np.intp), None, None).any())
+        self.assertRaises(NotRunning, service.move_many, np.zeros(1, np.intp), None, None)
         self.assertIsNone(service.trouble)
         self.successResultOf(service.stopService())
         self.successResultOf(gateway.close())
@@ -307,7 +307,7 @@ class LeaveTests(ServiceTestCase):
             stepped.service.update(42, at(turn + 0.5))
             stepped.step()
             self.successResultOf(left)
-        self.assertEqual(len(stepped.service._leaves.by_slot), 0)
+        self.assertEqual(len(stepped.service.run.leaves.by_slot), 0)
 
     def test_latest_date(self) -> None:
         """A leave at the last date there is waits until the store has taken the row."""
@@ -366,7 +366,7 @@ class ReactorTests(ServiceTestCase):
     def test_told(self) -> None:
         """The log says so once, and calls do not pile up in the reactor."""
         stepped = self.start()
-        outbox = stepped.service._outbox
+        outbox = stepped.service.run.outbox
         outbox.beat()
         for _ in range(30):
             Clock.advance(stepped.reactor, REACTOR_SILENT / 10)

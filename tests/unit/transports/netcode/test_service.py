@@ -236,7 +236,7 @@ class ConversationTests(NetcodeServiceTestCase):
     def test_full_game(self) -> None:
         """A client for whom the game has no place is REFUSED, as on any transport."""
         self.open(slots=10)
-        self.service.max_players = 1
+        self.service.run.joins._max_players = 1
         self.joined(1, 1)
         player = NetcodePlayer(self, 2, 2)
         player.connect()
@@ -268,8 +268,8 @@ class TogetherTests(NetcodeServiceTestCase):
     def test_moves(self) -> None:
         """Each player's is applied."""
         called = []
-        many = self.service.move_many
-        self.patch(self.service, "move_many", lambda *a: called.append(len(a[0])) or many(*a))
+        many = self.service.run.move_many
+        self.patch(self.service.run, "move_many", lambda *a: called.append(len(a[0])) or many(*a))
         self.send(*self.moves(1))
         self.assertEqual(called, [len(self.players)])
         for number, player in enumerate(self.players):
