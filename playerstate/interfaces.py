@@ -171,7 +171,9 @@ class IStateStore(Interface):
     def reopen(identity: bytes, online: Set[int]) -> list[int]:
         """Go over to the store that has taken the place of the one that was opened.
 
-        Reactor thread, with the writer closed and the old reader still open.  The lock stays.
+        Persist thread, with the writer closed and the old reader still open, which nobody uses
+        meanwhile: it may be asked once more, and closed.  May block.  The lock stays.  Where this
+        raises it is called again; once it has returned, `open_reader` is.
 
         Args:
             identity: for the store that is there now.
@@ -185,7 +187,7 @@ class IStateStore(Interface):
         """
 
     def open_reader() -> IStateReader:
-        """A reader.  Reactor thread, after `migrate`."""
+        """A reader.  Reactor thread, after `migrate`, and after `reopen`."""
 
     def open_writer() -> IStateWriter:
         """A writer.  Persist thread, after `migrate`; may block, and may raise as `write` does."""

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -49,6 +49,8 @@ MOST_FLIGHTS = 64
 JOIN_WITHIN = 1.0
 NAMED_AT_MOST = 20
 """Players named in one log line, and reasons of a batch that have a line each."""
+
+T = TypeVar("T")
 
 _log = PrintableLogger()
 _why = attrgetter("why")
@@ -470,6 +472,27 @@ class Outbox:
         if not self.pending:
             # Nothing waits for a commit, and so none will come to say that all is well.
             self._troubles.end()
+
+    def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
+        """Have the persist thread, whose store was replaced, go over to what is there now.
+
+        Args:
+            go_over: called on the persist thread, while no writer is open.
+            then: called on the reactor thread, with what `go_over` returned or raised.
+        """
+
+        def on_thread() -> None:
+            try:
+                outcome: T | Exception = go_over()
+            except Exception as error:  # goes to `then`, which is to judge it
+                outcome = error
+            self._call_from_thread(then, outcome)
+
+        self._persister.reopen(on_thread)
+
+    def put_off(self) -> None:
+        """What is there now cannot be gone over to as yet; `reopen` is called again."""
+        self._persister.put_off()
 
     def resume(self) -> None:
         """The store was replaced, and what is there now may be written."""

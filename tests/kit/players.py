@@ -123,6 +123,16 @@ class FragileStore(FaultyStore):
         self.readers.append(FragileReader(self.players))
         return self.readers[-1]
 
+    def hold_reads(self) -> None:
+        """From now on, the reader of now answers by Deferreds, when `answer_reads` is called."""
+        self.readers[-1].held = []
+
+    def answer_reads(self) -> None:
+        """Answer the reads that are held."""
+        reader = self.readers[-1]
+        for session_id, answer in reader.held or []:
+            answer.callback(reader.players.get(session_id))
+
     def write(self, records: Records) -> Any:
         """See `IStateWriter.write`."""
         if self.refused & set(records["session_id"].tolist()):
@@ -162,10 +172,15 @@ class FragileReader:
     def __init__(self, players: dict[int, Stored]) -> None:
         self.players = players
         self.closed = False
+        self.held: list[tuple[int, Deferred[Stored | None]]] | None = None
 
-    def load(self, session_id: int) -> Stored | None:
+    def load(self, session_id: int) -> Stored | Deferred[Stored | None] | None:
         """See `IStateReader.load`."""
         assert not self.closed
+        if self.held is not None:
+            answer: Deferred[Stored | None] = Deferred()
+            self.held.append((session_id, answer))
+            return answer
         return self.players.get(session_id)
 
     def close(self) -> None:
@@ -227,6 +242,13 @@ def look_after(stepped: SteppedService) -> None:
     """Let the persist thread look after the store, as it does once a second while idle."""
     stepped.thread.persister._maintain()
     stepped.reactor.deliver()
+    go_over(stepped)
+
+
+def go_over(stepped: SteppedService) -> None:
+    """Let the persist thread go over to a store that took another's place, if it is to."""
+    if stepped.thread.persister._reopen is not None:
+        stepped.step()
 
 
 def die(stepped: SteppedService, error: BaseException) -> float:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Set
 from urllib.parse import parse_qsl
 
 import apsw
+import numpy as np
+import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate.filenames import check_name
@@ -49,6 +51,10 @@ from playerstate.stores.sqlite.watch import Watch
 from playerstate.stores.sqlite.writer import SQLiteWriter
 
 LOST_NAMED = 1000
+ROWS_A_PART = 4096
+
+Newest = npt.NDArray[np.int64]
+"""Session id and ``updated_at`` of each player, a line each, in the order of their session ids."""
 
 _log = PrintableLogger()
 
@@ -98,7 +104,7 @@ class SQLiteStore:
         self.synchronous = synchronous
         self._lock = LockFile(path)
         self._watch = Watch(path)
-        self._held: dict[int, int] | None = None
+        self._held: Newest | None = None
         self._rescued = False
 
     def prepare(self) -> bytes:
@@ -158,7 +164,7 @@ class SQLiteStore:
                 held = self._reader.newest()
             except apsw.Error as error:
                 _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
-                held = {}
+                held = np.zeros((0, 2), np.int64)
             else:
                 self._rescue(self._reader)
             self._held = held
@@ -171,13 +177,9 @@ class SQLiteStore:
             self._check(connection)
         self._fit(identity, 0)
         with self._connect() as connection:
-            there = dict(connection.execute("SELECT session_id, updated_at FROM player_state"))
+            there = _newest(connection)
         held, self._held = self._held, None
-        lost = (
-            session_id
-            for session_id, updated_at in held.items()
-            if session_id not in online and there.get(session_id, -1) < updated_at
-        )
+        lost = (int(session_id) for session_id in _missed(held, there) if session_id not in online)
         return list(itertools.islice(lost, LOST_NAMED))
 
     def _rescue(self, reader: SQLiteReader) -> None:
@@ -299,9 +301,9 @@ class SQLiteReader:
             values[index] = bool(values[index])
         return Stored(tuple(values), updated_at)
 
-    def newest(self) -> dict[int, int]:
-        """When each player in it last changed, by session id."""
-        return dict(self._connection.execute("SELECT session_id, updated_at FROM player_state"))
+    def newest(self) -> Newest:
+        """When each player in it last changed."""
+        return _newest(self._connection)
 
     def copy_to(self, path: str) -> None:
         """Make a copy of the whole database, on disk."""
@@ -318,6 +320,28 @@ class SQLiteReader:
         if ask is not None and not ask(self):
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
+
+
+def _newest(connection: apsw.Connection) -> Newest:
+    rows = connection.execute(
+        "SELECT session_id, CAST(updated_at AS INTEGER) FROM player_state ORDER BY session_id"
+    )
+    # As arrays, in parts: to let go of a million objects at once holds up every other thread.
+    parts = [np.zeros((0, 2), np.int64)]
+    while part := list(itertools.islice(rows, ROWS_A_PART)):
+        parts.append(np.array(part, np.int64))
+    return np.concatenate(parts)
+
+
+def _missed(held: Newest, there: Newest) -> npt.NDArray[np.int64]:
+    """The players of whom there is nothing, or something older than was held."""
+    if not len(there):
+        return held[:, 0]
+    places = np.searchsorted(there[:, 0], held[:, 0])
+    found = there[np.minimum(places, len(there) - 1)]
+    kept = (found[:, 0] == held[:, 0]) & (found[:, 1] >= held[:, 1])
+    missed: npt.NDArray[np.int64] = held[~kept, 0]
+    return missed
 
 
 def _text_or_bytes(value: object) -> object:
