@@ -14,7 +14,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateReader, IStateStore, StoreBusy, Stored
+from playerstate.interfaces import (
+    IStateReader,
+    IStateStore,
+    StoreBusy,
+    Stored,
+    StoreUnusable,
+    file_store,
+)
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.saving.outbox import Outbox, named
@@ -58,6 +65,7 @@ class Reopening:
         dirty_all: Callable[[], None],
     ) -> None:
         self._store = store
+        self._files = file_store(store)
         self._identity = identity
         self._reader = reader
         self._table = table
@@ -108,14 +116,17 @@ class Reopening:
 
     def _go_over(self, online: Set[int]) -> list[int]:
         """The players lost.  Persist thread."""
-        return self._store.reopen(self._identity, online)
+        if self._files is None:
+            raise StoreUnusable(f"{self._store.describe()} keeps no files that could be replaced")
+        return self._files.reopen(self._identity, online)
 
     def _gone_over(self, lost: list[int] | Exception) -> None:
         """The persist thread has gone over, and can be given what is to be saved; or has not."""
         try:
             if isinstance(lost, Exception):
                 raise lost
-            reader = self._store.open_reader()
+            assert self._files is not None
+            reader = self._files.open_reader()
         except Exception as error:  # what is there cannot be used yet, which is told as trouble
             self._try_again(error)
             return

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred, fail
 
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateReader, IStateStore, StoreBusy, StoreUnusable
+from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.live.journal import Memory
 from playerstate.live.table import LiveTable, Slots
@@ -24,6 +24,7 @@ from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
 from playerstate.players.leaves import Leaves, Progress
+from playerstate.players.options import Options
 from playerstate.players.reopening import Reopening
 from playerstate.players.salvage import Salvage
 from playerstate.saving.outbox import Outbox, Surroundings
@@ -38,18 +39,6 @@ CHECK_EVERY = 1.0
 """Seconds between two looks at the file in which the live table lies."""
 
 _log = PrintableLogger()
-
-
-@attrs.frozen
-class Options:
-    """What a service was made with; see `playerstate.players.service.PlayerStateService`."""
-
-    store: IStateStore
-    save_within: float
-    queue_size: int
-    max_players: int
-    stop_within: float
-    journal: str | None
 
 
 @attrs.frozen(eq=False)
@@ -80,7 +69,7 @@ class Run:
         ledger: the service's, for all of its runs.
         clock: timers that stand a wall clock that steps; this run's alone.
         around: the reactor, the clocks and the thread.
-        when_ready: called once, when players may join.
+        when_recovered: called once what a process before left is saved, if anything is left.
 
     Attributes:
         table: the live table.
@@ -100,7 +89,7 @@ class Run:
         ledger: Ledger,
         clock: SteadyClock,
         around: Surroundings,
-        when_ready: Callable[[], None],
+        when_recovered: Callable[[], None],
     ) -> None:
         store = options.store
         self.options = options
@@ -114,7 +103,7 @@ class Run:
         self._recovered_rows = len(opened.recovered)
         self.recovering = self._recovered_rows > 0
         self._wall_clock = around.wall_clock
-        self._when_ready = when_ready
+        self._when_recovered = when_recovered
         self._degraded = False
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
@@ -183,8 +172,6 @@ class Run:
             seconds=self.options.save_within,
             players=self.options.max_players,
         )
-        if not self.recovering:
-            self._when_ready()
 
     def _note_recovered(self) -> None:
         try:
@@ -197,7 +184,7 @@ class Run:
         self.recovering = False
         _log.info("what the last run left is saved: players may join")
         if self.accepts:
-            self._when_ready()
+            self._when_recovered()
 
     def refuse(self) -> None:
         """A stop begins: no join and no update is taken in from now on."""
@@ -225,7 +212,12 @@ class Run:
         return self.joins.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See `playerstate.players.service.PlayerStateService.guard`."""
+        """See that the rows of the live table may be touched, as a transport's turn begins.
+
+        The process dies that touches rows whose file was cut meanwhile.  A quarter of a
+        microsecond, half of one with its calls; whatever else the service is asked for does this
+        by itself, but for `move`.
+        """
         if self.memory.is_cut():
             self.salvage.guard()
             self.clock.callLater(0.0, self.salvage.check)  # which tells callers: not in their call
@@ -250,7 +242,23 @@ class Run:
             self.ledger.superseded += 1
 
     def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
-        """See `playerstate.players.service.PlayerStateService.move`."""
+        """Take in a numbered update, as a transport receives it.  Never blocks.
+
+        The player may be leaving, as long as the leave is not yet saved.  The caller counts it as
+        received, and counts what this raises; what becomes of it otherwise is counted here.
+
+        Args:
+            session_id: whose it is.
+            sequence: its number; it is stale if that is not above the highest applied.
+            values: accepted packed values.
+
+        Returns:
+            Whether it was applied; False for a stale one.
+
+        Raises:
+            NotOnline: the player is not in the table, or has left with a lower number.
+            NotRunning: the service is not started, or is stopping.
+        """
         if not self.accepts:
             raise NotRunning("the service is stopping")
         slot = self.table.slots.get(session_id)
@@ -274,7 +282,17 @@ class Run:
         sequences: npt.NDArray[np.uint32],
         fields: npt.NDArray[np.void],
     ) -> npt.NDArray[np.bool_]:
-        """See `playerstate.players.service.PlayerStateService.move_many`."""
+        """Do what `move` does for many players at once; all arrays are of equal length.
+
+        Args:
+            slots: where the players are in the live table, each at most once.
+            sequences: as in `move`.
+            fields: packed values, of dtype `StateSchema.dtype`, writable and not yet accepted.
+
+        Returns:
+            Which were applied.  Nothing is done or counted for the others: `move` is to say what
+            is wrong with them, if anything is.
+        """
         if not self.accepts:
             return np.zeros(len(slots), np.bool_)
         self.guard()

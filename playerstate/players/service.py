@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from playerstate.arguments import check_seconds, check_session_id, check_whole
+from playerstate.arguments import check_session_id, check_whole
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateStore
+from playerstate.interfaces import IStateStore, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, count
-from playerstate.live.journal import Journal, ProcessMemory, check_apart
+from playerstate.live.journal import Journal, ProcessMemory
 from playerstate.live.table import LiveTable, Slots
+from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning, ServerFull
 from playerstate.players.joins import Joined
 from playerstate.players.leaves import Progress
-from playerstate.players.run import Options, Run
+from playerstate.players.options import Options
+from playerstate.players.run import Run
 from playerstate.players.starting import check_loop, start
 from playerstate.players.stopping import end_waiting, stop
 from playerstate.saving.outbox import NotSaved, Surroundings
@@ -34,6 +36,8 @@ from playerstate.waiters import Waiters, tell
 __all__ = ["Joined", "NotOnline", "NotRunning", "PlayerStateService", "ServerFull"]
 
 MAX_SEQUENCE = 2**32 - 1
+
+_log = PrintableLogger()
 
 
 class PlayerStateService(Service):
@@ -76,26 +80,25 @@ class PlayerStateService(Service):
         journal: str | os.PathLike[str] | None = None,
         around: Surroundings | None = None,
     ) -> None:
-        save_within = check_seconds("save_within", save_within, 0.1, 86_400.0)
-        max_players = check_whole("max_players", max_players, 1, 2**24)
-        queue_size = check_whole("queue_size", queue_size, 2, 2**24)
-        stop_within = check_seconds("stop_within", stop_within, 0.0, 86_400.0)
-        if queue_size & (queue_size - 1):
-            raise ValueError(f"queue_size {queue_size} is not a power of two")
-        if isinstance(store, (str, bytes, os.PathLike)):
-            raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
-        if journal is not None:
-            journal = os.fspath(journal)
-            check_apart(journal, store.path)
+        self.options = Options.checked(
+            store, save_within, queue_size, max_players, stop_within, journal
+        )
         self.store = store
         self.schema = store.schema
-        self.options = Options(store, save_within, queue_size, max_players, stop_within, journal)
         self.ledger = Ledger(gauges=self._gauges)
-        self._memory = ProcessMemory() if journal is None else Journal(journal)
+        path = self.options.journal
+        self._memory = ProcessMemory() if path is None else Journal(path)
         self._around = around
+        self._starting: Deferred[Run] | None = None
         self._run: Run | None = None
         self._gave_up = False
+        self._start_waiters: Waiters[None, None] = Waiters()
         self._stop_waiters: Waiters[None, None] = Waiters()
+
+    @property
+    def max_players(self) -> int:
+        """The most players at a time."""
+        return self.options.max_players
 
     @property
     def run(self) -> Run:
@@ -105,7 +108,7 @@ class PlayerStateService(Service):
             NotRunning: there is none.
         """
         if self._run is None:
-            raise _not_running()
+            raise self._not_running()
         return self._run
 
     @property
@@ -141,6 +144,8 @@ class PlayerStateService(Service):
             NotRunning: the service is stopping, or an asyncio event loop runs that is not the
                 reactor's, so that nothing would be saved.
         """
+        if self._starting is not None:
+            return
         if self._run is not None:
             if self._run.accepts:
                 return
@@ -153,8 +158,56 @@ class PlayerStateService(Service):
 
             around = Surroundings(reactor)
         check_loop(around.reactor)
-        self._run = start(self.options, self._memory, self.ledger, around, self._ready)
+        starting = Deferred.fromCoroutine(
+            start(self.options, self._memory, self.ledger, around, self._ready)
+        )
+        if not starting.called:
+            self._starting = starting
+            starting.addCallbacks(self._begun, self._not_begun)
+            return
+        failures: list[Failure] = []
+        starting.addCallbacks(self._begun, failures.append)
+        for failure in failures:
+            failure.raiseException()
+
+    def started(self) -> Deferred[None]:
+        """Wait until players may join.
+
+        Returns:
+            A Deferred that fires when the store is open and what a process before left is saved:
+            at once where that is so already.  It fails with `NotRunning` where the service is not
+            started, or stopped before it was ready; with `StoreUnusable`, or whatever else the
+            store failed with, where it could not be started.
+        """
+        run = self._run
+        if self._starting is None:
+            if run is None or not run.accepts:
+                return fail(self._not_running())
+            if not run.recovering:
+                return succeed(None)
+        return self._start_waiters.add(None)
+
+    def _begun(self, run: Run) -> None:
+        self._starting, self._run = None, run
         super().startService()
+        if not run.recovering:
+            self._ready()
+
+    def _ready(self) -> None:
+        """Players may join."""
+        tell(self._start_waiters.take(), None)
+
+    def _not_begun(self, failure: Failure) -> None:
+        self._starting = None
+        waiting, stopped = self._start_waiters.take(), self._stop_waiters.take()
+        if failure.check(CancelledError):
+            failure = Failure(NotRunning("the service was stopped before it was ready"))
+        elif failure.check(StoreUnusable):
+            _log.critical("the service cannot be started: {error}", error=failure.value)
+        else:
+            _log.failure("the service cannot be started", failure)
+        tell(waiting, failure)
+        tell(stopped, None)
 
     def stopService(self) -> Deferred[None]:
         """Refuse joins and updates, save everything, join the thread, close the store.
@@ -164,12 +217,18 @@ class PlayerStateService(Service):
             or when `stop_within` seconds have passed; the log then says what was not saved.
         """
         run = self._run
+        if self._starting is not None:
+            waiter = self._stop_waiters.add(None)
+            self._starting.cancel()
+            return waiter
         if run is None:
             return succeed(None)
         waiter = self._stop_waiters.add(None)
         if run.accepts:
             super().stopService()
             Deferred.fromCoroutine(stop(run)).addBoth(self._stopped, run)
+            why = NotRunning("the service was stopped before it was ready")
+            tell(self._start_waiters.take(), Failure(why))
         return waiter
 
     def _stopped(self, result: Failure | None, run: Run) -> None:
@@ -207,16 +266,11 @@ class PlayerStateService(Service):
         if sequence is not None:
             sequence = check_whole("sequence", sequence, 0, MAX_SEQUENCE)
         if self._run is None:
-            return fail(_not_running())
+            return fail(self._not_running())
         return self._run.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See that the rows of the live table may be touched, as a transport's turn begins.
-
-        The process dies that touches rows whose file was cut meanwhile.  A quarter of a
-        microsecond, half of one with its calls; whatever else the service is asked for does this
-        by itself, but for `move`.
-        """
+        """See `playerstate.players.run.Run.guard`."""
         if self._run is not None:
             self._run.guard()
 
@@ -234,27 +288,11 @@ class PlayerStateService(Service):
         self.ledger.received += 1
         if self._run is None:
             count(self.ledger.refused, "stopping")
-            raise _not_running()
+            raise self._not_running()
         self._run.update(session_id, state)
 
     def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
-        """Take in a numbered update, as a transport receives it.  Never blocks.
-
-        The player may be leaving, as long as the leave is not yet saved.  The caller counts it as
-        received, and counts what this raises; what becomes of it otherwise is counted here.
-
-        Args:
-            session_id: whose it is.
-            sequence: its number; it is stale if that is not above the highest applied.
-            values: accepted packed values.
-
-        Returns:
-            Whether it was applied; False for a stale one.
-
-        Raises:
-            NotOnline: the player is not in the table, or has left with a lower number.
-            NotRunning: the service is not started, or is stopping.
-        """
+        """See `playerstate.players.run.Run.move`."""
         return self.run.move(session_id, sequence, values)
 
     def move_many(
@@ -263,17 +301,7 @@ class PlayerStateService(Service):
         sequences: npt.NDArray[np.uint32],
         fields: npt.NDArray[np.void],
     ) -> npt.NDArray[np.bool_]:
-        """Do what `move` does for many players at once; all arrays are of equal length.
-
-        Args:
-            slots: where the players are in the live table, each at most once.
-            sequences: as in `move`.
-            fields: packed values, of dtype `StateSchema.dtype`, writable and not yet accepted.
-
-        Returns:
-            Which were applied.  Nothing is done or counted for the others: `move` is to say what
-            is wrong with them, if anything is.
-        """
+        """See `playerstate.players.run.Run.move_many`."""
         return self.run.move_many(slots, sequences, fields)
 
     def state(self, session_id: int) -> Any:
@@ -324,7 +352,7 @@ class PlayerStateService(Service):
         if last is not None:
             last = check_whole("last", last, 0, MAX_SEQUENCE)
         if self._run is None:
-            return fail(_not_running())
+            return fail(self._not_running())
         return self._run.leave(session_id, last)
 
     def flush(self) -> Deferred[None]:
@@ -335,7 +363,7 @@ class PlayerStateService(Service):
             `NotSaved` where the store held something newer or the service stopped before.
         """
         if self._run is None:
-            return fail(_not_running())
+            return fail(self._not_running())
         return self._run.flush()
 
     @property
@@ -347,14 +375,12 @@ class PlayerStateService(Service):
         """
         return None if self._run is None else self._run.trouble
 
-    def _ready(self) -> None:
-        """Players may join."""
-
     def _gauges(self) -> Gauges:
         if self._run is None:
             return Gauges(queue_size=self.options.queue_size)
         return self._run.gauges()
 
-
-def _not_running() -> NotRunning:
-    return NotRunning("the service is not running")
+    def _not_running(self) -> NotRunning:
+        if self._starting is not None:
+            return NotRunning("the service is starting: wait for the Deferred of started()")
+        return NotRunning("the service is not running")

@@ -9,56 +9,87 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, TimeoutError
 
 from playerstate.clock import SteadyClock
+from playerstate.interfaces import IStateStore, StoreUnusable, file_store
 from playerstate.ledger import Ledger
 from playerstate.live.journal import Memory, check_beside
 from playerstate.live.recovery import find_unsaved
 from playerstate.players.errors import NotRunning
-from playerstate.players.run import Opened, Options, Run
+from playerstate.players.options import Options
+from playerstate.players.run import Opened, Run
 from playerstate.saving.outbox import Surroundings
 
+ANSWER_WITHIN = 30.0
+"""Seconds that a store across a network is given for each answer of a start."""
 
-def start(
+T = TypeVar("T")
+
+
+async def start(
     options: Options,
     memory: Memory,
     ledger: Ledger,
     around: Surroundings,
-    when_ready: Callable[[], None],
+    when_recovered: Callable[[], None],
 ) -> Run:
-    """A run that has begun.
+    """A run whose persist thread is alive; awaits nothing where the store answers at once.
+
+    Cancelled, it gives all back.
 
     Args:
         options: what the service was made with.
         memory: where the live table is to lie.
         ledger: the service's, for all of its runs.
         around: the reactor, the clocks and the thread.
-        when_ready: called once, when players may join.
+        when_recovered: called once what a process before left is saved, if anything is left.
 
     Raises:
         StoreUnusable: the store or the journal cannot be used as it is; all was given back.
         RuntimeError: no persist thread can be started; likewise.
     """
     store = options.store
+    files = file_store(store)
+    clock = SteadyClock(around.reactor, around.monotonic)
     with ExitStack() as undo:
-        identity = store.prepare()
+        identity = await _answer(store, store.prepare(), clock)
         undo.callback(store.close)
-        check_beside(store.path, options.journal, identity)
+        check_beside(None if files is None else files.live_path, options.journal, identity)
         remains = memory.take_remains(identity)
         undo.callback(memory.close, clean=False)
-        identity = store.migrate(os.urandom(16) if remains is None else identity)
-        reader = store.open_reader()
+        identity = os.urandom(16) if remains is None else identity
+        identity = await _answer(store, store.migrate(identity), clock)
+        reader = await _answer(store, store.open_reader(), clock)
         undo.callback(reader.close)
         buffer = memory.open(store.schema, options.max_players, identity)
         recovered = find_unsaved(remains, store.schema, reader)
         if remains is not None and not len(recovered):
             memory.forget_remains()
         opened = Opened(identity, reader, memory, buffer, recovered)
-        clock = SteadyClock(around.reactor, around.monotonic)
-        run = Run(options, opened, ledger, clock, around, when_ready)
+        run = Run(options, opened, ledger, clock, around, when_recovered)
         run.begin()
         undo.pop_all()
     return run
+
+
+async def _answer(store: IStateStore, answer: T | Deferred[T], clock: SteadyClock) -> T:
+    """What a store answers, at once or across a network.
+
+    Raises:
+        StoreUnusable: not in time.
+    """
+    if not isinstance(answer, Deferred):
+        return answer
+    try:
+        return await answer.addTimeout(ANSWER_WITHIN, clock)
+    except TimeoutError:
+        raise StoreUnusable(
+            f"{store.describe()} has not answered within {ANSWER_WITHIN:g} s; see that it runs and"
+            " can be reached from here"
+        ) from None
 
 
 def check_loop(reactor: object) -> None:

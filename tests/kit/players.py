@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from playerstate import PlayerState, StateSchema
 from playerstate.conversations.gateway import Gateway
-from playerstate.interfaces import Records, RowRefused, Stored, StoreReplaced
+from playerstate.interfaces import IFileStore, Records, RowRefused, Stored, StoreReplaced
 from playerstate.live.journal import ProcessMemory, Remains
 from playerstate.players import service as service_module
 from playerstate.players.service import PlayerStateService
@@ -93,6 +94,7 @@ class SlowStore(FaultyStore):
         return super().write(records)
 
 
+@implementer(IFileStore)
 class FragileStore(FaultyStore):
     """A store that is replaced when told, and that can never take some players.
 
@@ -106,6 +108,10 @@ class FragileStore(FaultyStore):
         readers: every reader opened, in order.
         writers_closed: how often the writer was closed.
     """
+
+    path = "players.db"
+    files: tuple[str, ...] = ("players.db",)
+    live_path = "players.db.live"
 
     def __init__(self) -> None:
         super().__init__(SCHEMA)
@@ -149,7 +155,7 @@ class FragileStore(FaultyStore):
             raise StoreReplaced("players.db was removed or replaced")
 
     def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """See `IStateStore.reopen`."""
+        """See `IFileStore.reopen`."""
         if self.reopen_failures:
             raise self.reopen_failures.popleft()
         assert self.successor is not None

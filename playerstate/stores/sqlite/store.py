@@ -24,8 +24,8 @@ from zope.interface import implementer
 
 from playerstate.filenames import check_name
 from playerstate.interfaces import (
+    IFileStore,
     IStateReader,
-    IStateStore,
     IStateWriter,
     StoreBusy,
     Stored,
@@ -35,6 +35,8 @@ from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.browser import SQLiteBrowser
 from playerstate.stores.sqlite.files import (
+    COMPANIONS,
+    LIVE,
     STARTUP_BUSY_MS,
     check_sqlite,
     connect,
@@ -88,7 +90,7 @@ def _parse(url: str) -> tuple[str, str]:
     return os.path.realpath(path), synchronous
 
 
-@implementer(IStateStore)
+@implementer(IFileStore)
 class SQLiteStore:
     """Players in one SQLite database.
 
@@ -100,6 +102,9 @@ class SQLiteStore:
 
     def __init__(self, path: str, schema: StateSchema, synchronous: str = "full") -> None:
         self.path = path
+        real = os.path.realpath(path)
+        self.files = tuple(f"{real}{end}" for end in COMPANIONS)
+        self.live_path = f"{real}{LIVE}"
         self.schema = schema
         self.synchronous = synchronous
         self._lock = LockFile(path)
@@ -151,7 +156,7 @@ class SQLiteStore:
                 connection.close()
 
     def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """See `IStateStore.reopen`.
+        """See `IFileStore.reopen`.
 
         It waits for nobody's lock, since players are in the game; the caller tries again.
 

@@ -1744,7 +1744,6 @@ class WatchedStore:
     """
 
     schema = SCHEMA
-    path: str | None = None
 
     def __init__(self) -> None:
         self.inner = FaultyStore(SCHEMA)
@@ -1769,11 +1768,6 @@ class WatchedStore:
         self.identities.append(identity)
         self.fail("migrate")
         return identity
-
-    def reopen(self, identity: bytes, online: Any) -> list[int]:
-        """See `IStateStore.reopen`."""
-        self.calls.append("reopen")
-        return []
 
     def open_reader(self) -> End:
         """See `IStateStore.open_reader`."""
@@ -2144,14 +2138,15 @@ class StartTests(ServiceTestCase):
 
     def test_journal_in_the_place_of_the_database(self) -> None:
         """The store's own file is not to become the journal, by whatever name."""
-        store = FaultyStore(SCHEMA)
-        store.path = f"{os.path.abspath(self.mktemp())}/players.db"
-        for journal in (store.path, f"{store.path}-wal", os.path.relpath(store.path)):
+        store = FragileStore()
+        path = f"{os.path.abspath(self.mktemp())}/players.db"
+        store.files = (path, f"{path}-log")
+        for journal in (*store.files, os.path.relpath(path)):
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
                 PlayerStateService(store, journal=journal)
-        journal = store.path
+        journal = path
         for end in (".making", ".recovering"):
-            store.path = f"{journal}{end}"
+            store.files = (f"{journal}{end}",)
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
                 PlayerStateService(store, journal=journal)
 
