@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ class AdbapiStore:
     schema = SCHEMA
 
     def __init__(self, path: str, reactor: Any) -> None:
-        self.path: str | None = path
         self._path = path
         self._reactor = reactor
 
@@ -44,10 +43,6 @@ class AdbapiStore:
     def migrate(self, identity: bytes) -> bytes:
         """It is as it is to be."""
         return identity
-
-    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """Nothing takes its place."""
-        return []
 
     def open_reader(self) -> IStateReader:
         """The store itself."""

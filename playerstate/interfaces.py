@@ -37,6 +37,7 @@ from playerstate.state.schema import StateSchema
 
 __all__ = [
     "Column",
+    "IFileStore",
     "IStateReader",
     "IStateStore",
     "IStateWriter",
@@ -141,7 +142,8 @@ class IStateWriter(Interface):
         """Do what is due between two batches; called once a second at least.  May block.
 
         Raises:
-            StoreReplaced: the store is not the one that was opened; the writer is closed.
+            StoreReplaced: the store, an `IFileStore`, is not the one that was opened; the writer
+                is closed.
             Exception: anything else is logged.
         """
 
@@ -171,13 +173,15 @@ class IStateWriter(Interface):
 class IStateStore(Interface):
     """What a URL opens: one place where players are kept.
 
-    Opening touches nothing: files, locks and connections wait for `prepare`.
+    Opening touches nothing: files, locks and connections wait for `prepare`.  A store across a
+    network answers `prepare`, `migrate` and `open_reader` by Deferreds.  Each is awaited for
+    `playerstate.players.starting.ANSWER_WITHIN` seconds and cancelled then, or by a stop: whoever
+    made it is to let go of all that was taken for it.  What fails raises or fails the Deferred.
     """
 
     schema: StateSchema = Attribute("The schema of the players it keeps.")
-    path: str | None = Attribute("The file it keeps, which has its companions beside it, if any.")
 
-    def prepare() -> bytes:
+    def prepare() -> bytes | Deferred[bytes]:
         """Take hold of the store: lock it, and look whether it can be used.  Changes nothing in it.
 
         Reactor thread, at start.
@@ -186,10 +190,10 @@ class IStateStore(Interface):
             The identity that `migrate` last gave it, 16 bytes; zeros for a store that has none.
 
         Raises:
-            StoreUnusable: with one line that says what is wrong and what to do.
+            StoreUnusable: with one line that says what is wrong and what to do; nothing is held.
         """
 
-    def migrate(identity: bytes) -> bytes:
+    def migrate(identity: bytes) -> bytes | Deferred[bytes]:
         """Create the store, or fit it to the schema, and give it this identity.
 
         The identity ties a journal to the store whose it is: one restored from a copy of earlier
@@ -202,10 +206,45 @@ class IStateStore(Interface):
             StoreUnusable: as for `prepare`; nothing was changed.
         """
 
+    def open_reader() -> IStateReader | Deferred[IStateReader]:
+        """A reader.  Reactor thread, after `migrate`, and after `IFileStore.reopen`."""
+
+    def open_writer() -> IStateWriter:
+        """A writer.  Persist thread, after `migrate`; may block, and may raise as `write` does."""
+
+    def describe() -> str:
+        """The store in a few words, for the log.  Any thread."""
+
+    def close() -> None:
+        """Let go of what `prepare` took.  Reactor thread, after both ends are closed."""
+
+
+class IFileStore(IStateStore):
+    """A store that keeps files, which may be removed or replaced while they are in use.
+
+    It answers at once where `IStateStore` allows a Deferred.
+    """
+
+    path: str = Attribute("The file in which the players are.")
+    files: Sequence[str] = Attribute("Every file that it may make; none is put in their place.")
+    live_path: str = Attribute("Where the journal of this store lies, unless it is told elsewhere.")
+
+    def prepare() -> bytes:
+        """See `IStateStore.prepare`; the lock is held until `close`, through every `reopen`."""
+
+    def migrate(identity: bytes) -> bytes:
+        """See `IStateStore.migrate`."""
+
+    def open_reader() -> IStateReader:
+        """See `IStateStore.open_reader`."""
+
     def reopen(identity: bytes, online: Set[int]) -> list[int]:
         """Go over to the store that has taken the place of the one that was opened.
 
-        Reactor thread, with the writer closed and the old reader still open.  The lock stays.
+        Called where the writer has raised `StoreReplaced`.  Persist thread, with the writer closed
+        and the old reader still open, which nobody uses meanwhile: it may be asked once more, and
+        closed.  May block.  Where this raises it is called again; once it has returned,
+        `open_reader` is.
 
         Args:
             identity: for the store that is there now.
@@ -218,17 +257,11 @@ class IStateStore(Interface):
             StoreUnusable: what is there now cannot be used, or nothing can be put there.
         """
 
-    def open_reader() -> IStateReader:
-        """A reader.  Reactor thread, after `migrate`."""
 
-    def open_writer() -> IStateWriter:
-        """A writer.  Persist thread, after `migrate`; may block, and may raise as `write` does."""
-
-    def describe() -> str:
-        """The store in a few words, for the log.  Any thread."""
-
-    def close() -> None:
-        """Let go of what `prepare` took.  Reactor thread, after both ends are closed."""
+def file_store(store: IStateStore) -> IFileStore | None:
+    """The store as one that keeps files, where it is one."""
+    found: IFileStore | None = IFileStore(store, None)
+    return found
 
 
 class IStoreBrowser(Interface):

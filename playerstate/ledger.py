@@ -5,9 +5,10 @@ one of *applied*, *stale*, *malformed* and *refused*; any other message that cam
 counted with them.  `Ledger.take_in` counts all of these, and nothing else does.
 
 Each applied update ends as *committed*, *superseded* by a newer update of the same player before it
-reached the store, or *guarded*, left out because the store held a newer one; until then it is
-*pending*.  So does each update *recovered* from what a process before left.  `Snapshot.imbalance`
-checks both sums.
+reached the store, *guarded*, left out because the store held a newer one, or *abandoned* by a stop
+that gave up; until then it is *pending*.  So does each update *recovered* from what a process
+before left, or a stop before.  `Snapshot.imbalance` checks both sums, which come out over any
+number of stops and starts.
 
 Reactor thread only.  A snapshot is a value, and may go anywhere.
 """
@@ -96,6 +97,7 @@ class Counters:
         committed: rows committed to the store.
         guarded: rows left out because the store held a newer one.
         set_aside: rows that the store can never take.
+        abandoned: updates whose saving a stop gave up; the next start may find them again.
         thread_deaths: persist threads that died and were followed by another.
         overflows: sweeps that did not fit into the ring.
         commits: transactions.
@@ -123,6 +125,7 @@ class Counters:
     committed: int = 0
     guarded: int = 0
     set_aside: int = 0
+    abandoned: int = 0
     thread_deaths: int = 0
     overflows: int = 0
     commits: int = 0
@@ -145,7 +148,7 @@ class Counters:
 
 @attrs.define(slots=False)
 class Ledger(Counters):
-    """The counters of a running service; whoever meets an event raises the one that counts it."""
+    """The counters of one service, for all of its runs; who meets an event raises its counter."""
 
     gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
 
@@ -197,7 +200,7 @@ class Snapshot(Counters, Gauges):
         malformed, refused = sum(self.malformed.values()), sum(self.refused.values())
         pending = self.pending
         taken_in = self.applied + self.stale + malformed + refused
-        settled = self.committed + self.superseded + self.guarded + self.set_aside
+        settled = self.committed + self.superseded + self.guarded + self.set_aside + self.abandoned
         wrong = []
         if self.received != taken_in:
             wrong.append(
@@ -208,7 +211,8 @@ class Snapshot(Counters, Gauges):
             wrong.append(
                 f"applied {self.applied} + recovered {self.recovered}"
                 f" != committed {self.committed} + superseded {self.superseded}"
-                f" + guarded {self.guarded} + set aside {self.set_aside} + pending {pending}"
+                f" + guarded {self.guarded} + set aside {self.set_aside}"
+                f" + abandoned {self.abandoned} + pending {pending}"
             )
         return wrong
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import math
 import os
@@ -14,17 +15,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 import apsw
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from playerstate.conversations.gateway import Gateway
-from playerstate.interfaces import JournalUnusable, StoreUnusable
+from playerstate.interfaces import JournalUnusable, StoreUnusable, file_store
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.live.journal import check_apart
 from playerstate.log import PrintableLogger
-from playerstate.players.service import PlayerStateService
+from playerstate.players.service import NotRunning, PlayerStateService
 from playerstate.printable import one_line
 from playerstate.state.default import DEFAULT_STATE, load_schema
 from playerstate.state.schema import SchemaError
@@ -163,8 +165,8 @@ class Options(usage.Options):
             self._convert(name, parse)
         self._convert("store", lambda url: open_store(url, self["state"]))
         if self["journal"] is None:
-            path = self["store"].path
-            self["journal"] = "playerstate.live" if path is None else f"{path}.live"
+            files = file_store(self["store"])
+            self["journal"] = "playerstate.live" if files is None else files.live_path
         self._convert("journal", self._journal_path)
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
@@ -174,7 +176,8 @@ class Options(usage.Options):
         if text == "none":
             return None
         path = os.path.abspath(text) if text else ""
-        check_apart(path, self["store"].path)
+        files = file_store(self["store"])
+        check_apart(path, () if files is None else files.files)
         return path
 
     def _check_listen(self) -> None:
@@ -261,16 +264,26 @@ class _Server(MultiService):
         self._service = service
 
     def startService(self) -> None:
-        """Start the store's service, then the transports."""
+        """Start the store's service, and the transports once players may join."""
         _log.info("{versions}", versions=_versions())
         _mind_hangup()
         _check_log(self._options.parent or {})
+        Service.startService(self)
         try:
-            super().startService()
-        except JournalUnusable as error:
-            self._cannot_start(f"--journal: {error}")
+            self._service.startService()
         except StoreUnusable as error:
-            self._cannot_start(f"--store: {error}")
+            self._cannot_start(_told(error))
+        started = self._service.started()
+        if started.called:
+            self._listen()
+        else:
+            started.addCallback(self._listen_late).addErrback(self._end_late)
+
+    def _listen(self) -> None:
+        try:
+            for transport in self:
+                if transport is not self._service:
+                    transport.startService()
         except CannotListenError as error:
             place = error.port, error.interface
             listens = self._options["listen"]
@@ -279,6 +292,25 @@ class _Server(MultiService):
             remedy = _LISTEN_REMEDIES.get(why.errno, "name another port or interface")
             self._cannot_start(f"--listen {listen}: cannot listen there: {why.strerror}; {remedy}")
 
+    def _listen_late(self, _: None) -> None:
+        """Players may join, a while after the process has come up."""
+        if self.running:
+            self._listen()
+
+    def _end_late(self, failure: Failure) -> None:
+        """The server cannot start, which shows when its reactor runs already: end that."""
+        if failure.check(NotRunning):
+            return  # it was stopped meanwhile
+        if failure.check(SystemExit):
+            _log.critical("{line}", line=failure.value)
+        else:
+            _log.critical("playerstate: {line}", line=_told(failure.value))
+        from twisted.internet import reactor
+
+        self._fail_at_exit()
+        with contextlib.suppress(ReactorNotRunning):
+            reactor.stop()
+
     def stopService(self) -> Deferred[Any]:
         """Stop the services; the process fails if not everything could be saved."""
         stopped: Deferred[Any] = super().stopService()
@@ -286,11 +318,14 @@ class _Server(MultiService):
 
     def _set_exit_status(self, result: object) -> None:
         if self._service.gave_up:
-            from twisted.internet import reactor
+            self._fail_at_exit()
 
-            # twistd would end by the signal that stopped it, and knows no status of its own.
-            reactor._exitSignal = None  # type: ignore[attr-defined]
-            atexit.register(os._exit, 1)
+    def _fail_at_exit(self) -> None:
+        from twisted.internet import reactor
+
+        # twistd would end by the signal that stopped it, and knows no status of its own.
+        reactor._exitSignal = None  # type: ignore[attr-defined]
+        atexit.register(os._exit, 1)
 
     def _cannot_start(self, line: str) -> NoReturn:
         """End the process; do what twistd does after an exception, but without a traceback.
@@ -305,6 +340,11 @@ class _Server(MultiService):
         if (pidfile := daemon.get("pidfile")) and os.path.exists(pidfile):
             os.unlink(pidfile)
         _end(line)
+
+
+def _told(error: BaseException | None) -> str:
+    """What keeps the store's service from starting, by the option that it is about."""
+    return f"--journal: {error}" if isinstance(error, JournalUnusable) else f"--store: {error}"
 
 
 def _versions() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from playerstate.cli.terminal import say, say_json
-from playerstate.interfaces import StoreBusy, StoreUnusable
+from playerstate.interfaces import StoreBusy, StoreUnusable, file_store
 from playerstate.live.journal import NotAJournal, Remains, held, mark_clean, read_remains
 from playerstate.live.recovery import find_unsaved
 from playerstate.state.layout import RowLayout
@@ -65,8 +65,8 @@ def apply(path: str, url: str, schema: StateSchema) -> None:
 
 def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, int]:
     """Save it; return how many players there were, were outdated, and were saved."""
-    store = open_store(url, schema)
-    if store.path is None or not os.path.exists(store.path):
+    store = file_store(open_store(url, schema))
+    if store is None or not os.path.exists(store.path):
         raise StoreUnusable(f"{url} is no database that exists")
     with ExitStack() as stack:
         identity = store.prepare()

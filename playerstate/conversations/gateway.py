@@ -179,7 +179,8 @@ class Run:
         draw_secret: Callable[[], int],
         batch_min: int,
     ) -> None:
-        clock, table, self._ledger = service.clock, service.table, service.ledger
+        self._players = players = service.run
+        clock, table, self._ledger = players.clock, players.table, players.ledger
         self._service = service
         self._seconds = clock.seconds
         self._receipts = receipts = Receipts(
@@ -187,7 +188,7 @@ class Run:
         )
         self.silence = silence = Silence(table, clock.seconds, idle_timeout)
         self.registry = registry = Registry(receipts, silence, service.max_players)
-        self.intake = Intake(service, registry.current, receipts, silence, batch_min)
+        self.intake = Intake(players, registry.current, receipts, silence, batch_min)
         self._joins = Joins(service, registry, receipts, silence, draw_secret)
         self.departures = Departures(service, registry, receipts, silence)
         service.add_listener(self.departures)
@@ -220,7 +221,7 @@ class Run:
                 _log.failure("messages could not be taken in together")
         for place, number in enumerate(left):
             if place % LOOK_EVERY == 0:
-                self._service.guard()
+                self._players.guard()
             try:
                 nonce = None if nonces is None else nonces[number]
                 self._received(
@@ -264,6 +265,6 @@ class Run:
         now, registry = self._seconds(), self.registry
         self.silence.tick(now)
         registry.forget_departed(now)
-        self._service.guard()
+        self._players.guard()
         for slot, applied, fields in self._receipts.due(now, len(registry.current)):
             self._receipts.show_this(registry.at_slot[slot], applied, fields)

@@ -29,7 +29,7 @@ from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.silence import Silence
 from playerstate.ledger import Outcome
-from playerstate.players.service import PlayerStateService
+from playerstate.players.run import Run
 from playerstate.wire.deltas import Delta, DeltaCodec
 from playerstate.wire.messages import MAX_SEQUENCE, MOVE, Codec, Malformed, receipts_for
 
@@ -45,7 +45,7 @@ class Intake:
     """Takes moves into the live table.
 
     Args:
-        service: a running one, whose players move.
+        run: the service's, whose players move.
         current: the conversations that are PLAYING or LEAVING, by session id.
         receipts, silence: what each move pays for, and when each player was last heard.
         batch_min: see `BATCH_MIN`.
@@ -56,23 +56,23 @@ class Intake:
 
     def __init__(
         self,
-        service: PlayerStateService,
+        run: Run,
         current: dict[int, Conversation],
         receipts: Receipts,
         silence: Silence,
         batch_min: int = BATCH_MIN,
     ) -> None:
-        self._service = service
-        self._table = service.table
-        self._ledger = service.ledger
-        self._wall_clock = service.wall_clock
-        self._schema = service.schema
+        self._run = run
+        self._table = run.table
+        self._ledger = run.ledger
+        self._wall_clock = run.wall_clock
+        self._schema = run.schema
         self._current = current
         self._receipts = receipts
         self._silence = silence
         self.batch_min = batch_min
-        self._codec = Codec(service.schema)
-        self._deltas = DeltaCodec(service.schema)
+        self._codec = Codec(run.schema)
+        self._deltas = DeltaCodec(run.schema)
         self._move_pays = receipts_for(self._codec.move_size)
 
     def one(
@@ -110,7 +110,7 @@ class Intake:
         is_playing = conversation.phase is _PLAYING
         if not is_playing and sequence > conversation.last_accepted:
             return Outcome.LEAVING
-        if not self._service.running:
+        if not self._run.accepts:
             return Outcome.STOPPING
         slot, silence = conversation.slot, self._silence
         was_clean = self._table.apply(slot, sequence, values, self._wall_clock() // 1000)
@@ -139,13 +139,13 @@ class Intake:
         """
         numbers = range(len(messages))
         chosen, playing = self._choose(session_ids, peers, messages, at, nonces)
-        if len(chosen) < self.batch_min or not self._service.running:
+        if len(chosen) < self.batch_min or not self._run.accepts:
             return numbers
         moves = self._codec.decode_moves([messages[number] for number in chosen], at)
         slots = np.array([conversation.slot for conversation in playing], np.intp)
         sequences, fields = moves["sequence"], moves["fields"]
         good = self._schema.accept_many(fields)
-        self._service.guard()  # as late as can be: a cut of the file after it is not noticed
+        self._run.guard()  # as late as can be: a cut of the file after it is not noticed
         good &= sequences > self._table.sequences(slots)
         if not good.all():
             slots, sequences, fields = slots[good], sequences[good], fields[good]

@@ -37,7 +37,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import attrs
@@ -53,8 +53,6 @@ from playerstate.state.kinds import of_canonical
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import MAX_FIELDS_BYTES, Field, StateSchema
 
-COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
-"""Ends the names of the files that a database and its store have for themselves."""
 MAKING = ".making"
 """Ends the name of a journal that is not whole yet."""
 RECOVERING = ".recovering"
@@ -72,12 +70,12 @@ _TAIL = struct.Struct("<QQ")
 _log = PrintableLogger()
 
 
-def check_apart(path: str, database: str | None) -> None:
+def check_apart(path: str, files: Iterable[str]) -> None:
     """See that a journal would not take the place of a file of the store's.
 
     Args:
         path: the journal's.
-        database: the store's file, if it keeps one.
+        files: those that the store makes, if any.
 
     Raises:
         ValueError: it would.
@@ -86,9 +84,7 @@ def check_apart(path: str, database: str | None) -> None:
         check_name(path)
     except ValueError as error:
         raise ValueError(f"{error}, or none") from None
-    if database is None:
-        return
-    taken = {os.path.realpath(database) + companion for companion in COMPANIONS}
+    taken = set(map(os.path.realpath, files))
     for name in (path, path + MAKING, path + RECOVERING):
         if os.path.realpath(name) in taken:
             raise ValueError(f"{name} is the store's own file; name another file, or none")
@@ -592,21 +588,21 @@ def _check_ours(path: str) -> None:
         raise JournalUnusable(f"{path} is there and is no journal; name another file, or none")
 
 
-def check_beside(database: str | None, used: str | None, identity: bytes) -> None:
-    """See that no journal beside the database is passed over that holds unsaved players of it.
+def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
+    """See that no journal beside the store is passed over that holds unsaved players of it.
 
     Args:
-        database: the store's file, if it keeps one.
+        path: where one of this store lies if nothing else was said; None where there is no place.
         used: the journal that this start looks into, if any.
         identity: the store's.
 
     Raises:
         JournalUnusable: there is one.
     """
-    if database is None:
+    if path is None:
         return
-    path = os.path.realpath(database) + ".live"
-    if used is not None and os.path.realpath(used) == os.path.realpath(path):
+    path = os.path.realpath(path)
+    if used is not None and os.path.realpath(used) == path:
         return
     for name in (path, path + RECOVERING):
         try:

@@ -29,6 +29,7 @@ def find_unsaved(
     if remains is None:
         return np.zeros(0, RowLayout(schema.fields).dtype)
     rows, carried = as_rows(remains, schema)
+    records = rows.view(RowLayout(schema.fields).record)
     newer = np.ones(len(rows), np.bool_)
     for index, session_id in enumerate(rows["session_id"].tolist()):
         try:
@@ -41,7 +42,7 @@ def find_unsaved(
             continue
         newer[index] = found is None or found.updated_at < rows["updated_at"][index]
         if found is not None and newer[index]:
-            _keep_stored(rows[index : index + 1], found, carried[index], schema)
+            _keep_stored(records[index], found, carried[index], schema)
     _tell(rows[newer], len(rows))
     return rows[newer]
 
@@ -75,10 +76,9 @@ def as_rows(
 
 
 def _keep_stored(
-    row: npt.NDArray[np.void], found: Stored, carried: npt.NDArray[np.bool_], schema: StateSchema
+    record: np.void, found: Stored, carried: npt.NDArray[np.bool_], schema: StateSchema
 ) -> None:
     """Leave fields as they are stored of which the run that left this row says nothing."""
-    record = row.view(RowLayout(schema.fields).record)
     for place, (field, value) in enumerate(zip(schema.fields, found.values, strict=True)):
         if not carried[place]:
             with suppress(InvalidState):  # what nobody can load is not to keep the service down

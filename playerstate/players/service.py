@@ -1,87 +1,42 @@
-"""The service: who is online, where they stand, and the order of start and stop.
+"""The service: a handle on its runs, for as long as the program lives.
 
-Everything here runs on the reactor thread.  `playerstate.saving.outbox` carries changed rows to the
-persist thread and brings back the word that they are committed.
+Each start makes a `playerstate.players.run.Run`, which lives to the end of the stop; what is asked
+meanwhile is asked of it.  Everything here runs on the reactor thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from playerstate.arguments import check_seconds, check_session_id, check_whole
+from playerstate.arguments import check_session_id, check_whole
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateStore, JournalUnusable, StoreBusy, Stored, StoreUnusable
+from playerstate.interfaces import IStateStore, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
-from playerstate.live.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
-from playerstate.live.recovery import find_unsaved
+from playerstate.live.journal import Journal, ProcessMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
-from playerstate.players.leaves import Leaves, Progress
+from playerstate.players.errors import NotOnline, NotRunning, ServerFull
+from playerstate.players.joins import Joined
+from playerstate.players.leaves import Progress
 from playerstate.players.listener import PlayersListener
-from playerstate.players.loads import Loads
-from playerstate.players.salvage import Salvage
-from playerstate.saving.outbox import NotSaved, Outbox, Surroundings, named
-from playerstate.saving.persister import Commit
+from playerstate.players.options import Options
+from playerstate.players.run import Run
+from playerstate.players.starting import check_loop, start
+from playerstate.players.stopping import end_waiting, stop
+from playerstate.saving.outbox import NotSaved, Surroundings
 from playerstate.saving.trouble import Trouble
-from playerstate.state.layout import RowLayout
-from playerstate.state.schema import InvalidState
 from playerstate.waiters import Waiters, tell
 
+__all__ = ["Joined", "NotOnline", "NotRunning", "PlayerStateService", "ServerFull"]
+
 MAX_SEQUENCE = 2**32 - 1
-SUMMARY_EVERY = 60.0
-REOPEN_EVERY = 1.0
-FORGET_EVERY = 1.0
-CHECK_EVERY = 1.0
-"""Seconds between two looks at the file in which the live table lies."""
-CLOSE_WITHIN = 5.0
-"""Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
-ABANDON_WITHIN = 1.0
-"""Seconds an interrupted persist thread is given to end, once the deadline has passed."""
 
-_STOPPED, _RUNNING, _STOPPING = "stopped", "running", "stopping"
 _log = PrintableLogger()
-
-
-class NotOnline(LookupError):
-    """This player has not joined, or has left."""
-
-    def __init__(self, session_id: int) -> None:
-        super().__init__(f"player {session_id} is not online")
-        self.session_id = session_id
-
-
-class ServerFull(Exception):
-    """As many players as the service was made for are in it already."""
-
-
-class NotRunning(Exception):
-    """The service is not started, or is stopping."""
-
-
-@attrs.frozen
-class Joined:
-    """A player who has joined.
-
-    Attributes:
-        state: where the player stands now, an instance of the state class.
-        restored: whether that was ever saved or changed; False for one who spawns.
-        updated_at: when it was last changed, microseconds since the Unix epoch; 0 for never.
-    """
-
-    state: Any
-    restored: bool
-    updated_at: int
 
 
 class PlayerStateService(Service):
@@ -101,10 +56,9 @@ class PlayerStateService(Service):
         around: the reactor, the clocks and the thread; the real ones by default.
 
     Attributes:
-        ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
-        clock: timers that stand a wall clock that steps, once the service is started.
-        wall_clock: nanoseconds since the Unix epoch, once the service is started.
-        gave_up: whether the last stop ended before everything was saved, or with players lost.
+        store, schema, options: what it was made with.
+        ledger: the counters, which go on over stops and starts;
+            `playerstate.ledger.Ledger.snapshot` is for reading them.
 
     Raises:
         TypeError: an argument is no number, or `store` is no store; the message names it.
@@ -113,17 +67,6 @@ class PlayerStateService(Service):
     """
 
     name = "playerstate"
-
-    clock: SteadyClock
-    table: LiveTable
-    wall_clock: Callable[[], int]
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name in ("clock", "table", "wall_clock"):
-                raise NotRunning(f"the service was never started, and has no {name} as yet")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __init__(
         self,
@@ -136,31 +79,60 @@ class PlayerStateService(Service):
         journal: str | os.PathLike[str] | None = None,
         around: Surroundings | None = None,
     ) -> None:
-        save_within = check_seconds("save_within", save_within, 0.1, 86_400.0)
-        max_players = check_whole("max_players", max_players, 1, 2**24)
-        queue_size = check_whole("queue_size", queue_size, 2, 2**24)
-        stop_within = check_seconds("stop_within", stop_within, 0.0, 86_400.0)
-        if queue_size & (queue_size - 1):
-            raise ValueError(f"queue_size {queue_size} is not a power of two")
-        if isinstance(store, (str, bytes, os.PathLike)):
-            raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
-        if journal is not None:
-            journal = os.fspath(journal)
-            check_apart(journal, store.path)
+        self.options = Options.checked(
+            store, save_within, queue_size, max_players, stop_within, journal
+        )
         self.store = store
         self.schema = store.schema
-        self.save_within = save_within
-        self.queue_size = queue_size
-        self.max_players = max_players
-        self.stop_within = stop_within
-        self.ledger = Ledger()
-        self._journal = journal
-        self._memory = ProcessMemory() if journal is None else Journal(journal)
+        self.ledger = Ledger(gauges=self._gauges)
+        path = self.options.journal
+        self._memory = ProcessMemory() if path is None else Journal(path)
         self._around = around
-        self.gave_up = False
+        self._starting: Deferred[Run] | None = None
+        self._run: Run | None = None
+        self._gave_up = False
         self._listeners: list[PlayersListener] = []
+        self._start_waiters: Waiters[None, None] = Waiters()
         self._stop_waiters: Waiters[None, None] = Waiters()
-        self._phase = _STOPPED
+
+    @property
+    def max_players(self) -> int:
+        """The most players at a time."""
+        return self.options.max_players
+
+    @property
+    def run(self) -> Run:
+        """The run under way; another after each start.
+
+        Raises:
+            NotRunning: there is none.
+        """
+        if self._run is None:
+            raise self._not_running()
+        return self._run
+
+    @property
+    def clock(self) -> SteadyClock:
+        """Timers that stand a wall clock that steps; another after each start.
+
+        Raises:
+            NotRunning: the service is not started.
+        """
+        return self.run.clock
+
+    @property
+    def table(self) -> LiveTable:
+        """The live table; another after each start.
+
+        Raises:
+            NotRunning: the service is not started.
+        """
+        return self.run.table
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the last stop ended before everything was saved, or with players lost."""
+        return self._gave_up if self._run is None else self._run.gave_up
 
     def startService(self) -> None:
         """Take hold of the store, save what a process before left, start the persist thread.
@@ -172,102 +144,74 @@ class PlayerStateService(Service):
             NotRunning: the service is stopping, or an asyncio event loop runs that is not the
                 reactor's, so that nothing would be saved.
         """
-        if self._phase == _STOPPING:
+        if self._starting is not None:
+            return
+        if self._run is not None:
+            if self._run.accepts:
+                return
             raise NotRunning(
                 "the service is stopping: start it again when the Deferred of stopService fired"
             )
-        if self._phase == _RUNNING:
-            return
         around = self._around
         if around is None:
             from twisted.internet import reactor
 
             around = Surroundings(reactor)
-        _check_loop(around.reactor)
-        with ExitStack() as undo:
-            identity = self.store.prepare()
-            undo.callback(self.store.close)
-            check_beside(self.store.path, self._journal, identity)
-            remains = self._memory.take_remains(identity)
-            undo.callback(self._memory.close, clean=False)
-            fresh = os.urandom(16) if remains is None else identity
-            self._identity = self.store.migrate(fresh)
-            self._reader = self.store.open_reader()
-            undo.callback(self._reader.close)
-            buffer = self._memory.open(self.schema, self.max_players, self._identity)
-            self._set_up(around, buffer, remains)
-            self._outbox.start()
-            undo.pop_all()
-        super().startService()
-        self._phase = _RUNNING
-        self.clock.every(SUMMARY_EVERY, self._summarise)
-        self.clock.every(1.0, self._tell_trouble)
-        self.clock.every(CHECK_EVERY, self._salvage.check)
-        _log.info(
-            "saving to {store} within {seconds} s, for up to {players} players",
-            store=self.store.describe(),
-            seconds=self.save_within,
-            players=self.max_players,
+        check_loop(around.reactor)
+        starting = Deferred.fromCoroutine(
+            start(
+                *(self.options, self._memory, self.ledger, around),
+                when_recovered=self._ready,
+                on_leave=self._tell_leave,
+            )
         )
-
-    def _set_up(self, around: Surroundings, buffer: memoryview, remains: Remains | None) -> None:
-        """Make everything anew; nothing runs yet."""
-        self.gave_up = False
-        self.clock = SteadyClock(around.reactor, around.monotonic)
-        self.table = LiveTable(
-            *(self.schema, self.max_players, self.clock.seconds, buffer, self._memory.reserve),
-            # A row that another process wrote is told from ours by its version.
-            first_version=int.from_bytes(os.urandom(7), "little"),
-        )
-        self.ledger = Ledger(gauges=self._gauges)
-        self.wall_clock = around.wall_clock
-        self._loads = Loads(self._enter)
-        self._degraded = False
-        self._cannot_reopen = ""
-        # Whether players who have left may have been lost with a store that was replaced.
-        self._in_doubt = False
-        recovered = find_unsaved(remains, self.schema, self._reader)
-        self._recovering = len(recovered) > 0
-        self.ledger.recovered = len(recovered)
-        if remains is not None and not self._recovering:
-            self._memory.forget_remains()
-        self._outbox = Outbox(
-            self.table,
-            RowLayout(self.schema.fields),
-            self.store,
-            self.ledger,
-            self.clock,
-            around,
-            self.queue_size,
-            self.save_within,
-            self._settled,
-            recovered,
-            self._recovered,
-            self._reopen,
-            lambda: self._salvage.guard(),
-        )
-        self._leaves = Leaves(self.table, self.ledger, self._outbox.save_soon)
-        self._salvage = Salvage(
-            self.schema,
-            self.table,
-            self._memory,
-            self.clock,
-            lambda session_id: self._reader.load(session_id),
-            lambda: self._outbox.in_flight,
-            lambda: self._leaves.settled(()),
-        )
-        self._summarised = self.ledger.snapshot()
-
-    def _recovered(self) -> None:
-        try:
-            self._memory.forget_remains()
-        except StoreUnusable as error:
-            # The next start would take it for the newest, and let go of what came after it.
-            _log.critical("nobody may join: {error}", error=error)
-            self.clock.callLater(FORGET_EVERY, self._recovered)
+        if not starting.called:
+            self._starting = starting
+            starting.addCallbacks(self._begun, self._not_begun)
             return
-        self._recovering = False
-        _log.info("what the last run left is saved: players may join")
+        failures: list[Failure] = []
+        starting.addCallbacks(self._begun, failures.append)
+        for failure in failures:
+            failure.raiseException()
+
+    def started(self) -> Deferred[None]:
+        """Wait until players may join.
+
+        Returns:
+            A Deferred that fires when the store is open and what a process before left is saved:
+            at once where that is so already.  It fails with `NotRunning` where the service is not
+            started, or stopped before it was ready; with `StoreUnusable`, or whatever else the
+            store failed with, where it could not be started.
+        """
+        run = self._run
+        if self._starting is None:
+            if run is None or not run.accepts:
+                return fail(self._not_running())
+            if not run.recovering:
+                return succeed(None)
+        return self._start_waiters.add(None)
+
+    def _begun(self, run: Run) -> None:
+        self._starting, self._run = None, run
+        super().startService()
+        if not run.recovering:
+            self._ready()
+
+    def _ready(self) -> None:
+        """Players may join."""
+        tell(self._start_waiters.take(), None)
+
+    def _not_begun(self, failure: Failure) -> None:
+        self._starting = None
+        waiting, stopped = self._start_waiters.take(), self._stop_waiters.take()
+        if failure.check(CancelledError):
+            failure = Failure(NotRunning("the service was stopped before it was ready"))
+        elif failure.check(StoreUnusable):
+            _log.critical("the service cannot be started: {error}", error=failure.value)
+        else:
+            _log.failure("the service cannot be started", failure)
+        tell(waiting, failure)
+        tell(stopped, None)
 
     def stopService(self) -> Deferred[None]:
         """Refuse joins and updates, save everything, join the thread, close the store.
@@ -276,110 +220,32 @@ class PlayerStateService(Service):
             A Deferred that fires when every applied update is committed and everything is closed,
             or when `stop_within` seconds have passed; the log then says what was not saved.
         """
-        if self._phase == _STOPPED:
+        run = self._run
+        if self._starting is not None:
+            waiter = self._stop_waiters.add(None)
+            self._starting.cancel()
+            return waiter
+        if run is None:
             return succeed(None)
         waiter = self._stop_waiters.add(None)
-        if self._phase == _RUNNING:
+        if run.accepts:
             super().stopService()
-            self._phase = _STOPPING
-            Deferred.fromCoroutine(self._stop()).addBoth(self._stopped)
+            Deferred.fromCoroutine(stop(run)).addBoth(self._stopped, run)
+            why = NotRunning("the service was stopped before it was ready")
+            tell(self._start_waiters.take(), Failure(why))
         return waiter
 
-    async def _stop(self) -> None:
-        self._loads.fail_all(NotRunning("the service is stopping"))
-        deadline = self.clock.seconds() + self.stop_within
-        progress = self.clock.every(1.0, partial(self._tell_progress, deadline))
-        try:
-            await self._outbox.saved_since(math.inf).addTimeout(self.stop_within, self.clock)
-        except TimeoutError:
-            self._give_up(
-                NotSaved(f"the store did not take everything within {self.stop_within} s")
-            )
-            end_within = ABANDON_WITHIN
-        except NotSaved as error:
-            _log.error("stopping: {error}", error=error)
-            end_within = self._finish(deadline)
-        else:
-            end_within = self._finish(deadline)
-        finally:
-            progress.cancel()
-        try:
-            synced = await self._outbox.ended.addTimeout(end_within, self.clock)
-        except TimeoutError:
-            # The store stays locked: whatever the thread is stuck in may yet write.
-            _log.critical(
-                "the persist thread is stuck in the store {store}; going on without it",
-                store=self.store.describe(),
-            )
-        else:
-            self._outbox.join_thread(ABANDON_WITHIN)
-            if self._outbox.pending and not self.gave_up:
-                # The store was found to be replaced after it had taken everything.
-                self._give_up(NotSaved("the store was removed or replaced while stopping"))
-            self.gave_up |= self._in_doubt and not synced
-            clean = synced and not self.gave_up
-            ends = (self._reader.close, partial(self._memory.close, clean=clean), self.store.close)
-            for end in ends:
-                # Nothing more can be done with it, and whoever waits for the end must be told.
-                with _log.failuresHandled("closing {store} failed", store=self.store.describe()):
-                    end()
-        for call in self.clock.getDelayedCalls():
-            call.cancel()
-        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
-
-    def _stopped(self, result: Failure | None) -> None:
-        self._phase = _STOPPED
+    def _stopped(self, result: Failure | None, run: Run) -> None:
+        self._gave_up = run.gave_up
+        self._run = None
         # Whoever is told may start the service again, and then stop it: that is another stop.
         stopped = self._stop_waiters.take()
-        self._end_waiting(NotSaved("the service has stopped"))
+        end_waiting(run, NotSaved("the service has stopped"))
         tell(stopped, result)
-
-    def _finish(self, deadline: float) -> float:
-        """Everything is settled: let the thread close its writer; return how long it may take."""
-        self._outbox.finish()
-        return max(deadline - self.clock.seconds(), CLOSE_WITHIN)
-
-    def _tell_progress(self, deadline: float) -> None:
-        _log.info(
-            "stopping: updates that wait for {store}: {pending}; giving up in {seconds:.0f} s",
-            pending=self._outbox.pending,
-            store=self.store.describe(),
-            seconds=deadline - self.clock.seconds(),
-        )
-
-    def _give_up(self, why: NotSaved) -> None:
-        """Nothing more can be saved: say whose updates are not saved, and tell them."""
-        self.gave_up = True
-        self._salvage.check()  # the next start is to find it
-        unsaved = [*self._outbox.unrecovered(), *self.table.unsaved().tolist()]
-        _log.error(
-            "stopped with the newest state unsaved of player {players}; {why}; {fate}",
-            players=named(unsaved),
-            why=why,
-            fate=self._memory.fate,
-        )
-        self._outbox.abandon()
-        self._end_waiting(why)
-
-    def _end_waiting(self, why: NotSaved) -> None:
-        """Nothing more is saved: tell all who wait for it."""
-        outbox, leaves = self._outbox, self._leaves
-        outbox.end(why)
-        leaves.end(why)
-
-    def _summarise(self) -> None:
-        now = self.ledger.snapshot()
-        _log.info("{summary}", summary=now.summary(self._summarised))
-        self._summarised = now
 
     def has_room(self, session_id: int) -> bool:
         """Whether this player could join now as far as `max_players` goes."""
-        if self._phase == _STOPPED:
-            return False
-        taken = len(self.table) + len(self._loads)
-        return (
-            taken < self.max_players or session_id in self.table.slots or session_id in self._loads
-        )
+        return self._run is not None and self._run.joins.has_room(session_id)
 
     def join(self, session_id: int, *, sequence: int | None = None) -> Deferred[Joined]:
         """Bring a player online, where they left or at the spawn.
@@ -403,75 +269,14 @@ class PlayerStateService(Service):
         session_id = check_session_id(session_id)
         if sequence is not None:
             sequence = check_whole("sequence", sequence, 0, MAX_SEQUENCE)
-        if self._phase != _RUNNING:
-            return fail(NotRunning("the service is not running"))
-        if self._recovering:
-            return fail(StoreBusy("what the last run left is not saved yet"))
-        if session_id in self.table.slots:
-            return succeed(self._enter(session_id, None, sequence))
-        if session_id in self._loads:
-            return self._loads.wait(session_id, sequence)
-        if not self.has_room(session_id):
-            return fail(ServerFull(f"all {self.max_players} places are taken"))
-        try:
-            found = self._reader.load(session_id)
-            if isinstance(found, Deferred):
-                return self._loads.begin(session_id, found, sequence)
-            return succeed(self._enter(session_id, found, sequence))
-        except Exception:  # goes to the one who joins, who is to judge it
-            return fail()
-
-    def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
-        if self._phase != _RUNNING:
-            raise NotRunning("the service is stopping")  # stopped by one who shared the load
-        self.guard()
-        slot = self.table.slots.get(session_id)
-        if slot is None:
-            slot = self._admit(session_id, stored)
-        else:
-            self._leaves.returned(slot)
-        self.table.begin(slot, self.table.sequence(slot) if sequence is None else sequence)
-        updated_at = self.table.updated_at(slot)
-        self.ledger.joins += 1
-        self.ledger.restored += updated_at != 0
-        return Joined(self.schema.state(self.table.values(slot)), updated_at != 0, updated_at)
-
-    def _admit(self, session_id: int, stored: Stored | None) -> int:
-        if len(self.table) >= self.max_players:
-            raise ServerFull(f"all {self.max_players} places are taken")
-        values, updated_at = self.schema.spawn, 0
-        if stored is not None:
-            values, updated_at = self._stored(session_id, stored)
-            # 0 is a player who was never stored; a row of that date, imported, is one who was.
-            updated_at = max(updated_at, 1)
-        try:
-            return self.table.admit(session_id, values, updated_at)
-        except JournalUnusable as error:
-            raise StoreBusy(str(error)) from error
-
-    def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:
-        """What a store holds of a player, which other hands may have put there."""
-        try:
-            values = self.schema.encode(stored.values)
-            try:
-                return values, check_whole("updated_at", stored.updated_at, -(2**63), 2**63 - 1)
-            except (TypeError, ValueError):
-                allowed = "a whole number of 64 bits"
-                raise InvalidState("updated_at", stored.updated_at, allowed) from None
-        except InvalidState as error:
-            remedy = f"player {session_id} is stored with it: correct that row, or delete it"
-            raise InvalidState(error.field, error.value, f"{error.allowed}; {remedy}") from None
+        if self._run is None:
+            return fail(self._not_running())
+        return self._run.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See that the rows of the live table may be touched, as a transport's turn begins.
-
-        The process dies that touches rows whose file was cut meanwhile.  A quarter of a
-        microsecond, half of one with its calls; whatever else the service is asked for does this
-        by itself.  Who writes to `table` without asking the service does it first.
-        """
-        if self._memory.is_cut():
-            self._salvage.guard()
-            self.clock.callLater(0.0, self._salvage.check)  # which tells callers: not in their call
+        """See `playerstate.players.run.Run.guard`."""
+        if self._run is not None:
+            self._run.guard()
 
     def update(self, session_id: int, state: Any) -> None:
         """Take in a player's whole state.  Never blocks.
@@ -484,23 +289,10 @@ class PlayerStateService(Service):
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
-        try:
-            values = self.schema.values(state)
-            slot = self._online(session_id)
-        except InvalidState:
-            self.ledger.take_in(Outcome.VALUE)
-            raise
-        except NotOnline:
-            self.ledger.take_in(Outcome.NOT_ONLINE)
-            raise
-        except NotRunning:
+        if self._run is None:
             self.ledger.take_in(Outcome.STOPPING)
-            raise
-        self.guard()
-        was_clean = self.table.apply(slot, None, values, self.wall_clock() // 1000)
-        self.ledger.take_in(Outcome.APPLIED)
-        if not was_clean:
-            self.ledger.superseded += 1
+            raise self._not_running()
+        self._run.update(session_id, state)
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of a player online.
@@ -511,9 +303,8 @@ class PlayerStateService(Service):
             TypeError: the session id is no whole number.
             ValueError: the session id is out of range.
         """
-        slot = self._online(check_session_id(session_id))
-        self.guard()
-        return self.schema.state(self.table.values(slot))
+        session_id = check_session_id(session_id)
+        return self.run.state(session_id)
 
     def progress(self, session_id: int) -> Progress:
         """How far the updates of a player have come who is online or leaving.
@@ -525,13 +316,7 @@ class PlayerStateService(Service):
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
-        if self._phase == _STOPPED:
-            raise NotRunning("the service is not running")
-        slot = self.table.slots.get(session_id)
-        if slot is None:
-            raise NotOnline(session_id)
-        self.guard()
-        return Progress.of(self.table, slot)
+        return self.run.progress(session_id)
 
     def add_listener(self, listener: PlayersListener) -> None:
         """Tell this one, too, what is done with players, until `remove_listener`."""
@@ -544,6 +329,11 @@ class PlayerStateService(Service):
             ValueError: it was never added, or is removed already.
         """
         self._listeners.remove(listener)
+
+    def _tell_leave(self, session_id: int) -> None:
+        for listener in list(self._listeners):
+            with _log.failuresHandled("player {id} leaves all the same", id=session_id):
+                listener.on_leave(session_id)
 
     def leave(self, session_id: int) -> Deferred[Progress]:
         """Take a player offline and save them at once.
@@ -564,16 +354,9 @@ class PlayerStateService(Service):
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
-        if (over := self._over()) is not None:
-            return fail(over)
-        slot = self.table.slots.get(session_id)
-        if slot is None:
-            return fail(NotOnline(session_id))
-        self.guard()
-        for listener in list(self._listeners):
-            with _log.failuresHandled("player {id} leaves all the same", id=session_id):
-                listener.on_leave(session_id)
-        return self._leaves.begin(slot)
+        if self._run is None:
+            return fail(self._not_running())
+        return self._run.leave(session_id)
 
     def flush(self) -> Deferred[None]:
         """Save everything applied so far.
@@ -582,25 +365,9 @@ class PlayerStateService(Service):
             A Deferred that fires when all of it is committed.  It fails with `NotRunning`, or with
             `NotSaved` where the store held something newer or the service stopped before.
         """
-        if (over := self._over()) is not None:
-            return fail(over)
-        return self._outbox.saved_since(self.clock.seconds())
-
-    def _over(self) -> NotRunning | None:
-        """Why nothing is saved any more; no `NotSaved`, on which a caller may try again."""
-        if self._phase == _STOPPED:
-            return NotRunning("the service is not running")
-        if self.gave_up:
-            return NotRunning("the service is stopping, and has given up saving")
-        return None
-
-    def _online(self, session_id: int) -> int:
-        if self._phase != _RUNNING:
-            raise NotRunning("the service is not running")
-        slot = self.table.slots.get(session_id)
-        if slot is None or self._leaves.has_left(slot):
-            raise NotOnline(session_id)
-        return slot
+        if self._run is None:
+            return fail(self._not_running())
+        return self._run.flush()
 
     @property
     def trouble(self) -> Trouble | None:
@@ -609,93 +376,14 @@ class PlayerStateService(Service):
         While there is something the service is degraded: it takes joins and updates as ever, but
         they are not being saved, or have no journal, which was lost and cannot be made anew.
         """
-        if self._phase == _STOPPED:
-            return None
-        return self._outbox.trouble() or self._salvage.trouble
-
-    def _tell_trouble(self) -> None:
-        trouble = self._outbox.trouble()
-        if (trouble is not None) == self._degraded:
-            return
-        self._degraded = trouble is not None
-        if trouble is None:
-            _log.info("no longer degraded: the store takes rows")
-        else:
-            _log.critical(
-                "degraded: nothing has been saved for {seconds:.1f} s: {why}; {pending} updates"
-                " wait",
-                seconds=trouble.seconds,
-                why=trouble.why,
-                pending=self._outbox.pending,
-            )
-
-    def _reopen(self) -> None:
-        """The store was removed or replaced: go over to what is there now, and save all again."""
-        if self._phase == _STOPPED:
-            return
-        self.guard()
-        self._in_doubt = True
-        self._dirty_all()  # at once: nobody is to be told that they are saved
-        try:
-            lost = self.store.reopen(self._identity, self.table.slots.keys())
-            reader = self.store.open_reader()
-        except Exception as error:  # what is there cannot be used yet, which is told as trouble
-            if str(error) != self._cannot_reopen:
-                self._cannot_reopen = str(error)
-                store = self.store.describe()
-                _log.error("cannot go on with {store}: {error}", store=store, error=error)
-            self.clock.callLater(REOPEN_EVERY, self._reopen)
-            return
-        self._reader.close()
-        self._reader = reader
-        self._cannot_reopen = ""
-        self._in_doubt = self._phase == _STOPPING and bool(lost)
-        self._dirty_all()  # who joined meanwhile
-        _log.critical(
-            "the store {store} was removed or replaced while it was in use; the {again} players"
-            " in the game are saved again, lost is the newest state of {count} others: {players}",
-            store=self.store.describe(),
-            again=len(self.table),
-            count=len(lost),
-            players=named(lost) or "none",
-        )
-        self._outbox.sweep()
-        self._outbox.resume()
-
-    def _dirty_all(self) -> None:
-        """The store is not to be had: everything is to be saved into the next one."""
-        self.ledger.recovered += self.table.dirty_all(self._leaves.take_given_up())
+        return None if self._run is None else self._run.trouble
 
     def _gauges(self) -> Gauges:
-        oldest = self._outbox.oldest_unsaved()
-        leaving = self._leaves.leaving()
-        trouble = self.trouble
-        return Gauges(
-            degraded="" if trouble is None else trouble.why,
-            degraded_seconds=0.0 if trouble is None else trouble.seconds,
-            players_online=len(self.table) - leaving if self._phase != _STOPPED else 0,
-            players_leaving=leaving,
-            pending=self._outbox.pending,
-            queue_depth=self._outbox.depth,
-            queue_size=self.queue_size,
-            oldest_unsaved_seconds=0.0 if oldest is None else self.clock.seconds() - oldest,
-        )
+        if self._run is None:
+            return Gauges(queue_size=self.options.queue_size)
+        return self._run.gauges()
 
-    def _settled(self, commit: Commit) -> None:
-        """A commit is noted in the table: let go of who has left and is saved."""
-        self._leaves.settled(commit.unsaved)
-
-
-def _check_loop(reactor: object) -> None:
-    """Refuse a reactor that stands still while an asyncio event loop of its own runs us."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if getattr(reactor, "running", True) or getattr(reactor, "_asyncioEventloop", None) is loop:
-        return
-    raise NotRunning(
-        f"an asyncio event loop runs, and {type(reactor).__name__} does not: nothing would be"
-        " saved; call twisted.internet.asyncioreactor.install(loop) with this loop before"
-        " anything imports twisted.internet.reactor"
-    )
+    def _not_running(self) -> NotRunning:
+        if self._starting is not None:
+            return NotRunning("the service is starting: wait for the Deferred of started()")
+        return NotRunning("the service is not running")

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -49,6 +49,8 @@ MOST_FLIGHTS = 64
 JOIN_WITHIN = 1.0
 NAMED_AT_MOST = 20
 """Players named in one log line, and reasons of a batch that have a line each."""
+
+T = TypeVar("T")
 
 _log = PrintableLogger()
 _why = attrgetter("why")
@@ -164,7 +166,8 @@ class Outbox:
         self._abandoned = False
         self._reopen = reopen
         self._guard = guard
-        self._call_from_thread = around.reactor.callFromThread
+        self._call_reactor = around.reactor.callFromThread
+        self._is_closed = False
         self._persister = Persister(
             self._ring,
             layout.record,
@@ -201,6 +204,10 @@ class Outbox:
     def end(self, why: NotSaved) -> None:
         """Nothing more is saved: all who wait get `why`."""
         tell(self._flushes.take(), Failure(why))
+
+    def close(self) -> None:
+        """What the persist thread tells from now on comes too late, and changes nothing."""
+        self._is_closed = True
 
     def join_thread(self, timeout: float) -> None:
         """Join the persist thread, which has ended or is about to."""
@@ -314,6 +321,14 @@ class Outbox:
             left=sweep.left,
             overflows=self._ledger.overflows,
         )
+
+    def _call_from_thread(self, note: Callable[..., object], *told: object) -> None:
+        """Have the reactor thread note what the persist thread tells."""
+        self._call_reactor(self._take, note, told)
+
+    def _take(self, note: Callable[..., object], told: tuple[object, ...]) -> None:
+        if not self._is_closed:
+            note(*told)
 
     def committed(self, commit: Commit) -> None:
         """Rows are in the store.  Persist thread, as are the methods up to `thread_ended`."""
@@ -457,6 +472,27 @@ class Outbox:
         if not self.pending:
             # Nothing waits for a commit, and so none will come to say that all is well.
             self._troubles.end()
+
+    def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
+        """Have the persist thread, whose store was replaced, go over to what is there now.
+
+        Args:
+            go_over: called on the persist thread, while no writer is open.
+            then: called on the reactor thread, with what `go_over` returned or raised.
+        """
+
+        def on_thread() -> None:
+            try:
+                outcome: T | Exception = go_over()
+            except Exception as error:  # goes to `then`, which is to judge it
+                outcome = error
+            self._call_from_thread(then, outcome)
+
+        self._persister.reopen(on_thread)
+
+    def put_off(self) -> None:
+        """What is there now cannot be gone over to as yet; `reopen` is called again."""
+        self._persister.put_off()
 
     def resume(self) -> None:
         """The store was replaced, and what is there now may be written."""

@@ -167,6 +167,8 @@ class Persister:
         self._abandoned = threading.Event()
         self._writer: IStateWriter | None = None
         self._replaced = False
+        self._reopen: Callable[[], object] | None = None
+        self._awaits_word = False
         self._taken: Rows | None = recovered
         self._recovering = recovered is not None
         self._batch: Rows | None = None
@@ -195,6 +197,23 @@ class Persister:
         self._wake.set()
         if (writer := self._writer) is not None:
             writer.interrupt()
+
+    def reopen(self, go_over: Callable[[], object]) -> None:
+        """Have the thread call this, once, while it waits for `resume`.  Reactor thread.
+
+        Neither the writer nor anything else of this is in use then.  A thread that dies of it
+        leaves it to the next.
+        """
+        self._reopen, self._awaits_word = go_over, True
+        self._wake.set()
+
+    def put_off(self) -> None:
+        """What is there cannot be gone over to just now.  Reactor thread.
+
+        A thread that is to end and has nothing in hand ends then, and not before it has been told.
+        """
+        self._awaits_word = False
+        self._wake.set()
 
     def resume(self) -> None:
         """The store that was replaced may be opened again.  Reactor thread."""
@@ -248,19 +267,23 @@ class Persister:
                 self._wake.wait(MAX_SLEEP)
                 self._listener.beat()
                 self._maintain()
+            elif self._replaced:
+                self._wake.wait(retry_after)  # `reopen` and `resume` wake
+                self._listener.beat()
             else:
                 self._rest(retry_after)
 
     def step(self) -> float | None:
         """Take what is in the ring, or the batch still in hand, and try to commit it once.
 
+        Where the store was replaced, go over to what is there now, if told how.
+
         Returns:
             Seconds to wait before the next step: 0 after a commit, more after a failure; None
             where there was nothing to do.
         """
         if self._replaced:
-            nothing = not self._in_hand() and not self._ring.depth
-            return None if self._finishing and nothing else MAX_SLEEP
+            return self._step_replaced()
         try:
             self._take()
             if self._batch is None:
@@ -281,6 +304,19 @@ class Persister:
             return self._back_off()
         self._attempts = 0
         return 0.0
+
+    def _step_replaced(self) -> float | None:
+        if (go_over := self._reopen) is not None:
+            self._reopen = None
+            try:
+                go_over()
+            except BaseException:
+                self._reopen = go_over
+                raise
+            return 0.0
+        nothing = not self._in_hand() and not self._ring.depth
+        may_end = self._finishing and nothing and not self._awaits_word
+        return None if may_end else MAX_SLEEP
 
     def _in_hand(self) -> int:
         return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)
@@ -452,7 +488,7 @@ class Persister:
         self._upkeep_seconds = self._monotonic() - started
 
     def _note_replaced(self, error: StoreReplaced) -> None:
-        self._replaced = True
+        self._replaced = self._awaits_word = True
         self._close_writer()
         self._listener.replaced(error)
 

@@ -5,7 +5,7 @@ For tests and trials.  URL: ``memory:``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,6 @@ class MemoryStore:
         players: what is stored, by session id.
     """
 
-    path: str | None = None
-
     def __init__(self, schema: StateSchema) -> None:
         self.schema = schema
         self.players: dict[int, Stored] = {}
@@ -62,10 +60,6 @@ class MemoryStore:
     def migrate(self, identity: bytes) -> bytes:
         """There is nothing to migrate."""
         return IDENTITY
-
-    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """Nothing can take its place."""
-        return []
 
     def open_reader(self) -> IStateReader:
         """The store itself."""

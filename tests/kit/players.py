@@ -8,16 +8,18 @@ from collections import deque
 from collections.abc import Sequence, Set
 from typing import Any
 
+import attrs
 import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from playerstate import PlayerState, StateSchema
 from playerstate.conversations.gateway import Gateway, Run
 from playerstate.conversations.intake import BATCH_MIN
-from playerstate.interfaces import Records, RowRefused, Stored, StoreReplaced
+from playerstate.interfaces import IFileStore, Records, RowRefused, Stored, StoreReplaced
 from playerstate.ledger import Outcome
 from playerstate.live.journal import ProcessMemory, Remains
 from playerstate.players import service as service_module
@@ -94,6 +96,7 @@ class SlowStore(FaultyStore):
         return super().write(records)
 
 
+@implementer(IFileStore)
 class FragileStore(FaultyStore):
     """A store that is replaced when told, and that can never take some players.
 
@@ -107,6 +110,10 @@ class FragileStore(FaultyStore):
         readers: every reader opened, in order.
         writers_closed: how often the writer was closed.
     """
+
+    path = "players.db"
+    files: tuple[str, ...] = ("players.db",)
+    live_path = "players.db.live"
 
     def __init__(self) -> None:
         super().__init__(SCHEMA)
@@ -124,6 +131,16 @@ class FragileStore(FaultyStore):
         self.readers.append(FragileReader(self.players))
         return self.readers[-1]
 
+    def hold_reads(self) -> None:
+        """From now on, the reader of now answers by Deferreds, when `answer_reads` is called."""
+        self.readers[-1].held = []
+
+    def answer_reads(self) -> None:
+        """Answer the reads that are held."""
+        reader = self.readers[-1]
+        for session_id, answer in reader.held or []:
+            answer.callback(reader.players.get(session_id))
+
     def write(self, records: Records) -> Any:
         """See `IStateWriter.write`."""
         if self.refused & set(records["session_id"].tolist()):
@@ -140,7 +157,7 @@ class FragileStore(FaultyStore):
             raise StoreReplaced("players.db was removed or replaced")
 
     def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """See `IStateStore.reopen`."""
+        """See `IFileStore.reopen`."""
         if self.reopen_failures:
             raise self.reopen_failures.popleft()
         assert self.successor is not None
@@ -163,10 +180,15 @@ class FragileReader:
     def __init__(self, players: dict[int, Stored]) -> None:
         self.players = players
         self.closed = False
+        self.held: list[tuple[int, Deferred[Stored | None]]] | None = None
 
-    def load(self, session_id: int) -> Stored | None:
+    def load(self, session_id: int) -> Stored | Deferred[Stored | None] | None:
         """See `IStateReader.load`."""
         assert not self.closed
+        if self.held is not None:
+            answer: Deferred[Stored | None] = Deferred()
+            self.held.append((session_id, answer))
+            return answer
         return self.players.get(session_id)
 
     def close(self) -> None:
@@ -219,10 +241,22 @@ def leave_behind(case: SynchronousTestCase, players: dict[int, Stored]) -> Found
     return memory
 
 
+def stop_within(service: PlayerStateService, seconds: float) -> None:
+    """Give the next stop of a service that runs so many seconds."""
+    service.run.options = attrs.evolve(service.run.options, stop_within=seconds)
+
+
 def look_after(stepped: SteppedService) -> None:
     """Let the persist thread look after the store, as it does once a second while idle."""
     stepped.thread.persister._maintain()
     stepped.reactor.deliver()
+    go_over(stepped)
+
+
+def go_over(stepped: SteppedService) -> None:
+    """Let the persist thread go over to a store that took another's place, if it is to."""
+    if stepped.thread.persister._reopen is not None:
+        stepped.step()
 
 
 def die(stepped: SteppedService, error: BaseException) -> float:
@@ -353,7 +387,7 @@ def move(
         Whether it was applied; False for a stale one.
     """
     slot = service.table.slots[session_id]
-    was_clean = service.table.apply(slot, sequence, values, service.wall_clock() // 1000)
+    was_clean = service.table.apply(slot, sequence, values, service.run.wall_clock() // 1000)
     service.ledger.take_in(Outcome.STALE if was_clean is None else Outcome.APPLIED)
     service.ledger.superseded += was_clean is False
     return was_clean is not None

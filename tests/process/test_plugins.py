@@ -70,8 +70,6 @@ def browse_url(url):
 
 @implementer(IStateStore)
 class Store:
-    path = None
-
     def __init__(self, url, schema):
         self.url = url
         self.schema = schema
@@ -87,10 +85,6 @@ class Store:
         self.calls.append("migrate")
         self.identity = identity
         return identity
-
-    def reopen(self, identity, online):
-        self.calls.append("reopen")
-        return []
 
     def open_reader(self):
         self.calls.append("open_reader")

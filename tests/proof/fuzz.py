@@ -127,7 +127,11 @@ class Server:
         registry = self.gateway._run.registry
         sizes = (
             *(len(registry.current), len(registry.at_slot), len(registry.departed)),
-            *(len(registry.joining), len(self.service.table), books.players_online),
+            *(
+                len(registry.joining),
+                books.players_online + books.players_leaving,
+                books.players_online,
+            ),
         )
         assert max(sizes) <= MAX_PLAYERS, sizes
 

@@ -128,6 +128,7 @@ class BalanceTests(SynchronousTestCase):
             {"superseded": 3},
             {"guarded": 0},
             {"set_aside": 5},
+            {"abandoned": 1},
             {"pending": 1},
         ):
             wrong = attrs.evolve(self.BALANCED, **change).imbalance()
@@ -137,7 +138,7 @@ class BalanceTests(SynchronousTestCase):
             attrs.evolve(self.BALANCED, pending=3).imbalance(),
             [
                 "applied 10 + recovered 7 != committed 8 + superseded 2 + guarded 1 + set aside 4"
-                " + pending 3"
+                " + abandoned 0 + pending 3"
             ],
         )
 

@@ -11,18 +11,21 @@ from typing import Any
 
 from twisted.application.service import IServiceMaker, MultiService
 from twisted.internet.defer import succeed
+from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate import PlayerStateService
+from playerstate import PlayerStateService, StoreUnusable, Surroundings, tap
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.printable import one_line
 from playerstate.state.default import PlayerState
 from playerstate.tap import Options, makeService
+from playerstate.testing import MemoryReactor, SteppedThread
 from playerstate.tokens import create_key, read_key
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.plain import PlainService
+from tests.kit.distant import DistantStore
 from tests.kit.support import Everything
 
 GAME = """
@@ -361,7 +364,7 @@ class ExitTests(SynchronousTestCase):
             service.running = True
             self.patch(service, "stopService", lambda: succeed(None))
             if isinstance(service, PlayerStateService):
-                service.gave_up = gave_up
+                service._gave_up = gave_up
         at_exit: list[tuple[Any, ...]] = []
         self.patch(atexit, "register", lambda *call: at_exit.append(call))
         from twisted.internet import reactor
@@ -380,6 +383,70 @@ class ExitTests(SynchronousTestCase):
         """Where not everything was saved it ends with status 1, whatever signal stopped it."""
         self.assertEqual(self.stop(gave_up=True), [(os._exit, 1)])
         self.assertIsNone(self.reactor._exitSignal)
+
+
+class LateTests(SynchronousTestCase):
+    """A store that answers late, across a network."""
+
+    def setUp(self) -> None:
+        """A server that has been started, and waits for its store."""
+        options = Options()
+        options.parseOptions(["--store", "memory:", "--journal", "none"])
+        self.store = options["store"] = DistantStore()
+        self.server = makeService(options)
+        self.service, self.plain = self.server
+        self.memory = MemoryReactor()
+        self.service._around = Surroundings(self.memory, start_thread=self.start_thread)
+        self.plain._reactor = self.memory
+        self.patch(tap, "_mind_hangup", lambda: None)
+        self.at_exit: list[tuple[Any, ...]] = []
+        self.patch(atexit, "register", lambda *call: self.at_exit.append(call))
+        from twisted.internet import reactor
+
+        self.ends: list[None] = []
+        self.patch(reactor, "_exitSignal", None)
+        self.patch(reactor, "stop", lambda: self.ends.append(None))
+        self.server.startService()
+
+    def start_thread(self, run: Callable[[], None]) -> SteppedThread:
+        """A persist thread that runs when told."""
+        self.thread = SteppedThread(run)
+        return self.thread
+
+    def stop(self) -> None:
+        """Stop the server, which must have an end."""
+        stopped = self.server.stopService()
+        if not stopped.called:
+            self.thread.run()
+            self.memory.deliver()
+        self.successResultOf(stopped)
+
+    def test_listens_when_ready(self) -> None:
+        """The port is bound once players may join, and not before."""
+        self.assertEqual(self.memory.ports, {})
+        self.store.answer_all()
+        self.assertEqual(list(self.memory.ports), [7777])
+        self.stop()
+        self.assertEqual((self.ends, self.at_exit, self.memory.ports), ([], [], {}))
+
+    def test_stopped_before(self) -> None:
+        """A stop meanwhile is a clean one, and nothing listens."""
+        self.stop()
+        self.assertEqual((self.ends, self.at_exit, self.memory.ports), ([], [], {}))
+        self.assertEqual(self.store.calls, ["prepare", "cancel prepare"])
+
+    def test_cannot_start(self) -> None:
+        """A store that cannot be used ends the process with status 1, and a line in the log."""
+        self.store.answer(StoreUnusable("wrong password"))
+        self.assertEqual((self.ends, self.at_exit), ([None], [(os._exit, 1)]))
+        self.assertEqual(self.memory.ports, {})
+
+    def test_cannot_listen(self) -> None:
+        """So does a port that somebody else has by then."""
+        self.memory.listenUDP(7777, DatagramProtocol(), "127.0.0.1")
+        self.store.answer_all()
+        self.assertEqual((self.ends, self.at_exit), ([None], [(os._exit, 1)]))
+        self.stop()
 
 
 class ReachTests(OptionsTestCase):
@@ -415,9 +482,9 @@ class ReachTests(OptionsTestCase):
                 os.path.abspath("moves"),
                 lambda made: made[0]._memory.path,
             ),
-            "save-within": ({"save-within": "7.5"}, 7.5, lambda made: made[0].save_within),
-            "queue-size": ({"queue-size": "64"}, 64, lambda made: made[0].queue_size),
-            "max-players": ({"max-players": "77"}, 77, lambda made: made[0].max_players),
+            "save-within": ({"save-within": "7.5"}, 7.5, lambda made: made[0].options.save_within),
+            "queue-size": ({"queue-size": "64"}, 64, lambda made: made[0].options.queue_size),
+            "max-players": ({"max-players": "77"}, 77, lambda made: made[0].options.max_players),
             "idle-timeout": (
                 {"idle-timeout": "2.5"},
                 2.5,

@@ -304,7 +304,7 @@ class SteppedServiceTests(ServiceTestCase):
         store = FaultyStore(SCHEMA)
         stepped = self.start(store=store, max_players=3)
         self.assertIs(stepped.service.store, store)
-        self.assertEqual(stepped.service.max_players, 3)
+        self.assertEqual(stepped.service.options.max_players, 3)
         self.assertEqual(
             self.start(state=PlayerState).service.schema.canonical,
             StateSchema.of(PlayerState).canonical,

@@ -15,6 +15,11 @@ from playerstate.interfaces import StoreUnusable
 STARTUP_BUSY_MS = 5_000
 """How long a start, or a look from outside, waits for another program's lock."""
 
+COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
+"""Ends the names of the files that a database and its store have for themselves."""
+LIVE = ".live"
+"""Ends the name of the journal that lies beside a database, unless it is told elsewhere."""
+
 FileNumber = tuple[int, int]
 
 OLDEST_SQLITE = (3, 51, 3)

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator, Set
 from urllib.parse import parse_qsl
 
 import apsw
+import numpy as np
+import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate.filenames import check_name
 from playerstate.interfaces import (
+    IFileStore,
     IStateReader,
-    IStateStore,
     IStateWriter,
     StoreBusy,
     Stored,
@@ -34,6 +36,8 @@ from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.browser import SQLiteBrowser
 from playerstate.stores.sqlite.columns import quoted, raw, type_of
 from playerstate.stores.sqlite.files import (
+    COMPANIONS,
+    LIVE,
     STARTUP_BUSY_MS,
     check_sqlite,
     connect,
@@ -50,6 +54,10 @@ from playerstate.stores.sqlite.watch import Watch
 from playerstate.stores.sqlite.writer import SQLiteWriter
 
 LOST_NAMED = 1000
+ROWS_A_PART = 4096
+
+Newest = npt.NDArray[np.int64]
+"""Session id and ``updated_at`` of each player, a line each, in the order of their session ids."""
 
 _log = PrintableLogger()
 
@@ -83,7 +91,7 @@ def _parse(url: str) -> tuple[str, str]:
     return os.path.realpath(path), synchronous
 
 
-@implementer(IStateStore)
+@implementer(IFileStore)
 class SQLiteStore:
     """Players in one SQLite database.
 
@@ -95,11 +103,14 @@ class SQLiteStore:
 
     def __init__(self, path: str, schema: StateSchema, synchronous: str = "full") -> None:
         self.path = path
+        real = os.path.realpath(path)
+        self.files = tuple(f"{real}{end}" for end in COMPANIONS)
+        self.live_path = f"{real}{LIVE}"
         self.schema = schema
         self.synchronous = synchronous
         self._lock = LockFile(path)
         self._watch = Watch(path)
-        self._held: dict[int, int] | None = None
+        self._held: Newest | None = None
         self._rescued = False
 
     def prepare(self) -> bytes:
@@ -146,7 +157,7 @@ class SQLiteStore:
                 connection.close()
 
     def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """See `IStateStore.reopen`.
+        """See `IFileStore.reopen`.
 
         It waits for nobody's lock, since players are in the game; the caller tries again.
 
@@ -159,7 +170,7 @@ class SQLiteStore:
                 held = self._reader.newest()
             except apsw.Error as error:
                 _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
-                held = {}
+                held = np.zeros((0, 2), np.int64)
             else:
                 self._rescue(self._reader)
             self._held = held
@@ -172,13 +183,9 @@ class SQLiteStore:
             self._check(connection)
         self._fit(identity, 0)
         with self._connect() as connection:
-            there = dict(connection.execute("SELECT session_id, updated_at FROM player_state"))
+            there = _newest(connection)
         held, self._held = self._held, None
-        lost = (
-            session_id
-            for session_id, updated_at in held.items()
-            if session_id not in online and there.get(session_id, -1) < updated_at
-        )
+        lost = (int(session_id) for session_id in _missed(held, there) if session_id not in online)
         return list(itertools.islice(lost, LOST_NAMED))
 
     def _rescue(self, reader: SQLiteReader) -> None:
@@ -298,9 +305,9 @@ class SQLiteReader:
             values[index] = restore(values[index])
         return Stored(tuple(values), updated_at)
 
-    def newest(self) -> dict[int, int]:
-        """When each player in it last changed, by session id."""
-        return dict(self._connection.execute("SELECT session_id, updated_at FROM player_state"))
+    def newest(self) -> Newest:
+        """When each player in it last changed."""
+        return _newest(self._connection)
 
     def copy_to(self, path: str) -> None:
         """Make a copy of the whole database, on disk."""
@@ -317,6 +324,28 @@ class SQLiteReader:
         if ask is not None and not ask(self):
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
+
+
+def _newest(connection: apsw.Connection) -> Newest:
+    rows = connection.execute(
+        "SELECT session_id, CAST(updated_at AS INTEGER) FROM player_state ORDER BY session_id"
+    )
+    # As arrays, in parts: to let go of a million objects at once holds up every other thread.
+    parts = [np.zeros((0, 2), np.int64)]
+    while part := list(itertools.islice(rows, ROWS_A_PART)):
+        parts.append(np.array(part, np.int64))
+    return np.concatenate(parts)
+
+
+def _missed(held: Newest, there: Newest) -> npt.NDArray[np.int64]:
+    """The players of whom there is nothing, or something older than was held."""
+    if not len(there):
+        return held[:, 0]
+    places = np.searchsorted(there[:, 0], held[:, 0])
+    found = there[np.minimum(places, len(there) - 1)]
+    kept = (found[:, 0] == held[:, 0]) & (found[:, 1] >= held[:, 1])
+    missed: npt.NDArray[np.int64] = held[~kept, 0]
+    return missed
 
 
 def _text_or_bytes(value: object) -> object:

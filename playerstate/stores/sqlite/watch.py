@@ -18,7 +18,7 @@ Signature = tuple[int, int]
 
 @attrs.define(eq=False)
 class Watch:
-    """What is known of a database in use.  Writer's thread, and the reactor's while none is open.
+    """What is known of a database in use.  Persist thread, and the reactor's while no writer is.
 
     Attributes:
         path: of the database.

@@ -45,7 +45,7 @@ class Answers:
         self._model = model
         self._talks = talks
         self._gateway = gateway
-        self._service = gateway.service
+        self._table = gateway.service.table
         self._codec = Codec(gateway.service.schema)
         self._pass_on = pass_on
 
@@ -90,7 +90,7 @@ class Answers:
                 before is None or before.address == address,
                 *("player", session_id, "was not told of joining elsewhere"),
             )
-            slot = self._service.table.slots[session_id]
+            slot = self._table.slots[session_id]
             self._model.enter(player, asked.sequence, slot)
             player.came_by = "join"
             self._talks.current[session_id] = Talk(

@@ -44,7 +44,7 @@ class Checks:
 
     def all(self) -> None:
         """Look at everything."""
-        self._model.look(self._server.service)
+        self._model.look(self._server.table)
         snapshot = self._server.service.ledger.snapshot()
         self._check_books(snapshot)
         self._check_unsaved(snapshot)
@@ -73,11 +73,11 @@ class Checks:
     def _check_player(self, player: Player) -> None:
         """Invariants 5, 6 and 9: the live table has the newest state, and says what is saved."""
         service, check = self._server.service, self._world.check
-        slot, name = service.table.slots.get(player.session_id), ("player", player.session_id)
+        slot, name = self._server.table.slots.get(player.session_id), ("player", player.session_id)
         check(slot == player.slot, *name, "has slot", slot, "instead of", player.slot)
         if slot is None:
             return
-        table = service.table
+        table = self._server.table
         found = (table.sequence(slot), table.updated_at(slot), table.values(slot))
         must = (player.sequence, player.updated_at, player.values)
         check(found == must, *name, "stands at", found, "instead of", must)
@@ -93,7 +93,7 @@ class Checks:
     def _check_unsaved(self, snapshot: Snapshot) -> None:
         """What waits, and for how long: told neither too short nor too long."""
         world, service = self._world, self._server.service
-        oldest = service._outbox.oldest_unsaved()
+        oldest = service.run.outbox.oldest_unsaved()
         check = world.check
         check(
             (oldest is None) == (snapshot.pending == 0),
@@ -113,14 +113,14 @@ class Checks:
             return
         check(oldest >= self._settled_at, "unsaved since", oldest, "not", self._settled_at)
         if self._calm and self._server.stopping_since is None:
-            waited, most = world.now - oldest, SHARE * service.save_within + LATE
+            waited, most = world.now - oldest, SHARE * service.options.save_within + LATE
             check(waited <= most, "an update waits for", waited, "seconds")
 
     def _check_bounds(self, snapshot: Snapshot) -> None:
         """Invariants 1 and 11: cursors only grow, and nothing is kept without bound."""
         service, world = self._server.service, self._world
         registry = self._server.registry
-        ring, places = service._outbox._ring, service.max_players
+        ring, places = service.run.outbox._ring, service.max_players
         read, write = ring.read, ring.write
         world.check(
             self._cursors[0] <= read <= write <= read + ring.capacity and self._cursors[1] <= write,
@@ -128,14 +128,14 @@ class Checks:
         )
         self._cursors = (read, write)
         sizes = {
-            "players": (len(service.table) + len(service._loads), places),
+            "players": (len(self._server.table) + len(service.run.joins), places),
             "conversations": (len(registry.current), places),
             "conversations by slot": (len(registry.at_slot), places),
             "departed": (len(registry.departed), places),
             "joining": (len(registry.joining), places),
-            "leavers": (len(service._leaves.by_slot), places),
-            "unsaved": (len(service._leaves._unsaved), places),
-            "flights": (len(service._outbox._flights), MOST_FLIGHTS),
+            "leavers": (len(service.run.leaves.by_slot), places),
+            "unsaved": (len(service.run.leaves._unsaved), places),
+            "flights": (len(service.run.outbox._flights), MOST_FLIGHTS),
             "timers": (len(service.clock._calls), 12),
             "queue": (snapshot.queue_depth, ring.capacity),
         }

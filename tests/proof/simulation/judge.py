@@ -63,7 +63,7 @@ class Judge:
         self._model = model
         self._talks = talks
         self._registry = run_of(gateway).registry
-        self._service = gateway.service
+        self._table = gateway.service.table
         self._schema = gateway.service.schema
         self._codec = Codec(self._schema)
         self._loads = loads
@@ -85,7 +85,7 @@ class Judge:
         )
 
     def _prepare(self) -> None:
-        self._model.look(self._service)
+        self._model.look(self._table)
         self._talks.look()
         self._talks.answers = []
         self._loads.clear()

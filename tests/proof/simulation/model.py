@@ -7,7 +7,8 @@ follows.  What only the store can know it takes from the store itself: which row
 from __future__ import annotations
 
 from playerstate.interfaces import Stored
-from playerstate.players.service import Joined, PlayerStateService
+from playerstate.live.table import LiveTable
+from playerstate.players.service import Joined
 from tests.proof.simulation.plan import Plan, values_of
 from tests.proof.simulation.players import Counts, Player, Values
 from tests.proof.simulation.store import Storm
@@ -19,7 +20,7 @@ class Model:
 
     Attributes:
         players: by session id.
-        counts: of the running process.
+        counts: of the running process; `new_process` begins them anew.
         recoverable: how many players the journal may hold that a process before left.
         recovering: whether what a process before left is still being saved.
         lost_allowed: whether the service has said that it gave up.
@@ -123,10 +124,10 @@ class Model:
         needed, stored = player.numbers[saved], self.stored_at(player)
         check(stored >= needed, *name, "saved", saved, "at", needed, "but the store has", stored)
 
-    def look(self, service: PlayerStateService) -> None:
+    def look(self, table: LiveTable) -> None:
         """Find who was let go of, and whether that was right."""
         for player in self.players.values():
-            if player.slot is not None and player.session_id not in service.table.slots:
+            if player.slot is not None and player.session_id not in table.slots:
                 self._released(player)
 
     def _released(self, player: Player) -> None:
@@ -196,9 +197,12 @@ class Model:
             player.slot, player.leaving = None, False
         self.recovering = journal
 
-    def begin(self) -> None:
+    def new_process(self) -> None:
         """A process has started."""
         self.counts = Counts()
+
+    def begin(self) -> None:
+        """The service starts, in a process that may go on."""
         self.lost_allowed = False
         for player in self.players.values():
             player.applied_at.clear()

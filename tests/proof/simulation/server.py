@@ -14,7 +14,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
 from playerstate.conversations.gateway import Gateway
-from playerstate.players.service import ABANDON_WITHIN, CLOSE_WITHIN, PlayerStateService
+from playerstate.players.service import PlayerStateService
+from playerstate.players.stopping import ABANDON_WITHIN, CLOSE_WITHIN
 from playerstate.saving.outbox import Surroundings
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, MemoryPort
@@ -43,6 +44,7 @@ class Server:
 
     Attributes:
         process: whether there is a process.
+        table: the live table, also when the service has stopped.
         unsaved_named: the players that it said are not saved, as it said it.
         thread_given_up: whether it went on without its persist thread, which keeps the store.
         running: whether its service runs; it may be stopping.
@@ -78,6 +80,8 @@ class Server:
         """Begin a new process."""
         world, plan = self._world, self._plan
         self.process = True
+        self._store.new_process()
+        self._model.new_process()
         self.reactor = Reactor(world, plan.slow_reports)
         self.reactor.rightNow = world.now + world.wall_step
         around = Surroundings(
@@ -108,9 +112,12 @@ class Server:
         """Start what has stopped, in the same process."""
         self.running, self.stopped, self.stopping_since = True, False, None
         self.unsaved_named, self.thread_given_up = "", False
-        self._store.new_process()
+        self._store.begin()
         self._model.begin()
+        recovered = -self.service.ledger.recovered
         self._root.startService()
+        recovered += self.service.ledger.recovered
+        self.table = self.service.table
         self._hold_lock()
         world, model, gateway = self._world, self._model, self.gateway
         self.registry = run_of(gateway).registry
@@ -119,7 +126,6 @@ class Server:
         answers = Answers(world, model, self.talks, gateway, self._sent)
         self.port: MemoryPort = self.reactor.ports[PORT]
         self.port.sent = _Outgoing(answers.wrote)
-        recovered = self.service.ledger.recovered
         world.check(recovered <= model.recoverable, "recovers", recovered, "players")
         model.recovering |= self.recovering
         world.note("the server runs;", recovered, "rows to recover")
@@ -140,13 +146,13 @@ class Server:
     @property
     def recovering(self) -> bool:
         """Whether what a process before left is still being saved."""
-        return self.running and self.service._recovering
+        return self.running and self.service.run.recovering
 
     def receive(self, datagram: bytes, address: Address) -> None:
         """A datagram reaches the machine; it is lost where nobody listens."""
         if self.running and PORT in self.reactor.ports:
             self._judge.deliver(datagram, address, self.port.receive)
-            self._model.look(self.service)
+            self._model.look(self.table)
 
     def receive_together(self, arrived: list[tuple[bytes, Address]]) -> None:
         """Datagrams reach the machine, and are read together as far as they may be."""
@@ -159,7 +165,7 @@ class Server:
             self._judge.deliver_together(
                 *map(list, zip(*many, strict=True)), self.port.receive_many
             )
-            self._model.look(self.service)
+            self._model.look(self.table)
 
     def stop(self) -> None:
         """Tell it to stop."""
@@ -203,7 +209,7 @@ class Server:
 
     def die_writing(self, share: float, act: Callable[[], object]) -> NoReturn:
         """Die in the middle of the first row that `act` writes, this share of it written."""
-        table = self.service.table
+        table = self.table
         layout = RowLayout(self._store.schema.fields)
 
         def torn(buffer: Any, at: int, version: int, session_id: int, *row: Any) -> None:

@@ -208,7 +208,7 @@ class Simulation:
         reactor, wall = self.server.reactor, self.world.now + self.world.wall_step
         word = reactor.next_report() <= self.world.now
         reactor.advance(max(0.0, wall - reactor.seconds()))
-        self.model.look(self.server.service)
+        self.model.look(self.server.table)
         self.server.talks.look()
         return word
 
@@ -231,7 +231,7 @@ class Simulation:
 
     def _note_stop(self) -> None:
         service = self.server.service
-        self.model.look(service)
+        self.model.look(self.server.table)
         self.world.check(not self.promises.open, self.promises.open, "waiters were left")
         self.model.stopped(service.gave_up, self._journal is not None, self.server.unsaved_named)
 

@@ -70,11 +70,15 @@ class Storm(MemoryStore):
         self.outage = False
 
     def new_process(self) -> None:
-        """Forget what was under way: the process that asked for it is no more."""
+        """Another process counts what is settled from 0."""
+        self.rows_settled = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was under way: the run that asked for it is no more."""
         self.unsynced: set[int] = set()
         self.loads: list[str] = []
         self.waiting: list[tuple[int, Deferred[Stored | None]]] = []
-        self.rows_settled = 0
         self.interrupted = False
         self._killing = False
 

@@ -83,6 +83,7 @@ class Talks:
         self._registry = run_of(gateway).registry
         self._silence = run_of(gateway).silence
         self._service = gateway.service
+        self._table = gateway.service.table
         self.current: dict[int, Talk] = {}
         self.joining: dict[int, Asked] = {}
         self.departed: dict[int, Talk] = {}
@@ -99,7 +100,7 @@ class Talks:
         self.closing = self.stopping = True
         self.joining.clear()
         for session_id, talk in self.current.items():
-            talk.limit = min(talk.limit, self._service.table.sequence(talk.slot))
+            talk.limit = min(talk.limit, self._table.sequence(talk.slot))
             if not talk.leaving:
                 self.leave(session_id, talk)
 
@@ -112,7 +113,7 @@ class Talks:
         players = self._model.players.values()
         taken = sum(p.slot is not None or self.loading(p.session_id) for p in players)
         known = self._model.players[session_id].slot is not None or self.loading(session_id)
-        return known or taken < self._service.max_players
+        return known or taken < self._service.options.max_players
 
     def look(self) -> None:
         """Find whose leave was answered since, and whether that was right."""

@@ -213,7 +213,7 @@ class CrowdTests(GatewayTestCase):
         looks: list[int] = []
         run = run_of(self.gateway)
         received = run._received
-        self.patch(self.service, "guard", lambda: looks.append(0))
+        self.patch(self.service.run, "guard", lambda: looks.append(0))
 
         def counted(*message: object) -> None:
             looks[-1] += 1

@@ -95,7 +95,7 @@ class IdleTests(GatewayTestCase):
             client.move(turn, 1.0)
             client.leave(turn)
             client.join(turn + 1, sequence=turn)
-        waiting = [len(each.waiters) for each in self.service._leaves.by_slot.values()]
+        waiting = [len(each.waiters) for each in self.service.run.leaves.by_slot.values()]
         self.assertLessEqual(sum(waiting), 1)
 
     def test_not_while_leaving(self) -> None:

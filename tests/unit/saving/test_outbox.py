@@ -24,6 +24,7 @@ from tests.kit.players import (
     die,
     end_thread,
     move,
+    stop_within,
 )
 from tests.kit.support import LAW
 
@@ -266,7 +267,7 @@ class OldestUnsavedTests(ServiceTestCase):
             self.service.update(1, at(1))
             self.stepped.reactor.advance(3.0)
             self.stepped.step()
-        self.assertLessEqual(len(self.service._outbox._flights), MOST_FLIGHTS)
+        self.assertLessEqual(len(self.service.run.outbox._flights), MOST_FLIGHTS)
         self.assertEqual(self.age, 600.0)
         self.assertEqual(self.service.ledger.snapshot().pending, 200)
         self.stepped.settle()
@@ -675,7 +676,7 @@ class TroubleTests(ServiceTestCase):
         for session_id in range(1, 4):
             stepped.join(session_id)
         stepped.store.failures.extend(StoreBusy("locked") for _ in range(2000))
-        outbox: Outbox = stepped.service._outbox
+        outbox: Outbox = stepped.service.run.outbox
         for _ in range(1000):
             for session_id in range(1, 4):
                 stepped.service.update(session_id, at(0))
@@ -880,7 +881,7 @@ class DegradedTests(ServiceTestCase):
     def test_stopped(self) -> None:
         """A service that is not running is in no trouble, before the start and after the stop."""
         self.assertIs(PlayerStateService(FaultyStore(SCHEMA)).trouble, None)
-        self.service.stop_within = 10.0
+        stop_within(self.service, 10.0)
         self.break_down()
         self.successResultOf(self.stepped.stop())
         self.assertTrue(self.service.gave_up)
@@ -955,7 +956,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_many_deaths(self) -> None:
         """Thousands of deaths in a row overflow nothing."""
-        outbox: Outbox = self.service._outbox
+        outbox: Outbox = self.service.run.outbox
         for _ in range(2000):
             outbox.died(SystemExit("out"))
             self.stepped.reactor.deliver()
@@ -991,7 +992,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_while_the_clock_is_set_back(self) -> None:
         """The next thread is there at once: without one nobody tells of time that passes."""
-        self.service._outbox.died(SystemExit("out"))
+        self.service.run.outbox.died(SystemExit("out"))
         dead = self.stepped.thread
         self.stepped.reactor.rightNow -= 3600.0
         self.stepped.reactor.deliver()
@@ -999,7 +1000,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_thread_that_cannot_be_started(self) -> None:
         """Where no thread can be started just then, it is tried again."""
-        start_thread, attempts = self.service._outbox._start_thread, []
+        start_thread, attempts = self.service.run.outbox._start_thread, []
 
         def reluctant(run: Any) -> Any:
             attempts.append(run)
@@ -1007,7 +1008,7 @@ class ThreadDeathTests(ServiceTestCase):
                 raise RuntimeError("can't start new thread")
             return start_thread(run)
 
-        self.patch(self.service._outbox, "_start_thread", reluctant)
+        self.patch(self.service.run.outbox, "_start_thread", reluctant)
         self.die()
         for _ in range(60):
             self.stepped.reactor.advance(1.0)
@@ -1022,21 +1023,21 @@ class ThreadDeathTests(ServiceTestCase):
         self.stepped.reactor.advance(5.0)
         self.stepped.settle()
         self.stepped.join(43)
-        start_thread = self.service._outbox._start_thread
+        start_thread = self.service.run.outbox._start_thread
         for waits in (False, True):
             with self.subTest(waits=waits):
-                self.patch(self.service._outbox, "_start_thread", lambda run: [][0])
+                self.patch(self.service.run.outbox, "_start_thread", lambda run: [][0])
                 if waits:
                     self.service.update(43, at(9))
-                self.service._outbox.died(SystemExit("out"))
+                self.service.run.outbox.died(SystemExit("out"))
                 self.stepped.reactor.deliver()
                 for _ in range(8):
                     self.stepped.reactor.advance(1.0)
                 trouble = self.service.trouble
                 assert trouble is not None
                 self.assertIn("no persist thread can be started: list index", trouble.why)
-                self.assertGreater(trouble.seconds, self.service.save_within)
-                self.patch(self.service._outbox, "_start_thread", start_thread)
+                self.assertGreater(trouble.seconds, self.service.options.save_within)
+                self.patch(self.service.run.outbox, "_start_thread", start_thread)
                 for _ in range(8):
                     self.stepped.reactor.advance(1.0)
                 self.assertEqual(self.service.trouble is not None, waits)
@@ -1077,7 +1078,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_after_it_was_given_up(self) -> None:
         """One that dies after the deadline of a stop has no follower; the stop ends."""
-        self.service.stop_within = 1.0
+        stop_within(self.service, 1.0)
         stopped = self.service.stopService()
         self.stepped.reactor.advance(1.0)
         self.assertTrue(self.service.gave_up)
@@ -1096,11 +1097,11 @@ class ThreadDeathTests(ServiceTestCase):
         def refuse(run: Any) -> Any:
             raise RuntimeError("can't start new thread")
 
-        self.patch(self.service._outbox, "_start_thread", refuse)
+        self.patch(self.service.run.outbox, "_start_thread", refuse)
         self.die()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         thread = self.stepped.thread
-        self.service.stop_within = 1.0
+        stop_within(self.service, 1.0)
         stopped = self.service.stopService()
         self.stepped.reactor.advance(1.0)
         self.assertTrue(self.service.gave_up)

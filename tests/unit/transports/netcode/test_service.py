@@ -246,7 +246,7 @@ class ConversationTests(NetcodeServiceTestCase):
     def test_full_game(self) -> None:
         """A client for whom the game has no place is REFUSED, as on any transport."""
         self.open(slots=10)
-        self.service.max_players = 1
+        self.service.run.joins._max_players = 1
         self.joined(1, 1)
         player = NetcodePlayer(self, 2, 2)
         player.connect()

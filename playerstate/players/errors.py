@@ -1,0 +1,19 @@
+"""What the service says no with."""
+
+from __future__ import annotations
+
+
+class NotOnline(LookupError):
+    """This player has not joined, or has left."""
+
+    def __init__(self, session_id: int) -> None:
+        super().__init__(f"player {session_id} is not online")
+        self.session_id = session_id
+
+
+class ServerFull(Exception):
+    """As many players as the service was made for are in it already."""
+
+
+class NotRunning(Exception):
+    """The service is not started, or is stopping."""

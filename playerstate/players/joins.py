@@ -1,0 +1,150 @@
+"""Players who join: taken over where they are in the table, else loaded from the store.
+
+Reactor thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, fail, succeed
+
+from playerstate.arguments import check_whole
+from playerstate.interfaces import JournalUnusable, StoreBusy, Stored
+from playerstate.ledger import Ledger
+from playerstate.live.table import LiveTable
+from playerstate.players.errors import ServerFull
+from playerstate.players.leaves import Leaves
+from playerstate.players.loads import Loads
+from playerstate.state.schema import InvalidState, StateSchema
+
+
+@attrs.frozen
+class Joined:
+    """A player who has joined.
+
+    Attributes:
+        state: where the player stands now, an instance of the state class.
+        restored: whether that was ever saved or changed; False for one who spawns.
+        updated_at: when it was last changed, microseconds since the Unix epoch; 0 for never.
+    """
+
+    state: Any
+    restored: bool
+    updated_at: int
+
+
+class Joins:
+    """The joins of one run.
+
+    Args:
+        schema: of the players.
+        table: the live table, which they are admitted to.
+        leaves: is told of who returns.
+        ledger: where joins are counted.
+        load: reads a player from the store, as `IStateReader.load`.
+        guard: called before the table's rows are touched.
+        max_players: the most players at a time.
+    """
+
+    def __init__(
+        self,
+        schema: StateSchema,
+        table: LiveTable,
+        leaves: Leaves,
+        ledger: Ledger,
+        load: Callable[[int], Stored | Deferred[Stored | None] | None],
+        guard: Callable[[], object],
+        max_players: int,
+    ) -> None:
+        self._schema = schema
+        self._table = table
+        self._leaves = leaves
+        self._ledger = ledger
+        self._load = load
+        self._guard = guard
+        self._max_players = max_players
+        self._loads = Loads(self._enter)
+        self._refusal: Exception | None = None
+
+    def __len__(self) -> int:
+        """How many players wait for the store."""
+        return len(self._loads)
+
+    def refuse_all(self, why: Exception) -> None:
+        """From now on nobody joins, and who waits gets `why`."""
+        self._refusal = why
+        self._loads.fail_all(why)
+
+    def has_room(self, session_id: int) -> bool:
+        """Whether this player could join now as far as `max_players` goes."""
+        return (
+            len(self._table) + len(self._loads) < self._max_players
+            or session_id in self._table.slots
+            or session_id in self._loads
+        )
+
+    def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:
+        """See `playerstate.players.service.PlayerStateService.join`; both are in their range."""
+        if self._refusal is not None:
+            return fail(self._refusal)
+        if session_id in self._table.slots:
+            return succeed(self._enter(session_id, None, sequence))
+        if session_id in self._loads:
+            return self._loads.wait(session_id, sequence)
+        if not self.has_room(session_id):
+            return fail(self._full())
+        try:
+            found = self._load(session_id)
+            if isinstance(found, Deferred):
+                return self._loads.begin(session_id, found, sequence)
+            return succeed(self._enter(session_id, found, sequence))
+        except Exception:  # goes to the one who joins, who is to judge it
+            return fail()
+
+    def _full(self) -> ServerFull:
+        return ServerFull(f"all {self._max_players} places are taken")
+
+    def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
+        if self._refusal is not None:
+            raise self._refusal  # stopped by one who shared the load
+        self._guard()
+        table = self._table
+        slot = table.slots.get(session_id)
+        if slot is None:
+            slot = self._admit(session_id, stored)
+        else:
+            self._leaves.returned(slot)
+        table.begin(slot, table.sequence(slot) if sequence is None else sequence)
+        updated_at = table.updated_at(slot)
+        self._ledger.joins += 1
+        self._ledger.restored += updated_at != 0
+        return Joined(self._schema.state(table.values(slot)), updated_at != 0, updated_at)
+
+    def _admit(self, session_id: int, stored: Stored | None) -> int:
+        if len(self._table) >= self._max_players:
+            raise self._full()
+        values, updated_at = self._schema.spawn, 0
+        if stored is not None:
+            values, updated_at = self._stored(session_id, stored)
+            # 0 is a player who was never stored; a row of that date, imported, is one who was.
+            updated_at = max(updated_at, 1)
+        try:
+            return self._table.admit(session_id, values, updated_at)
+        except JournalUnusable as error:
+            raise StoreBusy(str(error)) from error
+
+    def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:
+        """What a store holds of a player, which other hands may have put there."""
+        try:
+            values = self._schema.encode(stored.values)
+            try:
+                return values, check_whole("updated_at", stored.updated_at, -(2**63), 2**63 - 1)
+            except (TypeError, ValueError):
+                allowed = "a whole number of 64 bits"
+                raise InvalidState("updated_at", stored.updated_at, allowed) from None
+        except InvalidState as error:
+            remedy = f"player {session_id} is stored with it: correct that row, or delete it"
+            raise InvalidState(error.field, error.value, f"{error.allowed}; {remedy}") from None

@@ -1,0 +1,52 @@
+"""What a service is made with, held to what it may be."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from playerstate.arguments import check_seconds, check_whole
+from playerstate.interfaces import IStateStore, file_store
+from playerstate.live.journal import check_apart
+
+
+@attrs.frozen
+class Options:
+    """What a service was made with; see `playerstate.players.service.PlayerStateService`."""
+
+    store: IStateStore
+    save_within: float
+    queue_size: int
+    max_players: int
+    stop_within: float
+    journal: str | None
+
+    @classmethod
+    def checked(
+        cls,
+        store: IStateStore,
+        save_within: float,
+        queue_size: int,
+        max_players: int,
+        stop_within: float,
+        journal: str | os.PathLike[str] | None,
+    ) -> Options:
+        """These, if all are in their range.
+
+        Raises:
+            TypeError, ValueError: one is not; the message names it.
+        """
+        save_within = check_seconds("save_within", save_within, 0.1, 86_400.0)
+        max_players = check_whole("max_players", max_players, 1, 2**24)
+        queue_size = check_whole("queue_size", queue_size, 2, 2**24)
+        stop_within = check_seconds("stop_within", stop_within, 0.0, 86_400.0)
+        if queue_size & (queue_size - 1):
+            raise ValueError(f"queue_size {queue_size} is not a power of two")
+        if isinstance(store, (str, bytes, os.PathLike)):
+            raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
+        if journal is not None:
+            journal = os.fspath(journal)
+            files = file_store(store)
+            check_apart(journal, () if files is None else files.files)
+        return cls(store, save_within, queue_size, max_players, stop_within, journal)

@@ -1,0 +1,337 @@
+"""One run of the service, from a start to the end of the stop that follows it.
+
+A `Run` is complete when it is made: the table, the way to the store, who joins and who leaves.
+Another start makes another.  Reactor thread only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from twisted.internet.defer import Deferred, fail
+
+from playerstate.clock import SteadyClock
+from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
+from playerstate.ledger import Gauges, Ledger, Outcome
+from playerstate.live.journal import Memory
+from playerstate.live.table import LiveTable
+from playerstate.log import PrintableLogger
+from playerstate.players.errors import NotOnline, NotRunning
+from playerstate.players.joins import Joined, Joins
+from playerstate.players.leaves import Leaves, Progress
+from playerstate.players.options import Options
+from playerstate.players.reopening import Reopening
+from playerstate.players.salvage import Salvage
+from playerstate.saving.outbox import Outbox, Surroundings
+from playerstate.saving.persister import Commit
+from playerstate.saving.trouble import Trouble
+from playerstate.state.layout import RowLayout
+from playerstate.state.schema import InvalidState
+
+FORGET_EVERY = 1.0
+SUMMARY_EVERY = 60.0
+CHECK_EVERY = 1.0
+"""Seconds between two looks at the file in which the live table lies."""
+
+_log = PrintableLogger()
+
+
+@attrs.frozen(eq=False)
+class Opened:
+    """What a start took hold of, and a stop gives back.
+
+    Attributes:
+        identity: the store's.
+        reader: the store's.
+        memory: where the live table lies.
+        buffer: the table's room in it.
+        recovered: rows that a process before left, and that the store does not have.
+    """
+
+    identity: bytes
+    reader: IStateReader
+    memory: Memory
+    buffer: memoryview
+    recovered: npt.NDArray[np.void]
+
+
+class Run:
+    """Everything of one run.
+
+    Args:
+        options: what the service was made with.
+        opened: what the start took hold of.
+        ledger: the service's, for all of its runs.
+        clock: timers that stand a wall clock that steps; this run's alone.
+        around: the reactor, the clocks and the thread.
+        when_recovered: called once what a process before left is saved, if anything is left.
+        on_leave: told of each player who is about to be taken offline.
+
+    Attributes:
+        wall_clock: nanoseconds since the Unix epoch.
+        table: the live table.
+        outbox: the way to the store.
+        joins, leaves: players who come and go.
+        reopening: the store's reader, and going over to a store that took its place.
+        salvage: looks after the file in which the table lies.
+        accepts: whether joins and updates are taken in: not from the beginning of a stop on.
+        recovering: whether what a process before left is still being saved.
+        gave_up: whether the stop gave up on saving, or lost players.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        opened: Opened,
+        ledger: Ledger,
+        clock: SteadyClock,
+        around: Surroundings,
+        when_recovered: Callable[[], None],
+        on_leave: Callable[[int], None],
+    ) -> None:
+        store = options.store
+        self.options = options
+        self.schema = schema = store.schema
+        self.ledger = ledger
+        self.clock = clock
+        self.identity = opened.identity
+        self.memory = memory = opened.memory
+        self.accepts = True
+        self.gave_up = False
+        self._recovered_rows = len(opened.recovered)
+        self.recovering = self._recovered_rows > 0
+        self.wall_clock = around.wall_clock
+        self._when_recovered = when_recovered
+        self._on_leave = on_leave
+        self._degraded = False
+        self._summarised = ledger.snapshot()
+        self.table = LiveTable(
+            *(schema, options.max_players, clock.seconds, opened.buffer, memory.reserve),
+            # A row that another process wrote is told from ours by its version.
+            first_version=int.from_bytes(os.urandom(7), "little"),
+        )
+        self.outbox = Outbox(
+            self.table,
+            RowLayout(schema.fields),
+            store,
+            ledger,
+            clock,
+            around,
+            options.queue_size,
+            options.save_within,
+            self._settled,
+            opened.recovered,
+            self._note_recovered,
+            lambda: self.reopening.begin(),
+            lambda: self.salvage.guard(),
+        )
+        self.leaves = Leaves(self.table, ledger, self.outbox.save_soon)
+        self.reopening = Reopening(
+            store,
+            opened.identity,
+            opened.reader,
+            self.table,
+            self.outbox,
+            clock,
+            self._guard_and_dirty_all,
+        )
+        self.salvage = Salvage(
+            schema,
+            self.table,
+            memory,
+            clock,
+            self.reopening.load,
+            lambda: self.outbox.in_flight,
+            lambda: self.leaves.settled(()),
+        )
+        self.joins = Joins(
+            schema,
+            self.table,
+            self.leaves,
+            ledger,
+            self.reopening.load,
+            self.guard,
+            options.max_players,
+        )
+
+    def begin(self) -> None:
+        """Start the persist thread and the timers.
+
+        Raises:
+            RuntimeError: no thread can be started; nothing was.
+        """
+        self.outbox.start()
+        self.ledger.recovered += self._recovered_rows
+        self.clock.every(SUMMARY_EVERY, self._summarise)
+        self.clock.every(1.0, self._tell_trouble)
+        self.clock.every(CHECK_EVERY, self.salvage.check)
+        _log.info(
+            "saving to {store} within {seconds} s, for up to {players} players",
+            store=self.options.store.describe(),
+            seconds=self.options.save_within,
+            players=self.options.max_players,
+        )
+
+    def _note_recovered(self) -> None:
+        try:
+            self.memory.forget_remains()
+        except StoreUnusable as error:
+            # The next start would take it for the newest, and let go of what came after it.
+            _log.critical("nobody may join: {error}", error=error)
+            self.clock.callLater(FORGET_EVERY, self._note_recovered)
+            return
+        self.recovering = False
+        _log.info("what the last run left is saved: players may join")
+        if self.accepts:
+            self._when_recovered()
+
+    def refuse(self) -> None:
+        """A stop begins: no join and no update is taken in from now on."""
+        self.accepts = False
+        self.reopening.stopping = True
+        self.joins.refuse_all(NotRunning("the service is stopping"))
+
+    def end(self) -> None:
+        """The stop is over: count what it gave up on, and what comes late no more."""
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+        self.ledger.abandoned += self.outbox.pending
+        self.outbox.close()
+
+    def _summarise(self) -> None:
+        now = self.ledger.snapshot()
+        _log.info("{summary}", summary=now.summary(self._summarised))
+        self._summarised = now
+
+    def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:
+        """See `playerstate.players.service.PlayerStateService.join`."""
+        if self.accepts and self.recovering:
+            return fail(StoreBusy("what the last run left is not saved yet"))
+        return self.joins.join(session_id, sequence)
+
+    def guard(self) -> None:
+        """See that the rows of the live table may be touched, as a transport's turn begins.
+
+        The process dies that touches rows whose file was cut meanwhile.  A quarter of a
+        microsecond, half of one with its calls; whatever else the service is asked for does this
+        by itself.  Who writes to `table` without asking the service does it first.
+        """
+        if self.memory.is_cut():
+            self.salvage.guard()
+            self.clock.callLater(0.0, self.salvage.check)  # which tells callers: not in their call
+
+    def update(self, session_id: int, state: Any) -> None:
+        """See `playerstate.players.service.PlayerStateService.update`."""
+        try:
+            values = self.schema.values(state)
+            slot = self._online(session_id)
+        except InvalidState:
+            self.ledger.take_in(Outcome.VALUE)
+            raise
+        except NotOnline:
+            self.ledger.take_in(Outcome.NOT_ONLINE)
+            raise
+        except NotRunning:
+            self.ledger.take_in(Outcome.STOPPING)
+            raise
+        self.guard()
+        was_clean = self.table.apply(slot, None, values, self.wall_clock() // 1000)
+        self.ledger.take_in(Outcome.APPLIED)
+        if not was_clean:
+            self.ledger.superseded += 1
+
+    def state(self, session_id: int) -> Any:
+        """See `playerstate.players.service.PlayerStateService.state`."""
+        slot = self._online(session_id)
+        self.guard()
+        return self.schema.state(self.table.values(slot))
+
+    def progress(self, session_id: int) -> Progress:
+        """See `playerstate.players.service.PlayerStateService.progress`."""
+        slot = self.table.slots.get(session_id)
+        if slot is None:
+            raise NotOnline(session_id)
+        self.guard()
+        return Progress.of(self.table, slot)
+
+    def leave(self, session_id: int) -> Deferred[Progress]:
+        """See `playerstate.players.service.PlayerStateService.leave`."""
+        if self.gave_up:
+            return fail(_given_up())
+        slot = self.table.slots.get(session_id)
+        if slot is None:
+            return fail(NotOnline(session_id))
+        self.guard()
+        self._on_leave(session_id)
+        return self.leaves.begin(slot)
+
+    def flush(self) -> Deferred[None]:
+        """See `playerstate.players.service.PlayerStateService.flush`."""
+        if self.gave_up:
+            return fail(_given_up())
+        return self.outbox.saved_since(self.clock.seconds())
+
+    def _online(self, session_id: int) -> int:
+        if not self.accepts:
+            raise NotRunning("the service is stopping")
+        slot = self.table.slots.get(session_id)
+        if slot is None or self.leaves.has_left(slot):
+            raise NotOnline(session_id)
+        return slot
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """See `playerstate.players.service.PlayerStateService.trouble`."""
+        return self.outbox.trouble() or self.salvage.trouble
+
+    def _tell_trouble(self) -> None:
+        trouble = self.outbox.trouble()
+        if (trouble is not None) == self._degraded:
+            return
+        self._degraded = trouble is not None
+        if trouble is None:
+            _log.info("no longer degraded: the store takes rows")
+        else:
+            _log.critical(
+                "degraded: nothing has been saved for {seconds:.1f} s: {why}; {pending} updates"
+                " wait",
+                seconds=trouble.seconds,
+                why=trouble.why,
+                pending=self.outbox.pending,
+            )
+
+    def _guard_and_dirty_all(self) -> None:
+        """The store is not to be had: everything is to be saved into the next one."""
+        self.guard()
+        self.ledger.recovered += self.table.dirty_all(self.leaves.take_given_up())
+
+    def gauges(self) -> Gauges:
+        """What is measured at the moment."""
+        oldest = self.outbox.oldest_unsaved()
+        leaving = self.leaves.leaving()
+        trouble = self.trouble
+        return Gauges(
+            degraded="" if trouble is None else trouble.why,
+            degraded_seconds=0.0 if trouble is None else trouble.seconds,
+            players_online=len(self.table) - leaving,
+            players_leaving=leaving,
+            pending=self.outbox.pending,
+            queue_depth=self.outbox.depth,
+            queue_size=self.options.queue_size,
+            oldest_unsaved_seconds=0.0 if oldest is None else self.clock.seconds() - oldest,
+        )
+
+    def _settled(self, commit: Commit) -> None:
+        """A commit is noted in the table: let go of who has left and is saved."""
+        self.leaves.settled(commit.unsaved)
+
+
+def _given_up() -> NotRunning:
+    """Why nothing is saved any more; no `NotSaved`, on which a caller may try again."""
+    return NotRunning("the service is stopping, and has given up saving")

@@ -1,0 +1,113 @@
+"""The order of a start: take hold of the store, find what a process before left, make the run.
+
+Reactor thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, TimeoutError
+
+from playerstate.clock import SteadyClock
+from playerstate.interfaces import IStateStore, StoreUnusable, file_store
+from playerstate.ledger import Ledger
+from playerstate.live.journal import Memory, check_beside
+from playerstate.live.recovery import find_unsaved
+from playerstate.players.errors import NotRunning
+from playerstate.players.options import Options
+from playerstate.players.run import Opened, Run
+from playerstate.saving.outbox import Surroundings
+
+ANSWER_WITHIN = 30.0
+"""Seconds that a store across a network is given for each answer of a start."""
+
+T = TypeVar("T")
+
+
+async def start(
+    options: Options,
+    memory: Memory,
+    ledger: Ledger,
+    around: Surroundings,
+    when_recovered: Callable[[], None],
+    on_leave: Callable[[int], None],
+) -> Run:
+    """A run whose persist thread is alive; awaits nothing where the store answers at once.
+
+    Cancelled, it gives all back.
+
+    Args:
+        options: what the service was made with.
+        memory: where the live table is to lie.
+        ledger: the service's, for all of its runs.
+        around: the reactor, the clocks and the thread.
+        when_recovered: called once what a process before left is saved, if anything is left.
+        on_leave: told of each player who is about to be taken offline.
+
+    Raises:
+        StoreUnusable: the store or the journal cannot be used as it is; all was given back.
+        RuntimeError: no persist thread can be started; likewise.
+    """
+    store = options.store
+    files = file_store(store)
+    clock = SteadyClock(around.reactor, around.monotonic)
+    with ExitStack() as undo:
+        identity = await _answer(store, store.prepare(), clock)
+        undo.callback(store.close)
+        check_beside(None if files is None else files.live_path, options.journal, identity)
+        remains = memory.take_remains(identity)
+        undo.callback(memory.close, clean=False)
+        identity = os.urandom(16) if remains is None else identity
+        identity = await _answer(store, store.migrate(identity), clock)
+        reader = await _answer(store, store.open_reader(), clock)
+        undo.callback(reader.close)
+        buffer = memory.open(store.schema, options.max_players, identity)
+        recovered = find_unsaved(remains, store.schema, reader)
+        if remains is not None and not len(recovered):
+            memory.forget_remains()
+        opened = Opened(identity, reader, memory, buffer, recovered)
+        run = Run(options, opened, ledger, clock, around, when_recovered, on_leave)
+        run.begin()
+        undo.pop_all()
+    return run
+
+
+async def _answer(store: IStateStore, answer: T | Deferred[T], clock: SteadyClock) -> T:
+    """What a store answers, at once or across a network.
+
+    Raises:
+        StoreUnusable: not in time.
+    """
+    if not isinstance(answer, Deferred):
+        return answer
+    try:
+        return await answer.addTimeout(ANSWER_WITHIN, clock)
+    except TimeoutError:
+        raise StoreUnusable(
+            f"{store.describe()} has not answered within {ANSWER_WITHIN:g} s; see that it runs and"
+            " can be reached from here"
+        ) from None
+
+
+def check_loop(reactor: object) -> None:
+    """Refuse a reactor that stands still while an asyncio event loop of its own runs us.
+
+    Raises:
+        NotRunning: nothing would be saved.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if getattr(reactor, "running", True) or getattr(reactor, "_asyncioEventloop", None) is loop:
+        return
+    raise NotRunning(
+        f"an asyncio event loop runs, and {type(reactor).__name__} does not: nothing would be"
+        " saved; call twisted.internet.asyncioreactor.install(loop) with this loop before"
+        " anything imports twisted.internet.reactor"
+    )

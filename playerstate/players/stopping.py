@@ -1,0 +1,103 @@
+"""The order of a stop: refuse what comes, save what is unsaved, join the thread, close the store.
+
+Reactor thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from twisted.internet.defer import TimeoutError
+
+from playerstate.log import PrintableLogger
+from playerstate.players.run import Run
+from playerstate.saving.outbox import NotSaved, named
+
+CLOSE_WITHIN = 5.0
+"""Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
+ABANDON_WITHIN = 1.0
+"""Seconds an interrupted persist thread is given to end, once the deadline has passed."""
+
+_log = PrintableLogger()
+
+
+async def stop(run: Run) -> None:
+    """Bring a run to its end, saved if the store takes it within `Options.stop_within` seconds."""
+    run.refuse()
+    end_within = await _save(run)
+    try:
+        synced = await run.outbox.ended.addTimeout(end_within, run.clock)
+    except TimeoutError:
+        # The store stays locked: whatever the thread is stuck in may yet write.
+        _log.critical(
+            "the persist thread is stuck in the store {store}; going on without it",
+            store=run.options.store.describe(),
+        )
+    else:
+        run.outbox.join_thread(ABANDON_WITHIN)
+        _close(run, synced)
+    run.end()
+
+
+async def _save(run: Run) -> float:
+    """Have everything saved, or give up; how many seconds the persist thread may take to end."""
+    clock, within = run.clock, run.options.stop_within
+    deadline = clock.seconds() + within
+    progress = clock.every(1.0, partial(_tell_progress, run, deadline))
+    try:
+        await run.outbox.saved_since(math.inf).addTimeout(within, clock)
+    except TimeoutError:
+        give_up(run, NotSaved(f"the store did not take everything within {within} s"))
+        return ABANDON_WITHIN
+    except NotSaved as error:
+        _log.error("stopping: {error}", error=error)
+    finally:
+        progress.cancel()
+    # Everything is settled: let the thread close its writer.
+    run.outbox.finish()
+    return max(deadline - clock.seconds(), CLOSE_WITHIN)
+
+
+def _close(run: Run, synced: bool) -> None:
+    """The persist thread has ended: close what is left."""
+    store = run.options.store
+    if run.outbox.pending and not run.gave_up:
+        # The store was found to be replaced after it had taken everything.
+        give_up(run, NotSaved("the store was removed or replaced while stopping"))
+    run.gave_up |= run.reopening.in_doubt and not synced
+    clean = synced and not run.gave_up
+    for close in (run.reopening.close, partial(run.memory.close, clean=clean), store.close):
+        # Nothing more can be done with it, and whoever waits for the end must be told.
+        with _log.failuresHandled("closing {store} failed", store=store.describe()):
+            close()
+
+
+def _tell_progress(run: Run, deadline: float) -> None:
+    _log.info(
+        "stopping: updates that wait for {store}: {pending}; giving up in {seconds:.0f} s",
+        pending=run.outbox.pending,
+        store=run.options.store.describe(),
+        seconds=deadline - run.clock.seconds(),
+    )
+
+
+def give_up(run: Run, why: NotSaved) -> None:
+    """Nothing more can be saved: say whose updates are not saved, and tell them."""
+    run.gave_up = True
+    run.salvage.check()  # the next start is to find it
+    unsaved = [*run.outbox.unrecovered(), *run.table.unsaved().tolist()]
+    _log.error(
+        "stopped with the newest state unsaved of player {players}; {why}; {fate}",
+        players=named(unsaved),
+        why=why,
+        fate=run.memory.fate,
+    )
+    run.outbox.abandon()
+    end_waiting(run, why)
+
+
+def end_waiting(run: Run, why: NotSaved) -> None:
+    """Nothing more is saved: tell all who wait for it."""
+    run.outbox.end(why)
+    run.leaves.end(why)
