@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -913,6 +915,122 @@ class ReplacedTests(StoreTestCase):
         shutil.copyfile(self.path + "-wal", self.path + "-copy")
         os.replace(self.path + "-copy", self.path + "-wal")
         self.assert_replaced(self.path + "-wal")
+
+    def vanish(self, path: str, after: int) -> None:
+        """From now on, the file is removed once it was looked at so often."""
+        look, looks = os.stat, itertools.count(1)
+
+        def looking(name: Any, *args: Any, **options: Any) -> os.stat_result:
+            found = look(name, *args, **options)
+            if name == path and next(looks) == after:
+                os.remove(path)
+            return found
+
+        patched = self.patch(os, "stat", looking)
+        self.addCleanup(patched.restore)
+
+    def test_removed_between_looks(self) -> None:
+        """A file that vanishes at any point of a look is missed then or at the next, in words."""
+        for index, suffix in enumerate(("", "-wal", "-shm")):
+            for after in (1, 2, 3):
+                with self.subTest(suffix=suffix, after=after):
+                    self.use(f"{index}{after}.db")
+                    self.begin()
+                    self.write(1)
+                    self.saver.maintain()
+                    self.vanish(self.path + suffix, after)
+                    for _ in range(after):
+                        with contextlib.suppress(StoreReplaced):
+                            self.saver.maintain()
+                    self.assertFalse(os.path.exists(self.path + suffix))
+                    self.assert_replaced(self.path + suffix)
+
+    def test_log_removed_amid_a_look_at_its_size(self) -> None:
+        """So is a log that another program has emptied, which is looked at twice."""
+        for after in (1, 2):
+            self.use(f"emptied{after}.db")
+            self.begin()
+            self.write(1)
+            self.saver.maintain()
+            other = self.by_hand()
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self.vanish(self.path + "-wal", after)
+            with contextlib.suppress(StoreReplaced):
+                self.saver.maintain()
+            self.assertFalse(os.path.exists(self.path + "-wal"))
+            self.assert_replaced(self.path + "-wal")
+
+    def test_log_cut_short_after_another_wrote(self) -> None:
+        """A log that was cut where another program's commit was is no error of the disk."""
+        self.write(1)
+        self.saver.maintain()
+        self.by_hand().execute("CREATE TABLE notes (note TEXT)")
+        os.truncate(self.path + "-wal", 0)
+        self.assert_noticed("was cut short")
+
+    def test_log_removed_before_a_sync(self) -> None:
+        """A log that vanishes before it is synced by itself is missed, and no other is synced."""
+        for replaced in (False, True):
+            self.use(f"synced{replaced}.db")
+            self.begin()
+            self.write(1)
+            self.saver.maintain()
+            with self.pinned():
+                self.write(1, updated_at=11)
+                checkpoint = self.saver._checkpoint
+
+                def checkpointing(checkpoint: Any = checkpoint, replaced: bool = replaced) -> Any:
+                    found = checkpoint()
+                    os.remove(self.path + "-wal")
+                    if replaced:
+                        Path(self.path + "-wal").touch()
+                    return found
+
+                self.patch(self.saver, "_checkpoint", checkpointing)
+                with self.assertRaisesRegex(StoreReplaced, "-wal was removed or replaced"):
+                    self.saver.sync()
+
+    def test_removed_as_a_writer_is_opened(self) -> None:
+        """A database that vanishes between the look and the opening was removed, not unusable."""
+        self.saving.close()
+        self.vanish(self.path, 1)
+        with self.assertRaisesRegex(StoreReplaced, "was removed or replaced"):
+            self.store.open_writer()
+
+    def test_removed_by_somebody_faster(self) -> None:
+        """Files of the old database that vanish before they are put away are no hindrance."""
+        for suffix in ("-wal", "-shm"):
+            self.use(f"faster{suffix}.db")
+            self.begin()
+            self.write(1)
+            self.saver.maintain()
+            self.remove("")
+            self.assertRaises(StoreReplaced, self.saver.maintain)
+            self.saving.close()
+            self.vanish(self.path + suffix, 1)
+            self.assertEqual(self.store.reopen(b"n" * 16, frozenset()), [1])
+            self.loading.close()
+            self.open_ends()
+            self.assert_in_use()
+
+    def test_replaced_while_it_is_rescued(self) -> None:
+        """A copy put in place while ours was made, of a lost log, is not written over."""
+        self.write(1, updated_at=5)
+        copy = self.copy()
+        self.write(2)
+        self.saver.maintain()
+        self.remove("-wal")
+        copy_to = sqlite.SQLiteReader.copy_to
+
+        def copying(reader: Any, path: str) -> None:
+            copy_to(reader, path)
+            os.replace(copy, self.path)
+
+        self.patch(sqlite.SQLiteReader, "copy_to", copying)
+        self.assertEqual(self.go_over(), [2])
+        self.assertEqual(self.loader.load(1).updated_at, 5)
+        self.assert_in_use()
 
     def test_close(self) -> None:
         """A writer whose database is gone closes, and makes no file."""

@@ -194,6 +194,9 @@ class SQLiteStore:
             return
         try:
             reader.copy_to(f"{self.path}.new")
+            if file_number(self.path) != watch.database_file:
+                os.unlink(f"{self.path}.new")  # another took its place while the copy was made
+                return
             os.replace(f"{self.path}.new", os.path.realpath(self.path))
         except (apsw.Error, OSError) as error:
             with contextlib.suppress(OSError):
@@ -222,11 +225,16 @@ class SQLiteStore:
         log = os.path.realpath(self.path) + "-wal"
         index = os.path.realpath(self.path) + "-shm"
         if watch.index_file is not None and file_number(index) == watch.index_file:
-            os.unlink(index)  # another program that still has it open would share it with us
+            # Another program that still has it open would share it with us.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(index)
         if watch.log_file is not None and file_number(log) == watch.log_file:
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
             aside = f"{log}.{stamp}.{os.getpid()}"
-            os.rename(log, aside)
+            try:
+                os.rename(log, aside)
+            except FileNotFoundError:
+                return  # somebody was faster
             _log.warn("{log} is the old database's: set aside as {aside}", log=log, aside=aside)
 
     def open_reader(self) -> IStateReader:

@@ -25,13 +25,25 @@ _IN_MEMORY = 2
 _MAGIC = b"SQLite format 3\0"
 
 
-def file_number(path: str) -> FileNumber | None:
-    """What tells a file from all others of its name; None where there is none."""
+def look_at(path: str) -> os.stat_result | None:
+    """What the system says of the file of this name; None where there is none.
+
+    Whoever asks two things of a file asks one look: between two it may vanish.
+    """
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_dev, status.st_ino
+
+
+def number_of(status: os.stat_result | None) -> FileNumber | None:
+    """What tells a file from all others of its name; None for none."""
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def file_number(path: str) -> FileNumber | None:
+    """The number of the file that bears this name now; None where there is none."""
+    return number_of(look_at(path))
 
 
 def check_sqlite(version: str) -> None:

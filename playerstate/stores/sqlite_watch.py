@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NoReturn
 
@@ -9,7 +10,7 @@ import apsw
 import attrs
 
 from playerstate.interfaces import StoreReplaced
-from playerstate.stores.sqlite_files import FileNumber, file_number
+from playerstate.stores.sqlite_files import FileNumber, file_number, look_at, number_of
 
 LOG_HEADER_BYTES = 32
 
@@ -53,7 +54,7 @@ class Watch:
 
     def note_copied(self, connection: apsw.Connection) -> None:
         """Pages of the log are in the database, by a checkpoint of ours."""
-        self._signature = self._sign()
+        self._signature = _sign(look_at(self.path))
         self._version = connection.pragma("data_version")
 
     def check(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
@@ -64,34 +65,67 @@ class Watch:
         Raises:
             StoreReplaced: they are not ours, or do not hold what was committed.
         """
-        if file_number(self.path) != self.database_file:
-            self._lost(self.path, "was removed or replaced")
+        status = look_at(self.path)
+        self.check_number(number_of(status))
         if not pages:
             return
         self._check_log(connection, pages, frame_bytes)
-        signature, version = self._sign(), connection.pragma("data_version")
+        signature, version = _sign(status), connection.pragma("data_version")
         if self._signature is None:
             self._signature, self._version = signature, version
         elif (signature, version) != (self._signature, self._version):
             self._explain(connection, signature, version)
 
+    def check_number(self, found: FileNumber | None) -> None:
+        """See that the file found under the database's name is the one that was opened.
+
+        Raises:
+            StoreReplaced: it is another, or there is none.
+        """
+        if found != self.database_file:
+            self._lost(self.path, "was removed or replaced")
+
     def _check_log(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
         log = connection.filename_wal  # beside what a link leads to
-        log_file, index_file = file_number(log), file_number(log.removesuffix("wal") + "shm")
-        if self.log_file is None:
-            self.log_file, self.index_file = log_file, index_file
-        if log_file is None or log_file != self.log_file:
-            self.log_lost = True
-            self._lost(log, "was removed or replaced")
+        index = log.removesuffix("wal") + "shm"
+        status, index_file = look_at(log), file_number(index)
+        size = self._size_of_log(log, status)
+        if self.index_file is None:
+            self.index_file = index_file
         if index_file is None or index_file != self.index_file:
             self.log_lost = True
-            self._lost(log.removesuffix("wal") + "shm", "was removed or replaced")
-        if os.stat(log).st_size < LOG_HEADER_BYTES + pages * frame_bytes:
-            connection.pragma("data_version")  # sees what other programs did to the log
-            pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if pages and os.stat(log).st_size < LOG_HEADER_BYTES + pages * frame_bytes:
+            self._lost(index, "was removed or replaced")
+        if size < LOG_HEADER_BYTES + pages * frame_bytes:
+            # What other programs did to the log is seen first; it may be there no more.
+            with contextlib.suppress(apsw.IOError):
+                connection.pragma("data_version")
+                pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            size = self._size_of_log(log, look_at(log))
+            if pages and size < LOG_HEADER_BYTES + pages * frame_bytes:
                 self.log_lost = True
                 self._lost(log, "was cut short")
+
+    def sync_log(self, log: str) -> None:
+        """Bring what is in the log to disk.
+
+        Raises:
+            StoreReplaced: the log is not ours.
+        """
+        try:
+            with open(log, "rb") as file:
+                self._size_of_log(log, os.fstat(file.fileno()))
+                os.fsync(file.fileno())
+        except (FileNotFoundError, NotADirectoryError):
+            self._size_of_log(log, None)
+
+    def _size_of_log(self, log: str, status: os.stat_result | None) -> int:
+        """The size of the log by this look at it, in bytes."""
+        if self.log_file is None:
+            self.log_file = number_of(status)
+        if status is None or number_of(status) != self.log_file:
+            self.log_lost = True
+            self._lost(log, "was removed or replaced")
+        return status.st_size
 
     def _explain(
         self, connection: apsw.Connection, signature: Signature | None, version: int
@@ -118,13 +152,10 @@ class Watch:
             self._lost(self.path, f"was overwritten ({error})")
         self._signature, self._version = signature, version
 
-    def _sign(self) -> Signature | None:
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
-
     def _lost(self, path: str, what: str) -> NoReturn:
         self.replaced = True
         raise StoreReplaced(f"{path} {what}")
+
+
+def _sign(status: os.stat_result | None) -> Signature | None:
+    return None if status is None else (status.st_mtime_ns, status.st_size)

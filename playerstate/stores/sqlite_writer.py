@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,10 +66,12 @@ class SQLiteWriter:
         self._watch = watch or Watch(path)
         if self._watch.database_file is None:
             self._watch.database_file = file_number(path)
-        if file_number(path) != self._watch.database_file:
-            self._watch.replaced = True
-            raise StoreReplaced(f"{path} was removed or replaced")
-        self._connection = connect_existing(path)
+        self._watch.check_number(file_number(path))
+        try:
+            self._connection = connect_existing(path)
+        except apsw.CantOpenError:
+            self._watch.check_number(file_number(path))  # it may have gone after that look
+            raise
         try:
             self._log_path = self._connection.filename_wal  # beside what a link leads to
             self._refused = RefusedFile(path, schema)
@@ -220,8 +221,7 @@ class SQLiteWriter:
         pages, copied = self._checkpoint()
         if copied < pages:
             # Somebody reads what is older: what is not copied is in the log.
-            with open(self._log_path, "rb") as log:
-                os.fsync(log.fileno())
+            self._watch.sync_log(self._log_path)
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
