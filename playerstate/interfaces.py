@@ -168,7 +168,7 @@ class IStateStore(Interface):
             StoreUnusable: as for `prepare`; nothing was changed.
         """
 
-    def reopen(identity: bytes, online: Set[int]) -> list[int]:
+    def reopen(identity: bytes, online: Set[int]) -> list[int] | None:
         """Go over to the store that has taken the place of the one that was opened.
 
         Reactor thread, with the writer closed and the old reader still open.  The lock stays.
@@ -178,7 +178,8 @@ class IStateStore(Interface):
             online: the players whose rows will be written again.
 
         Returns:
-            Other players whose newest state went with the old store; at most a thousand.
+            Other players whose newest state went with the old store, at most a thousand; None
+            where it cannot be told who they are.
 
         Raises:
             StoreUnusable: what is there now cannot be used, or nothing can be put there.

@@ -701,15 +701,14 @@ class PlayerStateService(Service):
         self._reader.close()
         self._reader = reader
         self._cannot_reopen = ""
-        self._in_doubt = self._phase == _STOPPING and bool(lost)
+        self._in_doubt = self._phase == _STOPPING and lost != []
         self._dirty_all()  # who joined meanwhile
         _log.critical(
             "the store {store} was removed or replaced while it was in use; the {again} players"
-            " in the game are saved again, lost is the newest state of {count} others: {players}",
+            " in the game are saved again, lost is the newest state of {others}",
             store=self.store.describe(),
             again=len(self.table),
-            count=len(lost),
-            players=named(lost) or "none",
+            others=_others(lost),
         )
         self._outbox.sweep()
         self._outbox.resume()
@@ -736,6 +735,13 @@ class PlayerStateService(Service):
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: let go of who has left and is saved."""
         self._leaves.settled(commit.unsaved)
+
+
+def _others(lost: list[int] | None) -> str:
+    """Who else lost the newest state with a store that was replaced; None where that is unknown."""
+    if lost is None:
+        return "others who changed since what is there now, and cannot be named"
+    return f"{len(lost)} others: {named(lost) or 'none'}"
 
 
 def _check_loop(reactor: object) -> None:

@@ -38,6 +38,7 @@ from playerstate.stores.sqlite_files import (
     check_sqlite,
     connect,
     connect_existing,
+    copy_whole,
     damaged,
     explained,
     file_number,
@@ -45,6 +46,8 @@ from playerstate.stores.sqlite_files import (
     not_a_database,
 )
 from playerstate.stores.sqlite_format import migrate_database, quoted, read_identity
+from playerstate.stores.sqlite_mark import Marks
+from playerstate.stores.sqlite_overwritten import Overwritten
 from playerstate.stores.sqlite_watch import Watch
 from playerstate.stores.sqlite_writer import SQLiteWriter
 
@@ -100,6 +103,7 @@ class SQLiteStore:
         self._watch = Watch(path)
         self._held: dict[int, int] | None = None
         self._rescued = False
+        self._overwritten = Overwritten(path)
 
     def prepare(self) -> bytes:
         """See `IStateStore.prepare`."""
@@ -144,7 +148,7 @@ class SQLiteStore:
             finally:
                 connection.close()
 
-    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
+    def reopen(self, identity: bytes, online: Set[int]) -> list[int] | None:
         """See `IStateStore.reopen`.
 
         It waits for nobody's lock, since players are in the game; the caller tries again.
@@ -153,32 +157,45 @@ class SQLiteStore:
         share an index of the log by the file's name, and would find their way into a log that is
         not theirs.  The last to close a database whose log was removed copies the log into it.
         """
-        if self._held is None:
-            try:
-                held = self._reader.newest()
-            except apsw.Error as error:
-                _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
-                held = {}
-            else:
-                self._rescue(self._reader)
-            self._held = held
+        if not self._rescued:
+            self._held = self._read_newest()
             self._rescued = True
             self._reader.close()
         self._set_log_aside()
         if not may_be_database(self.path):
             raise StoreUnusable(not_a_database(self.path))
+        if self._watch.overwritten and file_number(self.path) == self._watch.database_file:
+            self._overwritten.move(self._check)
         with self._connect() as connection:
             self._check(connection)
         self._fit(identity, 0)
         with self._connect() as connection:
             there = dict(connection.execute("SELECT session_id, updated_at FROM player_state"))
         held, self._held = self._held, None
+        if held is None:
+            return None
         lost = (
             session_id
             for session_id, updated_at in held.items()
             if session_id not in online and there.get(session_id, -1) < updated_at
         )
         return list(itertools.islice(lost, LOST_NAMED))
+
+    def _read_newest(self) -> dict[int, int] | None:
+        """What the old reader knows of when each player last changed; None where it cannot.
+
+        Raises:
+            StoreUnusable: as `_rescue`.
+        """
+        if self._watch.rewritten:
+            return None  # what is in the file now is not what was
+        try:
+            held = self._reader.newest()
+        except apsw.Error as error:
+            _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
+            return None
+        self._rescue(self._reader)
+        return held
 
     def _rescue(self, reader: SQLiteReader) -> None:
         """Where the log alone was lost, and the reader still has it: put a whole copy in place.
@@ -215,6 +232,11 @@ class SQLiteStore:
                 self._rescue(reader)
             except StoreUnusable as error:
                 _log.critical("closing all the same: {error}", error=error)
+        if self._watch.overwritten:
+            try:
+                self._set_log_aside()  # whoever opens the file next would copy it into that
+            except OSError as error:
+                _log.critical("closing all the same: {error}", error=error)
         return not self._watch.apart
 
     def _set_log_aside(self) -> None:
@@ -241,9 +263,16 @@ class SQLiteStore:
         """See `IStateStore.open_reader`."""
         # Which file it is comes first: another that is put in place meanwhile is noticed then.
         self._watch.begin()
-        self._reader = SQLiteReader(self.path, self.schema, self._before_close)
+        reader = SQLiteReader(self.path, self.schema, self._before_close)
+        try:
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError):  # the writer will, then
+                reader.teach(self._watch.marks)
+        except BaseException:
+            reader.close()
+            raise
+        self._reader = reader
         self._rescued = False
-        return self._reader
+        return reader
 
     def open_writer(self) -> IStateWriter:
         """See `IStateStore.open_writer`."""
@@ -277,6 +306,7 @@ class SQLiteReader:
         may_checkpoint: Callable[[SQLiteReader], bool] = lambda _: True,
     ) -> None:
         self._may_checkpoint: Callable[[SQLiteReader], bool] | None = may_checkpoint
+        self._path = path
         self._connection = connect_existing(path)
         self._connection.pragma("query_only", True)
         names = ", ".join(quoted(field.name) for field in schema.fields)
@@ -313,12 +343,12 @@ class SQLiteReader:
 
     def copy_to(self, path: str) -> None:
         """Make a copy of the whole database, on disk."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
         self._connection.pragma("query_only", False)
-        self._connection.execute("VACUUM INTO ?", (path,))
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        copy_whole(self._connection, self._path, path)
+
+    def teach(self, marks: Marks) -> None:
+        """Show what is there now, which is ours."""
+        marks.learn(self._connection)
 
     def close(self) -> None:
         """See `IStateReader.close`."""

@@ -83,9 +83,30 @@ def connect_to_look(path: str) -> apsw.Connection:
     if os.access(path, os.W_OK) and os.access(os.path.dirname(path) or ".", os.W_OK):
         # A connection opened read-only would leave its -wal and -shm files behind.
         return connect_existing(path)
-    options = "" if os.path.exists(f"{path}-wal") else "?immutable=1"
+    if not os.path.exists(f"{path}-wal"):
+        return connect_past_log(path)
+    return connect(path, apsw.SQLITE_OPEN_READONLY)
+
+
+def connect_past_log(path: str) -> apsw.Connection:
+    """The same, to what is in the file itself: neither the log beside it nor a lock is touched."""
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return connect(f"file:{quote(path)}{options}", flags)
+    return connect(f"file:{quote(path)}?immutable=1", flags)
+
+
+def copy_whole(connection: apsw.Connection, source: str, target: str) -> None:
+    """Make a copy, on disk, of the database at `source`, to which this connection is.
+
+    Only those may read it who may read that one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    mode = stat.S_IMODE(os.stat(source).st_mode)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection.execute("VACUUM INTO ?", (target,))
+    os.chmod(target, mode)
+    with open(target, "rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
