@@ -1668,6 +1668,34 @@ class ReplacedTests(StoreTestCase):
             self.saving.callback(self.saver.close)
         self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
 
+    def test_schemas_copied_in_part(self) -> None:
+        """What other programs did to the schema is theirs, also where half of it is in the file."""
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
+        self.write(*range(1, 1000))
+        self.saver.sync()
+        at = itertools.count(20)
+
+        def look() -> None:
+            """Copy what can be copied, and look at that."""
+            self.write(1, updated_at=next(at))
+            for _ in range(2):
+                self.saver.maintain()
+
+        for change in ("VACUUM", "CREATE INDEX here ON player_state (x)", "VACUUM"):
+            look()
+            self.write(
+                2, updated_at=next(at)
+            )  # who pins nothing of the log keeps all from the file
+            with ExitStack() as before:
+                before.enter_context(self.pinned())
+                self.elsewhere("c = apsw.Connection(sys.argv[1]); c.execute(sys.argv[2])", change)
+                look()
+                with self.pinned():
+                    before.close()
+                    look()
+            look()
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
     def test_commit_of_unknown_end(self) -> None:
         """A commit that failed, and one that succeeded and said it failed, are both no loss."""
         self.write(1)

@@ -10,7 +10,9 @@ however much of it, the mark there is one that we wrote since the last that was 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import apsw
@@ -19,6 +21,7 @@ import attrs
 RUN_BYTES = 16
 MARK_BYTES = RUN_BYTES + 8
 HEADER_BYTES = 100
+SEARCH_BYTES = 1 << 20
 
 _FORM = slice(0, 24)
 """Of the header: what it is, the size of a page, how it is to be written."""
@@ -42,6 +45,11 @@ class _Seen:
 
     header: bytes
     page: bytes
+
+    @property
+    def version(self) -> int:
+        """Which schema it is; each change of it, and each ``VACUUM``, raises that."""
+        return int.from_bytes(self.header[_SCHEMA_VERSION], "big")
 
 
 @attrs.define(eq=False)
@@ -112,34 +120,43 @@ class Marks:
 
         Args:
             connection: to the database.
-            others_wrote: whether another program may have committed since it was so.
+            others_wrote: whether another program may have committed what was not in the file yet.
             copied: whether all that is in the log was in the file already.
 
         Raises:
             apsw.CantOpenError: as `is_changed`.
         """
-        versions, roots = [self._seen.header[_SCHEMA_VERSION]], [self._root]
-        if others_wrote:  # VACUUM moves tables
+        roots, newest = [self._root], self._seen.version
+        if others_wrote:
             try:
-                versions.append(connection.pragma("schema_version").to_bytes(4, "big"))
+                newest = max(newest, connection.pragma("schema_version"))
                 roots.append(_read_root(connection))
             except (apsw.SQLError, apsw.CorruptError, apsw.NotADBError):
                 return False
         looks = [self._read(root) for root in roots]
-        for header in (look.header for look in looks):
-            if (
-                len(header) < HEADER_BYTES
-                or header[_FORM] != self._seen.header[_FORM]
-                or header[_SCHEMA_VERSION] not in versions
-            ):
+        for look in looks:
+            if len(look.header) < HEADER_BYTES or look.header[_FORM] != self._seen.header[_FORM]:
+                return False
+            if not self._seen.version <= look.version <= newest:
                 return False
         pages = [look.page for look in looks]
         found = [mark for page in pages for mark in self._ours(page, self._least(copied))]
+        if others_wrote and not (copied or found):  # VACUUM moves tables, more than once perhaps
+            found = self._search()
         if not found and not self._is_unmarked(pages, copied):
             return False
         self._in_file = max(found, default=self._in_file)
         self._root, self._seen = roots[-1], looks[-1]
         return True
+
+    def _search(self) -> list[int]:
+        """The counters of marks of this run anywhere in the file, as far as they can be in it."""
+        with self._file() as file:
+            found, at = [], 0
+            while len(part := file.xRead(SEARCH_BYTES, at)) >= MARK_BYTES:
+                found += self._ours(part, self._in_file)
+                at += SEARCH_BYTES - MARK_BYTES
+        return found
 
     def _least(self, copied: bool) -> int:
         """The lowest counter that the file may bear."""
@@ -164,14 +181,19 @@ class Marks:
         return counters
 
     def _read(self, root: int) -> _Seen:
-        # Through SQLite: a plain close would drop the locks that this process holds on the file.
-        flags = [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0]
-        file = apsw.VFSFile("", self.path, flags)
-        try:
+        with self._file() as file:
             header = file.xRead(HEADER_BYTES, 0)
             size = int.from_bytes(header[_PAGE_SIZE], "big")
             size = 65536 if size == 1 else size
             return _Seen(header, file.xRead(size, (root - 1) * size) if size else b"")
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[apsw.VFSFile]:
+        # Through SQLite: a plain close would drop the locks that this process holds on the file.
+        flags = [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0]
+        file = apsw.VFSFile("", self.path, flags)
+        try:
+            yield file
         finally:
             file.xClose()
 

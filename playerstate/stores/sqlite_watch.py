@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NoReturn
 
 import apsw
@@ -13,6 +14,9 @@ from playerstate.stores.sqlite_files import FileNumber, file_number, look_at, nu
 from playerstate.stores.sqlite_mark import Marks
 
 LOG_HEADER_BYTES = 32
+OVERWRITTEN = "was written over in place"
+CHECKPOINT_PAUSES = (0.0, 0.01, 0.04, 0.15, 0.3, 0.5, 0.0)
+"""Seconds between looks at a file in which another program's checkpoint may be moving tables."""
 
 
 @attrs.define(eq=False)
@@ -78,6 +82,8 @@ class Watch:
             StoreReplaced: they are not ours, or do not hold what was committed.
         """
         self.check_number(file_number(self.path))
+        if self.overwritten:
+            self._rewritten(OVERWRITTEN)
         if not self.marks.is_known:
             self.marks.learn(connection)
         # Where all of the log is in the file, the file alone says what is in the database.
@@ -173,16 +179,18 @@ class Watch:
         Raises:
             StoreReplaced: another one was copied into it.
         """
-        # Twice at most: a page may be read just while a checkpoint writes it.
-        others_wrote = self._others_wrote
-        if any(self.marks.take_changed(connection, others_wrote, copied) for _ in range(2)):
-            self._others_wrote = False
-            return
+        # It may be read just while another program's checkpoint writes it.
+        may_move = self._others_wrote and not copied
+        for pause in CHECKPOINT_PAUSES if may_move else (0.0, 0.0):
+            if self.marks.take_changed(connection, self._others_wrote, copied):
+                self._others_wrote &= not copied
+                return
+            time.sleep(pause)
         log = connection.filename_wal
         self.log_file = self.log_file or file_number(log)
         self.index_file = self.index_file or file_number(log.removesuffix("wal") + "shm")
         self.overwritten = True
-        self._rewritten("was written over in place")
+        self._rewritten(OVERWRITTEN)
 
     def _rewritten(self, what: str) -> NoReturn:
         self.rewritten = True
