@@ -40,6 +40,7 @@ from playerstate.stores import (
     open_store,
     sqlite,
     sqlite_overwritten,
+    sqlite_watch,
     sqlite_writer,
 )
 from playerstate.stores.sqlite import SQLiteStore, SQLiteWriter
@@ -1695,6 +1696,35 @@ class ReplacedTests(StoreTestCase):
                     look()
             look()
         self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_mark_not_in_the_file(self) -> None:
+        """Others' change of the schema may be in the file before the mark that it has moved."""
+        self.patch(sqlite_watch, "CHECKPOINT_PAUSES", (0.0, 0.0))
+        self.write(*range(1, 100))
+        self.saver.sync()
+        self.write(1, updated_at=11)
+        self.elsewhere(
+            "apsw.Connection(sys.argv[1]).execute('CREATE INDEX here ON player_state (x)')"
+        )
+        self.saver.maintain()
+        ((root,),) = self.sql("SELECT rootpage FROM sqlite_schema WHERE name = 'player_mark'")
+        ((newest,),) = self.sql("PRAGMA schema_version")
+        for version, is_ours in ((newest, True), (newest + 1, False)):
+            self.elsewhere(
+                "file = open(sys.argv[1], 'r+b'); file.seek(40);"
+                "file.write(int(sys.argv[2]).to_bytes(4, 'big'));"
+                "file.seek((int(sys.argv[3]) - 1) * 4096); file.write(bytes(4096)); file.close()",
+                str(version),
+                str(root),
+            )
+            if is_ours:
+                self.saver.maintain()
+                self.saver.maintain()
+                self.saver.sync()
+                self.saver.maintain()
+                self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+            else:
+                self.assert_noticed("was written over in place")
 
     def test_commit_of_unknown_end(self) -> None:
         """A commit that failed, and one that succeeded and said it failed, are both no loss."""

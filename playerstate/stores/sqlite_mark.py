@@ -70,6 +70,7 @@ class Marks:
     _is_first: bool = True
     _root: int = 0
     _in_file: int = 0
+    _logged_version: int = 0
     _seen: _Seen = _Seen(b"", b"")
 
     def learn(self, connection: apsw.Connection) -> None:
@@ -84,6 +85,7 @@ class Marks:
         self._committed = self._tried
         self._seen = self._read(self._root)
         self._in_file = max(self._ours(self._seen.page, 0), default=0)
+        self._logged_version = self._seen.version
         self.is_known = True
 
     def put(self, connection: apsw.Connection) -> None:
@@ -144,10 +146,20 @@ class Marks:
         if others_wrote and not (copied or found):  # VACUUM moves tables, more than once perhaps
             found = self._search()
         if not found and not self._is_unmarked(pages, copied):
-            return False
+            # The page of the mark is copied last where each commit changes it.
+            first, last = min(look.version for look in looks), max(look.version for look in looks)
+            return not copied and self._seen.version < first and last <= self._logged_version
         self._in_file = max(found, default=self._in_file)
         self._root, self._seen = roots[-1], looks[-1]
         return True
+
+    def note_others(self, connection: apsw.Connection) -> None:
+        """Another program committed, into the log: the file is what it was at the last look.
+
+        Raises:
+            apsw.Error: it cannot be read.
+        """
+        self._logged_version = connection.pragma("schema_version")
 
     def _search(self) -> list[int]:
         """The counters of marks of this run anywhere in the file, as far as they can be in it."""

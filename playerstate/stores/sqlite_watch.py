@@ -98,6 +98,8 @@ class Watch:
         if version != self._version:
             self._others_wrote = True
             self._check_content(connection)
+            if not is_changed:
+                self.marks.note_others(connection)
         if is_changed:
             self._check_file(connection, copied=False)
         self._version = version
