@@ -1577,6 +1577,25 @@ class ReplacedTests(StoreTestCase):
         self.assertIsNone(self.loader.load(1))
         self.assert_in_use()
 
+    def test_overwritten_just_before_a_checkpoint(self) -> None:
+        """So is a backup into which our own checkpoint was copied, before anybody could look."""
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
+        self.write(*range(1, 500))
+        self.saver.maintain()
+        self.saver.maintain()
+        copy = self.copy()
+        self.write(1, updated_at=11)
+        checkpoint = self.saver._checkpoint
+
+        def checkpointing() -> Any:
+            self.copy_over(copy)
+            return checkpoint()
+
+        patched = self.patch(self.saver, "_checkpoint", checkpointing)
+        self.saver.maintain()
+        patched.restore()
+        self.assert_noticed("was written over in place")
+
     def test_overwritten_with_itself(self) -> None:
         """A copy of what is in it is no loss."""
         copy = os.path.join(self.directory, "raw.db")

@@ -89,7 +89,7 @@ class Watch:
         # Where all of the log is in the file, the file alone says what is in the database.
         copied = _is_copied(connection)
         if (is_changed := self._is_changed(copied)) and copied:
-            self._others_wrote = True  # or they may have
+            self._others_wrote |= _data_version(connection) != self._version
             self._check_file(connection, copied=True)
             is_changed = False
         if pages:
@@ -201,6 +201,15 @@ class Watch:
     def _lost(self, path: str, what: str) -> NoReturn:
         self.replaced = True
         raise StoreReplaced(f"{path} {what}")
+
+
+def _data_version(connection: apsw.Connection) -> int | None:
+    """What changes with each commit of another program; None where the file is no database."""
+    try:
+        version: int = connection.execute("PRAGMA data_version").get
+    except (apsw.CorruptError, apsw.NotADBError):
+        return None
+    return version
 
 
 def _is_copied(connection: apsw.Connection) -> bool:
