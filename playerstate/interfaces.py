@@ -238,7 +238,7 @@ class IFileStore(IStateStore):
     def open_reader() -> IStateReader:
         """See `IStateStore.open_reader`."""
 
-    def reopen(identity: bytes, online: Set[int]) -> list[int]:
+    def reopen(identity: bytes, online: Set[int]) -> list[int] | None:
         """Go over to the store that has taken the place of the one that was opened.
 
         Called where the writer has raised `StoreReplaced`.  Persist thread, with the writer closed
@@ -251,7 +251,8 @@ class IFileStore(IStateStore):
             online: the players whose rows will be written again.
 
         Returns:
-            Other players whose newest state went with the old store; at most a thousand.
+            Other players whose newest state went with the old store, at most a thousand; None
+            where it cannot be told who they are.
 
         Raises:
             StoreUnusable: what is there now cannot be used, or nothing can be put there.

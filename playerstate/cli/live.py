@@ -88,7 +88,7 @@ def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, in
 def _open(path: str, stack: ExitStack) -> tuple[Remains, int]:
     try:
         fd = stack.enter_context(held(path))
-        return read_remains(path), fd
+        return read_remains(fd), fd
     except NotAJournal as error:
         raise click.ClickException(f"{path} is no journal: {error}") from error
     except OSError as error:

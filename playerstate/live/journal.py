@@ -237,7 +237,7 @@ class Journal:
             self._recovering_fd = os.open(self._recovering, os.O_RDONLY | os.O_CLOEXEC)
             _lock(self._recovering_fd, self.path)
             try:
-                remains = read_remains(self._recovering)
+                remains = read_remains(self._recovering_fd)
             except NotAJournal as error:
                 aside = self._set_aside()
                 _log.critical(
@@ -487,14 +487,18 @@ class NotAJournal(ValueError):
     """The file makes no sense as a journal; the message says why."""
 
 
-def read_remains(path: str) -> Remains:
+def read_remains(path: str | int) -> Remains:
     """Read the journal of a process that has ended.
+
+    Args:
+        path: its name; or an open file, which stays open: a name may come to be another file's.
 
     Raises:
         NotAJournal: the file is not one, or not whole.
         OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", closefd=isinstance(path, str)) as file:
+        file.seek(0)
         start = file.read(_HEADER.size)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
             raise NotAJournal("it does not begin as one")
@@ -526,7 +530,8 @@ def read_remains(path: str) -> Remains:
         for first in range(0, slots, SLOTS_AT_ONCE):
             count = min(SLOTS_AT_ONCE, slots - first)
             halves = room[: 2 * count]
-            file.readinto(halves.view(np.uint8).data)
+            if file.readinto(halves.view(np.uint8).data) != halves.nbytes:
+                raise NotAJournal("it was cut while it was read")
             if not halves["version"].any():
                 continue
             rows = _newest_whole(halves)

@@ -114,13 +114,13 @@ class Reopening:
         online = frozenset(self._table.slots)
         self._outbox.reopen(lambda: self._go_over(online), self._gone_over)
 
-    def _go_over(self, online: Set[int]) -> list[int]:
-        """The players lost.  Persist thread."""
+    def _go_over(self, online: Set[int]) -> list[int] | None:
+        """The players lost; None where they cannot be named.  Persist thread."""
         if self._files is None:
             raise StoreUnusable(f"{self._store.describe()} keeps no files that could be replaced")
         return self._files.reopen(self._identity, online)
 
-    def _gone_over(self, lost: list[int] | Exception) -> None:
+    def _gone_over(self, lost: list[int] | Exception | None) -> None:
         """The persist thread has gone over, and can be given what is to be saved; or has not."""
         try:
             if isinstance(lost, Exception):
@@ -136,15 +136,14 @@ class Reopening:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        self.in_doubt = self.stopping and bool(lost)
+        self.in_doubt = self.stopping and lost != []
         self._dirty_all()  # who joined meanwhile
         _log.critical(
             "the store {store} was removed or replaced while it was in use; the {again} players"
-            " in the game are saved again, lost is the newest state of {count} others: {players}",
+            " in the game are saved again, lost is the newest state of {others}",
             store=self._store.describe(),
             again=len(self._table),
-            count=len(lost),
-            players=named(lost) or "none",
+            others=_others(lost),
         )
         self._outbox.sweep()
         self._outbox.resume()
@@ -166,3 +165,10 @@ class Reopening:
         if len(waiting) > LOADS_A_TURN:
             self._clock.callLater(0.0, self._load_some)
         tell(self._waiting.take_some(waiting[:LOADS_A_TURN]), None)
+
+
+def _others(lost: list[int] | None) -> str:
+    """Who else lost the newest state with a store that was replaced; None where that is unknown."""
+    if lost is None:
+        return "others who changed since what is there now, and cannot be named"
+    return f"{len(lost)} others: {named(lost) or 'none'}"

@@ -121,7 +121,7 @@ class FragileStore(FaultyStore):
         self.aside: list[tuple[int, str]] = []
         self.successor: dict[int, Stored] | None = None
         self.reopen_failures: deque[Exception] = deque()
-        self.lost: list[int] = []
+        self.lost: list[int] | None = []
         self.reopened: list[tuple[bytes, frozenset[int]]] = []
         self.readers: list[FragileReader] = []
         self.writers_closed = 0
@@ -156,7 +156,7 @@ class FragileStore(FaultyStore):
         if self.successor is not None:
             raise StoreReplaced("players.db was removed or replaced")
 
-    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
+    def reopen(self, identity: bytes, online: Set[int]) -> list[int] | None:
         """See `IFileStore.reopen`."""
         if self.reopen_failures:
             raise self.reopen_failures.popleft()

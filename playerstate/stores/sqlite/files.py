@@ -30,13 +30,25 @@ _IN_MEMORY = 2
 _MAGIC = b"SQLite format 3\0"
 
 
-def file_number(path: str) -> FileNumber | None:
-    """What tells a file from all others of its name; None where there is none."""
+def look_at(path: str) -> os.stat_result | None:
+    """What the system says of the file of this name; None where there is none.
+
+    Whoever asks two things of a file asks one look: between two it may vanish.
+    """
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_dev, status.st_ino
+
+
+def number_of(status: os.stat_result | None) -> FileNumber | None:
+    """What tells a file from all others of its name; None for none."""
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def file_number(path: str) -> FileNumber | None:
+    """The number of the file that bears this name now; None where there is none."""
+    return number_of(look_at(path))
 
 
 def check_sqlite(version: str) -> None:
@@ -76,9 +88,30 @@ def connect_to_look(path: str) -> apsw.Connection:
     if os.access(path, os.W_OK) and os.access(os.path.dirname(path) or ".", os.W_OK):
         # A connection opened read-only would leave its -wal and -shm files behind.
         return connect_existing(path)
-    options = "" if os.path.exists(f"{path}-wal") else "?immutable=1"
+    if not os.path.exists(f"{path}-wal"):
+        return connect_past_log(path)
+    return connect(path, apsw.SQLITE_OPEN_READONLY)
+
+
+def connect_past_log(path: str) -> apsw.Connection:
+    """The same, to what is in the file itself: neither the log beside it nor a lock is touched."""
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return connect(f"file:{quote(path)}{options}", flags)
+    return connect(f"file:{quote(path)}?immutable=1", flags)
+
+
+def copy_whole(connection: apsw.Connection, source: str, target: str) -> None:
+    """Make a copy, on disk, of the database at `source`, to which this connection is.
+
+    Only those may read it who may read that one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    mode = stat.S_IMODE(os.stat(source).st_mode)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection.execute("VACUUM INTO ?", (target,))
+    os.chmod(target, mode)
+    with open(target, "rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

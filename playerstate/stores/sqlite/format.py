@@ -9,7 +9,8 @@ One table, keyed by the session id so that a sorted batch is written page after 
         updated_at INTEGER NOT NULL
     ) STRICT
 
-and beside it a table ``player_store`` of one row, with the identity that ties a journal to it.
+and beside it a table ``player_store`` of one row, with the identity that ties a journal to it,
+and one ``player_mark``, of one row as well, of which `playerstate.stores.sqlite.mark` tells.
 
 The columns follow the state class.  A field that is new becomes a column with its default; the
 column of a field that is gone stays, with what it holds; a field whose type has changed is refused.
@@ -25,6 +26,7 @@ from playerstate.interfaces import StoreUnusable
 from playerstate.state.kind import Column
 from playerstate.state.schema import Field, StateSchema, folded
 from playerstate.stores.sqlite.columns import definition, held_in, quoted, type_of
+from playerstate.stores.sqlite.mark import draw_mark
 
 APPLICATION_ID = 0x706C7374
 """``plst`` in ASCII."""
@@ -75,6 +77,7 @@ def migrate_database(
             " (id INTEGER PRIMARY KEY CHECK (id = 1), identity BLOB NOT NULL) STRICT"
         )
         connection.execute("INSERT OR REPLACE INTO player_store VALUES (1, ?)", (identity,))
+        draw_mark(connection)
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", FORMAT)
     return added

@@ -42,6 +42,7 @@ from playerstate.stores.sqlite.files import (
     check_sqlite,
     connect,
     connect_existing,
+    copy_whole,
     damaged,
     explained,
     file_number,
@@ -50,6 +51,8 @@ from playerstate.stores.sqlite.files import (
 )
 from playerstate.stores.sqlite.format import migrate_database, read_identity
 from playerstate.stores.sqlite.lockfile import LockFile
+from playerstate.stores.sqlite.mark import Marks
+from playerstate.stores.sqlite.overwritten import Overwritten
 from playerstate.stores.sqlite.watch import Watch
 from playerstate.stores.sqlite.writer import SQLiteWriter
 
@@ -112,6 +115,7 @@ class SQLiteStore:
         self._watch = Watch(path)
         self._held: Newest | None = None
         self._rescued = False
+        self._overwritten = Overwritten(path)
 
     def prepare(self) -> bytes:
         """See `IStateStore.prepare`."""
@@ -156,7 +160,7 @@ class SQLiteStore:
             finally:
                 connection.close()
 
-    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
+    def reopen(self, identity: bytes, online: Set[int]) -> list[int] | None:
         """See `IFileStore.reopen`.
 
         It waits for nobody's lock, since players are in the game; the caller tries again.
@@ -165,28 +169,41 @@ class SQLiteStore:
         share an index of the log by the file's name, and would find their way into a log that is
         not theirs.  The last to close a database whose log was removed copies the log into it.
         """
-        if self._held is None:
-            try:
-                held = self._reader.newest()
-            except apsw.Error as error:
-                _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
-                held = np.zeros((0, 2), np.int64)
-            else:
-                self._rescue(self._reader)
-            self._held = held
+        if not self._rescued:
+            self._held = self._read_newest()
             self._rescued = True
             self._reader.close()
         self._set_log_aside()
         if not may_be_database(self.path):
             raise StoreUnusable(not_a_database(self.path))
+        if self._watch.overwritten and file_number(self.path) == self._watch.database_file:
+            self._overwritten.move(self._check)
         with self._connect() as connection:
             self._check(connection)
         self._fit(identity, 0)
         with self._connect() as connection:
             there = _newest(connection)
         held, self._held = self._held, None
+        if held is None:
+            return None
         lost = (int(session_id) for session_id in _missed(held, there) if session_id not in online)
         return list(itertools.islice(lost, LOST_NAMED))
+
+    def _read_newest(self) -> Newest | None:
+        """What the old reader knows of when each player last changed; None where it cannot.
+
+        Raises:
+            StoreUnusable: as `_rescue`.
+        """
+        if self._watch.rewritten:
+            return None  # what is in the file now is not what was
+        try:
+            held = self._reader.newest()
+        except apsw.Error as error:
+            _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
+            return None
+        self._rescue(self._reader)
+        return held
 
     def _rescue(self, reader: SQLiteReader) -> None:
         """Where the log alone was lost, and the reader still has it: put a whole copy in place.
@@ -202,6 +219,9 @@ class SQLiteStore:
             return
         try:
             reader.copy_to(f"{self.path}.new")
+            if file_number(self.path) != watch.database_file:
+                os.unlink(f"{self.path}.new")  # another took its place while the copy was made
+                return
             os.replace(f"{self.path}.new", os.path.realpath(self.path))
         except (apsw.Error, OSError) as error:
             with contextlib.suppress(OSError):
@@ -220,6 +240,11 @@ class SQLiteStore:
                 self._rescue(reader)
             except StoreUnusable as error:
                 _log.critical("closing all the same: {error}", error=error)
+        if self._watch.overwritten:
+            try:
+                self._set_log_aside()  # whoever opens the file next would copy it into that
+            except OSError as error:
+                _log.critical("closing all the same: {error}", error=error)
         return not self._watch.apart
 
     def _set_log_aside(self) -> None:
@@ -230,20 +255,32 @@ class SQLiteStore:
         log = os.path.realpath(self.path) + "-wal"
         index = os.path.realpath(self.path) + "-shm"
         if watch.index_file is not None and file_number(index) == watch.index_file:
-            os.unlink(index)  # another program that still has it open would share it with us
+            # Another program that still has it open would share it with us.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(index)
         if watch.log_file is not None and file_number(log) == watch.log_file:
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
             aside = f"{log}.{stamp}.{os.getpid()}"
-            os.rename(log, aside)
+            try:
+                os.rename(log, aside)
+            except FileNotFoundError:
+                return  # somebody was faster
             _log.warn("{log} is the old database's: set aside as {aside}", log=log, aside=aside)
 
     def open_reader(self) -> IStateReader:
         """See `IStateStore.open_reader`."""
         # Which file it is comes first: another that is put in place meanwhile is noticed then.
         self._watch.begin()
-        self._reader = SQLiteReader(self.path, self.schema, self._before_close)
+        reader = SQLiteReader(self.path, self.schema, self._before_close)
+        try:
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError):  # the writer will, then
+                reader.teach(self._watch.marks)
+        except BaseException:
+            reader.close()
+            raise
+        self._reader = reader
         self._rescued = False
-        return self._reader
+        return reader
 
     def open_writer(self) -> IStateWriter:
         """See `IStateStore.open_writer`."""
@@ -277,6 +314,7 @@ class SQLiteReader:
         may_checkpoint: Callable[[SQLiteReader], bool] = lambda _: True,
     ) -> None:
         self._may_checkpoint: Callable[[SQLiteReader], bool] | None = may_checkpoint
+        self._path = path
         self._connection = connect_existing(path)
         self._connection.pragma("query_only", True)
         names = ", ".join(quoted(field.name) for field in schema.fields)
@@ -311,12 +349,12 @@ class SQLiteReader:
 
     def copy_to(self, path: str) -> None:
         """Make a copy of the whole database, on disk."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
         self._connection.pragma("query_only", False)
-        self._connection.execute("VACUUM INTO ?", (path,))
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        copy_whole(self._connection, self._path, path)
+
+    def teach(self, marks: Marks) -> None:
+        """Show what is there now, which is ours."""
+        marks.learn(self._connection)
 
     def close(self) -> None:
         """See `IStateReader.close`."""

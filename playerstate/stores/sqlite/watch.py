@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NoReturn
 
 import apsw
 import attrs
 
 from playerstate.interfaces import StoreReplaced
-from playerstate.stores.sqlite.files import FileNumber, file_number
+from playerstate.stores.sqlite.files import FileNumber, file_number, look_at, number_of
+from playerstate.stores.sqlite.mark import Marks
 
 LOG_HEADER_BYTES = 32
-
-Signature = tuple[int, int]
+OVERWRITTEN = "was written over in place"
+CHECKPOINT_PAUSES = (0.0, 0.01, 0.04, 0.15, 0.3, 0.5, 0.0)
+"""Seconds between looks at a file in which another program's checkpoint may be moving tables."""
 
 
 @attrs.define(eq=False)
@@ -24,9 +27,11 @@ class Watch:
         path: of the database.
         database_file, log_file, index_file: which files they are; None as long as not seen.
         identity: what the database was given; None where it is not known.
-        newest: session id and ``updated_at`` of a row of the last commit, the newest in it.
+        marks: what commits leave in it.
         replaced: whether the files were found not to be ours.
         log_lost: whether the log or its index is gone, so that other programs cannot see it.
+        rewritten: whether other content was put into the file, through SQLite or past it.
+        overwritten: whether it was put there past SQLite.
     """
 
     path: str
@@ -34,97 +39,180 @@ class Watch:
     log_file: FileNumber | None = None
     index_file: FileNumber | None = None
     identity: bytes | None = None
-    newest: tuple[int, int] | None = None
+    marks: Marks = attrs.field(init=False)
     replaced: bool = False
     log_lost: bool = False
-    _signature: Signature | None = None
-    _version: int = 0
+    rewritten: bool = False
+    overwritten: bool = False
+    _version: int | None = None
+    _others_wrote: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        """Marks are of the same database."""
+        self.marks = Marks(self.path)
 
     @property
     def apart(self) -> bool:
         """Whether log and database do not belong together, so that none is copied to the other."""
-        return self.log_lost
+        return self.log_lost or self.overwritten
 
     def begin(self) -> None:
         """A reader is about to be opened: what is there now is ours."""
         self.database_file = file_number(self.path)
-        self.log_file = self.index_file = self.newest = self._signature = None
-        self.replaced = self.log_lost = False
+        self.log_file = self.index_file = None
+        self.replaced = self.log_lost = self.rewritten = self.overwritten = False
 
-    def note_copied(self, connection: apsw.Connection) -> None:
-        """Pages of the log are in the database, by a checkpoint of ours."""
-        self._signature = self._sign()
-        self._version = connection.pragma("data_version")
+    def attach(self, connection: apsw.Connection) -> None:
+        """A writer has this connection from now on.
+
+        Raises:
+            StoreReplaced: the file is not ours.
+        """
+        self._version, self._others_wrote = None, True
+        if self.marks.is_known and self._is_changed(copied=False):
+            self._check_file(connection, copied=False)
 
     def check(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
         """Look at the files, after so many pages were seen in the log.
 
-        Costs two or three `stat` and a look at the log's index as long as all is well.
+        Costs two or three `stat`, two short reads and a look at the log's index as long as all is
+        well.
 
         Raises:
             StoreReplaced: they are not ours, or do not hold what was committed.
         """
-        if file_number(self.path) != self.database_file:
+        self.check_number(file_number(self.path))
+        if self.overwritten:
+            self._rewritten(OVERWRITTEN)
+        if not self.marks.is_known:
+            self.marks.learn(connection)
+        # Where all of the log is in the file, the file alone says what is in the database.
+        copied = _is_copied(connection)
+        if (is_changed := self._is_changed(copied)) and copied:
+            self._others_wrote |= _data_version(connection) != self._version
+            self._check_file(connection, copied=True)
+            is_changed = False
+        if pages:
+            self._check_log(connection, pages, frame_bytes)
+        version = connection.execute("PRAGMA data_version").get
+        if version != self._version:
+            self._others_wrote = True
+            self._check_content(connection)
+            if not is_changed:
+                self.marks.note_others(connection)
+        if is_changed:
+            self._check_file(connection, copied=False)
+        self._version = version
+
+    def check_number(self, found: FileNumber | None) -> None:
+        """See that the file found under the database's name is the one that was opened.
+
+        Raises:
+            StoreReplaced: it is another, or there is none.
+        """
+        if found != self.database_file:
             self._lost(self.path, "was removed or replaced")
-        if not pages:
-            return
-        self._check_log(connection, pages, frame_bytes)
-        signature, version = self._sign(), connection.pragma("data_version")
-        if self._signature is None:
-            self._signature, self._version = signature, version
-        elif (signature, version) != (self._signature, self._version):
-            self._explain(connection, signature, version)
 
     def _check_log(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
         log = connection.filename_wal  # beside what a link leads to
-        log_file, index_file = file_number(log), file_number(log.removesuffix("wal") + "shm")
-        if self.log_file is None:
-            self.log_file, self.index_file = log_file, index_file
-        if log_file is None or log_file != self.log_file:
-            self.log_lost = True
-            self._lost(log, "was removed or replaced")
+        index = log.removesuffix("wal") + "shm"
+        status, index_file = look_at(log), file_number(index)
+        size = self._size_of_log(log, status)
+        if self.index_file is None:
+            self.index_file = index_file
         if index_file is None or index_file != self.index_file:
             self.log_lost = True
-            self._lost(log.removesuffix("wal") + "shm", "was removed or replaced")
-        if os.stat(log).st_size < LOG_HEADER_BYTES + pages * frame_bytes:
-            connection.pragma("data_version")  # sees what other programs did to the log
+            self._lost(index, "was removed or replaced")
+        if size < LOG_HEADER_BYTES + pages * frame_bytes:
+            # What other programs did to the log is seen first.
             pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if pages and os.stat(log).st_size < LOG_HEADER_BYTES + pages * frame_bytes:
+            size = self._size_of_log(log, look_at(log))
+            if pages and size < LOG_HEADER_BYTES + pages * frame_bytes:
                 self.log_lost = True
                 self._lost(log, "was cut short")
 
-    def _explain(
-        self, connection: apsw.Connection, signature: Signature | None, version: int
-    ) -> None:
-        """Another program wrote, which is its right, or restored the database.
+    def sync_log(self, log: str) -> None:
+        """Bring what is in the log to disk.
 
-        A time of change that no commit explains is no proof: a checkpoint that failed half-way and
-        ``touch`` leave one too, and what is done about a loss would then do harm.
+        Raises:
+            StoreReplaced: the log is not ours.
         """
+        try:
+            with open(log, "rb") as file:
+                self._size_of_log(log, os.fstat(file.fileno()))
+                os.fsync(file.fileno())
+        except (FileNotFoundError, NotADirectoryError):
+            self._size_of_log(log, None)
+
+    def _size_of_log(self, log: str, status: os.stat_result | None) -> int:
+        """The size of the log by this look at it, in bytes."""
+        if self.log_file is None:
+            self.log_file = number_of(status)
+        if status is None or number_of(status) != self.log_file:
+            self.log_lost = True
+            self._lost(log, "was removed or replaced")
+        return status.st_size
+
+    def _check_content(self, connection: apsw.Connection) -> None:
+        """Another program wrote, which is its right, or restored the database through SQLite."""
         try:
             identity = connection.execute("SELECT identity FROM player_store").get
             if self.identity is not None and identity != self.identity:
-                self._lost(self.path, "was overwritten with another database")
-            if self.newest is not None:
-                session_id, updated_at = self.newest
-                held = connection.execute(
-                    "SELECT updated_at FROM player_state WHERE session_id = ?", (session_id,)
-                ).get
-                if held is None or held < updated_at:
-                    self._lost(
-                        self.path, "lost what was committed last: it was restored from a copy"
-                    )
+                self._rewritten("was overwritten with another database")
+            if not self.marks.holds_last(connection):
+                self._rewritten("lost what was committed last: it was restored from a copy")
         except (apsw.SQLError, apsw.CorruptError, apsw.NotADBError) as error:
-            self._lost(self.path, f"was overwritten ({error})")
-        self._signature, self._version = signature, version
+            self._rewritten(f"was overwritten ({error})")
 
-    def _sign(self) -> Signature | None:
+    def _is_changed(self, copied: bool) -> bool:
         try:
-            status = os.stat(self.path)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+            return self.marks.is_changed(copied)
+        except apsw.CantOpenError:
+            self.check_number(file_number(self.path))  # it may have gone after that look
+            raise
+
+    def _check_file(self, connection: apsw.Connection, copied: bool) -> None:
+        """See that a file that was changed is the one under the log still.
+
+        Args:
+            connection: to the database.
+            copied: whether all that is in the log is in the file.
+
+        Raises:
+            StoreReplaced: another one was copied into it.
+        """
+        # It may be read just while another program's checkpoint writes it.
+        may_move = self._others_wrote and not copied
+        for pause in CHECKPOINT_PAUSES if may_move else (0.0, 0.0):
+            if self.marks.take_changed(connection, self._others_wrote, copied):
+                self._others_wrote &= not copied
+                return
+            time.sleep(pause)
+        log = connection.filename_wal
+        self.log_file = self.log_file or file_number(log)
+        self.index_file = self.index_file or file_number(log.removesuffix("wal") + "shm")
+        self.overwritten = True
+        self._rewritten(OVERWRITTEN)
+
+    def _rewritten(self, what: str) -> NoReturn:
+        self.rewritten = True
+        self._lost(self.path, what)
 
     def _lost(self, path: str, what: str) -> NoReturn:
         self.replaced = True
         raise StoreReplaced(f"{path} {what}")
+
+
+def _data_version(connection: apsw.Connection) -> int | None:
+    """What changes with each commit of another program; None where the file is no database."""
+    try:
+        version: int = connection.execute("PRAGMA data_version").get
+    except (apsw.CorruptError, apsw.NotADBError):
+        return None
+    return version
+
+
+def _is_copied(connection: apsw.Connection) -> bool:
+    """Whether all that is in the log is in the file; False where the log was not opened yet."""
+    pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    return 0 <= pages == copied

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,12 +66,15 @@ class SQLiteWriter:
         self._watch = watch or Watch(path)
         if self._watch.database_file is None:
             self._watch.database_file = file_number(path)
-        if file_number(path) != self._watch.database_file:
-            self._watch.replaced = True
-            raise StoreReplaced(f"{path} was removed or replaced")
-        self._connection = connect_existing(path)
+        self._watch.check_number(file_number(path))
+        try:
+            self._connection = connect_existing(path)
+        except apsw.CantOpenError:
+            self._watch.check_number(file_number(path))  # it may have gone after that look
+            raise
         try:
             self._log_path = self._connection.filename_wal  # beside what a link leads to
+            self._watch.attach(self._connection)
             self._refused = RefusedFile(path, schema)
             self._connection.pragma("synchronous", synchronous)
             self._connection.pragma("journal_size_limit", LOG_BYTES)
@@ -88,10 +90,12 @@ class SQLiteWriter:
         """See `IStateWriter.write`."""
         self._interrupted = False
         with self._naming_errors():
+            self._look()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     left_out = self._upsert(records)
+                    self._watch.marks.put(self._connection)
                     self._connection.execute("COMMIT")
                 except BaseException:
                     if self._connection.in_transaction:
@@ -99,9 +103,7 @@ class SQLiteWriter:
                     raise
             except (RowRefused, *_REFUSED) as error:
                 raise RowRefused(printable(str(error)), self._find_refused(records)) from error
-        if len(left_out) < len(records):
-            newest = records[records["updated_at"].argmax()]
-            self._watch.newest = int(newest["session_id"]), int(newest["updated_at"])
+        self._watch.marks.note_committed()
         return np.array(left_out, np.intp)
 
     @contextlib.contextmanager
@@ -179,7 +181,7 @@ class SQLiteWriter:
         Raises:
             StoreReplaced: the database or its log is not the file that was opened.
         """
-        self._watch.check(self._connection, self._log_pages, self._frame_bytes)
+        self._look()
         if self._log_pages * self._frame_bytes < CHECKPOINT_BYTES:
             return
         pages, copied = self._checkpoint()
@@ -198,9 +200,15 @@ class SQLiteWriter:
             )
 
     def _checkpoint(self) -> tuple[int, int]:
-        pages, copied = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        self._watch.note_copied(self._connection)
-        return pages, copied
+        return self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _look(self) -> None:
+        """See that all files are ours, and hold what was committed.
+
+        Raises:
+            StoreReplaced: they are not, or do not.
+        """
+        self._watch.check(self._connection, self._log_pages, self._frame_bytes)
 
     def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter.set_aside`; into ``<database>.refused.jsonl``."""
@@ -216,12 +224,11 @@ class SQLiteWriter:
         Raises:
             StoreReplaced: as `maintain`; a log that is not ours is copied nowhere.
         """
-        self._watch.check(self._connection, self._log_pages, self._frame_bytes)
+        self._look()
         pages, copied = self._checkpoint()
         if copied < pages:
             # Somebody reads what is older: what is not copied is in the log.
-            with open(self._log_path, "rb") as log:
-                os.fsync(log.fileno())
+            self._watch.sync_log(self._log_path)
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
@@ -237,12 +244,11 @@ class SQLiteWriter:
         """
         try:
             with contextlib.suppress(StoreReplaced):
-                self._watch.check(self._connection, self._log_pages, self._frame_bytes)
+                self._look()
             if self._watch.apart:
                 self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             else:
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                self._watch.note_copied(self._connection)
         except (apsw.BusyError, apsw.InterruptError):
             pass  # somebody reads, or is in a hurry: the log stays, and SQLite uses it as it is
         finally:

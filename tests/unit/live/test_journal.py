@@ -553,6 +553,29 @@ class NonsenseTests(SynchronousTestCase):
         with contextlib.suppress(NotAJournal):
             read_remains(path)
 
+    def test_open_file(self) -> None:
+        """A journal that is open already is read as such, whoever bears its name now."""
+        path = self.journal()
+        fd = os.open(path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        expected = read_remains(path).records.tolist()
+        os.unlink(path)
+        for _ in range(2):
+            self.assertEqual(read_remains(fd).records.tolist(), expected)
+
+    def test_cut_while_it_is_read(self) -> None:
+        """A file that is cut after the look at its size is no journal: no row is read twice."""
+        path, look = self.journal(), os.fstat
+
+        def cutting(fd: int) -> os.stat_result:
+            found = look(fd)
+            os.truncate(path, found.st_size - 4096)
+            return found
+
+        patched = self.patch(os, "fstat", cutting)
+        self.assertRaisesRegex(NotAJournal, "cut while", read_remains, path)
+        patched.restore()
+
     def test_schemas_that_cannot_be(self) -> None:
         """A damaged list of fields is no journal: nothing else."""
         for names in (

@@ -977,6 +977,15 @@ class ReplacedTests(ServiceTestCase):
         [line] = self.told("was removed or replaced", LogLevel.critical)
         self.assertTrue(line.endswith("of 0 others: none"), line)
 
+    def test_lost_cannot_be_named(self) -> None:
+        """Where it cannot be told who is lost, the log says so."""
+        self.store.lost = None
+        self.replace()
+        look_after(self.stepped)
+        [line] = self.told("was removed or replaced", LogLevel.critical)
+        self.assertIn("the 3 players in the game are saved again", line)
+        self.assertTrue(line.endswith("and cannot be named"), line)
+
     def test_reader(self) -> None:
         """From then on players are loaded from what is there now; the old reader is closed."""
         self.replace(p7=(7.0, 7.0, 99))

@@ -123,12 +123,12 @@ class CreateTests(FormatTestCase):
             header = file.read(100)
         self.assertEqual(header[68:72], b"plst")
 
-    def test_two_tables(self) -> None:
-        """There are two tables and nothing else: no index, no trigger."""
+    def test_tables(self) -> None:
+        """There are three tables and nothing else: no index, no trigger."""
         self.prepare()
         self.assertEqual(
             self.sql("SELECT type, name FROM sqlite_schema ORDER BY name"),
-            [("table", "player_state"), ("table", "player_store")],
+            [("table", "player_mark"), ("table", "player_state"), ("table", "player_store")],
         )
 
     def test_table_of_the_identity(self) -> None:
@@ -142,6 +142,20 @@ class CreateTests(FormatTestCase):
         self.assertEqual(self.sql("SELECT * FROM player_store"), [(1, IDENTITY)])
         with self.assertRaises(apsw.ConstraintError):
             self.sql("INSERT INTO player_store VALUES (2, ?)", IDENTITY)
+
+    def test_table_of_the_mark(self) -> None:
+        """So has the one of the mark, which is another after each start."""
+        self.prepare()
+        self.assertEqual(
+            self.definition("player_mark"),
+            "CREATE TABLE player_mark (id INTEGER PRIMARY KEY CHECK (id = 1),"
+            " mark BLOB NOT NULL) STRICT",
+        )
+        ((before,),) = self.sql("SELECT mark FROM player_mark")
+        self.prepare()
+        ((mark,),) = self.sql("SELECT mark FROM player_mark")
+        self.assertEqual(len(mark), 24)
+        self.assertNotEqual(mark, before)
 
     def test_strict(self) -> None:
         """A value of the wrong type is not taken in by anybody."""

@@ -53,6 +53,8 @@ class LocksTests(DirectoryTestCase):
             self.assertEqual(self.probe(), ["held", "held"])
             writer.maintain()
             writer.sync()
+            writer.maintain()  # the file is another than at the last look
+            self.assertEqual(self.probe(), ["held", "held"])
             reader.copy_to(f"{self.path}.copy")
             with closing(browse_store(self.url)) as browser:
                 self.assertEqual(browser.count(), 1)

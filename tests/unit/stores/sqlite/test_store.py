@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -34,9 +36,12 @@ from playerstate.interfaces import (
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
 from playerstate.stores import browse_store, open_store
+from playerstate.stores.sqlite import overwritten as sqlite_overwritten
 from playerstate.stores.sqlite import store as sqlite
+from playerstate.stores.sqlite import watch as sqlite_watch
 from playerstate.stores.sqlite import writer as sqlite_writer
 from playerstate.stores.sqlite.files import STARTUP_BUSY_MS
+from playerstate.stores.sqlite.mark import Marks
 from playerstate.stores.sqlite.store import SQLiteStore, SQLiteWriter
 from tests.kit.databases import (
     DirectoryTestCase,
@@ -285,10 +290,10 @@ class UpsertTests(StoreTestCase):
             connection.exec_trace = note
             self.assertEqual(len(writer.write(batch)), 0)
             connection.exec_trace = None
-        self.assertEqual(ran[0], "BEGIN IMMEDIATE")
-        self.assertEqual(ran[-1], "COMMIT")
+        begin = ran.index("BEGIN IMMEDIATE")
+        self.assertEqual(ran[-2:], ["INSERT OR REPLACE INTO player_mark VALUES (1, ?)", "COMMIT"])
         self.assertEqual(len(self.stored()), len(batch))
-        return ran[1:-1]
+        return ran[begin + 1 : -2]
 
     def rows(self, statements: list[str]) -> list[int]:
         """How many rows each INSERT carries."""
@@ -352,7 +357,7 @@ class UpsertTests(StoreTestCase):
             stats = connection.cache_stats(include_entries=True)
             self.assertEqual(stats["misses"], parsed)
             self.assertEqual((stats["too_big"], stats["evictions"]), (0, 0))
-            inserts = [e for e in stats["entries"] if e["query"].startswith("INSERT")]
+            inserts = [e for e in stats["entries"] if e["query"].startswith("INSERT INTO")]
             self.assertLessEqual(len(inserts), 10)
 
     def test_names_are_quoted(self) -> None:
@@ -916,6 +921,122 @@ class ReplacedTests(StoreTestCase):
         os.replace(self.path + "-copy", self.path + "-wal")
         self.assert_replaced(self.path + "-wal")
 
+    def vanish(self, path: str, after: int) -> None:
+        """From now on, the file is removed once it was looked at so often."""
+        look, looks = os.stat, itertools.count(1)
+
+        def looking(name: Any, *args: Any, **options: Any) -> os.stat_result:
+            found = look(name, *args, **options)
+            if name == path and next(looks) == after:
+                os.remove(path)
+            return found
+
+        patched = self.patch(os, "stat", looking)
+        self.addCleanup(patched.restore)
+
+    def test_removed_between_looks(self) -> None:
+        """A file that vanishes at any point of a look is missed then or at the next, in words."""
+        for index, suffix in enumerate(("", "-wal", "-shm")):
+            for after in (1, 2, 3):
+                with self.subTest(suffix=suffix, after=after):
+                    self.use(f"{index}{after}.db")
+                    self.begin()
+                    self.write(1)
+                    self.saver.maintain()
+                    self.vanish(self.path + suffix, after)
+                    for _ in range(after):
+                        with contextlib.suppress(StoreReplaced):
+                            self.saver.maintain()
+                    self.assertFalse(os.path.exists(self.path + suffix))
+                    self.assert_replaced(self.path + suffix)
+
+    def test_log_removed_amid_a_look_at_its_size(self) -> None:
+        """So is a log that another program has emptied, which is looked at twice."""
+        for after in (1, 2):
+            self.use(f"emptied{after}.db")
+            self.begin()
+            self.write(1)
+            self.saver.maintain()
+            other = self.by_hand()
+            other.execute("SELECT count(*) FROM player_state").fetchall()
+            other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self.vanish(self.path + "-wal", after)
+            with contextlib.suppress(StoreReplaced):
+                self.saver.maintain()
+            self.assertFalse(os.path.exists(self.path + "-wal"))
+            self.assert_replaced(self.path + "-wal")
+
+    def test_log_cut_short_after_another_wrote(self) -> None:
+        """A log that was cut where another program's commit was is no error of the disk."""
+        self.write(1)
+        self.saver.maintain()
+        self.by_hand().execute("CREATE TABLE notes (note TEXT)")
+        os.truncate(self.path + "-wal", 0)
+        self.assert_noticed("was cut short")
+
+    def test_log_removed_before_a_sync(self) -> None:
+        """A log that vanishes before it is synced by itself is missed, and no other is synced."""
+        for replaced in (False, True):
+            self.use(f"synced{replaced}.db")
+            self.begin()
+            self.write(1)
+            self.saver.maintain()
+            with self.pinned():
+                self.write(1, updated_at=11)
+                checkpoint = self.saver._checkpoint
+
+                def checkpointing(checkpoint: Any = checkpoint, replaced: bool = replaced) -> Any:
+                    found = checkpoint()
+                    os.remove(self.path + "-wal")
+                    if replaced:
+                        Path(self.path + "-wal").touch()
+                    return found
+
+                self.patch(self.saver, "_checkpoint", checkpointing)
+                with self.assertRaisesRegex(StoreReplaced, "-wal was removed or replaced"):
+                    self.saver.sync()
+
+    def test_removed_as_a_writer_is_opened(self) -> None:
+        """A database that vanishes between the look and the opening was removed, not unusable."""
+        self.saving.close()
+        self.vanish(self.path, 1)
+        with self.assertRaisesRegex(StoreReplaced, "was removed or replaced"):
+            self.store.open_writer()
+
+    def test_removed_by_somebody_faster(self) -> None:
+        """Files of the old database that vanish before they are put away are no hindrance."""
+        for suffix in ("-wal", "-shm"):
+            self.use(f"faster{suffix}.db")
+            self.begin()
+            self.write(1)
+            self.saver.maintain()
+            self.remove("")
+            self.assertRaises(StoreReplaced, self.saver.maintain)
+            self.saving.close()
+            self.vanish(self.path + suffix, 1)
+            self.assertEqual(self.store.reopen(b"n" * 16, frozenset()), [1])
+            self.loading.close()
+            self.open_ends()
+            self.assert_in_use()
+
+    def test_replaced_while_it_is_rescued(self) -> None:
+        """A copy put in place while ours was made, of a lost log, is not written over."""
+        self.write(1, updated_at=5)
+        copy = self.copy()
+        self.write(2)
+        self.saver.maintain()
+        self.remove("-wal")
+        copy_to = sqlite.SQLiteReader.copy_to
+
+        def copying(reader: Any, path: str) -> None:
+            copy_to(reader, path)
+            os.replace(copy, self.path)
+
+        self.patch(sqlite.SQLiteReader, "copy_to", copying)
+        self.assertEqual(self.go_over(), [2])
+        self.assertEqual(self.loader.load(1).updated_at, 5)
+        self.assert_in_use()
+
     def test_close(self) -> None:
         """A writer whose database is gone closes, and makes no file."""
         self.write(1)
@@ -926,14 +1047,16 @@ class ReplacedTests(StoreTestCase):
         self.loading.close()
         self.assertEqual(os.listdir(self.directory), [])
 
-    def go_over(self, online: Set[int] = frozenset(), identity: bytes = b"n" * 16) -> list[int]:
-        """What a service does once upkeep has found it: the players lost, in order."""
+    def go_over(
+        self, online: Set[int] = frozenset(), identity: bytes = b"n" * 16
+    ) -> list[int] | None:
+        """What a service does once upkeep has found it: the players lost, in order, if known."""
         self.assertRaises(StoreReplaced, self.saver.maintain)
         self.saving.close()
         lost = self.store.reopen(identity, online)
         self.loading.close()
         self.open_ends()
-        return sorted(lost)
+        return None if lost is None else sorted(lost)
 
     def assert_in_use(self) -> None:
         """The database that is there now takes players, shows them, and is whole."""
@@ -1337,6 +1460,322 @@ class ReplacedTests(StoreTestCase):
         self.assertEqual(self.go_over(), [])
         self.assertEqual(self.loader.load(1).updated_at, 10)
         self.assert_in_use()
+
+    def copy_over(self, copy: str) -> None:
+        """Another process copies this file over the database, in place."""
+        subprocess.run(["cp", copy, self.path], check=True, timeout=PATIENCE)
+
+    def take_overwritten(self) -> None:
+        """Go over to what was written over the database in place, at the second try."""
+        self.assert_noticed("was written over in place")
+        self.saving.close()
+        number, mode = os.stat(self.path).st_ino, os.stat(self.path).st_mode
+        self.assertIn("is taken once nobody writes to it", self.refused())
+        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
+        self.assertNotEqual(os.stat(self.path).st_ino, number)
+        self.assertEqual(os.stat(self.path).st_mode, mode)
+        self.loading.close()
+        self.open_ends()
+
+    def test_overwritten(self) -> None:
+        """A copy that is written over it in place is noticed, and taken into a file of its own."""
+        os.chmod(self.path, 0o600)
+        self.write(1, 2)
+        self.saver.maintain()
+        copy = self.copy()
+        self.write(2, 3, updated_at=11)
+        self.saver.sync()
+        self.copy_over(copy)
+        self.take_overwritten()
+        self.assertEqual(self.loader.load(2).updated_at, 10)
+        self.assertIsNone(self.loader.load(3))
+        self.assert_in_use()
+
+    def test_overwritten_before_a_commit(self) -> None:
+        """Also where nothing was written yet; what was committed before is in the way of it."""
+        copy = self.copy()
+        self.copy_over(copy)
+        self.take_overwritten()
+        self.assert_in_use()
+
+    def test_overwritten_before_a_writer(self) -> None:
+        """Also where no writer was open yet, whatever is there now."""
+        self.write(1)
+        self.saver.sync()
+        copy = self.copy()
+        letter = os.path.join(self.directory, "letter")
+        Path(letter).write_text("to the players\n" * 1000)
+        self.write(1, updated_at=11)
+        self.saving.close()
+        for content in (letter, copy):
+            self.copy_over(content)
+            with self.assertRaisesRegex(StoreReplaced, "was written over in place"):
+                self.store.open_writer()
+            self.assertRaises(StoreUnusable, self.store.reopen, b"n" * 16, frozenset())
+            with contextlib.suppress(StoreUnusable):
+                self.store.reopen(b"n" * 16, frozenset())
+        self.loading.close()
+        self.open_ends()
+        self.assertEqual(self.loader.load(1).updated_at, 10)
+        self.assert_in_use()
+
+    def test_write_before_a_look(self) -> None:
+        """No commit comes after it, though upkeep has not looked."""
+        self.write(1)
+        self.saver.sync()
+        copy = self.copy()
+        self.write(1, updated_at=11)
+        self.saver.sync()
+        self.copy_over(copy)
+        with self.assertRaisesRegex(StoreReplaced, "was written over in place"):
+            self.write(1, updated_at=12)
+        self.take_overwritten()
+        self.assertEqual(self.loader.load(1).updated_at, 10)
+        self.assert_in_use()
+
+    def test_overwritten_with_what_the_log_has(self) -> None:
+        """So is a copy from amid what the log holds, whose pages lie in another order."""
+        self.write(*range(1, 500))
+        self.saver.sync()
+        self.write(*range(500, 600))
+        self.saver.maintain()
+        self.sql("DELETE FROM player_state WHERE session_id < 300")
+        self.saver.maintain()
+        self.write(1, updated_at=11)
+        copy = self.copy()
+        self.write(2, updated_at=11)
+        self.copy_over(copy)
+        self.take_overwritten()
+        self.assertIsNone(self.loader.load(2))
+        self.assert_in_use()
+
+    def test_overwritten_as_the_ends_close(self) -> None:
+        """Found out at the very end, the log is not copied into it; the next start takes it."""
+        self.write(1)
+        self.saver.sync()
+        copy = self.copy()
+        self.write(1, 2, updated_at=11)
+        self.copy_over(copy)
+        self.saving.close()
+        self.loading.close()
+        self.store.close()
+        self.assertFalse(os.path.exists(self.path + "-wal"))
+        self.assertEqual(self.sql("SELECT session_id, updated_at FROM player_state"), [(1, 10)])
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_overwritten_with_what_was_opened(self) -> None:
+        """So is a copy of the file as it was at the start, byte for byte."""
+        copy = os.path.join(self.directory, "raw.db")
+        subprocess.run(["cp", self.path, copy], check=True, timeout=PATIENCE)
+        self.write(1)
+        self.elsewhere("apsw.Connection(sys.argv[1]).pragma('wal_checkpoint', 'TRUNCATE')")
+        self.copy_over(copy)
+        self.take_overwritten()
+        self.assertIsNone(self.loader.load(1))
+        self.assert_in_use()
+
+    def test_overwritten_just_before_a_checkpoint(self) -> None:
+        """So is a backup into which our own checkpoint was copied, before anybody could look."""
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
+        self.write(*range(1, 500))
+        self.saver.maintain()
+        self.saver.maintain()
+        copy = self.copy()
+        self.write(1, updated_at=11)
+        checkpoint = self.saver._checkpoint
+
+        def checkpointing() -> Any:
+            self.copy_over(copy)
+            return checkpoint()
+
+        patched = self.patch(self.saver, "_checkpoint", checkpointing)
+        self.saver.maintain()
+        patched.restore()
+        self.assert_noticed("was written over in place")
+
+    def test_overwritten_with_itself(self) -> None:
+        """A copy of what is in it is no loss."""
+        copy = os.path.join(self.directory, "raw.db")
+        self.write(1)
+        self.saver.sync()
+        subprocess.run(["cp", self.path, copy], check=True, timeout=PATIENCE)
+        self.write(2)
+        self.saver.maintain()
+        self.copy_over(copy)
+        self.saver.maintain()
+        self.write(3)
+        self.saver.sync()
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+        self.assertIsNotNone(self.loader.load(2))
+
+    def test_overwritten_again_while_it_is_taken(self) -> None:
+        """What is written into it while it is being taken is waited for as well."""
+        self.write(1)
+        copy = self.copy()
+        self.write(2)
+        self.copy_over(copy)
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        self.refused()
+        whole = sqlite_overwritten.copy_whole
+
+        def copying(*arguments: Any) -> None:
+            whole(*arguments)
+            self.copy_over(copy)
+
+        patched = self.patch(sqlite_overwritten, "copy_whole", copying)
+        self.assertIn("is taken once nobody writes to it", self.refused())
+        self.assertFalse(os.path.exists(self.path + ".new"))
+        patched.restore()
+        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
+
+    def test_overwritten_while_another_reads(self) -> None:
+        """Another program that has the old file and its log open does the new one no harm."""
+        self.write(*range(1, 500))
+        self.saver.sync()
+        copy = self.copy()
+        self.write(*range(1, 500), updated_at=11)
+        with self.pinned():
+            self.copy_over(copy)
+            self.take_overwritten()
+            self.write(5, updated_at=20)
+            self.saver.sync()
+        self.assertEqual(self.loader.load(5).updated_at, 20)
+        self.assertEqual(self.loader.load(6).updated_at, 10)
+        self.assert_in_use()
+
+    def test_no_room_for_what_overwrote(self) -> None:
+        """While it cannot be put into a file of its own the line says so, and it is left alone."""
+        self.write(1)
+        copy = self.copy()
+        self.write(2)
+        self.copy_over(copy)
+        self.assertRaises(StoreReplaced, self.saver.maintain)
+        self.saving.close()
+        self.refused()
+
+        def full(*_: object) -> None:
+            raise apsw.FullError("database or disk is full")
+
+        patched = self.patch(sqlite_overwritten, "copy_whole", full)
+        for _ in range(2):
+            self.assertIn("make room", self.refused())
+        patched.restore()
+        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
+
+    def test_checkpoints_are_no_copies(self) -> None:
+        """Checkpoints of whoever, whole, in part or broken off, change the file and are ours."""
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
+        for turn in range(1, 6):
+            with self.pinned():
+                for updated_at in range(20 * turn, 20 * turn + 5):
+                    self.write(*range(1, 200 * turn), updated_at=updated_at)
+                    self.saver.maintain()
+                    self.elsewhere(
+                        "c = apsw.Connection(sys.argv[1]);"
+                        "c.execute('UPDATE player_state SET x = x + 1');"
+                        "c.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)"
+                    )
+                    self.saver.maintain()
+            self.elsewhere("apsw.Connection(sys.argv[1]).execute('VACUUM')")
+            self.write(turn, updated_at=1000 * turn)
+            self.saver.sync()
+            self.saving.close()  # and a writer that follows another
+            self.saver = self.store.open_writer()
+            self.saving.callback(self.saver.close)
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_schemas_copied_in_part(self) -> None:
+        """What other programs did to the schema is theirs, also where half of it is in the file."""
+        self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
+        self.write(*range(1, 1000))
+        self.saver.sync()
+        at = itertools.count(20)
+
+        def look() -> None:
+            """Copy what can be copied, and look at that."""
+            self.write(1, updated_at=next(at))
+            for _ in range(2):
+                self.saver.maintain()
+
+        for change in ("VACUUM", "CREATE INDEX here ON player_state (x)", "VACUUM"):
+            look()
+            self.write(
+                2, updated_at=next(at)
+            )  # who pins nothing of the log keeps all from the file
+            with ExitStack() as before:
+                before.enter_context(self.pinned())
+                self.elsewhere("c = apsw.Connection(sys.argv[1]); c.execute(sys.argv[2])", change)
+                look()
+                with self.pinned():
+                    before.close()
+                    look()
+            look()
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_mark_not_in_the_file(self) -> None:
+        """Others' change of the schema may be in the file before the mark that it has moved."""
+        self.patch(sqlite_watch, "CHECKPOINT_PAUSES", (0.0, 0.0))
+        self.write(*range(1, 100))
+        self.saver.sync()
+        self.write(1, updated_at=11)
+        self.elsewhere(
+            "apsw.Connection(sys.argv[1]).execute('CREATE INDEX here ON player_state (x)')"
+        )
+        self.saver.maintain()
+        ((root,),) = self.sql("SELECT rootpage FROM sqlite_schema WHERE name = 'player_mark'")
+        ((newest,),) = self.sql("PRAGMA schema_version")
+        for version, is_ours in ((newest, True), (newest + 1, False)):
+            self.elsewhere(
+                "file = open(sys.argv[1], 'r+b'); file.seek(40);"
+                "file.write(int(sys.argv[2]).to_bytes(4, 'big'));"
+                "file.seek((int(sys.argv[3]) - 1) * 4096); file.write(bytes(4096)); file.close()",
+                str(version),
+                str(root),
+            )
+            if is_ours:
+                self.saver.maintain()
+                self.saver.maintain()
+                self.saver.sync()
+                self.saver.maintain()
+                self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+            else:
+                self.assert_noticed("was written over in place")
+
+    def test_commit_of_unknown_end(self) -> None:
+        """A commit that failed, and one that succeeded and said it failed, are both no loss."""
+        self.write(1)
+        for query in ("ROLLBACK", "COMMIT"):
+            put = Marks.put
+
+            def failing(marks: Marks, connection: Any, put: Any = put, query: str = query) -> None:
+                put(marks, connection)
+                connection.execute(query)
+                raise apsw.IOError("disk I/O error")
+
+            patched = self.patch(Marks, "put", failing)
+            self.assertRaises(apsw.IOError, self.write, 1, updated_at=11)
+            patched.restore()
+            self.saving.close()
+            self.saver = self.store.open_writer()
+            self.saving.callback(self.saver.close)
+            self.saver.maintain()
+            self.write(1, updated_at=12)
+            self.saver.sync()
+            self.saver.maintain()
+
+    def test_no_file_can_be_opened(self) -> None:
+        """Want of open files is a failure of the moment, and no loss."""
+        self.write(1)
+
+        def none_left(*_: object) -> None:
+            raise apsw.CantOpenError("unable to open database file")
+
+        patched = self.patch(apsw, "VFSFile", none_left)
+        self.assertRaises(apsw.CantOpenError, self.saver.maintain)
+        self.assertRaises(apsw.CantOpenError, self.write, 1)
+        patched.restore()
+        self.saver.maintain()
 
     def test_no_room_for_a_copy(self) -> None:
         """While a lost log cannot be made good the reader stays, which has everything."""
