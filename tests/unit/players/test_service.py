@@ -1348,6 +1348,26 @@ class ReplacedTests(ServiceTestCase):
         self.assertEqual(len(self.store.players), 12)
         self.assertEqual(self.service.ledger.snapshot().pending, 0)
 
+    def test_found_by_the_last_sync(self) -> None:
+        """Found by the last thing that the thread does, the stop goes over, and says who is lost."""
+        self.replace()
+
+        def sync() -> None:
+            raise StoreReplaced("gone")
+
+        self.patch(self.store, "sync", sync)
+        self.patch(self.store, "maintain", lambda: None)
+        for session_id in (1, 2, 3):
+            self.service.leave(session_id)
+        self.save()
+        stopped = self.service.stopService()
+        end_thread(self.stepped)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.store.reopened), 1)
+        self.assertEqual(len(self.told("of 1 others: 4", LogLevel.critical)), 1)
+        self.assertTrue(self.service.gave_up)
+        self.assertEqual(self.stepped.reactor.getDelayedCalls(), [])
+
     def test_nothing_to_go_over_to_while_ending(self) -> None:
         """Found out then, with nothing to go over to, it is told whose state went with it."""
         self.service.update(1, at(9))
