@@ -1,6 +1,6 @@
 """The service: a handle on its runs, for as long as the program lives.
 
-Each start makes a `playerstate.players.run.Run`, which lives to the end of the stop; what is asked
+Each start makes a ``Run``, which lives to the end of the stop; what is asked
 meanwhile is asked of it.  Everything here runs on the reactor thread.
 """
 
@@ -270,7 +270,7 @@ class PlayerStateService(Service):
         return self._run.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See `playerstate.players.run.Run.guard`."""
+        """See that the rows of the live table may be touched; done by every call but `move`."""
         if self._run is not None:
             self._run.guard()
 
@@ -292,7 +292,7 @@ class PlayerStateService(Service):
         self._run.update(session_id, state)
 
     def move(self, session_id: int, sequence: int, values: tuple[Any, ...]) -> bool:
-        """See `playerstate.players.run.Run.move`."""
+        """Take in a numbered update, as a transport receives it; whoever calls keeps its books."""
         return self.run.move(session_id, sequence, values)
 
     def move_many(
@@ -301,7 +301,7 @@ class PlayerStateService(Service):
         sequences: npt.NDArray[np.uint32],
         fields: npt.NDArray[np.void],
     ) -> npt.NDArray[np.bool_]:
-        """See `playerstate.players.run.Run.move_many`."""
+        """Do what `move` does for many players at once."""
         return self.run.move_many(slots, sequences, fields)
 
     def state(self, session_id: int) -> Any:

@@ -1349,7 +1349,7 @@ class ReplacedTests(ServiceTestCase):
         self.assertEqual(self.service.ledger.snapshot().pending, 0)
 
     def test_found_by_the_last_sync(self) -> None:
-        """Found by the last thing that the thread does, the stop goes over, and says who is lost."""
+        """Found by the last thing that the thread does, the stop goes over to it itself."""
         self.replace()
 
         def sync() -> None:
