@@ -30,7 +30,12 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 # A name of our own must resolve. Without a network there is no inventory to hold others against.
 # Another package's names, and type variables, have no page here.
-nitpick_ignore_regex = [(r"py:.*", r"(?!playerstate\.).*"), (r"py:class", r"playerstate\..*\.T")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!playerstate\.).*"),
+    (r"py:class", r"playerstate\..*\.T"),
+    # What a service holds of ours; programs go by its own methods.
+    (r"py:class", r"playerstate\.(players\.run\.Run|live\.table\.LiveTable)"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

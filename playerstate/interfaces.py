@@ -174,9 +174,9 @@ class IStateStore(Interface):
     """What a URL opens: one place where players are kept.
 
     Opening touches nothing: files, locks and connections wait for `prepare`.  A store across a
-    network answers `prepare`, `migrate` and `open_reader` by Deferreds.  Each is awaited for
-    `playerstate.players.starting.ANSWER_WITHIN` seconds and cancelled then, or by a stop: whoever
-    made it is to let go of all that was taken for it.  What fails raises or fails the Deferred.
+    network answers `prepare`, `migrate` and `open_reader` by Deferreds.  Each is awaited for 30
+    seconds and cancelled then, or by a stop: whoever made it is to let go of all that was taken
+    for it.  What fails raises or fails the Deferred.
     """
 
     schema: StateSchema = Attribute("The schema of the players it keeps.")

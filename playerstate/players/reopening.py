@@ -88,6 +88,15 @@ class Reopening:
         waiting: Deferred[None] = self._waiting.add(None)
         return waiting.addCallback(lambda _: self._reader.load(session_id))
 
+    def finish(self) -> None:
+        """The persist thread has ended before it went over: it is done here, where nobody plays."""
+        if self._under_way:
+            try:
+                lost: list[int] | Exception | None = self._go_over(frozenset(self._table.slots))
+            except Exception as error:  # is judged as the thread's is
+                lost = error
+            self._gone_over(lost)
+
     def close(self) -> None:
         """Give back the reader; the persist thread has ended."""
         tell(self._waiting.take(), Failure(self._busy()))

@@ -1,6 +1,6 @@
 """The service: a handle on its runs, for as long as the program lives.
 
-Each start makes a `playerstate.players.run.Run`, which lives to the end of the stop; what is asked
+Each start makes a ``Run``, which lives to the end of the stop; what is asked
 meanwhile is asked of it.  Everything here runs on the reactor thread.
 """
 
@@ -274,7 +274,7 @@ class PlayerStateService(Service):
         return self._run.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See `playerstate.players.run.Run.guard`."""
+        """See that the rows of the live table may be touched; done by every call but `move`."""
         if self._run is not None:
             self._run.guard()
 

@@ -62,6 +62,8 @@ async def _save(run: Run) -> float:
 def _close(run: Run, synced: bool) -> None:
     """The persist thread has ended: close what is left."""
     store = run.options.store
+    if not run.gave_up:
+        run.reopening.finish()
     if run.outbox.pending and not run.gave_up:
         # The store was found to be replaced after it had taken everything.
         give_up(run, NotSaved("the store was removed or replaced while stopping"))

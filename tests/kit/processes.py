@@ -121,6 +121,10 @@ class Server:
             if found := re.search(pattern, line):
                 return found
 
+    def has_said(self, pattern: str) -> None:
+        """See that a log line that was waited for, or passed by, matches this."""
+        assert any(re.search(pattern, line) for line in self.lines), (pattern, self.lines)
+
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """End the server by a signal; return its exit status, with all lines in `lines`."""
         self._process.send_signal(signal_number)
