@@ -9,7 +9,8 @@ from playerstate.players.service import (
     PlayerStateService,
     ServerFull,
 )
-from playerstate.saving.outbox import NotSaved, Surroundings
+from playerstate.runtime import Runtime
+from playerstate.saving.outbox import NotSaved
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import InvalidState, SchemaError, StateSchema, text, within
 from playerstate.stores import open_store
@@ -23,12 +24,12 @@ __all__ = [
     "PlayerState",
     "PlayerStateService",
     "Progress",
+    "Runtime",
     "SchemaError",
     "ServerFull",
     "StateSchema",
     "StoreBusy",
     "StoreUnusable",
-    "Surroundings",
     "open_store",
     "text",
     "within",

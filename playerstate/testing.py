@@ -37,7 +37,7 @@ from zope.interface import implementer
 
 from playerstate.interfaces import IStateStore, Records, Stored
 from playerstate.players.service import Joined, PlayerStateService
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 from playerstate.saving.persister import Persister
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
@@ -276,7 +276,7 @@ class SteppedService:
         self.wall_step = 0.0
         self.service = PlayerStateService(
             self.store,
-            around=Surroundings(
+            runtime=Runtime(
                 self.reactor,
                 monotonic=self.reactor.seconds,
                 wall_clock=self._wall_clock,

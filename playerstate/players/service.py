@@ -31,7 +31,8 @@ from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Leaves, Progress
 from playerstate.players.loads import Loads
 from playerstate.players.salvage import Salvage
-from playerstate.saving.outbox import NotSaved, Outbox, Surroundings, named
+from playerstate.runtime import Runtime
+from playerstate.saving.outbox import NotSaved, Outbox, named
 from playerstate.saving.persister import Commit
 from playerstate.saving.trouble import Trouble
 from playerstate.state.layout import RowLayout
@@ -98,7 +99,7 @@ class PlayerStateService(Service):
         stop_within: seconds that `stopService` gives the store to take what is unsaved.
         journal: path of the file that keeps what is applied beyond the death of the process; None
             for none.
-        around: the reactor, the clocks and the thread; the real ones by default.
+        runtime: the reactor, the clocks and the thread; the real ones by default.
 
     Attributes:
         ledger: the counters; `playerstate.ledger.Ledger.snapshot` is for reading them.
@@ -132,7 +133,7 @@ class PlayerStateService(Service):
         max_players: int = 10_000,
         stop_within: float = 30.0,
         journal: str | os.PathLike[str] | None = None,
-        around: Surroundings | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         save_within = check_seconds("save_within", save_within, 0.1, 86_400.0)
         max_players = check_whole("max_players", max_players, 1, 2**24)
@@ -154,7 +155,7 @@ class PlayerStateService(Service):
         self.ledger = Ledger()
         self._journal = journal
         self._memory = ProcessMemory() if journal is None else Journal(journal)
-        self._around = around
+        self._runtime = runtime
         self.gave_up = False
         self._stop_waiters: Waiters[None, None] = Waiters()
         self._phase = _STOPPED
@@ -175,12 +176,12 @@ class PlayerStateService(Service):
             )
         if self._phase == _RUNNING:
             return
-        around = self._around
-        if around is None:
+        runtime = self._runtime
+        if runtime is None:
             from twisted.internet import reactor
 
-            around = Surroundings(reactor)
-        _check_loop(around.reactor)
+            runtime = Runtime(reactor)
+        _check_loop(runtime.reactor)
         with ExitStack() as undo:
             identity = self.store.prepare()
             undo.callback(self.store.close)
@@ -192,7 +193,7 @@ class PlayerStateService(Service):
             self._reader = self.store.open_reader()
             undo.callback(self._reader.close)
             buffer = self._memory.open(self.schema, self.max_players, self._identity)
-            self._set_up(around, buffer, remains)
+            self._set_up(runtime, buffer, remains)
             self._outbox.start()
             undo.pop_all()
         super().startService()
@@ -207,17 +208,17 @@ class PlayerStateService(Service):
             players=self.max_players,
         )
 
-    def _set_up(self, around: Surroundings, buffer: memoryview, remains: Remains | None) -> None:
+    def _set_up(self, runtime: Runtime, buffer: memoryview, remains: Remains | None) -> None:
         """Make everything anew; nothing runs yet."""
         self.gave_up = False
-        self.clock = SteadyClock(around.reactor, around.monotonic)
+        self.clock = SteadyClock(runtime.reactor, runtime.monotonic)
         self.table = LiveTable(
             *(self.schema, self.max_players, self.clock.seconds, buffer, self._memory.reserve),
             # A row that another process wrote is told from ours by its version.
             first_version=int.from_bytes(os.urandom(7), "little"),
         )
         self.ledger = Ledger(gauges=self._gauges)
-        self._wall_clock = around.wall_clock
+        self._wall_clock = runtime.wall_clock
         self._loads = Loads(self._enter)
         self._degraded = False
         self._cannot_reopen = ""
@@ -234,7 +235,7 @@ class PlayerStateService(Service):
             self.store,
             self.ledger,
             self.clock,
-            around,
+            runtime,
             self.queue_size,
             self.save_within,
             self._settled,

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -29,6 +25,7 @@ from playerstate.interfaces import IStateStore
 from playerstate.ledger import Ledger, count
 from playerstate.live.table import LiveTable, Sweep
 from playerstate.log import PrintableLogger
+from playerstate.runtime import Runtime
 from playerstate.saving.pace import Pace
 from playerstate.saving.persister import Commit, Persister, Unsaved
 from playerstate.saving.ring import Ring
@@ -58,46 +55,6 @@ class NotSaved(Exception):
     """An applied update did not reach the store; the message says whose and why."""
 
 
-class PersistThread(Protocol):
-    """What is needed of the persist thread; `threading.Thread` is one."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the thread, `timeout` seconds at most."""
-
-
-StartThread = Callable[[Callable[[], None]], PersistThread]
-
-
-def start_persist_thread(run: Callable[[], None]) -> PersistThread:
-    """A thread of its own for the persister.
-
-    It is a daemon thread, so that one stuck in a write never keeps the process from exiting; its
-    owner joins it all the same.
-    """
-    thread = threading.Thread(target=run, name="playerstate-persist", daemon=True)
-    thread.start()
-    return thread
-
-
-@attrs.frozen
-class Surroundings:
-    """What the service takes from the world around it, so that tests can put their own.
-
-    Attributes:
-        reactor: provides ``IReactorTime`` and ``IReactorFromThreads``.
-        monotonic: seconds that never step; times everything but ``updated_at``.
-        wall_clock: nanoseconds since the Unix epoch; dates ``updated_at``.
-        start_thread: starts the persist thread.
-        jitter: a number from 0 to 1, to spread retries.
-    """
-
-    reactor: Any
-    monotonic: Callable[[], float] = time.monotonic
-    wall_clock: Callable[[], int] = time.time_ns
-    start_thread: StartThread = start_persist_thread
-    jitter: Callable[[], float] = random.random
-
-
 class Outbox:
     """Sweeps the table into the ring, and follows the rows until they are committed.
 
@@ -107,7 +64,7 @@ class Outbox:
         store: opens the writer, on the persist thread.
         ledger: where sweeps, commits and errors are counted.
         clock: the service's timers.
-        around: where the thread comes from.
+        runtime: where the thread comes from.
         queue_size: the ring's capacity.
         save_within: seconds within which an applied update is to be committed.
         settled: called after each commit, when the table knows of it.
@@ -127,7 +84,7 @@ class Outbox:
         store: IStateStore,
         ledger: Ledger,
         clock: SteadyClock,
-        around: Surroundings,
+        runtime: Runtime,
         queue_size: int,
         save_within: float,
         settled: Callable[[Commit], None],
@@ -140,7 +97,7 @@ class Outbox:
         self._store = store
         self._ledger = ledger
         self._clock = clock
-        self._start_thread = around.start_thread
+        self._start_thread = runtime.start_thread
         self._settled = settled
         self._when_recovered = when_recovered
         self._ring = Ring(queue_size, layout.dtype)
@@ -164,17 +121,17 @@ class Outbox:
         self._abandoned = False
         self._reopen = reopen
         self._guard = guard
-        self._call_from_thread = around.reactor.callFromThread
+        self._call_from_thread = runtime.reactor.callFromThread
         self._persister = Persister(
             self._ring,
             layout.record,
             store.open_writer,
             self,
-            around.monotonic,
-            around.jitter,
+            runtime.monotonic,
+            runtime.jitter,
             recovered if len(recovered) else None,
         )
-        self._monotonic = around.monotonic
+        self._monotonic = runtime.monotonic
         # When the reactor was given a beat that it has not taken; written by both threads in turn.
         self._beat_at: float | None = None
         self._silence_told = False

@@ -19,6 +19,7 @@ FOLDERS: dict[str, set[str]] = {
     "ledger": set(),
     "listening": set(),
     "printable": set(),
+    "runtime": set(),
     "waiters": set(),
     "log": {"printable"},
     "clock": {"log"},
@@ -27,7 +28,7 @@ FOLDERS: dict[str, set[str]] = {
     "interfaces": {"state"},
     "stores": {"filenames", "interfaces", "log", "printable", "state"},
     "live": {"filenames", "interfaces", "log", "state"},
-    "saving": {"clock", "interfaces", "ledger", "live", "log", "state", "waiters"},
+    "saving": {"clock", "interfaces", "ledger", "live", "log", "runtime", "state", "waiters"},
     "players": {
         "arguments",
         "clock",
@@ -35,6 +36,7 @@ FOLDERS: dict[str, set[str]] = {
         "ledger",
         "live",
         "log",
+        "runtime",
         "saving",
         "state",
         "waiters",
@@ -54,7 +56,7 @@ FOLDERS: dict[str, set[str]] = {
     "transports": {"arguments", "clock", "conversations", "log", "players", "wire"},
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
-    "testing": {"interfaces", "players", "saving", "state", "stores"},
+    "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
     "tap": {
         "conversations",
         "interfaces",
@@ -68,7 +70,7 @@ FOLDERS: dict[str, set[str]] = {
         "tokens",
         "transports",
     },
-    "": {"interfaces", "players", "saving", "state", "stores"},
+    "": {"interfaces", "players", "runtime", "saving", "state", "stores"},
 }
 """What each folder of the package may import, or a module that lies in none.  The empty name is the
 package itself, its public face."""

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from playerstate.conversations.gateway import Gateway
 from playerstate.players.service import ABANDON_WITHIN, CLOSE_WITHIN, PlayerStateService
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, MemoryPort
 from playerstate.transports.plain import PlainService
@@ -79,7 +79,7 @@ class Server:
         self.process = True
         self.reactor = Reactor(world, plan.slow_reports)
         self.reactor.rightNow = world.now + world.wall_step
-        around = Surroundings(
+        runtime = Runtime(
             self.reactor, world.monotonic, world.wall_clock, self._start_thread, world.random.random
         )
         self.service = PlayerStateService(
@@ -89,7 +89,7 @@ class Server:
             max_players=plan.places,
             stop_within=plan.stop_within,
             journal=self._journal,
-            around=around,
+            runtime=runtime,
         )
         self.gateway = Gateway(
             self.service,

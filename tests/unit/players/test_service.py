@@ -45,7 +45,7 @@ from playerstate.interfaces import (
     Stored,
     StoreReplaced,
 )
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 from playerstate.saving.trouble import Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
 from tests.kit.players import (
@@ -1931,11 +1931,10 @@ class StopTests(ServiceTestCase):
 class StartTests(ServiceTestCase):
     """Starting."""
 
-    def make(self, store: Any, **surroundings: Any) -> PlayerStateService:
+    def make(self, store: Any, **given: Any) -> PlayerStateService:
         """A service that is not started, over a reactor of its own."""
         self.reactor = MemoryReactor()
-        around = Surroundings(self.reactor, **surroundings)
-        return PlayerStateService(store, around=around)
+        return PlayerStateService(store, runtime=Runtime(self.reactor, **given))
 
     def test_store_unusable(self) -> None:
         """Where the store cannot be prepared, nothing is started."""

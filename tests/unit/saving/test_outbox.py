@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
-from playerstate import NotSaved, PlayerState, PlayerStateService, StoreBusy, Surroundings
+from playerstate import NotSaved, PlayerState, PlayerStateService, Runtime, StoreBusy
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.saving import outbox as outbox_module
 from playerstate.saving.outbox import MOST_FLIGHTS, Outbox
@@ -151,7 +151,7 @@ class SteppingClockTests(ServiceTestCase):
 
         self.service = PlayerStateService(
             self.store,
-            around=Surroundings(
+            runtime=Runtime(
                 self.reactor,
                 monotonic=lambda: self.monotonic,
                 wall_clock=lambda: int(self.reactor.seconds() * 1e9),
