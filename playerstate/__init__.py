@@ -10,7 +10,7 @@ from playerstate.players.service import (
     ServerFull,
 )
 from playerstate.runtime import Runtime
-from playerstate.saving.outbox import NotSaved
+from playerstate.saving.commit import NotSaved
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import InvalidState, SchemaError, StateSchema, text, within
 from playerstate.stores import open_store

@@ -20,7 +20,6 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
@@ -35,7 +34,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from playerstate.interfaces import IStateStore, Records, Stored
+from playerstate.interfaces import IStateStore, LeftOut, Records, Stored
 from playerstate.players.service import Joined, PlayerStateService
 from playerstate.runtime import Runtime
 from playerstate.saving.persister import Persister
@@ -187,13 +186,17 @@ class FaultyStore(MemoryStore):
 
     Attributes:
         failures: raised by the next writes, one each.
+        refused: players whose rows no write takes, by session id, each with the reason.
+        fenced: session ids of players who are another server's.
         held: loads not yet answered, as (session id, Deferred); None while loads are plain.
-        writes: the number of rows of each write that succeeded.
+        writes: the number of rows of each write that succeeded, those left out among them.
     """
 
     def __init__(self, schema: StateSchema) -> None:
         super().__init__(schema)
         self.failures: deque[Exception] = deque()
+        self.refused: dict[int, str] = {}
+        self.fenced: set[int] = set()
         self.held: list[tuple[int, Deferred[Stored | None]]] | None = None
         self.writes: list[int] = []
 
@@ -215,13 +218,21 @@ class FaultyStore(MemoryStore):
         self.held.append((session_id, answer))
         return answer
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`."""
         if self.failures:
             raise self.failures.popleft()
-        left_out = super().write(records)
+        session_ids = records["session_id"].tolist()
+        fenced = [at for at, player in enumerate(session_ids) if player in self.fenced]
+        refused = {
+            at: self.refused[player]
+            for at, player in enumerate(session_ids)
+            if player in self.refused and player not in self.fenced
+        }
+        good = np.delete(np.arange(len(records)), [*fenced, *refused])
+        left_out = super().write(records[good])
         self.writes.append(len(records))
-        return left_out
+        return LeftOut(good[left_out.newer], fenced, refused)
 
 
 class SteppedThread:

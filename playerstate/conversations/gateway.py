@@ -37,7 +37,7 @@ from playerstate.players.service import (
     PlayerStateService,
     ServerFull,
 )
-from playerstate.saving.outbox import NotSaved
+from playerstate.saving.commit import NotSaved
 from playerstate.waiters import Waiters, tell
 from playerstate.wire.deltas import Delta, DeltaCodec
 from playerstate.wire.messages import (

@@ -32,9 +32,9 @@ from playerstate.players.leaves import Leaves, Progress
 from playerstate.players.loads import Loads
 from playerstate.players.salvage import Salvage
 from playerstate.runtime import Runtime
-from playerstate.saving.outbox import NotSaved, Outbox, named
-from playerstate.saving.persister import Commit
-from playerstate.saving.trouble import Trouble
+from playerstate.saving.commit import Commit, NotSaved, named
+from playerstate.saving.health import Trouble
+from playerstate.saving.outbox import Outbox
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import InvalidState
 from playerstate.waiters import Waiters, tell
@@ -736,7 +736,7 @@ class PlayerStateService(Service):
 
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: let go of who has left and is saved."""
-        self._leaves.settled(commit.unsaved)
+        self._leaves.settled(commit.dropped)
 
 
 def _check_loop(reactor: object) -> None:

@@ -7,11 +7,9 @@ Everything here runs on the reactor thread; the persist thread is spoken to thro
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Callable
 
 import attrs
 import numpy as np
@@ -26,10 +24,11 @@ from playerstate.ledger import Ledger, count
 from playerstate.live.table import LiveTable, Sweep
 from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
+from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named, not_saved
+from playerstate.saving.health import StoreHealth, Trouble
 from playerstate.saving.pace import Pace
-from playerstate.saving.persister import Commit, Persister, Unsaved
+from playerstate.saving.persister import Persister
 from playerstate.saving.ring import Ring
-from playerstate.saving.trouble import Trouble, Troubles
 from playerstate.state.layout import RowLayout
 from playerstate.waiters import Waiters, tell
 
@@ -44,15 +43,7 @@ START_AGAIN_EVERY = 1.0
 """Seconds between two tries to start a persist thread, where the system has no room for one."""
 MOST_FLIGHTS = 64
 JOIN_WITHIN = 1.0
-NAMED_AT_MOST = 20
-"""Players named in one log line, and reasons of a batch that have a line each."""
-
 _log = PrintableLogger()
-_why = attrgetter("why")
-
-
-class NotSaved(Exception):
-    """An applied update did not reach the store; the message says whose and why."""
 
 
 class Outbox:
@@ -116,7 +107,7 @@ class Outbox:
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes: Waiters[None, _Flush] = Waiters()
-        self._troubles = Troubles(store, clock, save_within)
+        self._health = StoreHealth(store, clock, save_within)
         self._restart: IDelayedCall | None = None
         self._abandoned = False
         self._reopen = reopen
@@ -175,7 +166,7 @@ class Outbox:
 
     @property
     def pending(self) -> int:
-        """Updates applied or recovered that are neither committed nor superseded nor guarded."""
+        """Updates applied or recovered that are neither committed nor superseded nor dropped."""
         return self._table.dirty_count() + self._in_flight
 
     def unrecovered(self) -> list[int]:
@@ -323,8 +314,8 @@ class Outbox:
     def _note_recovered(self, commit: Commit) -> None:
         self._guard()
         self._count_commit(commit)
-        self._tell_unsaved(commit.unsaved)
-        settled = [*commit.slots.tolist(), *(row.slot for row in commit.unsaved)]
+        self._tell_dropped(commit.dropped)
+        settled = [*commit.slots.tolist(), *(row.slot for row in commit.dropped)]
         self._recovering[settled] = 0
         if not self._in_flight:
             self._flights.popleft()
@@ -332,23 +323,25 @@ class Outbox:
         self._fire_flushes()
 
     def _count_commit(self, commit: Commit) -> None:
-        rows, unsaved = len(commit.slots), len(commit.unsaved)
-        guarded = sum(row.guarded for row in commit.unsaved)
-        self._ledger.commit(rows, guarded, unsaved - guarded, commit.superseded, commit.seconds)
-        self._in_flight -= rows + unsaved + commit.superseded
+        dropped = len(commit.dropped)
+        outdated = sum(row.outdated for row in commit.dropped)
+        self._ledger.commit(
+            len(commit.slots), outdated, dropped - outdated, commit.superseded, commit.seconds
+        )
+        self._in_flight -= commit.settled
         while self._flights and self._flights[0].end <= commit.read:
             age = self._clock.seconds() - self._flights.popleft().oldest
             self._ledger.age_at_commit_seconds_max = max(
                 self._ledger.age_at_commit_seconds_max, age
             )
-        self._pace.committed(commit.seconds + commit.upkeep_seconds)
-        self._troubles.rows_went_in()
+        self._pace.committed(commit.seconds + commit.maintenance_seconds)
+        self._health.succeeded()
 
     def _note_commit(self, commit: Commit) -> None:
         self._guard()
         self._count_commit(commit)
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
-        self._tell_unsaved(commit.unsaved)
+        self._tell_dropped(commit.dropped)
         if self._left_over and not self._abandoned:
             self._left_over = False
             self.sweep()
@@ -357,8 +350,8 @@ class Outbox:
         self._settled(commit)
         self._fire_flushes()
 
-    def _tell_unsaved(self, unsaved: tuple[Unsaved, ...]) -> None:
-        for why, session_ids in _by_reason(unsaved):
+    def _tell_dropped(self, dropped: tuple[Dropped, ...]) -> None:
+        for why, session_ids in by_reason(dropped):
             _log.error(
                 "not saved to {store}: player {players}: {why}",
                 store=self._store.describe(),
@@ -366,7 +359,7 @@ class Outbox:
                 why=why,
             )
         for _, flush in self._flushes.notes():
-            flush.unsaved.extend(unsaved)
+            flush.dropped.extend(dropped)
 
     def _fire_flushes(self) -> None:
         if not self._flushes:
@@ -379,26 +372,26 @@ class Outbox:
         ]
         self._flushes.take_some([waiter for waiter, _ in done])
         for waiter, flush in done:
-            tell([waiter], Failure(not_saved(flush.unsaved)) if flush.unsaved else None)
+            tell([waiter], Failure(not_saved(flush.dropped)) if flush.dropped else None)
 
     def _note_failure(self, error: Exception, rows: int) -> None:
         count(self._ledger.store_errors, type(error).__name__)
-        self._troubles.failed(error, rows)
+        self._health.failed(error, rows)
 
     def _note_replaced(self, error: Exception) -> None:
         count(self._ledger.store_errors, type(error).__name__)
-        self._troubles.begin(str(error))
+        self._health.begin(str(error))
         self._reopen()
 
     def _note_death(self, error: BaseException) -> None:
         """Start the next persist thread, unless this one was given up anyhow."""
         self._ledger.thread_deaths += 1
         what = "the persist thread died; what it held is kept for the next"
-        self._troubles.thread_failed(error, what)
+        self._health.thread_failed(error, what)
         if self._abandoned:
             self.ended.callback(False)
             return
-        self._troubles.begin(f"the persist thread died: {error}")
+        self._health.begin(f"the persist thread died: {error}")
         self._start_again()
 
     def _start_again(self) -> None:
@@ -407,22 +400,22 @@ class Outbox:
         try:
             self._thread = self._start_thread(self._persister.run)
         except Exception as error:  # no room for a thread just now; trouble goes on
-            self._troubles.thread_failed(error, "no persist thread can be started")
-            self._troubles.begin(f"no persist thread can be started: {error}")
+            self._health.thread_failed(error, "no persist thread can be started")
+            self._health.begin(f"no persist thread can be started: {error}")
             self._restart = self._clock.callLater(START_AGAIN_EVERY, self._start_again)
             return
         if not self.pending:
             # Nothing waits for a commit, and so none will come to say that all is well.
-            self._troubles.end()
+            self._health.end()
 
     def resume(self) -> None:
         """The store was replaced, and what is there now may be written."""
-        self._troubles.end()
+        self._health.end()
         self._persister.resume()
 
     def trouble(self) -> Trouble | None:
         """What has kept rows from the store for longer than `save_within`, if anything has."""
-        return self._troubles.present(self._persister, self.pending)
+        return self._health.current(self._persister, self.pending)
 
 
 @attrs.frozen
@@ -438,31 +431,4 @@ class _Flush:
     """Somebody waits until nothing dirtied up to `since` is unsaved."""
 
     since: float
-    unsaved: list[Unsaved] = attrs.field(factory=list)
-
-
-def not_saved(unsaved: Sequence[Unsaved]) -> NotSaved:
-    """Why players were not saved whose rows the store does not hold."""
-    reasons = (
-        f"{why}: not saved for player {named(session_ids)}"
-        for why, session_ids in _by_reason(unsaved)
-    )
-    return NotSaved("; ".join(reasons))
-
-
-def _by_reason(unsaved: Sequence[Unsaved]) -> Iterator[tuple[str, list[int]]]:
-    """Whose rows were not saved for which reason; beyond some reasons, the rest for others."""
-    by_reason: dict[str, list[int]] = {}
-    for row in sorted(unsaved, key=_why):
-        by_reason.setdefault(row.why, []).append(row.session_id)
-    reasons = iter(by_reason.items())
-    yield from itertools.islice(reasons, NAMED_AT_MOST)
-    if rest := list(itertools.chain.from_iterable(ids for _, ids in reasons)):
-        yield f"{len(by_reason) - NAMED_AT_MOST} other reasons", rest
-
-
-def named(session_ids: list[int]) -> str:
-    """Some players' ids for a log line."""
-    shown = ", ".join(map(str, session_ids[:NAMED_AT_MOST]))
-    more = len(session_ids) - NAMED_AT_MOST
-    return f"{shown} and {more} more" if more > 0 else shown
+    dropped: list[Dropped] = attrs.field(factory=list)

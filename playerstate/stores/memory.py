@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-import numpy as np
-import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate.interfaces import (
@@ -16,6 +14,7 @@ from playerstate.interfaces import (
     IStateStore,
     IStateWriter,
     IStoreBrowser,
+    LeftOut,
     Records,
     Stored,
     StoreUnusable,
@@ -83,23 +82,23 @@ class MemoryStore:
         """See `IStateReader.load`."""
         return self.players.get(session_id)
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`."""
-        left_out = []
+        newer = []
         taken: dict[int, Stored] = {}
         for index, record in enumerate(records):
             session_id, *fields, updated_at = record.tolist()
             values = self.schema.decode(tuple(fields))
             before = self.players.get(session_id)
             if before is not None and before.updated_at > updated_at:
-                left_out.append(index)
+                newer.append(index)
             else:
                 taken[session_id] = Stored(values, updated_at)
         self.players.update(taken)
-        return np.array(left_out, np.intp)
+        return LeftOut(newer)
 
     def maintain(self) -> None:
-        """There is no upkeep."""
+        """There is nothing to maintain."""
 
     def sync(self) -> None:
         """There is no disk."""

@@ -95,7 +95,7 @@ class FragileStore(FaultyStore):
     """A store that is replaced when told, and that can never take some players.
 
     Attributes:
-        refused: players whose rows are refused.
+        cursed: players whose rows are refused, without a word of which they are.
         aside: what was set aside, as (session id, reason).
         successor: what has taken its place and was not gone over to as yet; None for nothing.
         reopen_failures: raised by the next tries to go over to it, one each.
@@ -107,7 +107,7 @@ class FragileStore(FaultyStore):
 
     def __init__(self) -> None:
         super().__init__(SCHEMA)
-        self.refused: set[int] = set()
+        self.cursed: set[int] = set()
         self.aside: list[tuple[int, str]] = []
         self.successor: dict[int, Stored] | None = None
         self.reopen_failures: deque[Exception] = deque()
@@ -123,7 +123,7 @@ class FragileStore(FaultyStore):
 
     def write(self, records: Records) -> Any:
         """See `IStateWriter.write`."""
-        if self.refused & set(records["session_id"].tolist()):
+        if self.cursed & set(records["session_id"].tolist()):
             raise RowRefused("not this one")
         return super().write(records)
 

@@ -133,7 +133,7 @@ class Checks:
             "departed": (len(gateway._departed), places),
             "joining": (len(gateway._joining), places),
             "leavers": (len(service._leaves.by_slot), places),
-            "unsaved": (len(service._leaves._unsaved), places),
+            "dropped": (len(service._leaves._dropped), places),
             "flights": (len(service._outbox._flights), MOST_FLIGHTS),
             "timers": (len(service.clock._calls), 12),
             "queue": (snapshot.queue_depth, ring.capacity),

@@ -67,6 +67,7 @@ class Plan:
         slow_loads: the chance that a load is answered by a Deferred.
         slow_reports: the chance that word from the persist thread takes long.
         refused: players whose rows the store refuses; every `refused_every`-th of their states.
+        refused_by_name: whether it says which rows those are.
         refused_to_the_end: whether healing the store leaves that as it is.
         misfortune: weights of crashes, stops, clock steps and the like; 0 in a calm seed.
     """
@@ -91,6 +92,7 @@ class Plan:
     slow_reports: float
     refused: frozenset[int]
     refused_every: int
+    refused_by_name: bool
     refused_to_the_end: bool
     misfortune: float
 
@@ -130,6 +132,7 @@ def draw(source: random.Random) -> Plan:
         slow_reports=sometimes(0.5) if troubled else 0.0,
         refused=frozenset(refused if troubled and source.random() < 0.25 else ()),
         refused_every=source.choice((1, 2, 5)),
+        refused_by_name=source.random() < 0.5,
         refused_to_the_end=source.random() < 0.3,
         misfortune=1.0 if troubled and source.random() < 0.8 else 0.0,
     )

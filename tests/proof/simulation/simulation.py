@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.logger import globalLogPublisher
 
+from playerstate.interfaces import RowRefused
 from playerstate.state.schema import StateSchema
 from tests.proof.simulation.checks import Checks
 from tests.proof.simulation.clients import Clients
@@ -22,7 +23,7 @@ from tests.proof.simulation.plan import Plan, draw
 from tests.proof.simulation.program import Program
 from tests.proof.simulation.promises import Promises
 from tests.proof.simulation.server import Server
-from tests.proof.simulation.store import Broken, Busy, Refused, Storm
+from tests.proof.simulation.store import Broken, Busy, Storm
 from tests.proof.simulation.world import Crash, Failed, ThreadKilled, World
 
 PAUSES = (0.0, 0.0, 0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -32,7 +33,7 @@ SLICES = 6
 """A pause passes in so many slices at most, beside the moments when something is due."""
 HEALED_WITHIN = 30.0
 """Seconds within which a healed store must have everything, beyond `save_within`."""
-EXPECTED = (Busy, Broken, Refused, ThreadKilled)
+EXPECTED = (Busy, Broken, RowRefused, ThreadKilled)
 
 
 class Simulation:

@@ -46,7 +46,7 @@ from playerstate.interfaces import (
     StoreReplaced,
 )
 from playerstate.runtime import Runtime
-from playerstate.saving.trouble import Trouble
+from playerstate.saving.health import Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
 from tests.kit.players import (
     SCHEMA,
@@ -815,7 +815,7 @@ class SetAsideTests(ServiceTestCase):
         for session_id in (42, 43):
             self.stepped.join(session_id)
             self.service.update(session_id, at(1))
-        self.store.refused = {42}
+        self.store.cursed = {42}
         self.addCleanup(self.flushLoggedErrors, RowRefused)
 
     def save(self) -> None:
@@ -870,7 +870,7 @@ class SetAsideTests(ServiceTestCase):
     def test_next_update(self) -> None:
         """A newer state of the same player is tried again, and saved once the store takes it."""
         self.save()
-        self.store.refused = set()
+        self.store.cursed = set()
         self.service.update(42, at(5))
         left = self.service.leave(42)
         self.stepped.reactor.advance(0.05)
@@ -1374,9 +1374,9 @@ class RecoveryTests(ServiceTestCase):
     def test_given_up_with_a_part_saved(self) -> None:
         """Of those who were left, a stop that gives up names who is not in the store."""
         stepped = self.begin(stop_within=2.0)
-        self.store.refused = {4}
+        self.store.cursed = {4}
         stepped.step()
-        self.store.refused = set()
+        self.store.cursed = set()
         self.store.failures.extend(StoreBusy("locked") for _ in range(100))
         self.successResultOf(stepped.stop())
         [line] = self.told("stopped with the newest state unsaved of player")
@@ -1429,7 +1429,7 @@ class RecoveryTests(ServiceTestCase):
     def test_flush_with_a_row_set_aside(self) -> None:
         """A flush fails where a row that was left can never be saved; players may join then."""
         stepped = self.begin()
-        self.store.refused = {4}
+        self.store.cursed = {4}
         flushed = self.service.flush()
         stepped.step()
         self.waits(flushed)

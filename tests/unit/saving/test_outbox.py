@@ -12,8 +12,8 @@ from twisted.logger import LogLevel
 from playerstate import NotSaved, PlayerState, PlayerStateService, Runtime, StoreBusy
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.saving import outbox as outbox_module
+from playerstate.saving.health import Trouble
 from playerstate.saving.outbox import MOST_FLIGHTS, Outbox
-from playerstate.saving.trouble import Trouble
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
 from tests.kit.players import (
     SCHEMA,
@@ -62,8 +62,8 @@ class SweepTests(ServiceTestCase):
         # It fades with each commit that follows.
         self.assertApproximates(self.interval(stepped), 3.0 - 2 * 0.5 * 0.9, 0.011)
 
-    def test_slow_upkeep(self) -> None:
-        """The writer's upkeep counts as part of the commit that follows it."""
+    def test_slow_maintenance(self) -> None:
+        """The writer's maintenance counts as part of the commit that follows it."""
         store = SlowStore()
         store.stepped = stepped = self.start(store=store)
         self.patch(store, "maintain", lambda: stepped.reactor.advance(0.5))
@@ -640,8 +640,8 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
-    def test_upkeep_fails(self) -> None:
-        """An upkeep that fails is logged and counted; what was committed is no trouble."""
+    def test_maintenance_fails(self) -> None:
+        """Maintenance that fails is logged and counted; what was committed is no trouble."""
         self.patch(self.stepped.store, "maintain", lambda: 1 / 0)
         self.service.update(1, at(1))
         flushed = self.service.flush()
@@ -654,8 +654,8 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(self.told("takes rows again"), [])
         self.assertEqual(self.service.ledger.store_errors, {"ZeroDivisionError": 2})
 
-    def test_upkeep_that_goes_on_failing_is_no_trouble(self) -> None:
-        """Rows that get into the store are no trouble, however long the upkeep fails."""
+    def test_maintenance_that_goes_on_failing_is_no_trouble(self) -> None:
+        """Rows that get into the store are no trouble, however long the maintenance fails."""
 
         def maintain() -> None:
             raise StoreBusy("somebody reads")
@@ -826,8 +826,8 @@ class DegradedTests(ServiceTestCase):
         self.wait(1.0)
         self.assertEqual(len(self.ends()), 1)
 
-    def test_stuck_upkeep(self) -> None:
-        """An upkeep that does not come to an end is told of where rows wait for it."""
+    def test_stuck_maintenance(self) -> None:
+        """Maintenance that does not come to an end is told of where rows wait for it."""
         seen: list[Trouble | None] = []
 
         def stick() -> None:
@@ -865,7 +865,7 @@ class DegradedTests(ServiceTestCase):
 
     def test_a_row_that_is_refused(self) -> None:
         """One row that the store refuses is trouble only as long as nobody else is saved."""
-        self.store.refused = {1}
+        self.store.cursed = {1}
         self.break_down()
         self.store.failures.clear()
         self.wait(10.0)

@@ -28,7 +28,7 @@ class Trouble:
     seconds: float
 
 
-class Troubles:
+class StoreHealth:
     """The trouble there is, if any, from its first error to the next commit.
 
     Args:
@@ -57,7 +57,7 @@ class Troubles:
         """There is none, whatever there was; nobody need be told."""
         self._since = None
 
-    def rows_went_in(self) -> None:
+    def succeeded(self) -> None:
         """The store took rows: whoever was told of trouble is told of its end."""
         if self._since is not None and self._is_told:
             _log.info(
@@ -68,10 +68,10 @@ class Troubles:
         self._since = None
 
     def failed(self, error: Exception, rows: int) -> None:
-        """The store failed, and so many rows are kept; 0 where it was upkeep."""
+        """The store failed, and so many rows are kept; 0 where it was maintenance."""
         if rows:
             self.begin(str(error))
-        what = f"{rows} rows are kept and tried again" if rows else "this was upkeep"
+        what = f"{rows} rows are kept and tried again" if rows else "this was maintenance"
         kind = type(error).__name__
         if isinstance(error, StoreBusy):
             if self._is_told or not self._may_tell(kind, BUSY_TOLD_EVERY):
@@ -98,13 +98,13 @@ class Troubles:
         if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
             _log.failure(what, Failure(error))
 
-    def present(self, persister: Persister, pending: int) -> Trouble | None:
+    def current(self, persister: Persister, pending: int) -> Trouble | None:
         """What has kept rows from the store for longer than `save_within`, if anything has."""
-        stuck = persister.upkeep_since if pending else None
+        stuck = persister.maintaining_since if pending else None
         for why, since in (
             (self._why, self._since),
             ("the persist thread is stuck in a write", persister.writing_since),
-            ("the persist thread is stuck in the upkeep", stuck),
+            ("the persist thread is stuck in maintenance", stuck),
         ):
             if since is not None and self._clock.seconds() - since > self._save_within:
                 return Trouble(why, self._clock.seconds() - since)
