@@ -27,6 +27,7 @@ class AdbapiStore:
     """
 
     schema = SCHEMA
+    lanes = 1
 
     def __init__(self, path: str, reactor: Any) -> None:
         self.path: str | None = path

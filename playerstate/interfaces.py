@@ -24,6 +24,10 @@ Records = npt.NDArray[np.void]
 each field by its name (a bool as 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
 
 
+MOST_LANES = 64
+"""The most lanes a store may ask for."""
+
+
 class StoreUnusable(Exception):
     """The store cannot be used as it is; the message names it and says what to do."""
 
@@ -170,6 +174,11 @@ class IStateStore(Interface):
     """
 
     schema: StateSchema = Attribute("The schema of the players it keeps.")
+    lanes: int = Attribute(
+        """How many writers it gains from at a time, from 1 to 64.
+
+        Each is on a persist thread of its own, and saves players of its own, always the same."""
+    )
     path: str | None = Attribute("The file it keeps, which has its companions beside it, if any.")
 
     def prepare() -> bytes:

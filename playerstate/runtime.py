@@ -18,16 +18,17 @@ class PersistThread(Protocol):
         """Wait for the end of the thread, `timeout` seconds at most."""
 
 
-StartThread = Callable[[Callable[[], None]], PersistThread]
+StartThread = Callable[[Callable[[], None], str], PersistThread]
+"""Starts a thread with this work, under this name."""
 
 
-def start_persist_thread(run: Callable[[], None]) -> PersistThread:
+def start_persist_thread(run: Callable[[], None], name: str) -> PersistThread:
     """Start a thread for one persister.
 
     It is a daemon thread, so that one stuck in a write never keeps the process from exiting; its
     owner joins it all the same.
     """
-    thread = threading.Thread(target=run, name="playerstate-persist", daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
 

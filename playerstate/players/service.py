@@ -22,7 +22,14 @@ from twisted.python.failure import Failure
 
 from playerstate.arguments import check_seconds, check_session_id, check_whole
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateStore, JournalUnusable, StoreBusy, Stored, StoreUnusable
+from playerstate.interfaces import (
+    MOST_LANES,
+    IStateStore,
+    JournalUnusable,
+    StoreBusy,
+    Stored,
+    StoreUnusable,
+)
 from playerstate.ledger import Gauges, Ledger, count
 from playerstate.live.journal import Journal, ProcessMemory, Remains, check_apart, check_beside
 from playerstate.live.recovery import find_unsaved
@@ -94,7 +101,7 @@ class PlayerStateService(Service):
     Args:
         store: where players are kept, from `playerstate.open_store`.
         save_within: seconds within which every applied update is to be committed.
-        queue_size: rows the ring to the persist thread holds; a power of two.
+        queue_size: rows the ring to each persist thread holds; a power of two.
         max_players: the most players at a time, those included who left and are not yet saved.
         stop_within: seconds that `stopService` gives the store to take what is unsaved.
         journal: path of the file that keeps what is applied beyond the death of the process; None
@@ -143,6 +150,7 @@ class PlayerStateService(Service):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
         if isinstance(store, (str, bytes, os.PathLike)):
             raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
+        check_whole("lanes of the store", getattr(store, "lanes", None), 1, MOST_LANES)
         if journal is not None:
             journal = os.fspath(journal)
             check_apart(journal, store.path)
@@ -241,6 +249,7 @@ class PlayerStateService(Service):
             self._settled,
             recovered,
             self._recovered,
+            self._disbelieve,
             self._reopen,
             lambda: self._salvage.guard(),
         )
@@ -310,7 +319,7 @@ class PlayerStateService(Service):
                 store=self.store.describe(),
             )
         else:
-            self._outbox.join_thread(ABANDON_WITHIN)
+            self._outbox.join_threads(ABANDON_WITHIN)
             if self._outbox.pending and not self.gave_up:
                 # The store was found to be replaced after it had taken everything.
                 self._give_up(NotSaved("the store was removed or replaced while stopping"))
@@ -682,13 +691,18 @@ class PlayerStateService(Service):
                 pending=self._outbox.pending,
             )
 
+    def _disbelieve(self) -> None:
+        """The store was removed or replaced: nobody is to be told any more that they are saved."""
+        if self._phase != _STOPPED:
+            self.guard()
+            self._in_doubt = True
+            self._dirty_all()
+
     def _reopen(self) -> None:
         """The store was removed or replaced: go over to what is there now, and save all again."""
         if self._phase == _STOPPED:
             return
-        self.guard()
-        self._in_doubt = True
-        self._dirty_all()  # at once: nobody is to be told that they are saved
+        self._disbelieve()
         try:
             lost = self.store.reopen(self._identity, self.table.slots.keys())
             reader = self.store.open_reader()
@@ -730,7 +744,7 @@ class PlayerStateService(Service):
             players_leaving=leaving,
             pending=self._outbox.pending,
             queue_depth=self._outbox.depth,
-            queue_size=self.queue_size,
+            queue_size=self._outbox.queue_size,
             oldest_unsaved_seconds=0.0 if oldest is None else self.clock.seconds() - oldest,
         )
 

@@ -29,22 +29,30 @@ class Trouble:
 
 
 class StoreHealth:
-    """The trouble there is, if any, from its first error to the next commit.
+    """The trouble of one lane there is, if any, from its first error to the next commit.
 
     Args:
         store: named in the log.
         clock: tells how long it lasts.
         save_within: seconds that it may last before it is more than a short one.
+        logged_at: when each kind of error was logged; one dict for all lanes of a store, so that
+            what they all meet is told once.
     """
 
-    def __init__(self, store: IStateStore, clock: SteadyClock, save_within: float) -> None:
+    def __init__(
+        self,
+        store: IStateStore,
+        clock: SteadyClock,
+        save_within: float,
+        logged_at: dict[str, float],
+    ) -> None:
         self._store = store
         self._clock = clock
         self._save_within = save_within
         self._why = ""
         self._since: float | None = None
         self._is_told = False
-        self._told_at: dict[str, float] = {}
+        self._logged_at = logged_at
 
     def begin(self, why: str) -> None:
         """Rows are kept for this reason."""
@@ -113,7 +121,7 @@ class StoreHealth:
     def _may_tell(self, kind: str, every: float) -> bool:
         """Whether this kind of error was not logged within so many seconds; it is to be now."""
         now = self._clock.seconds()
-        if now - self._told_at.get(kind, -math.inf) < every:
+        if now - self._logged_at.get(kind, -math.inf) < every:
             return False
-        self._told_at[kind] = now
+        self._logged_at[kind] = now
         return True

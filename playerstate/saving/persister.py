@@ -20,13 +20,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from playerstate.interfaces import IStateWriter, Reason, RowRefused, StoreBusy, StoreReplaced
 from playerstate.saving.batch import Written, newest_of_each
 from playerstate.saving.commit import Commit, Dropped
+from playerstate.saving.listener import PersistListener
 from playerstate.saving.refusals import Refusals, Refused
 from playerstate.saving.ring import Ring, Rows
 
@@ -37,35 +38,6 @@ FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
 """Seconds before a batch is tried again, and before a thread goes on that follows one that died:
 doubled from the first to the last, each with jitter."""
-
-
-class PersistListener(Protocol):
-    """What the persist thread tells.  Every method is called on the persist thread."""
-
-    def committed(self, commit: Commit) -> None:
-        """Rows are in the store, or settled otherwise."""
-
-    def recovered(self, commit: Commit) -> None:
-        """The same of rows that a process before this one left; those committed are on disk."""
-
-    def failed(self, error: Exception, rows: int) -> None:
-        """So many rows are kept after this error, or the writer's maintenance met it (0 rows)."""
-
-    def replaced(self, error: Exception) -> None:
-        """The store is not the one that was opened; the writer waits for `Persister.resume`."""
-
-    def beat(self) -> None:
-        """The thread woke by itself; at most `MAX_SLEEP` passed since the last."""
-
-    def died(self, error: BaseException) -> None:
-        """The thread is about to end by an error; what it held is kept for the next thread."""
-
-    def thread_ended(self, synced: bool) -> None:
-        """The thread is about to end as it was told to, with its writer closed.
-
-        Args:
-            synced: whether everything committed is known to be on disk.
-        """
 
 
 class Persister:
@@ -107,6 +79,7 @@ class Persister:
         self._abandoned = threading.Event()
         self._writer: IStateWriter | None = None
         self._replaced = False
+        self._hold = self._held = 0
         self._taken: Rows | None = recovered
         self._recovering = recovered is not None
         self._batch: Rows | None = None
@@ -136,9 +109,19 @@ class Persister:
         if (writer := self._writer) is not None:
             writer.interrupt()
 
+    def hold(self, number: int) -> None:
+        """Close the writer, and write nothing until `resume`.  Reactor thread.
+
+        `PersistListener.held` is told when the writer is closed, with this number, which is above 0
+        and another each time; not by a thread that ends instead, or has found the same by itself.
+        """
+        self._hold = number
+        self._wake.set()
+
     def resume(self) -> None:
         """The store that was replaced may be opened again.  Reactor thread."""
         self._replaced = False
+        self._hold = 0
         self._wake.set()
 
     @property
@@ -155,7 +138,8 @@ class Persister:
         try:
             self._rest(self._first_rest())
             self._live()
-            synced = not (self._abandoned.is_set() or self._replaced) and self._sync()
+            still = self._replaced or self._hold or self._abandoned.is_set()
+            synced = not still and self._sync()
             self._close_writer()
         except BaseException as error:  # even one from a bug: the listener starts the next thread
             self._died = True
@@ -198,9 +182,8 @@ class Persister:
             Seconds to wait before the next step: 0 after a commit, more after a failure; None
             where there was nothing to do.
         """
-        if self._replaced:
-            nothing = not self._in_hand() and not self._ring.depth
-            return None if self._finishing and nothing else MAX_SLEEP
+        if self._replaced or self._hold:
+            return self._stand_still()
         try:
             self._take()
             if self._batch is None:
@@ -219,6 +202,15 @@ class Persister:
             return self._back_off()
         self._attempts = 0
         return 0.0
+
+    def _stand_still(self) -> float | None:
+        """Write nothing, with the writer closed."""
+        if (number := self._hold) and number != self._held:
+            self._close_writer()
+            self._held = number
+            self._listener.held(number)
+        nothing = not self._in_hand() and not self._ring.depth
+        return None if self._finishing and nothing else MAX_SLEEP
 
     def _in_hand(self) -> int:
         return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)

@@ -1,15 +1,18 @@
 """A store that forgets: players are kept as long as the store object lives.
 
-For tests and trials.  URL: ``memory:``.
+For tests and trials.  URL: ``memory:``, or ``memory:?lanes=4`` for one that is written over so many
+lanes at a time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence, Set
 
 from zope.interface import implementer
 
 from playerstate.interfaces import (
+    MOST_LANES,
     IStateReader,
     IStateStore,
     IStateWriter,
@@ -27,9 +30,14 @@ IDENTITY = b"playerstate-mem."
 
 def open_url(url: str, schema: StateSchema) -> MemoryStore:
     """See `playerstate.interfaces.IStoreFactory.open`."""
-    if url != "memory:":
-        raise StoreUnusable(f"{url!r}: nothing may follow memory:")
-    return MemoryStore(schema)
+    if url == "memory:":
+        return MemoryStore(schema)
+    lanes = re.fullmatch(r"memory:\?lanes=([1-9][0-9]?)", url)
+    if lanes is None or int(lanes[1]) > MOST_LANES:
+        raise StoreUnusable(
+            f"{url!r}: nothing may follow memory: but ?lanes= with a number from 1 to {MOST_LANES}"
+        )
+    return MemoryStore(schema, int(lanes[1]))
 
 
 def browse_url(url: str) -> IStoreBrowser:
@@ -41,8 +49,12 @@ def browse_url(url: str) -> IStoreBrowser:
 class MemoryStore:
     """All three of a store's faces over one dict.
 
-    The persist thread writes what the reactor thread reads, a whole `Stored` at a time, so each
+    A persist thread writes what the reactor thread reads, a whole `Stored` at a time, so each
     sees either the old one or the new.
+
+    Args:
+        schema: of the players.
+        lanes: see `IStateStore`; it gains nothing from several, but tests of them do.
 
     Attributes:
         players: what is stored, by session id.
@@ -50,8 +62,9 @@ class MemoryStore:
 
     path: str | None = None
 
-    def __init__(self, schema: StateSchema) -> None:
+    def __init__(self, schema: StateSchema, lanes: int = 1) -> None:
         self.schema = schema
+        self.lanes = lanes
         self.players: dict[int, Stored] = {}
 
     def prepare(self) -> bytes:

@@ -105,8 +105,8 @@ class FragileStore(FaultyStore):
         writers_closed: how often the writer was closed.
     """
 
-    def __init__(self) -> None:
-        super().__init__(SCHEMA)
+    def __init__(self, lanes: int = 1) -> None:
+        super().__init__(SCHEMA, lanes)
         self.cursed: set[int] = set()
         self.aside: list[tuple[int, str]] = []
         self.successor: dict[int, Stored] | None = None

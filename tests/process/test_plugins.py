@@ -76,6 +76,7 @@ def browse_url(url):
 
 @implementer(IStateStore)
 class Store:
+    lanes = 1
     path = None
 
     def __init__(self, url, schema):

@@ -246,6 +246,10 @@ class HandOver:
         """The store is never replaced."""
         raise NotImplementedError
 
+    def held(self, number: int) -> None:
+        """It is never told to stand still."""
+        raise NotImplementedError
+
     def beat(self) -> None:
         """The thread woke."""
         self._turns.call("listener.beat()")

@@ -144,7 +144,11 @@ class ImportTests(SynchronousTestCase):
         self.assertIn("stores.sqlite.writer", self.modules)
         self.assertEqual(
             self.imports["saving.persister"],
-            {"interfaces", "saving.batch", "saving.commit", "saving.refusals", "saving.ring"},
+            {
+                "interfaces",
+                *("saving.batch", "saving.commit", "saving.listener"),
+                *("saving.refusals", "saving.ring"),
+            },
         )
 
     def test_every_module_has_a_folder(self) -> None:

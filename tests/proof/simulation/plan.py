@@ -58,6 +58,7 @@ class Plan:
         players: session ids that take part.
         places: `max_players`.
         queue_size, save_within, stop_within, idle_timeout: of the service.
+        lanes: of the store.
         many: updates that are worth being taken in at once, where they arrive together.
         journal: whether it has one.
         steps: how many things happen.
@@ -76,6 +77,7 @@ class Plan:
     players: tuple[int, ...]
     places: int
     queue_size: int
+    lanes: int
     save_within: float
     stop_within: float
     idle_timeout: float
@@ -116,6 +118,7 @@ def draw(source: random.Random) -> Plan:
         players=players,
         places=source.randint(1, len(players) + 1),
         queue_size=2 ** source.randint(1, 6),
+        lanes=source.choice((1, 1, 4)),
         save_within=source.choice((0.2, 0.5, 1.0, 3.0, 5.0)),
         stop_within=source.choice((0.0, 0.5, 3.0, 10.0, 30.0)),
         idle_timeout=source.choice((0.5, 2.0, 10.0, 30.0)),

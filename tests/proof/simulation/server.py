@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from playerstate.conversations.gateway import Gateway
 from playerstate.players.service import ABANDON_WITHIN, CLOSE_WITHIN, PlayerStateService
 from playerstate.runtime import Runtime
+from playerstate.saving.persister import Persister
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, MemoryPort
 from playerstate.transports.plain import PlainService
@@ -65,7 +66,7 @@ class Server:
         self._journal = journal
         self._sent = sent
         self._lock: int | None = None
-        self.thread: Thread | None = None
+        self._threads: dict[Persister, Thread] = {}
         self.unsaved_named = ""
         self.thread_given_up = False
         self.process = False
@@ -108,6 +109,7 @@ class Server:
         self.running, self.stopped, self.stopping_since = True, False, None
         self.unsaved_named, self.thread_given_up = "", False
         self._store.new_process()
+        self._threads = {}
         self._model.begin()
         self._root.startService()
         self._hold_lock()
@@ -122,10 +124,16 @@ class Server:
         model.recovering |= self.recovering
         world.note("the server runs;", recovered, "rows to recover")
 
-    def _start_thread(self, run: Callable[[], None]) -> Thread:
+    def _start_thread(self, run: Callable[[], None], name: str) -> Thread:
         self._store.next_thread()
-        self.thread = Thread(self._world, self._plan.slow_reports, run)
-        return self.thread
+        thread = Thread(self._world, self._plan.slow_reports, run)
+        self._threads[thread.persister] = thread
+        return thread
+
+    @property
+    def threads(self) -> list[Thread]:
+        """The persist threads, one a lane; of each the last that was started."""
+        return list(self._threads.values())
 
     def _hold_lock(self) -> None:
         """Keep hold of the journal's lock, to give it up where the system would."""

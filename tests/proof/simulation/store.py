@@ -49,14 +49,14 @@ class Storm(MemoryStore):
         waiting: loads not yet answered.
         unsynced: players with rows that are not known to be on disk.
         rows_settled: rows that writes which came back took or left out.
-        interrupted: whether the write that runs was told to end.
+        interrupts: how often the writes that run were told to end.
     """
 
     keeper: Ledgerkeeper
     stall: Callable[[float], None]
 
     def __init__(self, schema: StateSchema, world: World, plan: Plan) -> None:
-        super().__init__(schema)
+        super().__init__(schema, plan.lanes)
         self._world = world
         self._plan = plan
         self._identity = bytes(16)
@@ -70,7 +70,7 @@ class Storm(MemoryStore):
         self.loads: list[str] = []
         self.waiting: list[tuple[int, Deferred[Stored | None]]] = []
         self.rows_settled = 0
-        self.interrupted = False
+        self.interrupts = 0
         self._killing = False
 
     def prepare(self) -> bytes:
@@ -158,9 +158,9 @@ class Storm(MemoryStore):
         raise ThreadKilled
 
     def _stalls(self) -> None:
-        self.interrupted = False
+        before = self.interrupts
         self.stall(self._world.random.choice((0.01, 0.1, 0.5, 2.0, 8.0)))
-        if self.interrupted and self._world.random.random() < 0.8:
+        if self.interrupts > before and self._world.random.random() < 0.8:
             raise Broken("the write was interrupted")
 
     def _breaks_or_not(self) -> None:
@@ -236,7 +236,7 @@ class Storm(MemoryStore):
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
-        self.interrupted = True
+        self.interrupts += 1
 
     def write_elsewhere(self, session_id: int, stored: Stored) -> None:
         """Another program writes a newer row."""

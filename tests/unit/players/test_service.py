@@ -1301,7 +1301,7 @@ class ReplacedTests(ServiceTestCase):
         self.replace()
         self.store.reopen_failures.append(StoreUnusable("a shopping list"))
         look_after(self.stepped)
-        self.service._outbox.died(SystemExit("out"))
+        self.service._outbox._lanes[0].died(SystemExit("out"))
         self.stepped.reactor.advance(0.075)
         self.service.update(1, at(9))
         self.service.flush()
@@ -1645,6 +1645,7 @@ class WatchedStore:
     """
 
     schema = SCHEMA
+    lanes = 1
     path: str | None = None
 
     def __init__(self) -> None:
@@ -1941,7 +1942,7 @@ class StartTests(ServiceTestCase):
         store = WatchedStore()
         store.failing = {"prepare"}
         started: list[Any] = []
-        service = self.make(store, start_thread=started.append)
+        service = self.make(store, start_thread=lambda run, name: started.append(run))
         self.assertRaises(StoreUnusable, service.startService)
         self.assertEqual((started, self.reactor.getDelayedCalls()), ([], []))
         self.assertFalse(service.running)
@@ -1986,7 +1987,7 @@ class StartTests(ServiceTestCase):
         """Where no thread can be started, the store is let go of and nothing runs."""
         store = WatchedStore()
 
-        def start_thread(run: Any) -> Any:
+        def start_thread(run: Any, name: str) -> Any:
             raise RuntimeError("can't start new thread")
 
         service = self.make(store, start_thread=start_thread)
@@ -2145,7 +2146,7 @@ class PlayersMachine(RuleBasedStateMachine):
         """The persist thread dies, whatever it holds."""
         self.stepped.reactor.deliver()
         self.dead = self.stepped.thread
-        self.service._outbox.died(SystemExit("out"))
+        self.service._outbox._lanes[0].died(SystemExit("out"))
         self.stepped.reactor.deliver()
 
     @rule()

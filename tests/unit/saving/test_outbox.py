@@ -13,7 +13,7 @@ from playerstate import NotSaved, PlayerState, PlayerStateService, Runtime, Stor
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.saving import outbox as outbox_module
 from playerstate.saving.health import Trouble
-from playerstate.saving.outbox import MOST_FLIGHTS, Outbox
+from playerstate.saving.lane import MOST_FLIGHTS, Lane
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
 from tests.kit.players import (
     SCHEMA,
@@ -145,7 +145,7 @@ class SteppingClockTests(ServiceTestCase):
         self.store = FaultyStore(SCHEMA)
         self.threads: list[SteppedThread] = []
 
-        def start_thread(run: Any) -> SteppedThread:
+        def start_thread(run: Any, name: str) -> SteppedThread:
             self.threads.append(SteppedThread(run))
             return self.threads[0]
 
@@ -265,7 +265,7 @@ class OldestUnsavedTests(ServiceTestCase):
             self.service.update(1, at(1))
             self.stepped.reactor.advance(3.0)
             self.stepped.step()
-        self.assertLessEqual(len(self.service._outbox._flights), MOST_FLIGHTS)
+        self.assertLessEqual(len(self.service._outbox._lanes[0]._flights), MOST_FLIGHTS)
         self.assertEqual(self.age, 600.0)
         self.assertEqual(self.service.ledger.snapshot().pending, 200)
         self.stepped.settle()
@@ -674,7 +674,7 @@ class TroubleTests(ServiceTestCase):
         for session_id in range(1, 4):
             stepped.join(session_id)
         stepped.store.failures.extend(StoreBusy("locked") for _ in range(2000))
-        outbox: Outbox = stepped.service._outbox
+        outbox: Lane = stepped.service._outbox._lanes[0]
         for _ in range(1000):
             for session_id in range(1, 4):
                 stepped.service.update(session_id, at(0))
@@ -955,7 +955,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_many_deaths(self) -> None:
         """Thousands of deaths in a row overflow nothing."""
-        outbox: Outbox = self.service._outbox
+        outbox: Lane = self.service._outbox._lanes[0]
         for _ in range(2000):
             outbox.died(SystemExit("out"))
             self.stepped.reactor.deliver()
@@ -991,7 +991,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_while_the_clock_is_set_back(self) -> None:
         """The next thread is there at once: without one nobody tells of time that passes."""
-        self.service._outbox.died(SystemExit("out"))
+        self.service._outbox._lanes[0].died(SystemExit("out"))
         dead = self.stepped.thread
         self.stepped.reactor.rightNow -= 3600.0
         self.stepped.reactor.deliver()
@@ -999,15 +999,15 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_thread_that_cannot_be_started(self) -> None:
         """Where no thread can be started just then, it is tried again."""
-        start_thread, attempts = self.service._outbox._start_thread, []
+        start_thread, attempts = self.service._outbox._lanes[0]._start_thread, []
 
-        def reluctant(run: Any) -> Any:
+        def reluctant(run: Any, name: str) -> Any:
             attempts.append(run)
             if len(attempts) <= 3:
                 raise RuntimeError("can't start new thread")
-            return start_thread(run)
+            return start_thread(run, name)
 
-        self.patch(self.service._outbox, "_start_thread", reluctant)
+        self.patch(self.service._outbox._lanes[0], "_start_thread", reluctant)
         self.die()
         for _ in range(60):
             self.stepped.reactor.advance(1.0)
@@ -1022,13 +1022,13 @@ class ThreadDeathTests(ServiceTestCase):
         self.stepped.reactor.advance(5.0)
         self.stepped.settle()
         self.stepped.join(43)
-        start_thread = self.service._outbox._start_thread
+        start_thread = self.service._outbox._lanes[0]._start_thread
         for waits in (False, True):
             with self.subTest(waits=waits):
-                self.patch(self.service._outbox, "_start_thread", lambda run: [][0])
+                self.patch(self.service._outbox._lanes[0], "_start_thread", lambda run, name: [][0])
                 if waits:
                     self.service.update(43, at(9))
-                self.service._outbox.died(SystemExit("out"))
+                self.service._outbox._lanes[0].died(SystemExit("out"))
                 self.stepped.reactor.deliver()
                 for _ in range(8):
                     self.stepped.reactor.advance(1.0)
@@ -1036,7 +1036,7 @@ class ThreadDeathTests(ServiceTestCase):
                 assert trouble is not None
                 self.assertIn("no persist thread can be started: list index", trouble.why)
                 self.assertGreater(trouble.seconds, self.service.save_within)
-                self.patch(self.service._outbox, "_start_thread", start_thread)
+                self.patch(self.service._outbox._lanes[0], "_start_thread", start_thread)
                 for _ in range(8):
                     self.stepped.reactor.advance(1.0)
                 self.assertEqual(self.service.trouble is not None, waits)
@@ -1093,10 +1093,10 @@ class ThreadDeathTests(ServiceTestCase):
     def test_given_up_before_the_next(self) -> None:
         """A stop given up while no thread lives starts none, and is not held up by it."""
 
-        def refuse(run: Any) -> Any:
+        def refuse(run: Any, name: str) -> Any:
             raise RuntimeError("can't start new thread")
 
-        self.patch(self.service._outbox, "_start_thread", refuse)
+        self.patch(self.service._outbox._lanes[0], "_start_thread", refuse)
         self.die()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         thread = self.stepped.thread

@@ -100,6 +100,7 @@ class Listener:
         self.recoveries: queue.Queue[Commit] = queue.Queue()
         self.failures: queue.Queue[tuple[Exception, int]] = queue.Queue()
         self.replacements: list[Exception] = []
+        self.holds: list[int] = []
         self.deaths: list[BaseException] = []
         self.beats: queue.Queue[int] = queue.Queue()
         self.synced: bool | None = None
@@ -123,6 +124,9 @@ class Listener:
 
     def replaced(self, error: Exception) -> None:
         self.replacements.append(error)
+
+    def held(self, number: int) -> None:
+        self.holds.append(number)
 
     def beat(self) -> None:
         self.beats.put(threading.get_ident())
