@@ -1013,6 +1013,60 @@ class RefusedTests(PersisterTestCase):
         self.assertTrue(self.listener.synced)
 
 
+class HoldTests(PersisterTestCase):
+    """A persister that is told to stand still."""
+
+    def test_hold(self) -> None:
+        """It closes its writer, says so once, and writes nothing until it may go on."""
+        self.push((1, 1))
+        self.persister.step()
+        self.push((1, 2))
+        self.persister.hold(1)
+        for _ in range(3):
+            self.assertEqual(self.persister.step(), MAX_SLEEP)
+        self.assertEqual(self.listener.holds, [1])
+        self.assertTrue(self.store.writers[0].closed)
+        self.assertEqual(self.store.written, [[(1, 1)]])
+        self.persister.resume()
+        self.assertEqual(self.persister.step(), 0.0)
+        self.assertEqual(self.store.written, [[(1, 1)], [(1, 2)]])
+
+    def test_before_any_writer(self) -> None:
+        """One that has no writer says so as well, though no row waits."""
+        self.persister.hold(7)
+        self.persister.step()
+        self.assertEqual((self.listener.holds, self.store.writers), ([7], []))
+
+    def test_each_time(self) -> None:
+        """Told again before it took a step in between, it answers that as well."""
+        self.persister.hold(1)
+        self.persister.step()
+        self.persister.resume()
+        self.persister.hold(2)
+        self.persister.step()
+        self.assertEqual(self.listener.holds, [1, 2])
+
+    def test_batch_is_kept(self) -> None:
+        """Invariant 3: a batch in hand is kept meanwhile."""
+        self.push((1, 1))
+        self.store.write_errors.append(StoreBusy("locked"))
+        self.persister.step()
+        self.persister.hold(1)
+        self.persister.step()
+        self.assertEqual(self.store.written, [])
+        self.persister.resume()
+        self.persister.step()
+        self.assertEqual(self.commits(), [([(1, 1)], ())])
+
+    def test_finish(self) -> None:
+        """Told to end with nothing in hand it ends, and knows of nothing that it is on disk."""
+        self.persister.hold(1)
+        self.persister.finish()
+        self.persister.run()
+        self.assertIs(self.listener.synced, False)
+        self.assertEqual(self.store.syncs, 0)
+
+
 class RecoveredTests(PersisterTestCase):
     """What a process before this one left."""
 

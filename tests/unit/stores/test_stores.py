@@ -453,6 +453,23 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
         self.assertIsNone(self.reader.load(1))
 
 
+class LanesStoreTests(MemoryStoreTests):
+    """The same with four lanes, over whose writers players are dealt out."""
+
+    factory = partial(MemoryStore, lanes=4)
+
+    def test_writers(self) -> None:
+        """What one writer saved the other guards, and the reader sees."""
+        self.start()
+        other = self.store.open_writer()
+        self.write((1, 1.0, 1.0, 5))
+        other.write(records(PLAIN, (2, 2.0, 2.0, 5)))
+        self.assertEqual(other.write(records(PLAIN, (1, 0.0, 0.0, 4))).newer.tolist(), [0])
+        other.close()
+        self.assertEqual(self.write((2, 0.0, 0.0, 4)), [0])
+        self.assertEqual([self.reader.load(player).values[0] for player in (1, 2)], [1.0, 2.0])
+
+
 class FaultyStoreTests(MemoryStoreTests):
     """The store for tests, while it is told nothing."""
 
