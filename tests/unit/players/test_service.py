@@ -47,6 +47,7 @@ from playerstate.interfaces import (
 )
 from playerstate.runtime import Runtime
 from playerstate.saving.health import Trouble
+from playerstate.saving.persister import Persister
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
 from tests.kit.players import (
     SCHEMA,
@@ -2065,10 +2066,12 @@ class PlayersMachine(RuleBasedStateMachine):
     """
 
     PLAYERS = st.integers(1, 6)
+    NUMBERS = st.integers(0, 3)
+    LANES = 1
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = FragileStore()
+        self.store = FragileStore(self.LANES)
         self.stepped = SteppedService(
             store=self.store, queue_size=2, max_players=4, save_within=1.0
         )
@@ -2125,8 +2128,8 @@ class PlayersMachine(RuleBasedStateMachine):
 
     @property
     def alive(self) -> bool:
-        """Whether there is a persist thread just now."""
-        return self.stepped.thread is not self.dead
+        """Whether there is every persist thread just now."""
+        return self.dead not in self.stepped.threads
 
     @precondition(lambda self: self.alive)
     @rule()
@@ -2135,18 +2138,18 @@ class PlayersMachine(RuleBasedStateMachine):
         self.stepped.step()
 
     @precondition(lambda self: self.alive)
-    @rule()
-    def step_unheard(self) -> None:
-        """The persist thread goes on a step, and the reactor does not hear of it yet."""
-        self.stepped.thread.persister.step()
+    @rule(number=NUMBERS)
+    def step_unheard(self, number: int) -> None:
+        """A persist thread goes on a step, and the reactor does not hear of it yet."""
+        self.stepped.threads[number % self.LANES].persister.step()
 
     @precondition(lambda self: self.alive)
-    @rule()
-    def die(self) -> None:
-        """The persist thread dies, whatever it holds."""
+    @rule(number=NUMBERS)
+    def die(self, number: int) -> None:
+        """A persist thread dies, whatever it holds."""
         self.stepped.reactor.deliver()
-        self.dead = self.stepped.thread
-        self.service._outbox._lanes[0].died(SystemExit("out"))
+        self.dead = self.stepped.threads[number % self.LANES]
+        self.service._outbox._lanes[number % self.LANES].died(SystemExit("out"))
         self.stepped.reactor.deliver()
 
     @rule()
@@ -2155,18 +2158,21 @@ class PlayersMachine(RuleBasedStateMachine):
         self.backup = dict(self.store.players)
 
     @property
-    def writing(self) -> bool:
-        """Whether there is a writer, which alone can find out that the store was replaced."""
-        return self.alive and self.stepped.thread.persister._writer is not None
+    def writing(self) -> list[Persister]:
+        """Who has a writer, which alone can find out that the store was replaced."""
+        persisters = [thread.persister for thread in self.stepped.threads]
+        return [one for one in persisters if self.alive and one._writer is not None]
 
     @precondition(lambda self: self.writing)
-    @rule(failures=st.integers(0, 2))
-    def replace(self, failures: int) -> None:
+    @rule(failures=st.integers(0, 2), number=NUMBERS)
+    def replace(self, failures: int, number: int) -> None:
         """The copy takes the store's place, and is found out; it may not be usable at once."""
         self.stepped.reactor.deliver()
+        self.check_waiting()  # in the store that it was, not in the next
         self.store.successor, self.backup = dict(self.backup), {}
         self.store.reopen_failures.extend(StoreUnusable("not yet") for _ in range(failures))
-        look_after(self.stepped)
+        self.writing[number % len(self.writing)]._maintain()
+        self.stepped.reactor.deliver()
 
     def gone_over(self, identity: bytes, online: Any) -> list[int]:
         """Who is not in the game stands where the copy has them; nobody waits for more."""
@@ -2196,7 +2202,9 @@ class PlayersMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """After a stop the store is the model, and everybody who waited was told."""
         self.store.failures.clear()
-        while not self.alive or self.stepped.thread.persister._replaced:
+        while not self.alive or self.store.successor is not None:
+            if self.alive:
+                self.stepped.step()
             self.stepped.reactor.advance(1.0)
         stopped = self.stepped.stop()
         assert stopped.called
@@ -2231,6 +2239,12 @@ class PlayersMachine(RuleBasedStateMachine):
         assert books.oldest_unsaved_seconds == 0.0 or books.pending
 
 
+class LanesMachine(PlayersMachine):
+    """The same over three lanes."""
+
+    LANES = 3
+
+
 class PlayersTests(SynchronousTestCase):
     """Random histories of a few players."""
 
@@ -2238,5 +2252,12 @@ class PlayersTests(SynchronousTestCase):
         """Invariants 4, 7, 9 and 10 hold in each of them."""
         run_state_machine_as_test(
             PlayersMachine, settings=settings(LAW, max_examples=120, stateful_step_count=50)
+        )
+        self.flushLoggedErrors(SystemExit)
+
+    def test_histories_over_lanes(self) -> None:
+        """So they do over several lanes."""
+        run_state_machine_as_test(
+            LanesMachine, settings=settings(LAW, max_examples=120, stateful_step_count=50)
         )
         self.flushLoggedErrors(SystemExit)
