@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
@@ -14,7 +12,7 @@ from zope.interface import implementer
 from bench.ours import SCHEMA, new_database
 from bench.upsert import SYNCHRONOUS
 from bench.writers import adbapi_pool, upsert_each
-from playerstate.interfaces import IStateReader, IStateStore, IStateWriter, Records, Stored
+from playerstate.interfaces import IStateReader, IStateStore, IStateWriter, LeftOut, Records, Stored
 
 SELECT = 'SELECT "x", "y", updated_at FROM player_state WHERE session_id = ?'
 
@@ -29,6 +27,7 @@ class AdbapiStore:
     """
 
     schema = SCHEMA
+    lanes = 1
 
     def __init__(self, path: str, reactor: Any) -> None:
         self._path = path
@@ -60,10 +59,10 @@ class AdbapiStore:
         """See `IStateReader.load`; by the pool's thread."""
         return self._pool.runQuery(SELECT, (session_id,)).addCallback(_stored)
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`; in one interaction."""
         self._wait_for(self._pool.runInteraction, upsert_each, records.tolist())
-        return np.empty(0, np.intp)
+        return LeftOut()
 
     def _wait_for(self, function: Any, *arguments: Any) -> None:
         blockingCallFromThread(self._reactor, function, *arguments)

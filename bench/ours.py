@@ -12,7 +12,8 @@ import numpy as np
 from playerstate import PlayerState
 from playerstate.interfaces import IStateWriter
 from playerstate.live.table import LiveTable
-from playerstate.saving.persister import Commit, Persister
+from playerstate.saving.commit import Commit
+from playerstate.saving.persister import Persister
 from playerstate.saving.ring import Ring
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema

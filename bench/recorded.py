@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from playerstate.interfaces import IStateStore, IStateWriter, Records
+from playerstate.interfaces import IStateStore, IStateWriter, LeftOut, Records
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +52,7 @@ class _RecordedWriter:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
 
-    def write(self, records: Records) -> Array:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`."""
         left_out = self._writer.write(records)
         numbers = records["x"].astype(np.int64)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         PlayerStateService,
         ServerFull,
     )
-    from playerstate.saving.outbox import NotSaved, Surroundings
-    from playerstate.saving.trouble import Trouble
+    from playerstate.runtime import Runtime
+    from playerstate.saving.commit import NotSaved
+    from playerstate.saving.health import Trouble
     from playerstate.state.default import PlayerState
     from playerstate.state.schema import (
         Field,
@@ -64,6 +65,7 @@ __all__ = [
     "PlayersListener",
     "Progress",
     "Rate",
+    "Runtime",
     "SchemaError",
     "ServerFull",
     "Snapshot",
@@ -71,7 +73,6 @@ __all__ = [
     "StoreBusy",
     "StoreFactory",
     "StoreUnusable",
-    "Surroundings",
     "Tally",
     "Trouble",
     "open_store",
@@ -93,8 +94,9 @@ if not TYPE_CHECKING:  # a type checker knows every name, and what is none
             "PlayerStateService",
             "ServerFull",
         ],
-        "saving.outbox": ["NotSaved", "Surroundings"],
-        "saving.trouble": ["Trouble"],
+        "runtime": ["Runtime"],
+        "saving.commit": ["NotSaved"],
+        "saving.health": ["Trouble"],
         "state.default": ["PlayerState"],
         "state.schema": ["Field", "InvalidState", "SchemaError", "StateSchema", "text", "within"],
         "stores": ["StoreFactory", "open_store"],

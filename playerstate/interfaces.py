@@ -23,6 +23,7 @@ fewer bytes than are stored.  `IStateStore.migrate` fits the store to it, or ref
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -45,6 +46,8 @@ __all__ = [
     "IStoreFactory",
     "JournalUnusable",
     "Kind",
+    "LeftOut",
+    "Reason",
     "Records",
     "RowRefused",
     "StoreBusy",
@@ -56,6 +59,10 @@ __all__ = [
 Records = npt.NDArray[np.void]
 """Rows as a store sees them, a structured array: ``session_id``, each field by its name (a bool as
 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
+
+
+MOST_LANES = 64
+"""The most lanes a store may ask for."""
 
 
 class StoreUnusable(Exception):
@@ -75,16 +82,43 @@ class StoreReplaced(Exception):
 
 
 class RowRefused(Exception):
-    """The store can never take one of these rows: a constraint, a type or a size.
+    """The store can never take one of these rows, and cannot say which."""
+
+
+class Reason(enum.Enum):
+    """Why a store leaves a record out of a write; the value says it in words."""
+
+    NEWER = "the store holds a newer state"
+    FENCED = "the store takes this player's states from another server"
+    REFUSED = "the store can never take it"
+
+
+def _positions(given: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    return np.asarray(given, np.intp)
+
+
+_NONE = _positions([])
+
+
+@attrs.frozen(eq=False)
+class LeftOut:
+    """Which records a store left out of a write, by their positions, and for which `Reason`.
+
+    Its length is the number of them; each is in one of the three.
 
     Attributes:
-        reasons: why, by the row's position, for all the rows that the store found; empty where it
-            only knows that there is one.
+        newer: the store holds a newer ``updated_at`` of these players.
+        fenced: these players' states belong to another server by now.
+        refused: the store can never take these, since a constraint, a type or a size is against
+            it; each with that in words.
     """
 
-    def __init__(self, reason: str, reasons: Mapping[int, str] | None = None) -> None:
-        super().__init__(reason)
-        self.reasons = reasons or {}
+    newer: npt.NDArray[np.intp] = attrs.field(default=_NONE, converter=_positions)
+    fenced: npt.NDArray[np.intp] = attrs.field(default=_NONE, converter=_positions)
+    refused: Mapping[int, str] = attrs.field(factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.newer) + len(self.fenced) + len(self.refused)
 
 
 @attrs.frozen
@@ -121,19 +155,20 @@ class IStateReader(Interface):
 class IStateWriter(Interface):
     """Saves players.  Made and used on the persist thread only, but for `interrupt`."""
 
-    def write(records: Records) -> npt.NDArray[np.intp]:
+    def write(records: Records) -> LeftOut:
         """Save one record a player, sorted by session id: all of them or none.  May block.
 
         A record is left out where the store holds a newer ``updated_at`` of that player; one of
-        the same age is written again.  When this returns, the others are committed.
+        the same age is written again.  When this returns, those that it does not name are
+        committed, and none of those that it names.
 
         Returns:
-            The positions of the records left out, in no particular order; mostly empty.
+            The records left out; mostly none.  Those refused come again, until they are set aside.
 
         Raises:
             StoreBusy: nothing was written; the same records come again.
-            RowRefused: nothing was written; one of the records can never be.  Where it says
-                which, the others come again without those; else the records come again in halves.
+            RowRefused: nothing was written, since one of the records can never be; for a store
+                that cannot say which.  The records come again in halves.
             Exception: anything else.  Nothing may have been written; the writer is closed, and
                 the same records go to a new one.
         """
@@ -148,7 +183,7 @@ class IStateWriter(Interface):
         """
 
     def set_aside(records: Records, reasons: Sequence[str]) -> None:
-        """Keep these records, which `write` has refused for good, where an operator finds them.
+        """Keep these records, which `write` refused time and again, where an operator finds them.
 
         All of a batch come together, however many, each with the reason of its own.
 
@@ -180,6 +215,11 @@ class IStateStore(Interface):
     """
 
     schema: StateSchema = Attribute("The schema of the players it keeps.")
+    lanes: int = Attribute(
+        """How many writers it gains from at a time, from 1 to 64.
+
+        Each is on a persist thread of its own, and saves players of its own, always the same."""
+    )
 
     def prepare() -> bytes | Deferred[bytes]:
         """Take hold of the store: lock it, and look whether it can be used.  Changes nothing in it.

@@ -61,7 +61,7 @@ class Gauges:
     Attributes:
         players_online: players who joined and did not leave.
         players_leaving: players who left and are not yet saved.
-        pending: applied updates that are neither committed nor superseded nor guarded.
+        pending: applied updates that are neither committed nor superseded nor left out.
         queue_depth: rows in the ring.
         queue_size: rows it can hold.
         degraded: why rows have not got into the store for longer than they may, or why a journal
@@ -95,7 +95,8 @@ class Counters:
         swept: rows handed to the persist thread.
         superseded: updates overtaken by a newer one before they were saved.
         committed: rows committed to the store.
-        guarded: rows left out because the store held a newer one.
+        guarded: rows left out because the store held a newer one, or the player was another
+            server's.
         set_aside: rows that the store can never take.
         abandoned: updates whose saving a stop gave up; the next start may find them again.
         thread_deaths: persist threads that died and were followed by another.

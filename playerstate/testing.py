@@ -20,7 +20,6 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
@@ -35,9 +34,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from playerstate.interfaces import IStateStore, Records, Stored
+from playerstate.interfaces import IStateStore, LeftOut, Records, Stored
 from playerstate.players.service import Joined, PlayerStateService
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 from playerstate.saving.persister import Persister
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
@@ -194,15 +193,22 @@ class MemoryPort:
 class FaultyStore(MemoryStore):
     """A memory store that fails and stalls as told.
 
+    Args:
+        schema, lanes: as of `MemoryStore`.
+
     Attributes:
         failures: raised by the next writes, one each.
+        refused: players whose rows no write takes, by session id, each with the reason.
+        fenced: session ids of players who are another server's.
         held: loads not yet answered, as (session id, Deferred); None while loads are plain.
-        writes: the number of rows of each write that succeeded.
+        writes: the number of rows of each write that succeeded, those left out among them.
     """
 
-    def __init__(self, schema: StateSchema) -> None:
-        super().__init__(schema)
+    def __init__(self, schema: StateSchema, lanes: int = 1) -> None:
+        super().__init__(schema, lanes)
         self.failures: deque[Exception] = deque()
+        self.refused: dict[int, str] = {}
+        self.fenced: set[int] = set()
         self.held: list[tuple[int, Deferred[Stored | None]]] | None = None
         self.writes: list[int] = []
 
@@ -224,13 +230,21 @@ class FaultyStore(MemoryStore):
         self.held.append((session_id, answer))
         return answer
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`."""
         if self.failures:
             raise self.failures.popleft()
-        left_out = super().write(records)
+        session_ids = records["session_id"].tolist()
+        fenced = [at for at, player in enumerate(session_ids) if player in self.fenced]
+        refused = {
+            at: self.refused[player]
+            for at, player in enumerate(session_ids)
+            if player in self.refused and player not in self.fenced
+        }
+        good = np.delete(np.arange(len(records)), [*fenced, *refused])
+        left_out = super().write(records[good])
         self.writes.append(len(records))
-        return left_out
+        return LeftOut(good[left_out.newer], fenced, refused)
 
 
 class SteppedThread:
@@ -273,7 +287,6 @@ class SteppedService:
         service: the service.
         reactor: its reactor; `MemoryReactor.advance` lets time pass.
         store: its store.
-        thread: its persist thread.
         wall_step: seconds by which the wall clock was stepped.
     """
 
@@ -283,9 +296,10 @@ class SteppedService:
         self.reactor = MemoryReactor()
         self.store: Any = FaultyStore(StateSchema.of(state)) if store is None else store
         self.wall_step = 0.0
+        self._threads: dict[Persister, SteppedThread] = {}
         self.service = PlayerStateService(
             self.store,
-            around=Surroundings(
+            runtime=Runtime(
                 self.reactor,
                 monotonic=self.reactor.seconds,
                 wall_clock=self._wall_clock,
@@ -299,9 +313,24 @@ class SteppedService:
     def _wall_clock(self) -> int:
         return int((EPOCH + self.wall_step + self.reactor.seconds()) * 1e9)
 
-    def _start_thread(self, run: Callable[[], None]) -> SteppedThread:
-        self.thread = SteppedThread(run)
-        return self.thread
+    def _start_thread(self, run: Callable[[], None], name: str) -> SteppedThread:
+        thread = SteppedThread(run)
+        ending = any(persister.told_to_end for persister in self._threads)
+        if ending and thread.persister not in self._threads:
+            self._threads = {}  # they were of a run before
+        self._threads[thread.persister] = thread
+        return thread
+
+    @property
+    def threads(self) -> list[SteppedThread]:
+        """The persist threads, one a lane; of each the last that was started."""
+        return list(self._threads.values())
+
+    @property
+    def thread(self) -> SteppedThread:
+        """The persist thread of a service that has one."""
+        (thread,) = self._threads.values()
+        return thread
 
     def join(self, session_id: int) -> Joined:
         """Join, where the store answers at once.
@@ -322,30 +351,31 @@ class SteppedService:
         return outcome
 
     def step(self) -> float | None:
-        """One step of the persist thread; what it reports reaches the service.
+        """One step of each persist thread; what they report reaches the service.
 
         Returns:
-            What `Persister.step` returns.
+            What `Persister.step` returns; of several lanes the shortest wait.
         """
-        result = self.thread.persister.step()
+        waits = [thread.persister.step() for thread in self.threads]
         self.reactor.deliver()
-        return result
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def settle(self) -> None:
-        """Step until the persist thread has nothing left to do, or the store fails."""
+        """Step until no persist thread has anything left to do, or the store fails."""
         while self.step() == 0.0:
             pass
 
     def stop(self) -> Deferred[None]:
-        """Stop the service, with a persist thread that saves what is left and ends.
+        """Stop the service, with persist threads that save what is left and end.
 
-        Where the store fails, the time passes that the thread waits before it tries again.
+        Where the store fails, the time passes that they wait before they try again.
         """
         stopped = self.service.stopService()
-        persister = self.thread.persister
+        persister = self.threads[0].persister
         while not (stopped.called or persister.told_to_end):
             self.reactor.advance(self.step() or 0.0)
         if not stopped.called:
-            self.thread.run()
+            for thread in self.threads:
+                thread.run()
             self.reactor.deliver()
         return stopped

@@ -18,7 +18,7 @@ from bench.upsert import SYNCHRONOUS
 from bench.writers import Writer, contenders
 from playerstate import PlayerState
 from playerstate.players.service import PlayerStateService
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 from playerstate.stores.sqlite.store import SQLiteStore
 
 TICK = 0.001
@@ -167,7 +167,7 @@ def _ours(stage: Stage, rows: Rows, journal: str | None) -> Iterator[_Service]:
         queue_size=QUEUE_SIZE,
         max_players=len(rows),
         journal=journal,
-        around=Surroundings(stage.reactor),
+        runtime=Runtime(stage.reactor),
     )
     stage.on_reactor(service.startService)
     try:

@@ -79,7 +79,15 @@ def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, in
         writer = stack.enter_context(closing(store.open_writer()))
         left_out = 0
         for start in range(0, len(records), AT_ONCE):
-            left_out += len(writer.write(records[start : start + AT_ONCE]))
+            part = records[start : start + AT_ONCE]
+            answer = writer.write(part)
+            left_out += len(answer)
+            if answer.refused:
+                first = min(answer.refused)
+                raise StoreUnusable(
+                    f"{url} cannot take player {part['session_id'][first]}:"
+                    f" {answer.refused[first]}; see to that, and apply the journal again"
+                )
         writer.sync()
     applied = len(records) - left_out
     return len(remains.records), len(remains.records) - applied, applied

@@ -17,7 +17,7 @@ from playerstate.conversations.silence import Silence
 from playerstate.ledger import Outcome
 from playerstate.players.leaves import Progress
 from playerstate.players.service import NotOnline, NotRunning, PlayerStateService
-from playerstate.saving.outbox import NotSaved
+from playerstate.saving.commit import NotSaved
 from playerstate.wire.messages import LEAVE, GoneReason, encode_receipt
 
 LINGER = 5.0

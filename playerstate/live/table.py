@@ -48,7 +48,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         pushed: rows handed over, now clean.
-        left: rows that are dirty still; the next sweep begins with them.
+        left: rows of the same part that are dirty still; its next sweep begins with them.
         full: whether some of those did not fit.
         oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
             nothing was pushed.
@@ -107,6 +107,10 @@ class LiveTable:
         self._dirtied_at = np.zeros(0, np.float64)
         # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
         self._generations = np.zeros(0, np.uint32)
+        self._part_of: Callable[[int], int] | None = None
+        self._parts = np.zeros(0, np.uint8)
+        # The slot that the next sweep of each part begins with.
+        self._resume = [0]
         self._size = layout.size
         self._put = layout.write
         self._head_dtype = layout.head
@@ -119,7 +123,6 @@ class LiveTable:
         self._oldest_is_known = True
         self._free: list[int] = []
         self._high = 0
-        self._resume = 0
         self._generation = 0
 
     def _make_room(self, room: int) -> None:
@@ -136,7 +139,25 @@ class LiveTable:
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.append(self._dirtied_at, np.zeros(more))
         self._generations = np.append(self._generations, np.zeros(more, np.uint32))
+        if self._part_of is not None:
+            self._parts = np.append(self._parts, np.zeros(more, np.uint8))
         self.room = room
+
+    def divide(self, parts: int, part_of: Callable[[int], int]) -> None:
+        """Have the players be in so many parts, each of which is swept by itself.
+
+        Args:
+            parts: 2 to 255.
+            part_of: the part of a session id, from 0 up; always the same.
+
+        Raises:
+            ValueError: there is a player already.
+        """
+        if self._high:
+            raise ValueError("a table that players are in cannot be divided")
+        self._part_of = part_of
+        self._parts = np.zeros(self.room, np.uint8)
+        self._resume = [0] * parts
 
     @staticmethod
     def bytes_needed(schema: StateSchema, capacity: int) -> int:
@@ -240,6 +261,8 @@ class LiveTable:
             self._free.append(slot)
             raise
         self._generations[slot] = 0
+        if self._part_of is not None:
+            self._parts[slot] = self._part_of(session_id)
         self.not_moved[slot] = 0
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
@@ -420,9 +443,16 @@ class LiveTable:
         # What is dirty may bear the date that is saved, where there is no later one.
         return not self._dirty[slot] and self.updated_at(slot) == int(self.saved_at[slot])
 
-    def dirty_count(self) -> int:
-        """How many rows are dirty."""
-        return int(np.count_nonzero(self._dirty_flags[: self._high]))
+    def part(self, slot: int) -> int:
+        """The part that this player is in; 0 in a table that is not divided."""
+        return 0 if self._part_of is None else int(self._parts[slot])
+
+    def dirty_count(self, part: int | None = None) -> int:
+        """How many rows are dirty, of this part or of all."""
+        flags = self._dirty_flags[: self._high]
+        if part is not None and self._part_of is not None:
+            flags = flags & (self._parts[: self._high] == part)
+        return int(np.count_nonzero(flags))
 
     def oldest_dirty(self) -> float | None:
         """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
@@ -468,27 +498,36 @@ class LiveTable:
         ]
         return unsaved
 
-    def sweep(self, sink: RowSink, most: int | None = None) -> Sweep:
-        """Push every dirty row, `most` at most, in one gather; begin where the last one ended."""
-        high = self._high
+    def sweep(self, sink: RowSink, most: int | None = None, part: int = 0) -> Sweep:
+        """Push every dirty row, in one gather; begin where the last one ended.
+
+        Args:
+            sink: where to.
+            most: so many rows at most.
+            part: the part of a divided table whose rows are meant.
+        """
+        high, resume = self._high, self._resume[part]
         flags = self._dirty_flags[:high]
         # Where everybody has moved, as happens in a game that is played, there is nothing to find.
         dirty: Slots | range = range(high)
         places = self._places[:high][:most]
-        if self._resume or self._dirty.find(0, 0, high) >= 0:
-            dirty = flags.nonzero()[0]
-            if self._resume:
-                first = int(np.searchsorted(dirty, self._resume))
+        divided = self._part_of is not None
+        if divided or resume or self._dirty.find(0, 0, high) >= 0:
+            wanted = flags & (self._parts[:high] == part) if divided else flags
+            dirty = wanted.nonzero()[0]
+            if resume:
+                first = int(np.searchsorted(dirty, resume))
                 dirty = np.concatenate((dirty[first:], dirty[:first]))
             places = self._places.take(dirty[:most])
         if not len(dirty):
             return Sweep(0, 0, False, None)
         pushed = sink.push(self._halves, places)
-        if pushed < len(dirty):
-            self._resume = int(dirty[pushed])
+        left = len(dirty) - pushed
+        self._resume[part] = int(dirty[pushed]) if left else 0
+        if left or divided:
             taken = slice(pushed) if isinstance(dirty, range) else dirty[:pushed]
-            return self._clean(taken, pushed, len(dirty) - pushed, pushed < len(places))
-        self._resume, oldest = 0, self.oldest_dirty()
+            return self._clean(taken, pushed, left, pushed < len(places))
+        oldest = self.oldest_dirty()
         flags[:] = False
         self._oldest = None
         return Sweep(pushed, 0, False, oldest)

@@ -14,8 +14,7 @@ from twisted.python.failure import Failure
 
 from playerstate.ledger import Ledger
 from playerstate.live.table import LiveTable
-from playerstate.saving.outbox import NotSaved, not_saved
-from playerstate.saving.persister import Unsaved
+from playerstate.saving.commit import Dropped, NotSaved, not_saved
 from playerstate.waiters import Waiters, tell
 
 
@@ -58,7 +57,7 @@ class Leaves:
         self._ledger = ledger
         self._save_soon = save_soon
         self.by_slot: dict[int, _Leaver] = {}
-        self._unsaved: dict[int, Unsaved] = {}
+        self._dropped: dict[int, Dropped] = {}
 
     def leaving(self) -> int:
         """How many players have left and are not yet saved."""
@@ -84,9 +83,9 @@ class Leaves:
             if table.is_saved(slot):
                 self._release(slot)
                 return succeed(progress)
-            if (unsaved := self._refused(slot)) is not None:
+            if (dropped := self._dropped_newest(slot)) is not None:
                 self._release(slot)
-                return fail(not_saved([unsaved]))
+                return fail(not_saved([dropped]))
             leaver = self.by_slot[slot] = _Leaver()
         elif not leaver.returned:
             return leaver.wait(table.updated_at(slot))
@@ -101,27 +100,27 @@ class Leaves:
             leaver.returned = True
             leaver.turn += 1
 
-    def settled(self, unsaved: tuple[Unsaved, ...]) -> None:
+    def settled(self, dropped: tuple[Dropped, ...]) -> None:
         """A commit is noted in the table: let go of who has left and is saved.
 
         Args:
-            unsaved: rows that the store does not hold and will not be given again.
+            dropped: rows that the store does not hold and will not be given again.
         """
-        self._unsaved.update((row.slot, row) for row in unsaved)
+        self._dropped.update((row.slot, row) for row in dropped)
         # All is in order before the first is told, who may join, leave and stop at once.
         told: list[tuple[list[Deferred[Progress]], Progress | Failure]] = []
         for slot, leaver in list(self.by_slot.items()):
-            progress, refused = Progress.of(self._table, slot), self._refused(slot)
-            if not leaver.returned and (refused is not None or self._table.is_saved(slot)):
+            progress, lost = Progress.of(self._table, slot), self._dropped_newest(slot)
+            if not leaver.returned and (lost is not None or self._table.is_saved(slot)):
                 self._release(slot)
                 del self.by_slot[slot]
                 waiters = leaver.waiters.take()
             else:
-                saved_at = None if refused is not None else int(self._table.saved_at[slot])
+                saved_at = None if lost is not None else int(self._table.saved_at[slot])
                 waiters = leaver.take_past(saved_at)
                 if leaver.returned and not leaver.waiters:
                     del self.by_slot[slot]
-            told.append((waiters, progress if refused is None else Failure(not_saved([refused]))))
+            told.append((waiters, progress if lost is None else Failure(not_saved([lost]))))
         for waiters, result in told:
             tell(waiters, result)
 
@@ -135,20 +134,20 @@ class Leaves:
 
     def take_given_up(self) -> list[int]:
         """Forget whose newest rows the store will not be given again, and return their slots."""
-        given_up = [slot for slot in self._unsaved if self._refused(slot) is not None]
-        self._unsaved.clear()
+        given_up = [slot for slot in self._dropped if self._dropped_newest(slot) is not None]
+        self._dropped.clear()
         return given_up
 
     def _release(self, slot: int) -> None:
         self._table.release(slot)
-        self._unsaved.pop(slot, None)
+        self._dropped.pop(slot, None)
         self._ledger.leaves += 1
 
-    def _refused(self, slot: int) -> Unsaved | None:
+    def _dropped_newest(self, slot: int) -> Dropped | None:
         """Why the store does not hold this player's newest row and will not, if that is so."""
-        unsaved = self._unsaved.get(slot)
-        if unsaved is not None and unsaved.updated_at == self._table.updated_at(slot):
-            return unsaved
+        dropped = self._dropped.get(slot)
+        if dropped is not None and dropped.updated_at == self._table.updated_at(slot):
+            return dropped
         return None
 
 

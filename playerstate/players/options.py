@@ -7,7 +7,7 @@ import os
 import attrs
 
 from playerstate.arguments import check_seconds, check_whole
-from playerstate.interfaces import IStateStore, file_store
+from playerstate.interfaces import MOST_LANES, IStateStore, file_store
 from playerstate.live.journal import check_apart
 
 
@@ -45,6 +45,7 @@ class Options:
             raise ValueError(f"queue_size {queue_size} is not a power of two")
         if isinstance(store, (str, bytes, os.PathLike)):
             raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
+        check_whole("lanes of the store", getattr(store, "lanes", None), 1, MOST_LANES)
         if journal is not None:
             journal = os.fspath(journal)
             files = file_store(store)

@@ -24,7 +24,8 @@ from playerstate.interfaces import (
 )
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
-from playerstate.saving.outbox import Outbox, named
+from playerstate.saving.commit import named
+from playerstate.saving.outbox import Outbox
 from playerstate.waiters import Waiters, tell
 
 REOPEN_EVERY = 1.0
@@ -106,10 +107,14 @@ class Reopening:
         why = self._cannot_reopen or "what is there now is being looked at"
         return StoreBusy(f"{self._store.describe()} was removed or replaced: {why}")
 
-    def begin(self) -> None:
-        """The store was removed or replaced: go over to what is there now, and save all again."""
+    def disbelieve(self) -> None:
+        """The store was removed or replaced: nobody is to be told any more that they are saved."""
         self.in_doubt = True
-        self._dirty_all()  # at once: nobody is to be told that they are saved
+        self._dirty_all()
+
+    def begin(self) -> None:
+        """Every writer is closed: go over to what is there now, and save all again."""
+        self.disbelieve()
         if not self._under_way:
             self._under_way = True
             self._patience = self._clock.callLater(JOINS_WAIT, self._end_patience)

@@ -27,9 +27,10 @@ from playerstate.players.leaves import Leaves, Progress
 from playerstate.players.options import Options
 from playerstate.players.reopening import Reopening
 from playerstate.players.salvage import Salvage
-from playerstate.saving.outbox import Outbox, Surroundings
-from playerstate.saving.persister import Commit
-from playerstate.saving.trouble import Trouble
+from playerstate.runtime import Runtime
+from playerstate.saving.commit import Commit
+from playerstate.saving.health import Trouble
+from playerstate.saving.outbox import Outbox
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import InvalidState
 
@@ -68,7 +69,7 @@ class Run:
         opened: what the start took hold of.
         ledger: the service's, for all of its runs.
         clock: timers that stand a wall clock that steps; this run's alone.
-        around: the reactor, the clocks and the thread.
+        runtime: the reactor, the clocks and the thread.
         when_recovered: called once what a process before left is saved, if anything is left.
         on_leave: told of each player who is about to be taken offline.
 
@@ -90,7 +91,7 @@ class Run:
         opened: Opened,
         ledger: Ledger,
         clock: SteadyClock,
-        around: Surroundings,
+        runtime: Runtime,
         when_recovered: Callable[[], None],
         on_leave: Callable[[int], None],
     ) -> None:
@@ -105,7 +106,7 @@ class Run:
         self.gave_up = False
         self._recovered_rows = len(opened.recovered)
         self.recovering = self._recovered_rows > 0
-        self.wall_clock = around.wall_clock
+        self.wall_clock = runtime.wall_clock
         self._when_recovered = when_recovered
         self._on_leave = on_leave
         self._degraded = False
@@ -121,12 +122,13 @@ class Run:
             store,
             ledger,
             clock,
-            around,
+            runtime,
             options.queue_size,
             options.save_within,
             self._settled,
             opened.recovered,
             self._note_recovered,
+            lambda: self.reopening.disbelieve(),
             lambda: self.reopening.begin(),
             lambda: self.salvage.guard(),
         )
@@ -323,13 +325,13 @@ class Run:
             players_leaving=leaving,
             pending=self.outbox.pending,
             queue_depth=self.outbox.depth,
-            queue_size=self.options.queue_size,
+            queue_size=self.outbox.queue_size,
             oldest_unsaved_seconds=0.0 if oldest is None else self.clock.seconds() - oldest,
         )
 
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: let go of who has left and is saved."""
-        self.leaves.settled(commit.unsaved)
+        self.leaves.settled(commit.dropped)
 
 
 def _given_up() -> NotRunning:

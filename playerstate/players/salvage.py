@@ -18,8 +18,8 @@ from playerstate.interfaces import Stored, StoreUnusable
 from playerstate.live.journal import Memory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
-from playerstate.saving.outbox import named
-from playerstate.saving.trouble import Trouble
+from playerstate.saving.commit import named
+from playerstate.saving.health import Trouble
 from playerstate.state.schema import StateSchema
 
 _log = PrintableLogger()

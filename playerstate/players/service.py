@@ -28,8 +28,9 @@ from playerstate.players.options import Options
 from playerstate.players.run import Run
 from playerstate.players.starting import check_loop, start
 from playerstate.players.stopping import end_waiting, stop
-from playerstate.saving.outbox import NotSaved, Surroundings
-from playerstate.saving.trouble import Trouble
+from playerstate.runtime import Runtime
+from playerstate.saving.commit import NotSaved
+from playerstate.saving.health import Trouble
 from playerstate.waiters import Waiters, tell
 
 __all__ = ["Joined", "NotOnline", "NotRunning", "PlayerStateService", "ServerFull"]
@@ -53,7 +54,7 @@ class PlayerStateService(Service):
         stop_within: seconds that `stopService` gives the store to take what is unsaved.
         journal: path of the file that keeps what is applied beyond the death of the process; None
             for none.
-        around: the reactor, the clocks and the thread; the real ones by default.
+        runtime: the reactor, the clocks and the thread; the real ones by default.
 
     Attributes:
         store, schema, options: what it was made with.
@@ -77,7 +78,7 @@ class PlayerStateService(Service):
         max_players: int = 10_000,
         stop_within: float = 30.0,
         journal: str | os.PathLike[str] | None = None,
-        around: Surroundings | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self.options = Options.checked(
             store, save_within, queue_size, max_players, stop_within, journal
@@ -87,7 +88,7 @@ class PlayerStateService(Service):
         self.ledger = Ledger(gauges=self._gauges)
         path = self.options.journal
         self._memory = ProcessMemory() if path is None else Journal(path)
-        self._around = around
+        self._runtime = runtime
         self._starting: Deferred[Run] | None = None
         self._run: Run | None = None
         self._gave_up = False
@@ -152,15 +153,15 @@ class PlayerStateService(Service):
             raise NotRunning(
                 "the service is stopping: start it again when the Deferred of stopService fired"
             )
-        around = self._around
-        if around is None:
+        runtime = self._runtime
+        if runtime is None:
             from twisted.internet import reactor
 
-            around = Surroundings(reactor)
-        check_loop(around.reactor)
+            runtime = Runtime(reactor)
+        check_loop(runtime.reactor)
         starting = Deferred.fromCoroutine(
             start(
-                *(self.options, self._memory, self.ledger, around),
+                *(self.options, self._memory, self.ledger, runtime),
                 when_recovered=self._ready,
                 on_leave=self._tell_leave,
             )

@@ -21,7 +21,7 @@ from playerstate.live.recovery import find_unsaved
 from playerstate.players.errors import NotRunning
 from playerstate.players.options import Options
 from playerstate.players.run import Opened, Run
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 
 ANSWER_WITHIN = 30.0
 """Seconds that a store across a network is given for each answer of a start."""
@@ -33,7 +33,7 @@ async def start(
     options: Options,
     memory: Memory,
     ledger: Ledger,
-    around: Surroundings,
+    runtime: Runtime,
     when_recovered: Callable[[], None],
     on_leave: Callable[[int], None],
 ) -> Run:
@@ -45,7 +45,7 @@ async def start(
         options: what the service was made with.
         memory: where the live table is to lie.
         ledger: the service's, for all of its runs.
-        around: the reactor, the clocks and the thread.
+        runtime: the reactor, the clocks and the thread.
         when_recovered: called once what a process before left is saved, if anything is left.
         on_leave: told of each player who is about to be taken offline.
 
@@ -55,7 +55,7 @@ async def start(
     """
     store = options.store
     files = file_store(store)
-    clock = SteadyClock(around.reactor, around.monotonic)
+    clock = SteadyClock(runtime.reactor, runtime.monotonic)
     with ExitStack() as undo:
         identity = await _answer(store, store.prepare(), clock)
         undo.callback(store.close)
@@ -71,7 +71,7 @@ async def start(
         if remains is not None and not len(recovered):
             memory.forget_remains()
         opened = Opened(identity, reader, memory, buffer, recovered)
-        run = Run(options, opened, ledger, clock, around, when_recovered, on_leave)
+        run = Run(options, opened, ledger, clock, runtime, when_recovered, on_leave)
         run.begin()
         undo.pop_all()
     return run

@@ -12,7 +12,7 @@ from twisted.internet.defer import TimeoutError
 
 from playerstate.log import PrintableLogger
 from playerstate.players.run import Run
-from playerstate.saving.outbox import NotSaved, named
+from playerstate.saving.commit import NotSaved, named
 
 CLOSE_WITHIN = 5.0
 """Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
@@ -35,7 +35,7 @@ async def stop(run: Run) -> None:
             store=run.options.store.describe(),
         )
     else:
-        run.outbox.join_thread(ABANDON_WITHIN)
+        run.outbox.join_threads(ABANDON_WITHIN)
         _close(run, synced)
     run.end()
 

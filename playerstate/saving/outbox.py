@@ -1,38 +1,33 @@
-"""The way of a changed row to the persist thread, and the word that it was committed.
+"""The way of a changed row to the store, and the report that it was committed.
 
-`Outbox` decides when to sweep, keeps account of what is on its way, and owns the persist thread.
-Everything here runs on the reactor thread; the persist thread is spoken to through the ring and
-`Persister`'s few methods, and what it reports arrives by ``callFromThread``.
+`Outbox` decides when to sweep and who waits, over one lane or several; a lane has the ring, the
+persist thread, and what is on its way through them.  Reactor thread only.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import random
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
-from playerstate.ledger import Ledger, count
+from playerstate.ledger import Ledger
 from playerstate.live.table import LiveTable, Sweep
 from playerstate.log import PrintableLogger
+from playerstate.runtime import Runtime
+from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named, not_saved
+from playerstate.saving.health import StoreHealth, Trouble
+from playerstate.saving.heartbeat import Heartbeat
+from playerstate.saving.lane import JOIN_WITHIN, Lane
 from playerstate.saving.pace import Pace
-from playerstate.saving.persister import Commit, Persister, Unsaved
-from playerstate.saving.ring import Ring
-from playerstate.saving.trouble import Trouble, Troubles
+from playerstate.saving.partition import Partition
+from playerstate.saving.ring import Rows
 from playerstate.state.layout import RowLayout
 from playerstate.waiters import Waiters, tell
 
@@ -41,85 +36,46 @@ SAVE_TOGETHER = 0.05
 ROWS_A_TURN = 16_384
 """Rows that one turn of the reactor hands over at most, which takes a fraction of a millisecond."""
 OVERFLOW_TOLD_EVERY = 10.0
-REACTOR_SILENT = 10.0
-"""Seconds after which a reactor that takes no call from the persist thread is said not to run."""
-START_AGAIN_EVERY = 1.0
-"""Seconds between two tries to start a persist thread, where the system has no room for one."""
-MOST_FLIGHTS = 64
-JOIN_WITHIN = 1.0
-NAMED_AT_MOST = 20
-"""Players named in one log line, and reasons of a batch that have a line each."""
+THREAD_NAME = "playerstate-persist"
+"""The persist thread's; of several it is followed by the number of the lane, from 1 up."""
 
 T = TypeVar("T")
 
 _log = PrintableLogger()
-_why = attrgetter("why")
 
 
-class NotSaved(Exception):
-    """An applied update did not reach the store; the message says whose and why."""
+@attrs.define(eq=False)
+class _Flush:
+    """A caller waits until nothing dirtied up to `since` is unsaved."""
 
-
-class PersistThread(Protocol):
-    """What is needed of the persist thread; `threading.Thread` is one."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the thread, `timeout` seconds at most."""
-
-
-StartThread = Callable[[Callable[[], None]], PersistThread]
-
-
-def start_persist_thread(run: Callable[[], None]) -> PersistThread:
-    """A thread of its own for the persister.
-
-    It is a daemon thread, so that one stuck in a write never keeps the process from exiting; its
-    owner joins it all the same.
-    """
-    thread = threading.Thread(target=run, name="playerstate-persist", daemon=True)
-    thread.start()
-    return thread
-
-
-@attrs.frozen
-class Surroundings:
-    """What the service takes from the world around it, so that tests can put their own.
-
-    Attributes:
-        reactor: provides ``IReactorTime`` and ``IReactorFromThreads``.
-        monotonic: seconds that never step; times everything but ``updated_at``.
-        wall_clock: nanoseconds since the Unix epoch; dates ``updated_at``.
-        start_thread: starts the persist thread.
-        jitter: a number from 0 to 1, to spread retries.
-    """
-
-    reactor: Any
-    monotonic: Callable[[], float] = time.monotonic
-    wall_clock: Callable[[], int] = time.time_ns
-    start_thread: StartThread = start_persist_thread
-    jitter: Callable[[], float] = random.random
+    since: float
+    dropped: list[Dropped] = attrs.field(factory=list)
 
 
 class Outbox:
-    """Sweeps the table into the ring, and follows the rows until they are committed.
+    """Sweeps the table into lanes, and follows the rows until they are committed.
 
     Args:
-        table: the live table.
+        table: the live table, without players; it is divided among the lanes.
         layout: its rows' layout.
-        store: opens the writer, on the persist thread.
+        store: opens the writers, on the persist threads, and says how many there are to be.
         ledger: where sweeps, commits and errors are counted.
         clock: the service's timers.
-        around: where the thread comes from.
-        queue_size: the ring's capacity.
+        runtime: where the threads come from.
+        queue_size: the capacity of each ring.
         save_within: seconds within which an applied update is to be committed.
         settled: called after each commit, when the table knows of it.
-        recovered: rows that a process before this one left, to be saved first; empty for none.
-        when_recovered: called when they are in the store.
-        reopen: called when the store was replaced; is to call `resume` once it can be written.
+        recovered: rows that a process before this one left, to be saved first, sorted by session
+            id; empty for none.
+        when_recovered: called when they are all in the store.
+        replaced: called when the store was found to be replaced, and once more with each commit
+            that it has taken all the same: what it holds is not saved.
+        reopen: called when the store was replaced, and every writer is closed; is to call `resume`
+            once it can be written.
         guard: called before rows are taken from the table, or noted there.
 
     Attributes:
-        ended: fires when the persist thread has ended, with whether all it saved is on disk.
+        ended: fires when all persist threads have ended, with whether all they saved is on disk.
     """
 
     def __init__(
@@ -129,12 +85,13 @@ class Outbox:
         store: IStateStore,
         ledger: Ledger,
         clock: SteadyClock,
-        around: Surroundings,
+        runtime: Runtime,
         queue_size: int,
         save_within: float,
         settled: Callable[[Commit], None],
-        recovered: npt.NDArray[np.void],
+        recovered: Rows,
         when_recovered: Callable[[], None],
+        replaced: Callable[[], None],
         reopen: Callable[[], None],
         guard: Callable[[], object],
     ) -> None:
@@ -142,109 +99,133 @@ class Outbox:
         self._store = store
         self._ledger = ledger
         self._clock = clock
-        self._start_thread = around.start_thread
         self._settled = settled
         self._when_recovered = when_recovered
-        self._ring = Ring(queue_size, layout.dtype)
+        self._replaced = replaced
+        self._reopen = reopen
+        self._guard = guard
         self._pace = Pace(save_within)
-        self._flights: deque[_Flight] = deque()
-        self._in_flight = len(recovered)
-        # Nobody has a slot in the table as yet: theirs is their place among those recovered.
-        recovered["slot"] = np.arange(len(recovered))
-        self._recovering = recovered["session_id"].copy()
-        if len(recovered):
-            # Ends with the recovery, whatever was read of the ring.
-            self._flights.append(_Flight(1 << 63, clock.seconds()))
-        self._left_over = False
         self._sweeping: IDelayedCall | None = None
         self._overflow_told_at = -math.inf
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes: Waiters[None, _Flush] = Waiters()
-        self._troubles = Troubles(store, clock, save_within)
-        self._restart: IDelayedCall | None = None
         self._abandoned = False
-        self._reopen = reopen
-        self._guard = guard
-        self._call_reactor = around.reactor.callFromThread
-        self._is_closed = False
-        self._persister = Persister(
-            self._ring,
-            layout.record,
-            store.open_writer,
-            self,
-            around.monotonic,
-            around.jitter,
-            recovered if len(recovered) else None,
-        )
-        self._monotonic = around.monotonic
-        # When the reactor was given a beat that it has not taken; written by both threads in turn.
-        self._beat_at: float | None = None
-        self._silence_told = False
+        self._holding = self._reopening = False
         self.ended: Deferred[bool] = Deferred()
+        partition = Partition(store.lanes)
+        if store.lanes > 1:
+            table.divide(store.lanes, partition.lane_of)
+        heart, logged_at = Heartbeat(store, clock, runtime), dict[str, float]()
+        self._lanes = [
+            Lane(
+                self,
+                number,
+                THREAD_NAME if store.lanes == 1 else f"{THREAD_NAME}-{number + 1}",
+                layout,
+                store,
+                ledger,
+                clock,
+                runtime,
+                heart,
+                StoreHealth(store, clock, save_within, logged_at),
+                queue_size,
+                partition.of_lane(number, recovered),
+            )
+            for number in range(store.lanes)
+        ]
+        self._finder = self._lanes[0]
 
     def start(self) -> None:
-        """Start the persist thread and the sweeps."""
+        """Start the persist threads and the sweeps.
+
+        Raises:
+            Exception: a thread cannot be started; those before it have been told to end.
+        """
         self._swept_at = self._clock.seconds()
-        self._thread = self._start_thread(self._persister.run)
+        for lane in self._lanes:
+            try:
+                lane.start()
+            except BaseException:
+                self._end_started(lane)
+                raise
         self._sweep_call = self._clock.callLater(self._pace.interval(False), self.sweep)
 
+    def _end_started(self, failed: Lane) -> None:
+        """End the threads of the lanes before this one, of which nobody has asked anything yet."""
+        for lane in self._lanes[: self._lanes.index(failed)]:
+            lane.abandon()
+            lane.join_thread(JOIN_WITHIN)
+
     def finish(self) -> None:
-        """Let the persist thread end once it has committed what it was given."""
-        self._persister.finish()
+        """Let the persist threads end once they have committed what they were given."""
+        for lane in self._lanes:
+            lane.finish()
 
     def abandon(self) -> None:
-        """Let the persist thread end as soon as it can."""
+        """Let the persist threads end as soon as they can."""
         self._abandoned = True
-        self._persister.abandon()
-        if self._restart is not None and self._restart.active():
-            self._restart.cancel()
-            self.ended.callback(False)
+        for lane in self._lanes:
+            lane.abandon()
 
     def end(self, why: NotSaved) -> None:
         """Nothing more is saved: all who wait get `why`."""
         tell(self._flushes.take(), Failure(why))
 
     def close(self) -> None:
-        """What the persist thread tells from now on comes too late, and changes nothing."""
-        self._is_closed = True
+        """What the persist threads tell from now on comes too late, and changes nothing."""
+        for lane in self._lanes:
+            lane.close()
 
-    def join_thread(self, timeout: float) -> None:
-        """Join the persist thread, which has ended or is about to."""
-        self._thread.join(timeout)
+    def join_threads(self, timeout: float) -> None:
+        """Join the persist threads, which have ended or are about to, within so many seconds."""
+        for lane in self._lanes:
+            lane.join_thread(timeout / len(self._lanes))
+
+    @property
+    def queue_size(self) -> int:
+        """Rows that the rings can hold."""
+        return sum(lane.ring.capacity for lane in self._lanes)
 
     @property
     def depth(self) -> int:
-        """Rows in the ring."""
-        return self._ring.depth
+        """Rows in the rings."""
+        return sum(lane.ring.depth for lane in self._lanes)
 
     @property
     def in_flight(self) -> int:
         """Rows on their way to the store."""
-        return self._in_flight
+        return sum(lane.in_flight for lane in self._lanes)
 
     @property
     def pending(self) -> int:
-        """Updates applied or recovered that are neither committed nor superseded nor guarded."""
-        return self._table.dirty_count() + self._in_flight
+        """Updates applied or recovered that are neither committed nor superseded nor dropped."""
+        return self._table.dirty_count() + self.in_flight
 
     def unrecovered(self) -> list[int]:
         """The players whom a process before this one left, and who are not in the store yet."""
-        left: list[int] = self._recovering[self._recovering != 0].tolist()
-        return left
+        return sorted(player for lane in self._lanes for player in lane.unrecovered)
 
     def oldest_unsaved(self) -> float | None:
         """When the first update not yet committed was applied of the player who waits longest.
 
         In the clock's seconds; None where everything is committed.
         """
-        oldest = [flight.oldest for flight in self._flights]
-        if (dirty := self._table.oldest_dirty()) is not None:
-            oldest.append(dirty)
-        return min(oldest, default=None)
+        oldest = [self._table.oldest_dirty(), *(lane.oldest for lane in self._lanes)]
+        return min((one for one in oldest if one is not None), default=None)
+
+    def trouble(self) -> Trouble | None:
+        """What has kept rows from the store for longer than `save_within`, if anything has."""
+        found = [trouble for lane in self._lanes if (trouble := lane.trouble) is not None]
+        if not found:
+            return None
+        worst = max(found, key=lambda trouble: trouble.seconds)
+        if len(found) == len(self._lanes):
+            return worst
+        return attrs.evolve(worst, why=f"{len(found)} of {len(self._lanes)} lanes: {worst.why}")
 
     def sweep(self) -> None:
-        """Hand every dirty row to the persist thread, and plan the next sweep."""
+        """Hand every dirty row to the persist threads, and plan the next sweep."""
         self._soon.clear()
         self._sweep_some()
         self._swept_at = self._clock.seconds()
@@ -253,16 +234,20 @@ class Outbox:
     def _sweep_some(self) -> None:
         """Hand over as many rows as one turn of the reactor has time for; the rest in the next."""
         self._guard()
-        sweep = self._table.sweep(self._ring, ROWS_A_TURN)
-        self._hand_over(sweep)
+        room, is_more = ROWS_A_TURN, False
+        for number, lane in enumerate(self._lanes):
+            sweep = self._table.sweep(lane.ring, room, number)
+            self._hand_over(lane, sweep)
+            room -= sweep.pushed
+            is_more |= sweep.left > 0 and not sweep.full
         under_way = self._sweeping is not None and self._sweeping.active()
-        if sweep.left and not sweep.full and not under_way:
+        if is_more and not under_way:
             self._sweeping = self._clock.callLater(0.0, self._sweep_some)
 
     def _plan_sweep(self) -> None:
-        """Set the time of the next sweep, from the last one and from how full the ring is now."""
-        interval = self._pace.interval(self._ring.depth > self._ring.capacity // 2)
-        delay = max(0.0, self._swept_at + interval - self._clock.seconds())
+        """Set the time of the next sweep, from the last one and from how full a ring is now."""
+        crowded = any(lane.ring.depth > lane.ring.capacity // 2 for lane in self._lanes)
+        delay = max(0.0, self._swept_at + self._pace.interval(crowded) - self._clock.seconds())
         if self._sweep_call.active():
             self._sweep_call.reset(delay)
         else:
@@ -277,8 +262,13 @@ class Outbox:
     def _save_soon(self) -> None:
         self._soon_call = None
         self._guard()
-        slots, self._soon = list(self._soon), {}
-        self._hand_over(self._table.sweep_only(self._ring, slots))
+        by_lane: dict[int, list[int]] = {}
+        for slot in self._soon:
+            by_lane.setdefault(self._table.part(slot), []).append(slot)
+        self._soon = {}
+        for number, slots in by_lane.items():
+            lane = self._lanes[number]
+            self._hand_over(lane, self._table.sweep_only(lane.ring, slots))
 
     def saved_since(self, since: float) -> Deferred[None]:
         """Sweep, and wait until nothing is unsaved that was dirtied up to `since`.
@@ -291,132 +281,99 @@ class Outbox:
             return succeed(None)
         return self._flushes.add(_Flush(since))
 
-    def _hand_over(self, sweep: Sweep) -> None:
-        if sweep.oldest is not None:
-            self._ledger.swept += sweep.pushed
-            self._in_flight += sweep.pushed
-            self._remember(_Flight(self._ring.write, sweep.oldest))
-            self._persister.wake()
+    def _hand_over(self, lane: Lane, sweep: Sweep) -> None:
+        self._ledger.swept += sweep.pushed
+        lane.pushed(sweep)
         if sweep.full:
-            self._left_over = True
             self._ledger.overflows += 1
-            self._tell_overflow(sweep)
+            self._log_overflow(lane, sweep)
 
-    def _remember(self, flight: _Flight) -> None:
-        """Follow one more flight; when they are many, as one with the last."""
-        if len(self._flights) == MOST_FLIGHTS:
-            last = self._flights.pop()
-            flight = _Flight(flight.end, min(flight.oldest, last.oldest))
-        self._flights.append(flight)
-
-    def _tell_overflow(self, sweep: Sweep) -> None:
+    def _log_overflow(self, lane: Lane, sweep: Sweep) -> None:
         if self._clock.seconds() - self._overflow_told_at < OVERFLOW_TOLD_EVERY:
             return
         self._overflow_told_at = self._clock.seconds()
         _log.warn(
             "the queue of {size} rows is full: {pushed} rows went in, {left} wait for the next"
             " commit; {overflows} sweeps did not fit so far; a larger queue size avoids it",
-            size=self._ring.capacity,
+            size=lane.ring.capacity,
             pushed=sweep.pushed,
             left=sweep.left,
             overflows=self._ledger.overflows,
         )
 
-    def _call_from_thread(self, note: Callable[..., object], *told: object) -> None:
-        """Have the reactor thread note what the persist thread tells."""
-        self._call_reactor(self._take, note, told)
+    def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
+        """Have the persist thread that found the store replaced go over to what is there now.
 
-    def _take(self, note: Callable[..., object], told: tuple[object, ...]) -> None:
-        if not self._is_closed:
-            note(*told)
+        Args:
+            go_over: called on that thread, while no writer of any lane is open.
+            then: called on the reactor thread, with what `go_over` returned or raised.
+        """
+        self._finder.reopen(go_over, then)
 
-    def committed(self, commit: Commit) -> None:
-        """Rows are in the store.  Persist thread, as are the methods up to `thread_ended`."""
-        self._call_from_thread(self._note_commit, commit)
+    def put_off(self) -> None:
+        """What is there now cannot be gone over to as yet; `reopen` is called again."""
+        self._finder.persister.put_off()
 
-    def recovered(self, commit: Commit) -> None:
-        """What a process before this one left is in the store."""
-        self._call_from_thread(self._note_recovered, commit)
-
-    def failed(self, error: Exception, rows: int) -> None:
-        """The store failed."""
-        self._call_from_thread(self._note_failure, error, rows)
-
-    def beat(self) -> None:
-        """Time has passed, whatever the reactor's own clock says."""
-        now = self._monotonic()
-        if self._beat_at is not None:
-            # One at a time: they would pile up in a reactor that does not run.
-            if now - self._beat_at >= REACTOR_SILENT and not self._silence_told:
-                self._silence_told = True
-                _log.critical(
-                    "the reactor has not run for {seconds:.0f} s, and nothing is being saved to"
-                    " {store}; where asyncio runs the program, call"
-                    " twisted.internet.asyncioreactor.install(loop) before anything imports"
-                    " twisted.internet.reactor",
-                    seconds=now - self._beat_at,
-                    store=self._store.describe(),
-                )
-            return
-        self._beat_at = now
-        self._call_from_thread(self._note_beat)
-
-    def _note_beat(self) -> None:
-        self._beat_at = None
-        self._silence_told = False
-        self._clock.catch_up()
-
-    def replaced(self, error: Exception) -> None:
-        """The store is not the one that was opened."""
-        self._call_from_thread(self._note_replaced, error)
-
-    def died(self, error: BaseException) -> None:
-        """The persist thread is about to end by an error."""
-        self._call_from_thread(self._note_death, error)
-
-    def thread_ended(self, synced: bool) -> None:
-        """The persist thread is about to end."""
-        self._call_from_thread(self.ended.callback, synced)
-
-    def _note_recovered(self, commit: Commit) -> None:
-        self._guard()
-        self._count_commit(commit)
-        self._tell_unsaved(commit.unsaved)
-        settled = [*commit.slots.tolist(), *(row.slot for row in commit.unsaved)]
-        self._recovering[settled] = 0
-        if not self._in_flight:
-            self._flights.popleft()
-            self._when_recovered()
+    def resume(self) -> None:
+        """The store was replaced, and what is there now may be written."""
+        self._reopening = False
+        for lane in self._lanes:
+            lane.resume()
         self._fire_flushes()
 
-    def _count_commit(self, commit: Commit) -> None:
-        rows, unsaved = len(commit.slots), len(commit.unsaved)
-        guarded = sum(row.guarded for row in commit.unsaved)
-        self._ledger.commit(rows, guarded, unsaved - guarded, commit.superseded, commit.seconds)
-        self._in_flight -= rows + unsaved + commit.superseded
-        while self._flights and self._flights[0].end <= commit.read:
-            age = self._clock.seconds() - self._flights.popleft().oldest
-            self._ledger.age_at_commit_seconds_max = max(
-                self._ledger.age_at_commit_seconds_max, age
-            )
-        self._pace.committed(commit.seconds + commit.upkeep_seconds)
-        self._troubles.rows_went_in()
-
-    def _note_commit(self, commit: Commit) -> None:
+    def lane_committed(self, lane: Lane, commit: Commit) -> None:
+        """See `LaneOwner`."""
         self._guard()
-        self._count_commit(commit)
+        self._pace.committed(commit.seconds + commit.maintenance_seconds)
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
-        self._tell_unsaved(commit.unsaved)
-        if self._left_over and not self._abandoned:
-            self._left_over = False
+        if self._reopening:
+            self._replaced()
+        self._log_dropped(commit.dropped)
+        if lane.left_over and not self._abandoned:
+            lane.left_over = False
             self.sweep()
         else:
             self._plan_sweep()
         self._settled(commit)
         self._fire_flushes()
 
-    def _tell_unsaved(self, unsaved: tuple[Unsaved, ...]) -> None:
-        for why, session_ids in _by_reason(unsaved):
+    def lane_recovered(self, commit: Commit) -> None:
+        """See `LaneOwner`."""
+        self._guard()
+        self._pace.committed(commit.seconds + commit.maintenance_seconds)
+        self._log_dropped(commit.dropped)
+        if not self.in_flight:
+            self._when_recovered()
+        self._fire_flushes()
+
+    def lane_replaced(self, lane: Lane) -> None:
+        """See `LaneOwner`; the writers of the other lanes are closed before anything else."""
+        if not self._reopening:
+            self._holding = self._reopening = True
+            self._finder = lane
+            self._replaced()
+            for lane in self._lanes:
+                lane.hold()
+        self.lane_held()
+
+    def lane_held(self) -> None:
+        """See `LaneOwner`."""
+        if self._holding and all(lane.is_held for lane in self._lanes):
+            self._holding = False
+            self._reopen()
+
+    def lane_ended(self) -> None:
+        """See `LaneOwner`."""
+        synced = [lane.synced for lane in self._lanes]
+        if None not in synced:
+            self.ended.callback(all(synced))
+
+    def lane_pending(self, number: int) -> int:
+        """See `LaneOwner`."""
+        return self._table.dirty_count(number)
+
+    def _log_dropped(self, dropped: tuple[Dropped, ...]) -> None:
+        for why, session_ids in by_reason(dropped):
             _log.error(
                 "not saved to {store}: player {players}: {why}",
                 store=self._store.describe(),
@@ -424,10 +381,10 @@ class Outbox:
                 why=why,
             )
         for _, flush in self._flushes.notes():
-            flush.unsaved.extend(unsaved)
+            flush.dropped.extend(dropped)
 
     def _fire_flushes(self) -> None:
-        if not self._flushes:
+        if not self._flushes or self._reopening:
             return
         oldest = self.oldest_unsaved()
         done = [
@@ -437,111 +394,4 @@ class Outbox:
         ]
         self._flushes.take_some([waiter for waiter, _ in done])
         for waiter, flush in done:
-            tell([waiter], Failure(not_saved(flush.unsaved)) if flush.unsaved else None)
-
-    def _note_failure(self, error: Exception, rows: int) -> None:
-        count(self._ledger.store_errors, type(error).__name__)
-        self._troubles.failed(error, rows)
-
-    def _note_replaced(self, error: Exception) -> None:
-        count(self._ledger.store_errors, type(error).__name__)
-        self._troubles.begin(str(error))
-        self._reopen()
-
-    def _note_death(self, error: BaseException) -> None:
-        """Start the next persist thread, unless this one was given up anyhow."""
-        self._ledger.thread_deaths += 1
-        what = "the persist thread died; what it held is kept for the next"
-        self._troubles.thread_failed(error, what)
-        if self._abandoned:
-            self.ended.callback(False)
-            return
-        self._troubles.begin(f"the persist thread died: {error}")
-        self._start_again()
-
-    def _start_again(self) -> None:
-        """Start the next thread at once, which rests first: only with one alive is time certain."""
-        self._thread.join(JOIN_WITHIN)
-        try:
-            self._thread = self._start_thread(self._persister.run)
-        except Exception as error:  # no room for a thread just now; trouble goes on
-            self._troubles.thread_failed(error, "no persist thread can be started")
-            self._troubles.begin(f"no persist thread can be started: {error}")
-            self._restart = self._clock.callLater(START_AGAIN_EVERY, self._start_again)
-            return
-        if not self.pending:
-            # Nothing waits for a commit, and so none will come to say that all is well.
-            self._troubles.end()
-
-    def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
-        """Have the persist thread, whose store was replaced, go over to what is there now.
-
-        Args:
-            go_over: called on the persist thread, while no writer is open.
-            then: called on the reactor thread, with what `go_over` returned or raised.
-        """
-
-        def on_thread() -> None:
-            try:
-                outcome: T | Exception = go_over()
-            except Exception as error:  # goes to `then`, which is to judge it
-                outcome = error
-            self._call_from_thread(then, outcome)
-
-        self._persister.reopen(on_thread)
-
-    def put_off(self) -> None:
-        """What is there now cannot be gone over to as yet; `reopen` is called again."""
-        self._persister.put_off()
-
-    def resume(self) -> None:
-        """The store was replaced, and what is there now may be written."""
-        self._troubles.end()
-        self._persister.resume()
-
-    def trouble(self) -> Trouble | None:
-        """What has kept rows from the store for longer than `save_within`, if anything has."""
-        return self._troubles.present(self._persister, self.pending)
-
-
-@attrs.frozen
-class _Flight:
-    """A sweep's rows on their way: done when the ring was read up to `end`."""
-
-    end: int
-    oldest: float
-
-
-@attrs.define(eq=False)
-class _Flush:
-    """Somebody waits until nothing dirtied up to `since` is unsaved."""
-
-    since: float
-    unsaved: list[Unsaved] = attrs.field(factory=list)
-
-
-def not_saved(unsaved: Sequence[Unsaved]) -> NotSaved:
-    """Why players were not saved whose rows the store does not hold."""
-    reasons = (
-        f"{why}: not saved for player {named(session_ids)}"
-        for why, session_ids in _by_reason(unsaved)
-    )
-    return NotSaved("; ".join(reasons))
-
-
-def _by_reason(unsaved: Sequence[Unsaved]) -> Iterator[tuple[str, list[int]]]:
-    """Whose rows were not saved for which reason; beyond some reasons, the rest for others."""
-    by_reason: dict[str, list[int]] = {}
-    for row in sorted(unsaved, key=_why):
-        by_reason.setdefault(row.why, []).append(row.session_id)
-    reasons = iter(by_reason.items())
-    yield from itertools.islice(reasons, NAMED_AT_MOST)
-    if rest := list(itertools.chain.from_iterable(ids for _, ids in reasons)):
-        yield f"{len(by_reason) - NAMED_AT_MOST} other reasons", rest
-
-
-def named(session_ids: list[int]) -> str:
-    """Some players' ids for a log line."""
-    shown = ", ".join(map(str, session_ids[:NAMED_AT_MOST]))
-    more = len(session_ids) - NAMED_AT_MOST
-    return f"{shown} and {more} more" if more > 0 else shown
+            tell([waiter], Failure(not_saved(flush.dropped)) if flush.dropped else None)

@@ -20,14 +20,16 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-import attrs
 import numpy as np
-import numpy.typing as npt
 
-from playerstate.interfaces import IStateWriter, RowRefused, StoreBusy, StoreReplaced
-from playerstate.saving.ring import Ring
+from playerstate.interfaces import IStateWriter, Reason, RowRefused, StoreBusy, StoreReplaced
+from playerstate.saving.batch import Written, newest_of_each
+from playerstate.saving.commit import Commit, Dropped
+from playerstate.saving.listener import PersistListener
+from playerstate.saving.refusals import Refusals, Refused
+from playerstate.saving.ring import Ring, Rows
 
 MAX_SLEEP = 1.0
 """Seconds the thread sleeps at most: each time it wakes it tells the reactor that time passes."""
@@ -36,100 +38,6 @@ FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
 """Seconds before a batch is tried again, and before a thread goes on that follows one that died:
 doubled from the first to the last, each with jitter."""
-
-REFUSALS = 3
-"""Times a row must be refused alone before it is set aside."""
-
-Rows = npt.NDArray[np.void]
-
-
-@attrs.frozen
-class Unsaved:
-    """A row that the store does not hold and will not be given again.
-
-    Attributes:
-        session_id, slot, updated_at: of the row.
-        why: in words.
-        guarded: whether the store holds a newer one; else it can never take this one.
-    """
-
-    session_id: int
-    slot: int
-    updated_at: int
-    why: str
-    guarded: bool
-
-
-@attrs.frozen(eq=False)
-class Commit:
-    """What became of rows in the persister's hands.
-
-    The arrays have one element a player.
-
-    Attributes:
-        slots, generations, sequences, updated_at: columns of the rows committed.
-        unsaved: rows that were not, and are settled all the same.
-        superseded: rows for which the persister also held a newer one of the same player.
-        read: every row below this cursor of the ring is settled.
-        seconds: how long the writes took.
-        upkeep_seconds: how long the writer's own upkeep took before them.
-    """
-
-    slots: npt.NDArray[np.intp]
-    generations: npt.NDArray[np.uint32]
-    sequences: npt.NDArray[np.uint64]
-    updated_at: npt.NDArray[np.int64]
-    unsaved: tuple[Unsaved, ...]
-    superseded: int
-    read: int
-    seconds: float
-    upkeep_seconds: float
-
-
-class PersistListener(Protocol):
-    """What the persist thread tells.  Every method is called on the persist thread."""
-
-    def committed(self, commit: Commit) -> None:
-        """Rows are in the store, or settled otherwise."""
-
-    def recovered(self, commit: Commit) -> None:
-        """The same of rows that a process before this one left; those committed are on disk."""
-
-    def failed(self, error: Exception, rows: int) -> None:
-        """So many rows are kept after this error, or the writer's upkeep met it (0 rows)."""
-
-    def replaced(self, error: Exception) -> None:
-        """The store is not the one that was opened; the writer waits for `Persister.resume`."""
-
-    def beat(self) -> None:
-        """The thread woke by itself; at most `MAX_SLEEP` passed since the last."""
-
-    def died(self, error: BaseException) -> None:
-        """The thread is about to end by an error; what it held is kept for the next thread."""
-
-    def thread_ended(self, synced: bool) -> None:
-        """The thread is about to end as it was told to, with its writer closed.
-
-        Args:
-            synced: whether everything committed is known to be on disk.
-        """
-
-
-def newest_of_each(rows: Rows) -> Rows:
-    """The last row of each session id, sorted by session id.
-
-    Sorting is what makes a large batch fast: a table keyed by session id is then written page
-    after page.
-    """
-    ids = rows["session_id"]
-    order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    last = np.ones(len(rows), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=last[:-1])
-    # As blocks of bytes, since numpy would move them field by field.
-    blocks = rows.view(np.dtype((np.void, rows.itemsize)))
-    newest: Rows = blocks[order[last]].view(rows.dtype)
-    return newest
 
 
 class Persister:
@@ -144,6 +52,10 @@ class Persister:
         jitter: a number from 0 to 1, to spread retries.
         recovered: rows that a process before this one left, to be saved before all others, one a
             player, sorted by session id.
+
+    Attributes:
+        writing_since: when the write under way began, in `monotonic`'s seconds; None without one.
+        maintaining_since: the same of the writer's maintenance.
     """
 
     def __init__(
@@ -167,20 +79,21 @@ class Persister:
         self._abandoned = threading.Event()
         self._writer: IStateWriter | None = None
         self._replaced = False
+        self._hold = self._held = 0
         self._reopen: Callable[[], object] | None = None
         self._awaits_word = False
         self._taken: Rows | None = recovered
         self._recovering = recovered is not None
         self._batch: Rows | None = None
         self._superseded = 0
-        self._settled = 0
-        self._refusals: dict[int, _Refusal] = {}
+        self._read = 0
+        self._refusals = Refusals()
         self._rows_committed = 0
         self._attempts = 0
         self._died = False
-        self._upkeep_seconds = 0.0
+        self._maintenance_seconds = 0.0
         self.writing_since: float | None = None
-        self.upkeep_since: float | None = None
+        self.maintaining_since: float | None = None
 
     def wake(self) -> None:
         """There are rows in the ring.  Reactor thread."""
@@ -198,8 +111,17 @@ class Persister:
         if (writer := self._writer) is not None:
             writer.interrupt()
 
+    def hold(self, number: int) -> None:
+        """Close the writer, and write nothing until `resume`.  Reactor thread.
+
+        `PersistListener.held` is told when the writer is closed, with this number, which is above 0
+        and another each time; not by a thread that ends instead, or has found the same by itself.
+        """
+        self._hold = number
+        self._wake.set()
+
     def reopen(self, go_over: Callable[[], object]) -> None:
-        """Have the thread call this, once, while it waits for `resume`.  Reactor thread.
+        """Have the thread call this, once, while it stands still.  Reactor thread.
 
         Neither the writer nor anything else of this is in use then.  A thread that dies of it
         leaves it to the next.
@@ -217,7 +139,8 @@ class Persister:
 
     def resume(self) -> None:
         """The store that was replaced may be opened again.  Reactor thread."""
-        self._replaced = False
+        self._replaced = self._awaits_word = False
+        self._hold = 0
         self._wake.set()
 
     @property
@@ -234,7 +157,8 @@ class Persister:
         try:
             self._rest(self._first_rest())
             self._live()
-            synced = not (self._abandoned.is_set() or self._replaced) and self._sync()
+            still = self._replaced or self._hold or self._abandoned.is_set()
+            synced = not still and self._sync()
             self._close_writer()
         except BaseException as error:  # even one from a bug: the listener starts the next thread
             self._died = True
@@ -267,7 +191,7 @@ class Persister:
                 self._wake.wait(MAX_SLEEP)
                 self._listener.beat()
                 self._maintain()
-            elif self._replaced:
+            elif self._replaced or self._hold:
                 self._wake.wait(retry_after)  # `reopen` and `resume` wake
                 self._listener.beat()
             else:
@@ -282,30 +206,33 @@ class Persister:
             Seconds to wait before the next step: 0 after a commit, more after a failure; None
             where there was nothing to do.
         """
-        if self._replaced:
-            return self._step_replaced()
+        if self._replaced or self._hold:
+            return self._stand_still()
         try:
             self._take()
             if self._batch is None:
                 return None
-            settled = self._save(self._batch)
+            self._settle(self._write(self._batch))
         except StoreReplaced as error:
-            self.writing_since = None
             self._note_replaced(error)
             return MAX_SLEEP
         except Exception as error:  # whatever it was, the rows are kept and the listener told
-            self.writing_since = None
             self._listener.failed(error, self._in_hand())
             if not isinstance(error, StoreBusy):
                 self._close_writer()
             return self._back_off()
         self._maintain()
-        if not settled:
+        if self._in_hand():
             return self._back_off()
         self._attempts = 0
         return 0.0
 
-    def _step_replaced(self) -> float | None:
+    def _stand_still(self) -> float | None:
+        """Write nothing, with the writer closed; go over to another store, if told to."""
+        if (number := self._hold) and number != self._held:
+            self._close_writer()
+            self._held = number
+            self._listener.held(number)
         if (go_over := self._reopen) is not None:
             self._reopen = None
             try:
@@ -337,124 +264,109 @@ class Persister:
         self._superseded += len(rows) - len(batch)
         self._batch, self._taken = batch, None
 
-    def _save(self, batch: Rows) -> bool:
-        """Write a batch; where rows are refused, without those that the store names.
+    def _write(self, batch: Rows) -> Written:
+        """Give a batch to the writer, and see how far that comes; the batch stays in hand.
 
-        A store that names none is given ever smaller pieces, until the refused rows stand alone.
-
-        Returns:
-            Whether all of it is settled; what is not is the batch from now on.
+        Where the store refuses a row and cannot say which, it is given ever smaller pieces, until
+        the refused rows stand alone.
         """
-        pieces = [batch]
-        refused: list[tuple[Rows, str, RowRefused]] = []
-        saved: list[Rows] = []
-        unsaved: list[Unsaved] = []
-        told = not self._recovering
-        rows_committed = self._rows_committed
+        written = Written([batch])
         self.writing_since = started = self._monotonic()
         try:
             if self._writer is None:
                 self._writer = self._open_writer()
-            while pieces:
-                piece = pieces[-1]
+            while written.left:
                 if self._abandoned.is_set():
                     raise StoreBusy("abandoned before the write began")
                 try:
-                    left_out = self._writer.write(piece.view(self._record))
+                    written.took(self._writer.write(written.left[-1].view(self._record)))
                 except RowRefused as error:
-                    if named := sorted(error.reasons):
-                        refused += [(piece[at : at + 1], error.reasons[at], error) for at in named]
-                        pieces[-1:] = [good] if len(good := np.delete(piece, named)) else []
-                    elif len(piece) == 1:
-                        refused.append((pieces.pop(), str(error), error))
-                    else:
-                        middle = len(piece) // 2
-                        pieces[-1:] = [piece[middle:], piece[:middle]]
-                    continue
-                guarded = [_guarded(row) for row in piece[left_out]]
-                saved.append(np.delete(piece, left_out) if len(left_out) else piece)
-                unsaved += guarded
-                pieces.pop()
-                self._rows_committed += len(saved[-1])
+                    written.refuses(error)
             if self._recovering:
                 self._writer.sync()
-                told = True
-            self._judge_refused(refused, unsaved, rows_committed)
-        finally:
-            self.writing_since = None
-            # What is told of has left our hands, and nothing else: after an error before that, the
-            # whole batch is written again.
-            if told:
-                kept = [*pieces, *(row for row, *_ in refused)]
-                rest = (
-                    newest_of_each(np.concatenate(kept, dtype=self._ring.dtype)) if kept else None
-                )
-                if saved or unsaved:
-                    self._report(saved, unsaved, rest is None, self._monotonic() - started)
-                self._batch = rest
-        return self._batch is None
+        except BaseException as error:  # raised once what is committed has been reported
+            written.error = error
+        self.writing_since = None
+        written.seconds = self._monotonic() - started
+        return written
 
-    def _judge_refused(
-        self,
-        refused: list[tuple[Rows, str, RowRefused]],
-        unsaved: list[Unsaved],
-        rows_committed: int,
-    ) -> None:
-        """Count how often each row was refused alone; set aside, off the list, who never will do.
+    def _settle(self, written: Written) -> None:
+        """Report what of a batch is settled, and let go of it; the rest is the batch from now on.
 
-        While no other row is committed it may be the store that is at fault, not the row.  They are
-        set aside together: each may have a reason of its own, and a file is not to be written for
-        each.
+        Where this fails before the report, the whole batch is written again.
+
+        Raises:
+            BaseException: what ended the writing, or kept a row from being set aside.
         """
-        before, self._refusals = self._refusals, {}
-        for row, *_ in refused:
-            session_id = int(row["session_id"][0])
-            refusal = before.get(session_id) or _Refusal(rows_committed)
-            refusal.times += 1
-            self._refusals[session_id] = refusal
-        kept: dict[str, tuple[RowRefused, int]] = {}
-        given_up: list[tuple[Rows, str, RowRefused]] = []
-        waiting: list[tuple[Rows, str, RowRefused]] = []
-        for one in refused:
-            row, _, error = one
-            refusal = self._refusals[int(row["session_id"][0])]
-            others = self._recovering or self._rows_committed > refusal.rows_committed
-            if refusal.times >= REFUSALS and others:
-                given_up.append(one)
-            else:
-                waiting.append(one)
-                told, count = kept.get(str(error), (error, 0))
-                kept[str(error)] = told, count + 1
+        if self._recovering and written.error is not None:
+            raise written.error  # nothing is known to be on disk: all of it comes again
+        error = written.error
+        committed = self._rows_committed + sum(map(len, written.saved))
+        if error is None:
+            error = self._set_aside_hopeless(written, committed)
+        rest = written.rest()
+        if written.saved or written.dropped:
+            self._report(written, rest is None)
+        self._rows_committed = committed
+        self._batch = rest
+        if error is not None:
+            raise error
+
+    def _set_aside_hopeless(self, written: Written, committed: int) -> Exception | None:
+        """Set aside the refused rows that never will do; the others stay refused, to come again.
+
+        They are set aside together: each may have a reason of its own, and a file is not to be
+        written for each.
+
+        Returns:
+            What kept them from being set aside, if anything did; they stay refused then.
+        """
+        again, given_up = self._refusals.judge(
+            written.refused, self._rows_committed, committed, self._recovering
+        )
+        error = None
         if given_up:
             assert self._writer is not None
-            rows = np.concatenate([row for row, *_ in given_up], dtype=self._ring.dtype)
-            self._writer.set_aside(rows.view(self._record), [why for _, why, _ in given_up])
-            unsaved += [_unsaved(row[0], why, guarded=False) for row, why, _ in given_up]
-            refused[:] = waiting
-            for session_id in rows["session_id"].tolist():
-                del self._refusals[session_id]
-        for error, count in kept.values():
-            self._listener.failed(error, count)
+            rows = np.concatenate([one.row for one in given_up], dtype=self._ring.dtype)
+            reasons = [str(one.error) for one in given_up]
+            try:
+                self._writer.set_aside(rows.view(self._record), reasons)
+            except Exception as failure:
+                error = failure
+            else:
+                self._refusals.forget(given_up)
+                written.refused = again
+                written.dropped += [
+                    Dropped.of(row, Reason.REFUSED, why)
+                    for row, why in zip(rows, reasons, strict=True)
+                ]
+        if error is None:
+            self._tell_refused(again)
+        return error
 
-    def _report(
-        self, saved: list[Rows], unsaved: list[Unsaved], settled: bool, seconds: float
-    ) -> None:
-        if settled:
-            self._settled = self._ring.read
-        commit = Commit(
-            slots=_column(saved, "slot", np.intp),
-            generations=_column(saved, "generation", np.uint32),
-            sequences=_column(saved, "sequence", np.uint64),
-            updated_at=_column(saved, "updated_at", np.int64),
-            unsaved=tuple(unsaved),
-            superseded=self._superseded,
-            read=self._settled,
-            seconds=seconds,
-            upkeep_seconds=self._upkeep_seconds,
+    def _tell_refused(self, refused: list[Refused]) -> None:
+        """Tell the listener of rows that are kept, once, however many reasons they have."""
+        if not refused:
+            return
+        error = refused[0].error
+        if others := len({str(one.error) for one in refused}) - 1:
+            error = RowRefused(f"{error}; and for {others} other reasons")
+        self._listener.failed(error, len(refused))
+
+    def _report(self, written: Written, is_settled: bool) -> None:
+        if is_settled:
+            self._read = self._ring.read
+        commit = Commit.of(
+            written.saved,
+            written.dropped,
+            self._superseded,
+            self._read,
+            written.seconds,
+            self._maintenance_seconds,
         )
         if self._recovering:
             self._listener.recovered(commit)
-            self._recovering = not settled
+            self._recovering = not is_settled
         else:
             self._listener.committed(commit)
         self._superseded = 0
@@ -476,16 +388,16 @@ class Persister:
     def _maintain(self) -> None:
         if self._writer is None:
             return
-        self.upkeep_since = started = self._monotonic()
+        self.maintaining_since = started = self._monotonic()
         try:
             self._writer.maintain()
         except StoreReplaced as error:
             self._note_replaced(error)
-        except Exception as error:  # the rows are committed; upkeep is due again after the next
+        except Exception as error:  # the rows are committed; it is due again after the next
             self._listener.failed(error, 0)
         finally:
-            self.upkeep_since = None
-        self._upkeep_seconds = self._monotonic() - started
+            self.maintaining_since = None
+        self._maintenance_seconds = self._monotonic() - started
 
     def _note_replaced(self, error: StoreReplaced) -> None:
         self._replaced = self._awaits_word = True
@@ -506,25 +418,3 @@ class Persister:
             writer.close()
         except Exception as error:  # nothing more can be done with it
             self._listener.failed(error, 0)
-
-
-@attrs.define
-class _Refusal:
-    """How often a row was refused alone, and how many rows had been committed before the first."""
-
-    rows_committed: int
-    times: int = 0
-
-
-def _column(pieces: list[Rows], name: str, dtype: type[Any]) -> npt.NDArray[Any]:
-    """One column of all pieces, as an array of its own: the reactor thread is to have it ready."""
-    return np.concatenate([*(piece[name] for piece in pieces), np.empty(0, dtype)], dtype=dtype)
-
-
-def _unsaved(row: np.void, why: str, guarded: bool) -> Unsaved:
-    ids = int(row["session_id"]), int(row["slot"]), int(row["updated_at"])
-    return Unsaved(*ids, why, guarded)
-
-
-def _guarded(row: np.void) -> Unsaved:
-    return _unsaved(row, "the store holds a newer state", guarded=True)

@@ -1,21 +1,23 @@
 """A store that forgets: players are kept as long as the store object lives.
 
-For tests and trials.  URL: ``memory:``.
+For tests and trials.  URL: ``memory:``, or ``memory:?lanes=4`` for one that is written over so many
+lanes at a time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate.interfaces import (
+    MOST_LANES,
     IStateReader,
     IStateStore,
     IStateWriter,
     IStoreBrowser,
+    LeftOut,
     Records,
     Stored,
     StoreUnusable,
@@ -28,9 +30,14 @@ IDENTITY = b"playerstate-mem."
 
 def open_url(url: str, schema: StateSchema) -> MemoryStore:
     """See `playerstate.interfaces.IStoreFactory.open`."""
-    if url != "memory:":
-        raise StoreUnusable(f"{url!r}: nothing may follow memory:")
-    return MemoryStore(schema)
+    if url == "memory:":
+        return MemoryStore(schema)
+    lanes = re.fullmatch(r"memory:\?lanes=([1-9][0-9]?)", url)
+    if lanes is None or int(lanes[1]) > MOST_LANES:
+        raise StoreUnusable(
+            f"{url!r}: nothing may follow memory: but ?lanes= with a number from 1 to {MOST_LANES}"
+        )
+    return MemoryStore(schema, int(lanes[1]))
 
 
 def browse_url(url: str) -> IStoreBrowser:
@@ -42,15 +49,20 @@ def browse_url(url: str) -> IStoreBrowser:
 class MemoryStore:
     """All three of a store's faces over one dict.
 
-    The persist thread writes what the reactor thread reads, a whole `Stored` at a time, so each
+    A persist thread writes what the reactor thread reads, a whole `Stored` at a time, so each
     sees either the old one or the new.
+
+    Args:
+        schema: of the players.
+        lanes: see `IStateStore`; it gains nothing from several, but tests of them do.
 
     Attributes:
         players: what is stored, by session id.
     """
 
-    def __init__(self, schema: StateSchema) -> None:
+    def __init__(self, schema: StateSchema, lanes: int = 1) -> None:
         self.schema = schema
+        self.lanes = lanes
         self.players: dict[int, Stored] = {}
 
     def prepare(self) -> bytes:
@@ -77,23 +89,23 @@ class MemoryStore:
         """See `IStateReader.load`."""
         return self.players.get(session_id)
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`."""
-        left_out = []
+        newer = []
         taken: dict[int, Stored] = {}
         for index, record in enumerate(records):
             session_id, *fields, updated_at = record.tolist()
             values = self.schema.decode(tuple(fields))
             before = self.players.get(session_id)
             if before is not None and before.updated_at > updated_at:
-                left_out.append(index)
+                newer.append(index)
             else:
                 taken[session_id] = Stored(values, updated_at)
         self.players.update(taken)
-        return np.array(left_out, np.intp)
+        return LeftOut(newer)
 
     def maintain(self) -> None:
-        """There is no upkeep."""
+        """There is nothing to maintain."""
 
     def sync(self) -> None:
         """There is no disk."""

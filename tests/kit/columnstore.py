@@ -5,24 +5,23 @@ It knows of a state class what `playerstate.interfaces` says, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate import StateSchema
 from playerstate.interfaces import (
+    Column,
     IStateReader,
     IStateStore,
     IStateWriter,
+    LeftOut,
     Records,
     RowRefused,
     Stored,
     StoreUnusable,
 )
-from playerstate.state.kind import Column
 
 TYPES = {
     Column.REAL: "double precision",
@@ -69,7 +68,7 @@ class Table:
 class ColumnStore:
     """Players in such a table."""
 
-    path: str | None = None
+    lanes = 1
 
     def __init__(self, schema: StateSchema, table: Table) -> None:
         self.schema = schema
@@ -98,10 +97,6 @@ class ColumnStore:
         self._table.identity = identity
         return identity
 
-    def reopen(self, identity: bytes, online: Set[int]) -> list[int]:
-        """Nothing can take its place."""
-        return []
-
     def open_reader(self) -> IStateReader:
         """The store itself."""
         return self
@@ -121,7 +116,7 @@ class ColumnStore:
             return None
         return Stored(tuple(row[field.name] for field in self.schema.fields), row["updated_at"])
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`; the values come column by column."""
         columns = {
             field.name: list(map(field.kind.decode, records[field.name].tolist()))
@@ -137,7 +132,7 @@ class ColumnStore:
             else:
                 rows[session_id] = (before or {}) | row
         self._table.upsert(rows)
-        return np.array(left_out, np.intp)
+        return LeftOut(left_out)
 
     def maintain(self) -> None:
         """There is no upkeep."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from playerstate.interfaces import IStateStore
 from playerstate.players.service import PlayerStateService
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
 from playerstate.testing import MemoryReactor
 
 PATIENCE = 20.0
@@ -57,7 +57,7 @@ class LiveService:
     def __init__(self, store: IStateStore, **options: Any) -> None:
         self._reactor = MemoryReactor()
         self._before = time.monotonic()
-        self.service = PlayerStateService(store, around=Surroundings(self._reactor), **options)
+        self.service = PlayerStateService(store, runtime=Runtime(self._reactor), **options)
         self.service.startService()
 
     def turn(self, seconds: float = 0.002) -> None:

@@ -101,7 +101,7 @@ class FragileStore(FaultyStore):
     """A store that is replaced when told, and that can never take some players.
 
     Attributes:
-        refused: players whose rows are refused.
+        cursed: players whose rows are refused, without a word of which they are.
         aside: what was set aside, as (session id, reason).
         successor: what has taken its place and was not gone over to as yet; None for nothing.
         reopen_failures: raised by the next tries to go over to it, one each.
@@ -115,9 +115,9 @@ class FragileStore(FaultyStore):
     files: tuple[str, ...] = ("players.db",)
     live_path = "players.db.live"
 
-    def __init__(self) -> None:
-        super().__init__(SCHEMA)
-        self.refused: set[int] = set()
+    def __init__(self, lanes: int = 1) -> None:
+        super().__init__(SCHEMA, lanes)
+        self.cursed: set[int] = set()
         self.aside: list[tuple[int, str]] = []
         self.successor: dict[int, Stored] | None = None
         self.reopen_failures: deque[Exception] = deque()
@@ -143,7 +143,7 @@ class FragileStore(FaultyStore):
 
     def write(self, records: Records) -> Any:
         """See `IStateWriter.write`."""
-        if self.refused & set(records["session_id"].tolist()):
+        if self.cursed & set(records["session_id"].tolist()):
             raise RowRefused("not this one")
         return super().write(records)
 
@@ -255,8 +255,10 @@ def look_after(stepped: SteppedService) -> None:
 
 def go_over(stepped: SteppedService) -> None:
     """Let the persist thread go over to a store that took another's place, if it is to."""
-    if stepped.thread.persister._reopen is not None:
-        stepped.step()
+    for thread in stepped.threads:
+        if thread.persister._reopen is not None:
+            thread.persister.step()
+            stepped.reactor.deliver()
 
 
 def die(stepped: SteppedService, error: BaseException) -> float:

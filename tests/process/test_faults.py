@@ -22,7 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from playerstate import PlayerState, StateSchema
 from playerstate.interfaces import Records, StoreBusy, StoreUnusable
 from playerstate.saving import persister as persister_module
-from playerstate.saving.outbox import NotSaved
+from playerstate.saving.commit import NotSaved
 from playerstate.saving.persister import Persister
 from playerstate.stores.sqlite import store as sqlite
 from playerstate.stores.sqlite import writer as sqlite_writer

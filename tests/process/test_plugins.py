@@ -52,10 +52,16 @@ factory = Factory()
 """
 
 DEMO_STORE = """
-import numpy as np
 from zope.interface import implementer
 
-from playerstate.interfaces import IStateReader, IStateStore, IStateWriter, Stored, StoreUnusable
+from playerstate.interfaces import (
+    IStateReader,
+    IStateStore,
+    IStateWriter,
+    LeftOut,
+    Stored,
+    StoreUnusable,
+)
 
 
 def open_url(url, schema):
@@ -70,6 +76,8 @@ def browse_url(url):
 
 @implementer(IStateStore)
 class Store:
+    lanes = 1
+
     def __init__(self, url, schema):
         self.url = url
         self.schema = schema
@@ -121,7 +129,7 @@ class Writer:
     def write(self, records):
         for session_id, *values, updated_at in records.tolist():
             self.store.shelf[session_id] = Stored(tuple(values), updated_at)
-        return np.array([], np.intp)
+        return LeftOut()
 
     def maintain(self):
         pass

@@ -31,13 +31,13 @@ from functools import partial
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from playerstate.interfaces import IStateWriter, Records, StoreBusy
-from playerstate.saving.persister import MAX_SLEEP, Commit, Persister
+from playerstate.interfaces import IStateWriter, LeftOut, Records, StoreBusy
+from playerstate.saving.commit import Commit
+from playerstate.saving.persister import MAX_SLEEP, Persister
 from playerstate.saving.ring import Indices, Ring, Rows
 from tests.proof.interleaving import (
     Pair,
@@ -139,7 +139,7 @@ class Writer:
         self.faults: list[str] = []
         self._closed = False
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter`."""
         self._on_the_thread("write")
         if self._busy:
@@ -151,7 +151,7 @@ class Writer:
             if number <= self.newest.get(session_id, 0):
                 self.faults.append(f"player {session_id} goes back to row {number}")
             self.newest[session_id] = number
-        return np.empty(0, np.intp)
+        return LeftOut()
 
     def sync(self) -> None:
         """See `IStateWriter`."""
@@ -244,6 +244,10 @@ class HandOver:
 
     def replaced(self, error: Exception) -> None:
         """The store is never replaced."""
+        raise NotImplementedError
+
+    def held(self, number: int) -> None:
+        """It is never told to stand still."""
         raise NotImplementedError
 
     def beat(self) -> None:

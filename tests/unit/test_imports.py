@@ -19,6 +19,7 @@ FOLDERS: dict[str, set[str]] = {
     "ledger": set(),
     "listening": set(),
     "printable": set(),
+    "runtime": set(),
     "waiters": set(),
     "log": {"printable"},
     "clock": {"log"},
@@ -27,7 +28,7 @@ FOLDERS: dict[str, set[str]] = {
     "interfaces": {"state"},
     "stores": {"filenames", "interfaces", "log", "printable", "state"},
     "live": {"filenames", "interfaces", "log", "state"},
-    "saving": {"clock", "interfaces", "ledger", "live", "log", "state", "waiters"},
+    "saving": {"clock", "interfaces", "ledger", "live", "log", "runtime", "state", "waiters"},
     "players": {
         "arguments",
         "clock",
@@ -35,6 +36,7 @@ FOLDERS: dict[str, set[str]] = {
         "ledger",
         "live",
         "log",
+        "runtime",
         "saving",
         "state",
         "waiters",
@@ -54,7 +56,7 @@ FOLDERS: dict[str, set[str]] = {
     "transports": {"arguments", "clock", "conversations", "log", "players", "wire"},
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
-    "testing": {"interfaces", "players", "saving", "state", "stores"},
+    "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
     "tap": {
         "conversations",
         "interfaces",
@@ -73,6 +75,7 @@ FOLDERS: dict[str, set[str]] = {
         "interfaces",
         "ledger",
         "players",
+        "runtime",
         "saving",
         "state",
         "stores",
@@ -149,7 +152,14 @@ class ImportTests(SynchronousTestCase):
         """The modules that these tests look at are the package's."""
         self.assertIn("state.schema", self.modules)
         self.assertIn("stores.sqlite.writer", self.modules)
-        self.assertEqual(self.imports["saving.persister"], {"interfaces", "saving.ring"})
+        self.assertEqual(
+            self.imports["saving.persister"],
+            {
+                "interfaces",
+                *("saving.batch", "saving.commit", "saving.listener"),
+                *("saving.refusals", "saving.ring"),
+            },
+        )
 
     def test_every_module_has_a_folder(self) -> None:
         """Each folder of the package is in the table, and each in the table exists."""

@@ -15,7 +15,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate import PlayerStateService, StoreUnusable, Surroundings, tap
+from playerstate import PlayerStateService, Runtime, StoreUnusable, tap
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.printable import one_line
 from playerstate.state.default import PlayerState
@@ -396,7 +396,7 @@ class LateTests(SynchronousTestCase):
         self.server = makeService(options)
         self.service, self.plain = self.server
         self.memory = MemoryReactor()
-        self.service._around = Surroundings(self.memory, start_thread=self.start_thread)
+        self.service._runtime = Runtime(self.memory, start_thread=self.start_thread)
         self.plain._reactor = self.memory
         self.patch(tap, "_mind_hangup", lambda: None)
         self.at_exit: list[tuple[Any, ...]] = []
@@ -408,7 +408,7 @@ class LateTests(SynchronousTestCase):
         self.patch(reactor, "stop", lambda: self.ends.append(None))
         self.server.startService()
 
-    def start_thread(self, run: Callable[[], None]) -> SteppedThread:
+    def start_thread(self, run: Callable[[], None], name: str) -> SteppedThread:
         """A persist thread that runs when told."""
         self.thread = SteppedThread(run)
         return self.thread

@@ -104,6 +104,8 @@ class SQLiteStore:
         synchronous: ``full`` or ``normal``, as SQLite's pragma.
     """
 
+    lanes = 1  # a database has one writer at a time
+
     def __init__(self, path: str, schema: StateSchema, synchronous: str = "full") -> None:
         self.path = path
         real = os.path.realpath(path)

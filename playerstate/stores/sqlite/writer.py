@@ -9,10 +9,16 @@ from typing import Any
 
 import apsw
 import numpy as np
-import numpy.typing as npt
 from zope.interface import implementer
 
-from playerstate.interfaces import IStateWriter, Records, RowRefused, StoreBusy, StoreReplaced
+from playerstate.interfaces import (
+    IStateWriter,
+    LeftOut,
+    Records,
+    RowRefused,
+    StoreBusy,
+    StoreReplaced,
+)
 from playerstate.log import PrintableLogger
 from playerstate.printable import printable
 from playerstate.state.schema import StateSchema
@@ -86,25 +92,37 @@ class SQLiteWriter:
             raise
         self._sql = _Upsert(schema)
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
-        """See `IStateWriter.write`."""
+    def write(self, records: Records) -> LeftOut:
+        """See `IStateWriter.write`; raises `RowRefused` where rows are refused only together."""
         self._interrupted = False
         with self._naming_errors():
             self._look()
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    left_out = self._upsert(records)
-                    self._watch.marks.put(self._connection)
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
+                return LeftOut(self._commit(records))
             except (RowRefused, *_REFUSED) as error:
-                raise RowRefused(printable(str(error)), self._find_refused(records)) from error
+                if not (refused := self._find_refused(records)):
+                    raise RowRefused(printable(str(error))) from error
+            good = np.delete(np.arange(len(records)), list(refused))
+            try:
+                return LeftOut(good[self._commit(records[good])], refused=refused)
+            except _REFUSED as error:
+                raise RowRefused(printable(str(error))) from error
+
+    def _commit(self, records: Records) -> list[int]:
+        """Save records in one transaction; return the positions of those the guard left out."""
+        if not len(records):
+            return []
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            left_out = self._upsert(records)
+            self._watch.marks.put(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
         self._watch.marks.note_committed()
-        return np.array(left_out, np.intp)
+        return left_out
 
     @contextlib.contextmanager
     def _naming_errors(self) -> Iterator[None]:

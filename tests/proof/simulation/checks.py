@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from playerstate.ledger import Snapshot
-from playerstate.saving.outbox import MOST_FLIGHTS
+from playerstate.saving.lane import MOST_FLIGHTS
 from playerstate.saving.pace import SHARE
 from tests.proof.simulation.model import Counts, Model, Player
 from tests.proof.simulation.plan import Plan
@@ -35,12 +35,12 @@ class Checks:
         self._server = server
         self._calm = plan.calm
         self._settled_at = world.now
-        self._cursors = (0, 0)
+        self._cursors: dict[int, tuple[int, int]] = {}
 
     def new_process(self) -> None:
         """What was remembered of the process before is void."""
         self._settled_at = self._world.now
-        self._cursors = (0, 0)
+        self._cursors: dict[int, tuple[int, int]] = {}
 
     def all(self) -> None:
         """Look at everything."""
@@ -120,13 +120,15 @@ class Checks:
         """Invariants 1 and 11: cursors only grow, and nothing is kept without bound."""
         service, world = self._server.service, self._world
         registry = self._server.registry
-        ring, places = service.run.outbox._ring, service.max_players
-        read, write = ring.read, ring.write
-        world.check(
-            self._cursors[0] <= read <= write <= read + ring.capacity and self._cursors[1] <= write,
-            *("the ring's cursors went from", self._cursors, "to", (read, write)),
-        )
-        self._cursors = (read, write)
+        places, lanes = service.max_players, service.run.outbox._lanes
+        for number, lane in enumerate(lanes):
+            read, write = lane.ring.read, lane.ring.write
+            before = self._cursors.get(number, (0, 0))
+            world.check(
+                before[0] <= read <= write <= read + lane.ring.capacity and before[1] <= write,
+                *("the cursors of ring", number, "went from", before, "to", (read, write)),
+            )
+            self._cursors[number] = (read, write)
         sizes = {
             "players": (len(self._server.table) + len(service.run.joins), places),
             "conversations": (len(registry.current), places),
@@ -134,10 +136,10 @@ class Checks:
             "departed": (len(registry.departed), places),
             "joining": (len(registry.joining), places),
             "leavers": (len(service.run.leaves.by_slot), places),
-            "unsaved": (len(service.run.leaves._unsaved), places),
-            "flights": (len(service.run.outbox._flights), MOST_FLIGHTS),
-            "timers": (len(service.clock._calls), 12),
-            "queue": (snapshot.queue_depth, ring.capacity),
+            "dropped": (len(service.run.leaves._dropped), places),
+            "flights": (max(len(lane._flights) for lane in lanes), MOST_FLIGHTS),
+            "timers": (len(service.clock._calls), 11 + len(lanes)),
+            "queue": (snapshot.queue_depth, snapshot.queue_size),
         }
         for name, (size, most) in sizes.items():
             world.check(size <= most, size, name, "where there should be", most, "at most")

@@ -68,7 +68,7 @@ class Misfortune:
 
     def step_clock(self) -> None:
         """Somebody sets the clock."""
-        if self._server.thread is not None and self._server.thread.busy:
+        if any(thread.busy for thread in self._server.threads):
             return
         step = self._random.choice((-HOUR, -1.0, -0.001, 1.0, YEAR))
         self._world.note("the clock is set by", step)

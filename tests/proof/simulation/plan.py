@@ -58,6 +58,7 @@ class Plan:
         players: session ids that take part.
         places: `max_players`.
         queue_size, save_within, stop_within, idle_timeout: of the service.
+        lanes: of the store.
         many: updates that are worth being taken in at once, where they arrive together.
         journal: whether it has one.
         steps: how many things happen.
@@ -67,6 +68,7 @@ class Plan:
         slow_loads: the chance that a load is answered by a Deferred.
         slow_reports: the chance that word from the persist thread takes long.
         refused: players whose rows the store refuses; every `refused_every`-th of their states.
+        refused_by_name: whether it says which rows those are.
         refused_to_the_end: whether healing the store leaves that as it is.
         misfortune: weights of crashes, stops, clock steps and the like; 0 in a calm seed.
     """
@@ -75,6 +77,7 @@ class Plan:
     players: tuple[int, ...]
     places: int
     queue_size: int
+    lanes: int
     save_within: float
     stop_within: float
     idle_timeout: float
@@ -91,6 +94,7 @@ class Plan:
     slow_reports: float
     refused: frozenset[int]
     refused_every: int
+    refused_by_name: bool
     refused_to_the_end: bool
     misfortune: float
 
@@ -114,6 +118,7 @@ def draw(source: random.Random) -> Plan:
         players=players,
         places=source.randint(1, len(players) + 1),
         queue_size=2 ** source.randint(1, 6),
+        lanes=source.choice((1, 1, 4)),
         save_within=source.choice((0.2, 0.5, 1.0, 3.0, 5.0)),
         stop_within=source.choice((0.0, 0.5, 3.0, 10.0, 30.0)),
         idle_timeout=source.choice((0.5, 2.0, 10.0, 30.0)),
@@ -130,6 +135,7 @@ def draw(source: random.Random) -> Plan:
         slow_reports=sometimes(0.5) if troubled else 0.0,
         refused=frozenset(refused if troubled and source.random() < 0.25 else ()),
         refused_every=source.choice((1, 2, 5)),
+        refused_by_name=source.random() < 0.5,
         refused_to_the_end=source.random() < 0.3,
         misfortune=1.0 if troubled and source.random() < 0.8 else 0.0,
     )

@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 
 from playerstate.players.leaves import Progress
 from playerstate.players.service import NotRunning
-from playerstate.saving.outbox import NotSaved
+from playerstate.saving.commit import NotSaved
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player
 from tests.proof.simulation.world import World

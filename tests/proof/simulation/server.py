@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from playerstate.conversations.gateway import Gateway
 from playerstate.players.service import PlayerStateService
 from playerstate.players.stopping import ABANDON_WITHIN, CLOSE_WITHIN
-from playerstate.saving.outbox import Surroundings
+from playerstate.runtime import Runtime
+from playerstate.saving.persister import Persister
 from playerstate.state.layout import RowLayout
 from playerstate.testing import Address, MemoryPort
 from playerstate.transports.plain import PlainService
@@ -68,7 +69,7 @@ class Server:
         self._journal = journal
         self._sent = sent
         self._lock: int | None = None
-        self.thread: Thread | None = None
+        self._threads: dict[Persister, Thread] = {}
         self.unsaved_named = ""
         self.thread_given_up = False
         self.process = False
@@ -84,7 +85,7 @@ class Server:
         self._model.new_process()
         self.reactor = Reactor(world, plan.slow_reports)
         self.reactor.rightNow = world.now + world.wall_step
-        around = Surroundings(
+        runtime = Runtime(
             self.reactor, world.monotonic, world.wall_clock, self._start_thread, world.random.random
         )
         self.service = PlayerStateService(
@@ -94,7 +95,7 @@ class Server:
             max_players=plan.places,
             stop_within=plan.stop_within,
             journal=self._journal,
-            around=around,
+            runtime=runtime,
         )
         self.gateway = Gateway(
             self.service,
@@ -113,6 +114,7 @@ class Server:
         self.running, self.stopped, self.stopping_since = True, False, None
         self.unsaved_named, self.thread_given_up = "", False
         self._store.begin()
+        self._threads = {}
         self._model.begin()
         recovered = -self.service.ledger.recovered
         self._root.startService()
@@ -130,10 +132,16 @@ class Server:
         model.recovering |= self.recovering
         world.note("the server runs;", recovered, "rows to recover")
 
-    def _start_thread(self, run: Callable[[], None]) -> Thread:
+    def _start_thread(self, run: Callable[[], None], name: str) -> Thread:
         self._store.next_thread()
-        self.thread = Thread(self._world, self._plan.slow_reports, run)
-        return self.thread
+        thread = Thread(self._world, self._plan.slow_reports, run)
+        self._threads[thread.persister] = thread
+        return thread
+
+    @property
+    def threads(self) -> list[Thread]:
+        """The persist threads, one a lane; of each the last that was started."""
+        return list(self._threads.values())
 
     def _hold_lock(self) -> None:
         """Keep hold of the journal's lock, to give it up where the system would."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import tempfile
@@ -12,6 +11,7 @@ from typing import Any
 
 from twisted.logger import globalLogPublisher
 
+from playerstate.interfaces import RowRefused
 from playerstate.state.schema import StateSchema
 from tests.proof.simulation.checks import Checks
 from tests.proof.simulation.clients import Clients
@@ -22,7 +22,7 @@ from tests.proof.simulation.plan import Plan, draw
 from tests.proof.simulation.program import Program
 from tests.proof.simulation.promises import Promises
 from tests.proof.simulation.server import Server
-from tests.proof.simulation.store import Broken, Busy, Refused, Storm
+from tests.proof.simulation.store import Broken, Busy, Storm
 from tests.proof.simulation.world import Crash, Failed, ThreadKilled, World
 
 PAUSES = (0.0, 0.0, 0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -32,7 +32,7 @@ SLICES = 6
 """A pause passes in so many slices at most, beside the moments when something is due."""
 HEALED_WITHIN = 30.0
 """Seconds within which a healed store must have everything, beyond `save_within`."""
-EXPECTED = (Busy, Broken, Refused, ThreadKilled)
+EXPECTED = (Busy, Broken, RowRefused, ThreadKilled)
 
 
 class Simulation:
@@ -155,10 +155,10 @@ class Simulation:
         return self._random.choice(PAUSES)
 
     def _stall(self, seconds: float) -> None:
-        """A write takes this long; everything but the persist thread goes on."""
-        until = self.world.now + seconds
+        """A write takes this long; everything but its persist thread goes on."""
+        until, before = self.world.now + seconds, self.store.interrupts
         self.world.note("the store stalls for", seconds)
-        while self.world.now < until and not self.store.interrupted:
+        while self.world.now < until and self.store.interrupts == before:
             if self.store.healed:
                 self._pass_time(0.05)
             else:
@@ -176,13 +176,12 @@ class Simulation:
         self._check()
 
     def _next_due(self, seconds: float) -> float:
-        thread = self.server.thread
         return min(
             self.world.now + (CALM_SLICE if self.plan.calm else seconds / SLICES + 0.001),
             self._to_server.next_due(),
             self._to_clients.next_due(),
             self.server.reactor.next_report(),
-            math.inf if thread is None else thread.due(),
+            *(thread.due() for thread in self.server.threads),
         )
 
     def _turn(self) -> bool:
@@ -213,11 +212,11 @@ class Simulation:
         return word
 
     def _turn_thread(self) -> bool:
-        thread = self.server.thread
-        if thread is None or thread.due() > self.world.now:
-            return False
-        thread.turn()
-        return True
+        due = [thread for thread in self.server.threads if thread.due() <= self.world.now]
+        for thread in due:
+            if thread.due() <= self.world.now:  # not busy, by a stall of one before it
+                thread.turn()
+        return bool(due)
 
     def _turn_network(self) -> bool:
         together = []

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from twisted.internet.defer import Deferred
 
-from playerstate.interfaces import Records, RowRefused, StoreBusy, Stored
+from playerstate.interfaces import LeftOut, Records, RowRefused, StoreBusy, Stored
 from playerstate.state.schema import StateSchema
 from playerstate.stores.memory import MemoryStore
 from tests.proof.simulation.plan import Plan
@@ -24,10 +23,6 @@ class Busy(StoreBusy):
 
 class Broken(Exception):
     """A fault of this store's: nobody knows whether anything was written."""
-
-
-class Refused(RowRefused):
-    """A row that this store does not take."""
 
 
 class Ledgerkeeper(Protocol):
@@ -54,14 +49,14 @@ class Storm(MemoryStore):
         waiting: loads not yet answered.
         unsynced: players with rows that are not known to be on disk.
         rows_settled: rows that writes which came back took or left out.
-        interrupted: whether the write that runs was told to end.
+        interrupts: how often the writes that run were told to end.
     """
 
     keeper: Ledgerkeeper
     stall: Callable[[float], None]
 
     def __init__(self, schema: StateSchema, world: World, plan: Plan) -> None:
-        super().__init__(schema)
+        super().__init__(schema, plan.lanes)
         self._world = world
         self._plan = plan
         self._identity = bytes(16)
@@ -79,7 +74,7 @@ class Storm(MemoryStore):
         self.unsynced: set[int] = set()
         self.loads: list[str] = []
         self.waiting: list[tuple[int, Deferred[Stored | None]]] = []
-        self.interrupted = False
+        self.interrupts = 0
         self._killing = False
 
     def prepare(self) -> bytes:
@@ -128,7 +123,7 @@ class Storm(MemoryStore):
             self.outage or self._world.chance(self._plan.write_faults * share)
         )
 
-    def write(self, records: Records) -> npt.NDArray[np.intp]:
+    def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`."""
         if self._killing:
             raise ThreadKilled
@@ -167,9 +162,9 @@ class Storm(MemoryStore):
         raise ThreadKilled
 
     def _stalls(self) -> None:
-        self.interrupted = False
+        before = self.interrupts
         self.stall(self._world.random.choice((0.01, 0.1, 0.5, 2.0, 8.0)))
-        if self.interrupted and self._world.random.random() < 0.8:
+        if self.interrupts > before and self._world.random.random() < 0.8:
             raise Broken("the write was interrupted")
 
     def _breaks_or_not(self) -> None:
@@ -180,18 +175,28 @@ class Storm(MemoryStore):
         """A thread has died in a write; the next may live."""
         self._killing = False
 
-    def _commit(self, records: Records) -> npt.NDArray[np.intp]:
-        refusing = self._plan.refused_to_the_end or not self.healed
-        rows = [record.tolist() for record in records]
-        for session_id, *values, _ in rows:
-            due = refusing and session_id in self._plan.refused
-            if due and int(values[0]) % self._plan.refused_every == 0:
-                raise Refused(f"no row of player {session_id} like {values}")
+    def _refused(self, records: Records) -> dict[int, str]:
+        """Which records it refuses, by position, and why."""
+        if self.healed and not self._plan.refused_to_the_end:
+            return {}
+        return {
+            index: f"no row of player {session_id} like {values}"
+            for index, (session_id, *values, _) in enumerate(records.tolist())
+            if session_id in self._plan.refused and int(values[0]) % self._plan.refused_every == 0
+        }
+
+    def _commit(self, records: Records) -> LeftOut:
+        refused = self._refused(records)
+        if refused and not self._plan.refused_by_name:
+            raise RowRefused(next(iter(refused.values())))
         before = dict(self.players)
-        left_out = super().write(records)
-        for index, (session_id, *values, updated_at) in enumerate(rows):
+        good = np.delete(np.arange(len(records)), list(refused))
+        newer = good[super().write(records[good]).newer]
+        for index, (session_id, *values, updated_at) in enumerate(records.tolist()):
+            if index in refused:
+                continue
             stored = self.players[session_id]
-            if index in left_out:
+            if index in newer:
                 self._world.check(
                     stored.updated_at > updated_at and stored == before.get(session_id),
                     *("player", session_id, "was left out, but the store holds", stored),
@@ -203,11 +208,11 @@ class Storm(MemoryStore):
             )
             self.unsynced.add(session_id)
             self.keeper.written(session_id, before.get(session_id), stored)
-        return left_out
+        return LeftOut(newer, refused=refused)
 
-    def _settled(self, records: Records, left_out: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        self.rows_settled += len(records)
-        for record in records[left_out]:
+    def _settled(self, records: Records, left_out: LeftOut) -> LeftOut:
+        self.rows_settled += len(records) - len(left_out.refused)
+        for record in records[left_out.newer]:
             self.keeper.left_out(int(record["session_id"]), int(record["updated_at"]))
         return left_out
 
@@ -231,11 +236,11 @@ class Storm(MemoryStore):
     def maintain(self) -> None:
         """See `IStateWriter.maintain`."""
         if self._bad(0.1):
-            raise Broken("upkeep fails")
+            raise Broken("maintenance fails")
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
-        self.interrupted = True
+        self.interrupts += 1
 
     def write_elsewhere(self, session_id: int, stored: Stored) -> None:
         """Another program writes a newer row."""

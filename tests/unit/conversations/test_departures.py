@@ -240,7 +240,7 @@ class LeaveTests(GatewayTestCase):
         Who else leaves then is answered as ever.
         """
         store = FragileStore()
-        store.refused = {42}
+        store.cursed = {42}
         self.open(store=store)
         client, other = self.joined(42, host=1), self.joined(43, host=2)
         client.move(1, 1.0)

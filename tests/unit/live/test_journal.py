@@ -1795,6 +1795,20 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
         self.assertIn("0 of 1 players applied", self.live("apply", aside, url).output)
 
+    def test_row_that_cannot_be_applied(self) -> None:
+        """Where the store can never take a row the command says whose, and why."""
+        database = self.unclean()
+        os.rename(self.path, f"{self.path}.aside")
+        with contextlib.closing(apsw.Connection(database)) as connection:
+            connection.execute(
+                "CREATE TRIGGER curse BEFORE INSERT ON player_state BEGIN"
+                " SELECT RAISE(ABORT, 'cursed'); END"
+            )
+        refused = self.live("apply", f"{self.path}.aside", f"sqlite:{database}")
+        self.assertEqual(refused.exit_code, 1)
+        self.assertIn("cannot take player 1: cursed; see to that", refused.output)
+        self.assertFalse(read_remains(f"{self.path}.aside").clean)
+
     def test_command_refuses(self) -> None:
         """One in use, no journal, no file and no database are one line each, and change nothing."""
         database = self.unclean()

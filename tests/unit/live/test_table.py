@@ -593,6 +593,35 @@ class SweepTests(TableTestCase):
         self.move(slots[1])
         self.assertEqual(self.table.oldest_dirty(), self.time)
 
+    def test_divided(self) -> None:
+        """Each part of a divided table is swept by itself, and begins where its own sweep ended."""
+        self.table.divide(2, lambda session_id: session_id % 2)
+        slots = self.admit(1, 2, 3, 4, 5)
+        self.assertEqual([self.table.part(slot) for slot in slots], [1, 0, 1, 0, 1])
+        self.move(*slots)
+        self.assertEqual([self.table.dirty_count(part) for part in (0, 1, None)], [2, 3, 5])
+        self.assertEqual(self.table.sweep(self.sink, 2, 1)[:3], (2, 1, False))
+        self.assertEqual(self.sink.take(), [1, 3])
+        self.assertEqual(self.table.sweep(self.sink, None, 0)[:3], (2, 0, False))
+        self.assertEqual(self.sink.take(), [2, 4])
+        self.move(slots[0])
+        self.table.sweep(self.sink, None, 1)
+        self.assertEqual(self.sink.take(), [5, 1])
+        self.assertIsNone(self.table.oldest_dirty())
+
+    def test_divided_slot_of_another(self) -> None:
+        """Who takes the slot of a player is in a part of their own."""
+        self.table.divide(2, lambda session_id: session_id % 2)
+        (slot,) = self.admit(1)
+        self.table.release(slot)
+        self.assertEqual(self.admit(2), [slot])
+        self.assertEqual(self.table.part(slot), 0)
+
+    def test_divided_too_late(self) -> None:
+        """A table that somebody is in is not divided."""
+        self.admit(1)
+        self.assertRaises(ValueError, self.table.divide, 2, lambda session_id: 0)
+
     def test_some_at_a_time_into_little_room(self) -> None:
         """What does not fit is told from what was not to be pushed."""
         self.move(*self.admit(1, 2, 3, 4, 5))

@@ -21,7 +21,7 @@ from playerstate.interfaces import (
     StoreReplaced,
 )
 from playerstate.players.reopening import LOADS_A_TURN
-from playerstate.saving.trouble import Trouble
+from playerstate.saving.health import Trouble
 from playerstate.testing import EPOCH
 from tests.kit.players import (
     FragileStore,
@@ -518,7 +518,7 @@ class ReplacedTests(ServiceTestCase):
         self.replace()
         self.store.reopen_failures.append(StoreUnusable("a shopping list"))
         look_after(self.stepped)
-        self.service.run.outbox.died(SystemExit("out"))
+        self.service.run.outbox._lanes[0].died(SystemExit("out"))
         self.stepped.reactor.advance(0.075)
         self.service.update(1, at(9))
         self.service.flush()

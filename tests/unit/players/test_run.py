@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playerstate import NotRunning, PlayerStateService, Surroundings
+from playerstate import NotRunning, PlayerStateService, Runtime
 from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import StoreBusy
 from playerstate.saving.persister import Commit
@@ -19,7 +19,7 @@ class LedgerTests(ServiceTestCase):
         """A ledger held from before the start counts what happens after it."""
         reactor = MemoryReactor()
         service = PlayerStateService(
-            FaultyStore(SCHEMA), around=Surroundings(reactor, start_thread=_NoThread)
+            FaultyStore(SCHEMA), runtime=Runtime(reactor, start_thread=_NoThread)
         )
         ledger = service.ledger
         service.startService()
@@ -133,7 +133,7 @@ class CompleteTests(ServiceTestCase):
 class _NoThread:
     """A persist thread that never runs."""
 
-    def __init__(self, run: object) -> None:
+    def __init__(self, run: object, name: str) -> None:
         pass
 
     def join(self, timeout: float | None = None) -> None:

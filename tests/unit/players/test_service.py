@@ -44,8 +44,9 @@ from playerstate.interfaces import (
     RowRefused,
     Stored,
 )
-from playerstate.saving.outbox import Surroundings
-from playerstate.saving.trouble import Trouble
+from playerstate.runtime import Runtime
+from playerstate.saving.health import Trouble
+from playerstate.saving.persister import Persister
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService
 from tests.kit.players import (
     SCHEMA,
@@ -57,7 +58,6 @@ from tests.kit.players import (
     end_thread,
     go_over,
     leave_behind,
-    look_after,
     move,
     outcome,
 )
@@ -782,7 +782,7 @@ class SetAsideTests(ServiceTestCase):
         for session_id in (42, 43):
             self.stepped.join(session_id)
             self.service.update(session_id, at(1))
-        self.store.refused = {42}
+        self.store.cursed = {42}
         self.addCleanup(self.flushLoggedErrors, RowRefused)
 
     def save(self) -> None:
@@ -837,7 +837,7 @@ class SetAsideTests(ServiceTestCase):
     def test_next_update(self) -> None:
         """A newer state of the same player is tried again, and saved once the store takes it."""
         self.save()
-        self.store.refused = set()
+        self.store.cursed = set()
         self.service.update(42, at(5))
         left = self.service.leave(42)
         self.stepped.reactor.advance(0.05)
@@ -970,9 +970,9 @@ class RecoveryTests(ServiceTestCase):
     def test_given_up_with_a_part_saved(self) -> None:
         """Of those who were left, a stop that gives up names who is not in the store."""
         stepped = self.begin(stop_within=2.0)
-        self.store.refused = {4}
+        self.store.cursed = {4}
         stepped.step()
-        self.store.refused = set()
+        self.store.cursed = set()
         self.store.failures.extend(StoreBusy("locked") for _ in range(100))
         self.successResultOf(stepped.stop())
         [line] = self.told("stopped with the newest state unsaved of player")
@@ -1025,7 +1025,7 @@ class RecoveryTests(ServiceTestCase):
     def test_flush_with_a_row_set_aside(self) -> None:
         """A flush fails where a row that was left can never be saved; players may join then."""
         stepped = self.begin()
-        self.store.refused = {4}
+        self.store.cursed = {4}
         flushed = self.service.flush()
         stepped.step()
         self.waits(flushed)
@@ -1244,6 +1244,7 @@ class WatchedStore:
     """
 
     schema = SCHEMA
+    lanes = 1
 
     def __init__(self) -> None:
         self.inner = FaultyStore(SCHEMA)
@@ -1523,18 +1524,17 @@ class StopTests(ServiceTestCase):
 class StartTests(ServiceTestCase):
     """Starting."""
 
-    def make(self, store: Any, **surroundings: Any) -> PlayerStateService:
+    def make(self, store: Any, **given: Any) -> PlayerStateService:
         """A service that is not started, over a reactor of its own."""
         self.reactor = MemoryReactor()
-        around = Surroundings(self.reactor, **surroundings)
-        return PlayerStateService(store, around=around)
+        return PlayerStateService(store, runtime=Runtime(self.reactor, **given))
 
     def test_store_unusable(self) -> None:
         """Where the store cannot be prepared, nothing is started."""
         store = WatchedStore()
         store.failing = {"prepare"}
         started: list[Any] = []
-        service = self.make(store, start_thread=started.append)
+        service = self.make(store, start_thread=lambda run, name: started.append(run))
         self.assertRaises(StoreUnusable, service.startService)
         self.assertEqual((started, self.reactor.getDelayedCalls()), ([], []))
         self.assertFalse(service.running)
@@ -1579,7 +1579,7 @@ class StartTests(ServiceTestCase):
         """Where no thread can be started, the store is let go of and nothing runs."""
         store = WatchedStore()
 
-        def start_thread(run: Any) -> Any:
+        def start_thread(run: Any, name: str) -> Any:
             raise RuntimeError("can't start new thread")
 
         service = self.make(store, start_thread=start_thread)
@@ -1659,10 +1659,12 @@ class PlayersMachine(RuleBasedStateMachine):
     """
 
     PLAYERS = st.integers(1, 6)
+    NUMBERS = st.integers(0, 3)
+    LANES = 1
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = FragileStore()
+        self.store = FragileStore(self.LANES)
         self.stepped = SteppedService(
             store=self.store, queue_size=2, max_players=4, save_within=1.0
         )
@@ -1719,8 +1721,8 @@ class PlayersMachine(RuleBasedStateMachine):
 
     @property
     def alive(self) -> bool:
-        """Whether there is a persist thread just now."""
-        return self.stepped.thread is not self.dead
+        """Whether there is every persist thread just now."""
+        return self.dead not in self.stepped.threads
 
     @precondition(lambda self: self.alive)
     @rule()
@@ -1729,18 +1731,18 @@ class PlayersMachine(RuleBasedStateMachine):
         self.stepped.step()
 
     @precondition(lambda self: self.alive)
-    @rule()
-    def step_unheard(self) -> None:
-        """The persist thread goes on a step, and the reactor does not hear of it yet."""
-        self.stepped.thread.persister.step()
+    @rule(number=NUMBERS)
+    def step_unheard(self, number: int) -> None:
+        """A persist thread goes on a step, and the reactor does not hear of it yet."""
+        self.stepped.threads[number % self.LANES].persister.step()
 
     @precondition(lambda self: self.alive)
-    @rule()
-    def die(self) -> None:
-        """The persist thread dies, whatever it holds."""
+    @rule(number=NUMBERS)
+    def die(self, number: int) -> None:
+        """A persist thread dies, whatever it holds."""
         self.stepped.reactor.deliver()
-        self.dead = self.stepped.thread
-        self.service.run.outbox.died(SystemExit("out"))
+        self.dead = self.stepped.threads[number % self.LANES]
+        self.service.run.outbox._lanes[number % self.LANES].died(SystemExit("out"))
         self.stepped.reactor.deliver()
 
     @rule()
@@ -1749,18 +1751,21 @@ class PlayersMachine(RuleBasedStateMachine):
         self.backup = dict(self.store.players)
 
     @property
-    def writing(self) -> bool:
-        """Whether there is a writer, which alone can find out that the store was replaced."""
-        return self.alive and self.stepped.thread.persister._writer is not None
+    def writing(self) -> list[Persister]:
+        """Who has a writer, which alone can find out that the store was replaced."""
+        persisters = [thread.persister for thread in self.stepped.threads]
+        return [one for one in persisters if self.alive and one._writer is not None]
 
     @precondition(lambda self: self.writing)
-    @rule(failures=st.integers(0, 2))
-    def replace(self, failures: int) -> None:
+    @rule(failures=st.integers(0, 2), number=NUMBERS)
+    def replace(self, failures: int, number: int) -> None:
         """The copy takes the store's place, and is found out; it may not be usable at once."""
         self.stepped.reactor.deliver()
+        self.check_waiting()  # in the store that it was, not in the next
         self.store.successor, self.backup = dict(self.backup), {}
         self.store.reopen_failures.extend(StoreUnusable("not yet") for _ in range(failures))
-        look_after(self.stepped)
+        self.writing[number % len(self.writing)]._maintain()
+        self.stepped.reactor.deliver()
 
     def gone_over(self, identity: bytes, online: Any) -> list[int]:
         """Who is not in the game stands where the copy has them; nobody waits for more."""
@@ -1790,7 +1795,9 @@ class PlayersMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """After a stop the store is the model, and everybody who waited was told."""
         self.store.failures.clear()
-        while not self.alive or self.stepped.thread.persister._replaced:
+        while not self.alive or self.store.successor is not None:
+            if self.alive:
+                self.stepped.step()
             self.stepped.reactor.advance(1.0)
             if self.alive:
                 go_over(self.stepped)
@@ -1827,6 +1834,12 @@ class PlayersMachine(RuleBasedStateMachine):
         assert books.oldest_unsaved_seconds == 0.0 or books.pending
 
 
+class LanesMachine(PlayersMachine):
+    """The same over three lanes."""
+
+    LANES = 3
+
+
 class PlayersTests(SynchronousTestCase):
     """Random histories of a few players."""
 
@@ -1834,5 +1847,12 @@ class PlayersTests(SynchronousTestCase):
         """Invariants 4, 7, 9 and 10 hold in each of them."""
         run_state_machine_as_test(
             PlayersMachine, settings=settings(LAW, max_examples=120, stateful_step_count=50)
+        )
+        self.flushLoggedErrors(SystemExit)
+
+    def test_histories_over_lanes(self) -> None:
+        """So they do over several lanes."""
+        run_state_machine_as_test(
+            LanesMachine, settings=settings(LAW, max_examples=120, stateful_step_count=50)
         )
         self.flushLoggedErrors(SystemExit)

@@ -21,7 +21,7 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import StoreBusy, Stored
 from playerstate.ledger import Outcome
 from playerstate.players.service import Joined, NotOnline, NotRunning, ServerFull
-from playerstate.saving.outbox import REACTOR_SILENT
+from playerstate.saving.heartbeat import REACTOR_SILENT
 from playerstate.testing import FaultyStore, SteppedService
 from playerstate.waiters import Waiters, tell
 from tests.kit.players import SCHEMA, ServiceTestCase, at
@@ -349,12 +349,12 @@ class ReactorTests(ServiceTestCase):
 
     def test_told(self) -> None:
         """The log says so once, and calls do not pile up in the reactor."""
-        stepped = self.start()
-        outbox = stepped.service.run.outbox
-        outbox.beat()
+        stepped = self.start(store=FaultyStore(SCHEMA, lanes=3))
+        lanes = stepped.service.run.outbox._lanes
         for _ in range(30):
+            for lane in lanes:
+                lane.beat()
             Clock.advance(stepped.reactor, REACTOR_SILENT / 10)
-            outbox.beat()
         self.assertEqual(len(self.told("the reactor has not run", LogLevel.critical)), 1)
         self.assertEqual(len(stepped.reactor._calls), 1)
 

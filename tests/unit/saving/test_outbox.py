@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
-from playerstate import NotSaved, PlayerState, PlayerStateService, StoreBusy, Surroundings
+from playerstate import NotSaved, PlayerState, PlayerStateService, Runtime, StoreBusy
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.saving import outbox as outbox_module
-from playerstate.saving.outbox import MOST_FLIGHTS, Outbox
-from playerstate.saving.trouble import Trouble
+from playerstate.saving.health import Trouble
+from playerstate.saving.lane import MOST_FLIGHTS, Lane
 from playerstate.testing import EPOCH, FaultyStore, MemoryReactor, SteppedService, SteppedThread
 from tests.kit.players import (
     SCHEMA,
@@ -64,8 +64,8 @@ class SweepTests(ServiceTestCase):
         # It fades with each commit that follows.
         self.assertApproximates(self.interval(stepped), 3.0 - 2 * 0.5 * 0.9, 0.011)
 
-    def test_slow_upkeep(self) -> None:
-        """The writer's upkeep counts as part of the commit that follows it."""
+    def test_slow_maintenance(self) -> None:
+        """The writer's maintenance counts as part of the commit that follows it."""
         store = SlowStore()
         store.stepped = stepped = self.start(store=store)
         self.patch(store, "maintain", lambda: stepped.reactor.advance(0.5))
@@ -147,13 +147,13 @@ class SteppingClockTests(ServiceTestCase):
         self.store = FaultyStore(SCHEMA)
         self.threads: list[SteppedThread] = []
 
-        def start_thread(run: Any) -> SteppedThread:
+        def start_thread(run: Any, name: str) -> SteppedThread:
             self.threads.append(SteppedThread(run))
             return self.threads[0]
 
         self.service = PlayerStateService(
             self.store,
-            around=Surroundings(
+            runtime=Runtime(
                 self.reactor,
                 monotonic=lambda: self.monotonic,
                 wall_clock=lambda: int(self.reactor.seconds() * 1e9),
@@ -267,7 +267,7 @@ class OldestUnsavedTests(ServiceTestCase):
             self.service.update(1, at(1))
             self.stepped.reactor.advance(3.0)
             self.stepped.step()
-        self.assertLessEqual(len(self.service.run.outbox._flights), MOST_FLIGHTS)
+        self.assertLessEqual(len(self.service.run.outbox._lanes[0]._flights), MOST_FLIGHTS)
         self.assertEqual(self.age, 600.0)
         self.assertEqual(self.service.ledger.snapshot().pending, 200)
         self.stepped.settle()
@@ -642,8 +642,8 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
-    def test_upkeep_fails(self) -> None:
-        """An upkeep that fails is logged and counted; what was committed is no trouble."""
+    def test_maintenance_fails(self) -> None:
+        """Maintenance that fails is logged and counted; what was committed is no trouble."""
         self.patch(self.stepped.store, "maintain", lambda: 1 / 0)
         self.service.update(1, at(1))
         flushed = self.service.flush()
@@ -656,8 +656,8 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(self.told("takes rows again"), [])
         self.assertEqual(self.service.ledger.store_errors, {"ZeroDivisionError": 2})
 
-    def test_upkeep_that_goes_on_failing_is_no_trouble(self) -> None:
-        """Rows that get into the store are no trouble, however long the upkeep fails."""
+    def test_maintenance_that_goes_on_failing_is_no_trouble(self) -> None:
+        """Rows that get into the store are no trouble, however long the maintenance fails."""
 
         def maintain() -> None:
             raise StoreBusy("somebody reads")
@@ -676,7 +676,7 @@ class TroubleTests(ServiceTestCase):
         for session_id in range(1, 4):
             stepped.join(session_id)
         stepped.store.failures.extend(StoreBusy("locked") for _ in range(2000))
-        outbox: Outbox = stepped.service.run.outbox
+        outbox: Lane = stepped.service.run.outbox._lanes[0]
         for _ in range(1000):
             for session_id in range(1, 4):
                 stepped.service.update(session_id, at(0))
@@ -828,8 +828,8 @@ class DegradedTests(ServiceTestCase):
         self.wait(1.0)
         self.assertEqual(len(self.ends()), 1)
 
-    def test_stuck_upkeep(self) -> None:
-        """An upkeep that does not come to an end is told of where rows wait for it."""
+    def test_stuck_maintenance(self) -> None:
+        """Maintenance that does not come to an end is told of where rows wait for it."""
         seen: list[Trouble | None] = []
 
         def stick() -> None:
@@ -866,7 +866,7 @@ class DegradedTests(ServiceTestCase):
 
     def test_a_row_that_is_refused(self) -> None:
         """One row that the store refuses is trouble only as long as nobody else is saved."""
-        self.store.refused = {1}
+        self.store.cursed = {1}
         self.break_down()
         self.store.failures.clear()
         self.wait(10.0)
@@ -956,7 +956,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_many_deaths(self) -> None:
         """Thousands of deaths in a row overflow nothing."""
-        outbox: Outbox = self.service.run.outbox
+        outbox: Lane = self.service.run.outbox._lanes[0]
         for _ in range(2000):
             outbox.died(SystemExit("out"))
             self.stepped.reactor.deliver()
@@ -992,7 +992,7 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_while_the_clock_is_set_back(self) -> None:
         """The next thread is there at once: without one nobody tells of time that passes."""
-        self.service.run.outbox.died(SystemExit("out"))
+        self.service.run.outbox._lanes[0].died(SystemExit("out"))
         dead = self.stepped.thread
         self.stepped.reactor.rightNow -= 3600.0
         self.stepped.reactor.deliver()
@@ -1000,15 +1000,15 @@ class ThreadDeathTests(ServiceTestCase):
 
     def test_thread_that_cannot_be_started(self) -> None:
         """Where no thread can be started just then, it is tried again."""
-        start_thread, attempts = self.service.run.outbox._start_thread, []
+        start_thread, attempts = self.service.run.outbox._lanes[0]._start_thread, []
 
-        def reluctant(run: Any) -> Any:
+        def reluctant(run: Any, name: str) -> Any:
             attempts.append(run)
             if len(attempts) <= 3:
                 raise RuntimeError("can't start new thread")
-            return start_thread(run)
+            return start_thread(run, name)
 
-        self.patch(self.service.run.outbox, "_start_thread", reluctant)
+        self.patch(self.service.run.outbox._lanes[0], "_start_thread", reluctant)
         self.die()
         for _ in range(60):
             self.stepped.reactor.advance(1.0)
@@ -1023,13 +1023,15 @@ class ThreadDeathTests(ServiceTestCase):
         self.stepped.reactor.advance(5.0)
         self.stepped.settle()
         self.stepped.join(43)
-        start_thread = self.service.run.outbox._start_thread
+        start_thread = self.service.run.outbox._lanes[0]._start_thread
         for waits in (False, True):
             with self.subTest(waits=waits):
-                self.patch(self.service.run.outbox, "_start_thread", lambda run: [][0])
+                self.patch(
+                    self.service.run.outbox._lanes[0], "_start_thread", lambda run, name: [][0]
+                )
                 if waits:
                     self.service.update(43, at(9))
-                self.service.run.outbox.died(SystemExit("out"))
+                self.service.run.outbox._lanes[0].died(SystemExit("out"))
                 self.stepped.reactor.deliver()
                 for _ in range(8):
                     self.stepped.reactor.advance(1.0)
@@ -1037,7 +1039,7 @@ class ThreadDeathTests(ServiceTestCase):
                 assert trouble is not None
                 self.assertIn("no persist thread can be started: list index", trouble.why)
                 self.assertGreater(trouble.seconds, self.service.options.save_within)
-                self.patch(self.service.run.outbox, "_start_thread", start_thread)
+                self.patch(self.service.run.outbox._lanes[0], "_start_thread", start_thread)
                 for _ in range(8):
                     self.stepped.reactor.advance(1.0)
                 self.assertEqual(self.service.trouble is not None, waits)
@@ -1094,10 +1096,10 @@ class ThreadDeathTests(ServiceTestCase):
     def test_given_up_before_the_next(self) -> None:
         """A stop given up while no thread lives starts none, and is not held up by it."""
 
-        def refuse(run: Any) -> Any:
+        def refuse(run: Any, name: str) -> Any:
             raise RuntimeError("can't start new thread")
 
-        self.patch(self.service.run.outbox, "_start_thread", refuse)
+        self.patch(self.service.run.outbox._lanes[0], "_start_thread", refuse)
         self.die()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         thread = self.stepped.thread

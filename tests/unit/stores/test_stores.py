@@ -23,6 +23,7 @@ from playerstate.interfaces import (
     IStateWriter,
     IStoreBrowser,
     IStoreFactory,
+    LeftOut,
     Stored,
     StoreUnusable,
     file_store,
@@ -69,7 +70,9 @@ class StoreContract:
 
     def write(self, *players: tuple[Any, ...]) -> list[int]:
         """Write players, given as (session id, plain values, updated_at), in one batch."""
-        return sorted(self.writer.write(records(self.store.schema, *players)).tolist())
+        left_out = self.writer.write(records(self.store.schema, *players))
+        self.assertEqual(len(left_out), len(left_out.newer))
+        return sorted(left_out.newer.tolist())
 
     def assert_kept(self, schema: StateSchema, *plain: Any) -> None:
         """These values come back as they are, and of the same types."""
@@ -158,14 +161,21 @@ class StoreContract:
         )
 
     def test_positions_index_the_batch(self) -> None:
-        """What `write` returns takes rows out of an array, also when it is empty."""
+        """What `write` returns says which, by reason, and takes rows out of an array; also when
+        there is nothing.
+        """
         self.start()
         batch = records(PLAIN, (1, 0.0, 0.0, 5), (2, 0.0, 0.0, 5))
-        left_out = self.writer.write(batch)
-        self.assertEqual(left_out.dtype, np.intp)
-        self.assertEqual(batch[left_out].tolist(), [])
+        answer = self.writer.write(batch)
+        self.assertIsInstance(answer, LeftOut)
+        for positions in (answer.newer, answer.fenced):
+            self.assertEqual(positions.dtype, np.intp)
+            self.assertEqual(batch[positions].tolist(), [])
+        self.assertEqual((len(answer), dict(answer.refused)), (0, {}))
         batch["updated_at"] = (6, 4)
-        left_out = self.writer.write(batch)
+        answer = self.writer.write(batch)
+        self.assertEqual((len(answer), dict(answer.refused)), (1, {}))
+        left_out = answer.newer
         self.assertEqual(np.delete(batch, left_out)["session_id"].tolist(), [1])
         self.assertEqual(batch[left_out]["session_id"].tolist(), [2])
 
@@ -174,7 +184,7 @@ class StoreContract:
         self.start()
         newer = [0, 1, 511, 512, 513, 1023, 1024, 2000, 2499]
         self.writer.write(spawned(PLAIN, np.array(newer) + 1, updated_at=10))
-        left_out = self.writer.write(spawned(PLAIN, np.arange(1, 2501), updated_at=9))
+        left_out = self.writer.write(spawned(PLAIN, np.arange(1, 2501), updated_at=9)).newer
         self.assertEqual(sorted(left_out.tolist()), newer)
         self.assertEqual(self.reader.load(1).updated_at, 10)
         self.assertEqual(self.reader.load(3).updated_at, 9)
@@ -186,7 +196,7 @@ class StoreContract:
         batch = spawned(PLAIN, np.arange(1, 601), updated_at=2)
         self.writer.write(batch)
         batch["updated_at"] = 1
-        self.assertEqual(sorted(self.writer.write(batch).tolist()), [*range(600)])
+        self.assertEqual(sorted(self.writer.write(batch).newer.tolist()), [*range(600)])
 
     def test_large_batch(self) -> None:
         """Every player of a batch as large as a whole queue is written."""
@@ -358,7 +368,7 @@ class StoreContract:
         self.assertEqual(self.write((2, 0.0, 0, False, "", 0.0, 19)), [0])
 
     def test_maintain(self) -> None:
-        """Upkeep may be asked for at any time between two batches."""
+        """Maintenance may be asked for at any time between two batches."""
         self.start()
         self.writer.maintain()
         self.write((1, 1.0, 1.0, 1))
@@ -438,10 +448,38 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
         self.assertIsNone(self.reader.load(1))
 
 
+class LanesStoreTests(MemoryStoreTests):
+    """The same with four lanes, over whose writers players are dealt out."""
+
+    factory = partial(MemoryStore, lanes=4)
+
+    def test_writers(self) -> None:
+        """What one writer saved the other guards, and the reader sees."""
+        self.start()
+        other = self.store.open_writer()
+        self.write((1, 1.0, 1.0, 5))
+        other.write(records(PLAIN, (2, 2.0, 2.0, 5)))
+        self.assertEqual(other.write(records(PLAIN, (1, 0.0, 0.0, 4))).newer.tolist(), [0])
+        other.close()
+        self.assertEqual(self.write((2, 0.0, 0.0, 4)), [0])
+        self.assertEqual([self.reader.load(player).values[0] for player in (1, 2)], [1.0, 2.0])
+
+
 class FaultyStoreTests(MemoryStoreTests):
     """The store for tests, while it is told nothing."""
 
     factory = FaultyStore
+
+    def test_left_out(self) -> None:
+        """What it is told to leave out it names with the reason, beside what is older."""
+        self.start()
+        self.write((4, 0.0, 0.0, 10))
+        self.store.refused, self.store.fenced = {2: "hp"}, {1}
+        batch = records(PLAIN, *((number, 1.0, 1.0, 5) for number in (1, 2, 3, 4)))
+        left_out = self.writer.write(batch)
+        self.assertEqual((left_out.newer.tolist(), left_out.fenced.tolist()), ([3], [0]))
+        self.assertEqual((left_out.refused, len(left_out)), ({1: "hp"}, 3))
+        self.assertEqual(sorted(self.store.players), [3, 4])
 
 
 class ColumnStoreTests(StoreContract, SynchronousTestCase):

@@ -428,8 +428,8 @@ class FailureTests(StoreTestCase):
             " updated_at INTEGER NOT NULL) STRICT"
         )
         with self.writer(store) as (writer, _):
-            with self.assertRaisesRegex(RowRefused, "y_in_the_map"):
-                writer.write(records(PLAIN, (1, 1.0, 1000.0, 1)))
+            refused = writer.write(records(PLAIN, (1, 1.0, 1000.0, 1))).refused
+            self.assertIn("y_in_the_map", refused[0])
             self.assertEqual(len(writer.write(records(PLAIN, (1, 1000.0, 1.0, 1)))), 0)
         self.assertEqual(self.stored(), [(1, 1000.0, 1.0, 1)])
 
@@ -444,10 +444,8 @@ class FailureTests(StoreTestCase):
             )
             for session_id in (1, 2):
                 batch = records(PLAIN, (session_id, 1.0, 1001.0, 2), (3, 1.0, 1.0, 2))
-                with self.assertRaisesRegex(RowRefused, "a trigger passed over it"):
-                    writer.write(batch)
-                self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1)])
-            self.assertEqual(len(writer.write(records(PLAIN, (3, 1.0, 1.0, 2)))), 0)
+                self.assertEqual(writer.write(batch).refused, {0: "a trigger passed over it"})
+                self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1), (3, 1.0, 1.0, 2)])
         self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1), (3, 1.0, 1.0, 2)])
 
     def test_not_a_number(self) -> None:
@@ -455,14 +453,14 @@ class FailureTests(StoreTestCase):
         with self.writer(self.prepare()) as (writer, _):
             batch = spawned(PLAIN, [1])
             batch["x"] = np.nan
-            self.assertRaises(RowRefused, writer.write, batch)
+            self.assertEqual(list(writer.write(batch).refused), [0])
 
     def test_not_a_bool(self) -> None:
         """A bool column holds 0 and 1 alone."""
         with self.writer(self.prepare(EVERYTHING)) as (writer, _):
             batch = spawned(EVERYTHING, [1])
             batch["alive"] = 2
-            self.assertRaises(RowRefused, writer.write, batch)
+            self.assertEqual(list(writer.write(batch).refused), [0])
 
     def test_too_big(self) -> None:
         """A record above SQLite's own limit is refused."""
@@ -471,22 +469,22 @@ class FailureTests(StoreTestCase):
             connection.limit(apsw.SQLITE_LIMIT_LENGTH, 40)
             batch = spawned(EVERYTHING, [1], updated_at=2)
             batch["zone"] = b"a" * 16
-            self.assertRaises(RowRefused, writer.write, batch)
+            self.assertEqual(list(writer.write(batch).refused), [0])
 
-    def test_all_or_nothing(self) -> None:
-        """One record that is refused, in whichever statement, takes the whole batch back."""
+    def test_one_of_a_thousand(self) -> None:
+        """Of a record that is refused, in whichever statement, nothing is saved; all else is."""
         store = self.prepare(EVERYTHING)
         with self.writer(store) as (writer, _), self.reader(store) as (reader, _):
             writer.write(spawned(EVERYTHING, [1], updated_at=1))
-            for position in (0, 300, 999):
-                batch = spawned(EVERYTHING, np.arange(1, 1001), updated_at=2)
+            for updated_at, position in enumerate((0, 300, 999), 2):
+                batch = spawned(EVERYTHING, np.arange(1, 1001), updated_at)
                 batch["alive"][position] = 2
-                self.assertRaises(RowRefused, writer.write, batch)
-                self.assertEqual(reader.load(1).updated_at, 1)
-                self.assertIsNone(reader.load(2))
+                self.assertEqual(list(writer.write(batch).refused), [position])
+                found = [reader.load(number + 1) for number in (position, (position + 7) % 1000)]
+                dates = [0 if stored is None else stored.updated_at for stored in found]
+                self.assertEqual(dates, [updated_at - 1, updated_at])
             batch["alive"] = 1
             self.assertEqual(len(writer.write(batch)), 0)
-            self.assertIsNotNone(reader.load(1000))
 
     def test_rolled_back_by_sqlite(self) -> None:
         """Where SQLite has ended the transaction itself, the cause is told and writing goes on."""
@@ -496,10 +494,10 @@ class FailureTests(StoreTestCase):
             " BEGIN SELECT RAISE(ROLLBACK, 'unlucky'); END"
         )
         with self.writer(store) as (writer, _):
-            with self.assertRaisesRegex(RowRefused, "unlucky"):
-                writer.write(spawned(PLAIN, np.arange(1, 20)))
+            refused = writer.write(spawned(PLAIN, np.arange(1, 20))).refused
+            self.assertEqual(refused, {12: "unlucky"})
             writer.write(spawned(PLAIN, [20]))
-        self.assertEqual([row[0] for row in self.stored()], [20])
+        self.assertEqual([row[0] for row in self.stored()], [*range(1, 13), *range(14, 21)])
 
     def test_anything_else(self) -> None:
         """An error of another sort comes as it is, and nothing stays written."""
@@ -591,7 +589,7 @@ class InterruptTests(StoreTestCase):
 
 
 class CheckpointTests(StoreTestCase):
-    """The write-ahead log is copied into the database by the writer's upkeep, and by nothing else.
+    """The write-ahead log is copied into the database by the writer's maintenance alone.
 
     A page of the log is 4,096 bytes and a header.
     """
@@ -668,14 +666,14 @@ class CheckpointTests(StoreTestCase):
         self.assertLess(largest, sqlite_writer.LOG_BYTES)
 
     def test_no_log_before_the_first_commit(self) -> None:
-        """Upkeep before anything was written copies nothing."""
+        """Maintenance before anything was written copies nothing."""
         self.filled()
         with self.timed_writer() as writer:
             writer.maintain()
             self.assertEqual(self.log_bytes(), 0)
 
     def test_small_log_is_left_alone(self) -> None:
-        """Below the size at which it is due, upkeep copies nothing."""
+        """Below the size at which it is due, maintenance copies nothing."""
         self.filled()
         before = digest(self.path)
         with self.timed_writer() as writer:
@@ -685,7 +683,7 @@ class CheckpointTests(StoreTestCase):
             self.assertEqual(digest(self.path), before)
 
     def test_commits_copy_nothing(self) -> None:
-        """However large the log, a commit copies none of it: that is upkeep's, between batches."""
+        """However large the log, a commit copies none of it: that is for maintenance."""
         self.filled()
         before = digest(self.path)
         with self.timed_writer() as writer:
@@ -810,7 +808,7 @@ class ReplacedTests(StoreTestCase):
         return path
 
     def assert_replaced(self, path: str) -> None:
-        """Upkeep finds that this file is not what it was, each time it looks."""
+        """Maintenance finds that this file is not what it was, each time it looks."""
         for _ in range(2):
             with self.assertRaises(StoreReplaced) as caught:
                 self.saver.maintain()
@@ -876,7 +874,7 @@ class ReplacedTests(StoreTestCase):
         self.assert_replaced(self.path)
 
     def test_database_removed_before_a_look(self) -> None:
-        """Also where upkeep never saw it whole."""
+        """Also where maintenance never saw it whole."""
         self.write(1)
         os.remove(self.path)
         self.assert_replaced(self.path)
@@ -908,7 +906,7 @@ class ReplacedTests(StoreTestCase):
         self.assert_replaced(self.path + "-wal")
 
     def test_log_removed_before_a_look(self) -> None:
-        """Also where upkeep never saw it."""
+        """Also where maintenance never saw it."""
         self.write(1)
         os.remove(self.path + "-wal")
         self.assert_replaced(self.path + "-wal")
@@ -1050,7 +1048,7 @@ class ReplacedTests(StoreTestCase):
     def go_over(
         self, online: Set[int] = frozenset(), identity: bytes = b"n" * 16
     ) -> list[int] | None:
-        """What a service does once upkeep has found it: the players lost, in order, if known."""
+        """What a service does once maintenance has found it: who is lost, in order, if known."""
         self.assertRaises(StoreReplaced, self.saver.maintain)
         self.saving.close()
         lost = self.store.reopen(identity, online)
@@ -1361,7 +1359,7 @@ class ReplacedTests(StoreTestCase):
         self.assertIn("is damaged (", self.refused())
 
     def assert_noticed(self, what: str) -> None:
-        """Upkeep says so, and again where it is asked again."""
+        """Maintenance says so, and again where it is asked again."""
         for _ in range(2):
             with self.assertRaisesRegex(StoreReplaced, what):
                 self.saver.maintain()
@@ -1923,18 +1921,19 @@ class NamedTests(StoreTestCase):
     """Which rows of a batch are refused."""
 
     def refuse(self, sql: str, *players: tuple[Any, ...]) -> dict[int, str]:
-        """What is said of a batch under this trigger's body; nothing of it is saved."""
+        """What is said of a batch under this trigger's body; all others are saved."""
         with self.writer(self.prepare(PLAIN)) as (writer, connection):
             connection.execute(
                 "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
                 f" BEGIN SELECT {sql}; END"
             )
             batch = records(PLAIN, *players)
-            error = self.assertRaises(RowRefused, writer.write, batch)
-            self.assertEqual(connection.execute("SELECT count(*) FROM player_state").get, 0)
-            good = np.delete(batch, list(error.reasons))
-            self.assertEqual(writer.write(good).tolist(), [])
-            return dict(error.reasons)
+            left_out = writer.write(batch)
+            self.assertEqual(len(left_out), len(left_out.refused))
+            saved = [row[0] for row in connection.execute("SELECT session_id FROM player_state")]
+            good = np.delete(batch, list(left_out.refused))
+            self.assertEqual(saved, good["session_id"].tolist())
+            return dict(left_out.refused)
 
     def test_every_other(self) -> None:
         """Each bad row is named, however many there are; without them the others are saved."""
@@ -1958,6 +1957,33 @@ class NamedTests(StoreTestCase):
         players = [(1, 1.0, 0.0, 5), (2, -1.0, 0.0, 5)]
         found = self.refuse("RAISE(IGNORE)", *players)
         self.assertEqual(found, {1: "a trigger passed over it"})
+
+    def test_together_only(self) -> None:
+        """Where none is refused by itself, nothing is saved of them, and none is named."""
+        with self.writer(self.prepare(PLAIN)) as (writer, connection):
+            connection.execute(
+                "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
+                " BEGIN SELECT RAISE(ABORT, 'cursed'); END"
+            )
+            self.patch(writer, "_find_refused", lambda records: {})
+            batch = records(PLAIN, (1, -1.0, 0.0, 5), (2, 1.0, 0.0, 5))
+            error = self.assertRaises(RowRefused, writer.write, batch)
+            self.assertEqual(str(error), "cursed")
+            self.assertEqual(connection.execute("SELECT count(*) FROM player_state").get, 0)
+
+    def test_newer_and_refused(self) -> None:
+        """Positions of rows that the guard left out count among all records, refused or not."""
+        with self.writer(self.prepare(PLAIN)) as (writer, connection):
+            writer.write(records(PLAIN, (3, 7.0, 7.0, 9)))
+            connection.execute(
+                "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
+                " BEGIN SELECT RAISE(ABORT, 'cursed'); END"
+            )
+            batch = records(PLAIN, *((n, -1.0 if n < 3 else 1.0, 0.0, 5) for n in (1, 2, 3, 4)))
+            left_out = writer.write(batch)
+            self.assertEqual(left_out.newer.tolist(), [2])
+            self.assertEqual(left_out.refused, {0: "cursed", 1: "cursed"})
+        self.assertEqual(self.stored(), [(3, 7.0, 7.0, 9), (4, 1.0, 0.0, 5)])
 
 
 class SetAsideTests(StoreTestCase):

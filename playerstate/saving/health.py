@@ -28,23 +28,31 @@ class Trouble:
     seconds: float
 
 
-class Troubles:
-    """The trouble there is, if any, from its first error to the next commit.
+class StoreHealth:
+    """The trouble of one lane there is, if any, from its first error to the next commit.
 
     Args:
         store: named in the log.
         clock: tells how long it lasts.
         save_within: seconds that it may last before it is more than a short one.
+        logged_at: when each kind of error was logged; one dict for all lanes of a store, so that
+            what they all meet is told once.
     """
 
-    def __init__(self, store: IStateStore, clock: SteadyClock, save_within: float) -> None:
+    def __init__(
+        self,
+        store: IStateStore,
+        clock: SteadyClock,
+        save_within: float,
+        logged_at: dict[str, float],
+    ) -> None:
         self._store = store
         self._clock = clock
         self._save_within = save_within
         self._why = ""
         self._since: float | None = None
         self._is_told = False
-        self._told_at: dict[str, float] = {}
+        self._logged_at = logged_at
 
     def begin(self, why: str) -> None:
         """Rows are kept for this reason."""
@@ -57,7 +65,7 @@ class Troubles:
         """There is none, whatever there was; nobody need be told."""
         self._since = None
 
-    def rows_went_in(self) -> None:
+    def succeeded(self) -> None:
         """The store took rows: whoever was told of trouble is told of its end."""
         if self._since is not None and self._is_told:
             _log.info(
@@ -68,10 +76,10 @@ class Troubles:
         self._since = None
 
     def failed(self, error: Exception, rows: int) -> None:
-        """The store failed, and so many rows are kept; 0 where it was upkeep."""
+        """The store failed, and so many rows are kept; 0 where it was maintenance."""
         if rows:
             self.begin(str(error))
-        what = f"{rows} rows are kept and tried again" if rows else "this was upkeep"
+        what = f"{rows} rows are kept and tried again" if rows else "this was maintenance"
         kind = type(error).__name__
         if isinstance(error, StoreBusy):
             if self._is_told or not self._may_tell(kind, BUSY_TOLD_EVERY):
@@ -98,13 +106,13 @@ class Troubles:
         if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
             _log.failure(what, Failure(error))
 
-    def present(self, persister: Persister, pending: int) -> Trouble | None:
+    def current(self, persister: Persister, pending: int) -> Trouble | None:
         """What has kept rows from the store for longer than `save_within`, if anything has."""
-        stuck = persister.upkeep_since if pending else None
+        stuck = persister.maintaining_since if pending else None
         for why, since in (
             (self._why, self._since),
             ("the persist thread is stuck in a write", persister.writing_since),
-            ("the persist thread is stuck in the upkeep", stuck),
+            ("the persist thread is stuck in maintenance", stuck),
         ):
             if since is not None and self._clock.seconds() - since > self._save_within:
                 return Trouble(why, self._clock.seconds() - since)
@@ -113,7 +121,7 @@ class Troubles:
     def _may_tell(self, kind: str, every: float) -> bool:
         """Whether this kind of error was not logged within so many seconds; it is to be now."""
         now = self._clock.seconds()
-        if now - self._told_at.get(kind, -math.inf) < every:
+        if now - self._logged_at.get(kind, -math.inf) < every:
             return False
-        self._told_at[kind] = now
+        self._logged_at[kind] = now
         return True
