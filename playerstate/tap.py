@@ -264,7 +264,7 @@ class _Server(MultiService):
         self._service = service
 
     def startService(self) -> None:
-        """Start the store's service, and the transports once players may join."""
+        """Start the store's service, and the transports once its store is open."""
         _log.info("{versions}", versions=_versions())
         _mind_hangup()
         _check_log(self._options.parent or {})
@@ -273,11 +273,11 @@ class _Server(MultiService):
             self._service.startService()
         except StoreUnusable as error:
             self._cannot_start(_told(error))
-        started = self._service.started()
-        if started.called:
+        opened = self._service.opened()
+        if opened.called:
             self._listen()
         else:
-            started.addCallback(self._listen_late).addErrback(self._end_late)
+            opened.addCallback(self._listen_late).addErrback(self._end_late)
 
     def _listen(self) -> None:
         try:
@@ -293,7 +293,7 @@ class _Server(MultiService):
             self._cannot_start(f"--listen {listen}: cannot listen there: {why.strerror}; {remedy}")
 
     def _listen_late(self, _: None) -> None:
-        """Players may join, a while after the process has come up."""
+        """The store is open, a while after the process has come up."""
         if self.running:
             self._listen()
 

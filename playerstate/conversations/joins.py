@@ -146,7 +146,7 @@ class Joins:
         now, registry = self._seconds(), self._registry
         replaced: Replaced = ()
         if (departed := registry.departed.get(session_id)) is not None:
-            replaced = departed.replaced
+            replaced = ((departed.nonce, now), *departed.replaced)
         for conversations in (registry.current, registry.joining):
             if (conversation := conversations.get(session_id)) is not None:
                 replaced = ((conversation.nonce, now), *conversation.replaced)

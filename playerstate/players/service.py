@@ -93,6 +93,7 @@ class PlayerStateService(Service):
         self._run: Run | None = None
         self._gave_up = False
         self._listeners: list[PlayersListener] = []
+        self._open_waiters: Waiters[None, None] = Waiters()
         self._start_waiters: Waiters[None, None] = Waiters()
         self._stop_waiters: Waiters[None, None] = Waiters()
 
@@ -175,6 +176,21 @@ class PlayerStateService(Service):
         for failure in failures:
             failure.raiseException()
 
+    def opened(self) -> Deferred[None]:
+        """Wait until the store is open: joins are answered, and transports may be started.
+
+        Who joins gets `StoreBusy` until what a process before left is saved, as `started` tells.
+
+        Returns:
+            A Deferred that fires then, at once where that is so already; it fails as that of
+            `started` does.
+        """
+        if self._starting is not None:
+            return self._open_waiters.add(None)
+        if self._run is None or not self._run.accepts:
+            return fail(self._not_running())
+        return succeed(None)
+
     def started(self) -> Deferred[None]:
         """Wait until players may join.
 
@@ -195,6 +211,7 @@ class PlayerStateService(Service):
     def _begun(self, run: Run) -> None:
         self._starting, self._run = None, run
         super().startService()
+        tell(self._open_waiters.take(), None)
         if not run.recovering:
             self._ready()
 
@@ -204,7 +221,8 @@ class PlayerStateService(Service):
 
     def _not_begun(self, failure: Failure) -> None:
         self._starting = None
-        waiting, stopped = self._start_waiters.take(), self._stop_waiters.take()
+        waiting = [*self._open_waiters.take(), *self._start_waiters.take()]
+        stopped = self._stop_waiters.take()
         if failure.check(CancelledError):
             failure = Failure(NotRunning("the service was stopped before it was ready"))
         elif failure.check(StoreUnusable):

@@ -22,7 +22,7 @@ PLACES = "/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketi
 HOUR = 3600
 YEAR = 365 * 24 * HOUR
 SAVE_WITHIN = 0.5
-SLACK = 3.0
+SLACK = 10.0
 """Seconds that may pass beyond what is promised: the persist thread's beat, and a busy machine."""
 
 

@@ -271,7 +271,7 @@ class JournalTests(ProcessTestCase):
         server.kill()
         self.assertEqual(self.rows(), {})
         again = self.serve()
-        again.has_said("players may join")
+        again.wait_for("players may join")
         self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
         self.assertEqual(self.rows(), {42: (3.0, 4.0)})
 
@@ -294,7 +294,7 @@ class JournalTests(ProcessTestCase):
                 player.wait_applied()
         server.kill()
         again = self.serve()
-        again.has_said("players may join")
+        again.wait_for("players may join")
         for number in range(1, 22):
             self.assertEqual(self.player(again, number).join().values, (2.0, 2.0))
 
@@ -374,7 +374,7 @@ class GaveUpTests(ProcessTestCase):
         """Under twistd, which would end by the signal; the next start saves the rest."""
         self.assertEqual(self.give_up(TWISTD, signal.SIGTERM), 1)
         again = self.serve()
-        again.has_said("players may join")
+        again.wait_for("players may join")
         self.assertEqual(self.player(again, 42).join().values, (3.0, 4.0))
         self.assertEqual(again.stop(), -signal.SIGTERM)
         self.assertEqual(self.rows(), {42: (3.0, 4.0)})

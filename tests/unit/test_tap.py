@@ -421,8 +421,8 @@ class LateTests(SynchronousTestCase):
             self.memory.deliver()
         self.successResultOf(stopped)
 
-    def test_listens_when_ready(self) -> None:
-        """The port is bound once players may join, and not before."""
+    def test_listens_when_open(self) -> None:
+        """The port is bound once the store is open, and not before."""
         self.assertEqual(self.memory.ports, {})
         self.store.answer_all()
         self.assertEqual(list(self.memory.ports), [7777])

@@ -131,7 +131,8 @@ class Talks:
         now = self._service.clock.seconds()
         found: Replaced = ()
         if session_id in self._registry.departed:
-            found = self.departed[session_id].replaced
+            departed = self.departed[session_id]
+            found = ((departed.nonce, now), *departed.replaced)
         if (talk := self.current.get(session_id)) is not None:
             found = talk.replaced
             if talk.nonce != nonce:

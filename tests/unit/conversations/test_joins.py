@@ -207,6 +207,19 @@ class JoinTests(GatewayTestCase):
         old.join(1)
         self.assertEqual(old.heard(), [])
 
+    def test_late_join_of_one_who_left(self) -> None:
+        """A late JOIN of a player who has left takes the player from no newer device."""
+        self.open()
+        old, new = self.joined(host=1), self.client(host=2)
+        old.leave(0)
+        self.advance(0.1)
+        new.join(2)
+        old.heard()
+        new.heard()
+        old.join(1)
+        self.assertEqual((old.heard(), new.heard()), ([], []))
+        self.assertEqual(self.books.stale, 1)
+
     def test_replaced_are_forgotten(self) -> None:
         """Few are remembered, and not for long."""
         self.open(idle_timeout=3600.0)

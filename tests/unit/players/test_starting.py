@@ -34,13 +34,14 @@ class DistantTests(ServiceTestCase):
 
     def test_started(self) -> None:
         """It asks one thing after the other; players may join when all is answered."""
-        started = self.service.started()
+        opened, started = self.service.opened(), self.service.started()
         for name in ("prepare", "migrate", "open_reader"):
             self.assertEqual([asked[0] for asked in self.store.asked], [name])
-            self.waits(started)
+            self.waits(opened, started)
             self.assertFalse(self.service.running)
             self.failureResultOf(self.service.join(42), NotRunning)
             self.store.answer()
+        self.successResultOf(opened)
         self.successResultOf(started)
         self.successResultOf(self.service.started())
         self.assertTrue(self.service.running)
@@ -153,6 +154,7 @@ class ReadyTests(ServiceTestCase):
         self.successResultOf(stepped.service.started())
         stopped = stepped.service.stopService()
         self.failureResultOf(stepped.service.started(), NotRunning)
+        self.failureResultOf(stepped.service.opened(), NotRunning)
         end_thread(stepped)
         self.successResultOf(stopped)
         self.failureResultOf(stepped.service.started(), NotRunning)
@@ -166,6 +168,7 @@ class ReadyTests(ServiceTestCase):
     def test_recovered(self) -> None:
         """It is ready once what a process before left is saved."""
         stepped, started = self.recovering()
+        self.successResultOf(stepped.service.opened())
         self.waits(started)
         self.failureResultOf(stepped.service.join(1), StoreBusy)
         stepped.settle()
