@@ -443,7 +443,8 @@ class LateTests(SynchronousTestCase):
 
     def test_cannot_listen(self) -> None:
         """So does a port that somebody else has by then."""
-        self.memory.listenUDP(7777, DatagramProtocol(), "127.0.0.1")
+        port = self.memory.listenUDP(7777, DatagramProtocol(), "127.0.0.1")
+        self.addCleanup(port.stopListening)
         self.store.answer_all()
         self.assertEqual((self.ends, self.at_exit), ([None], [(os._exit, 1)]))
         self.stop()
