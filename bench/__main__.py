@@ -14,8 +14,8 @@ from rich.console import Console
 
 from bench.arguments import Arguments, parse
 from bench.cases import CASES
+from bench.children import ChildFailed, child
 from bench.figures import Outcome
-from bench.leash import ChildFailed, child
 from bench.machine import machine
 from bench.report import Results, markdown, replaced, summary, text
 from bench.rivals import missing

@@ -74,7 +74,7 @@ class AdbapiStore:
         """Bring the log into the database."""
         self._wait_for(self._pool.runQuery, "PRAGMA wal_checkpoint")
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
         """Nothing is refused."""
 
     def interrupt(self) -> None:

@@ -9,7 +9,7 @@ import traceback
 from importlib import import_module
 
 from bench.cases import CASES
-from bench.leash import hold, say
+from bench.children import hold, say
 from bench.stage import Stage
 
 TOO_LONG = 4

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import attrs
 
+from bench.children import child
 from bench.counter import Counter
 from bench.flooder import KINDS, REQUESTS
-from bench.leash import child
 from bench.netcode_clients import KEY, PROTOCOL_ID
 from bench.ours import SCHEMA
 from bench.udp_server import NETCODE, OURS

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bench.children import hold, say
 from bench.datagrams import Datagrams
 from bench.forged import Forgeries
-from bench.leash import hold, say
 from bench.ours import SCHEMA
 from playerstate.wire.messages import LEAVE, PING, Codec, encode_numbered
 

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from bench.leash import hold, say
+from bench.children import hold, say
 from bench.ours import LAYOUT, SCHEMA
 from playerstate import PlayerState
 from playerstate.conversations.gateway import Gateway
@@ -29,7 +29,7 @@ from playerstate.testing import MemoryPort, SteppedService
 from playerstate.transports.plain import PlainService
 from playerstate.wire.messages import Codec
 
-EMBEDDED, JOURNAL, UDP = "embedded", "journal", "udp"
+EMBEDDED, LIVE_FILE, UDP = "embedded", "live-file", "udp"
 OBJECTS, SQLITEDICT, HOUR = "objects", "sqlitedict", "hour"
 MOVES_A_SECOND = 10
 WARM_SHARE = 0.1
@@ -48,7 +48,7 @@ def main() -> None:
         return
     add = {
         EMBEDDED: _embedded,
-        JOURNAL: _with_journal,
+        LIVE_FILE: _with_live_file,
         UDP: _over_udp,
         OBJECTS: _objects,
         SQLITEDICT: _sqlitedict,
@@ -70,14 +70,14 @@ def held() -> int:
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
 
 
-def _service(directory: str, players: int, journal: bool) -> SteppedService:
+def _service(directory: str, players: int, live_file: bool) -> SteppedService:
     database = os.path.join(directory, f"memory-{os.getpid()}.db")
     store = _Store(database, SCHEMA, "normal")  # what is on disk takes no memory
     stepped = SteppedService(
         store=store,
         max_players=players,
         queue_size=QUEUE_SIZE,
-        journal=f"{database}.live" if journal else None,
+        live_file=f"{database}.live" if live_file else None,
     )
     # The first player goes all around the ring, which is no player's.
     stepped.join(1)
@@ -108,8 +108,8 @@ def _save(stepped: SteppedService) -> None:
         stepped.reactor.advance(0.01)
 
 
-def _embedded(directory: str, players: int, journal: bool = False) -> Add:
-    stepped = _service(directory, players, journal)
+def _embedded(directory: str, players: int, live_file: bool = False) -> Add:
+    stepped = _service(directory, players, live_file)
 
     def add(session_ids: range) -> None:
         for session_id in session_ids:
@@ -120,13 +120,13 @@ def _embedded(directory: str, players: int, journal: bool = False) -> Add:
     return add
 
 
-def _with_journal(directory: str, players: int) -> Add:
-    return _embedded(directory, players, journal=True)
+def _with_live_file(directory: str, players: int) -> Add:
+    return _embedded(directory, players, live_file=True)
 
 
 def _over_udp(directory: str, players: int) -> Add:
-    """With the journal, and a conversation of each player's own address."""
-    stepped = _service(directory, players, journal=True)
+    """With the live file, and a conversation of each player's own address."""
+    stepped = _service(directory, players, live_file=True)
     plain = PlainService(Gateway(stepped.service), 0, reactor=stepped.reactor)
     plain.startService()
     port: MemoryPort = stepped.reactor.ports[plain.port]
@@ -184,8 +184,8 @@ def _sqlitedict(directory: str, players: int) -> Add:
 
 
 def _growth(directory: str, players: int, seconds: float) -> int:
-    """What a service with the journal holds more after so many seconds' worth of moves."""
-    stepped = _service(directory, players, journal=True)
+    """What a service with the live file holds more after so many seconds' worth of moves."""
+    stepped = _service(directory, players, live_file=True)
     for session_id in range(1, players + 1):
         stepped.join(session_id)
     sequences = count(1)

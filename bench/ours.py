@@ -33,7 +33,7 @@ def live_table(session_ids: list[int]) -> LiveTable:
     buffer = memoryview(bytearray(LiveTable.bytes_needed(SCHEMA, len(session_ids))))
     table = LiveTable(SCHEMA, len(session_ids), time.monotonic, buffer)
     for session_id in session_ids:
-        table.begin(table.admit(session_id, SCHEMA.spawn, 0), 0)
+        table.start_generation(table.admit(session_id, SCHEMA.spawn, 0), 0)
     return table
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.children import hold, say
 from bench.datagrams import Datagrams, moves
-from bench.leash import hold, say
 from bench.netcode_clients import NetcodeClients
 from bench.udp_sender import join_all
 from bench.udp_server import NETCODE, OURS

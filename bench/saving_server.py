@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.leash import hold, say
+from bench.children import hold, say
 from bench.ours import SCHEMA
 from bench.recorded import RecordedStore, ages
 from bench.upsert import SYNCHRONOUS
@@ -45,7 +45,7 @@ def main() -> None:
         store,  # type: ignore[arg-type]
         save_within=SAVE_WITHIN,
         max_players=players,
-        journal=f"{path}.live",
+        live_file=f"{path}.live",
     )
     service.startService()
     plain = PlainService(Gateway(service), 0, reactor=reactor)

@@ -18,9 +18,9 @@ from collections.abc import Callable
 import attrs
 import numpy as np
 
+from bench.children import hold, say
 from bench.counter import Counter
 from bench.datagrams import AT_ONCE, Datagrams, metrics, moves
-from bench.leash import hold, say
 from bench.netcode_clients import NetcodeClients
 from bench.ours import SCHEMA
 from bench.udp_server import CARBON, NETCODE, NO_OP, OURS

@@ -14,8 +14,8 @@ from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 
+from bench.children import hold, say
 from bench.counter import Counter
-from bench.leash import hold, say
 from bench.netcode_clients import KEY, LIFETIME, PROTOCOL_ID
 from bench.ours import SCHEMA
 from bench.upsert import SYNCHRONOUS
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _serve_ours(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
-    """What ``twistd playerstate`` runs: gateway, journal, SQLite and the persist thread."""
+    """What ``twistd playerstate`` runs: gateway, live file, SQLite and the persist thread."""
     gateway = _gateway(players, directory, OURS)
     plain = PlainService(gateway, 0, reactor=reactor)
     plain.startService()
@@ -81,7 +81,7 @@ def _gateway(players: int, directory: str, kind: str) -> Gateway:
         SQLiteStore(database, SCHEMA, SYNCHRONOUS),
         queue_size=1 << players.bit_length(),
         max_players=players,
-        journal=f"{database}.live",
+        live_file=f"{database}.live",
     )
     service.startService()
     return Gateway(service, idle_timeout=IDLE_TIMEOUT)

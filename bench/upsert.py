@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from bench.leash import END_WITHIN, ROOT
+from bench.children import END_WITHIN, ROOT
 from bench.ours import new_database
 from bench.rivals import find_compiler
 from bench.stage import Stage

@@ -44,9 +44,9 @@ __all__ = [
     "IStateWriter",
     "IStoreBrowser",
     "IStoreFactory",
-    "JournalUnusable",
     "Kind",
     "LeftOut",
+    "LiveFileUnusable",
     "Reason",
     "Records",
     "RowRefused",
@@ -69,8 +69,8 @@ class StoreUnusable(Exception):
     """The store cannot be used as it is; the message names it and says what to do."""
 
 
-class JournalUnusable(StoreUnusable):
-    """The same of the journal, which may be another file, or none."""
+class LiveFileUnusable(StoreUnusable):
+    """The same of the live file, which may be another file, or none."""
 
 
 class StoreBusy(Exception):
@@ -182,7 +182,7 @@ class IStateWriter(Interface):
             Exception: anything else is logged.
         """
 
-    def set_aside(records: Records, reasons: Sequence[str]) -> None:
+    def quarantine(records: Records, reasons: Sequence[str]) -> None:
         """Keep these records, which `write` refused time and again, where an operator finds them.
 
         All of a batch come together, however many, each with the reason of its own.
@@ -236,7 +236,7 @@ class IStateStore(Interface):
     def migrate(identity: bytes) -> bytes | Deferred[bytes]:
         """Create the store, or fit it to the schema, and give it this identity.
 
-        The identity ties a journal to the store whose it is: one restored from a copy of earlier
+        The identity ties a live file to the store whose it is: one restored from a copy of earlier
         days has another.  Reactor thread, after `prepare`.
 
         Returns:
@@ -267,7 +267,9 @@ class IFileStore(IStateStore):
 
     path: str = Attribute("The file in which the players are.")
     files: Sequence[str] = Attribute("Every file that it may make; none is put in their place.")
-    live_path: str = Attribute("Where the journal of this store lies, unless it is told elsewhere.")
+    live_path: str = Attribute(
+        "Where the live file of this store lies, unless it is told elsewhere."
+    )
 
     def prepare() -> bytes:
         """See `IStateStore.prepare`; the lock is held until `close`, through every `reopen`."""

@@ -1,11 +1,11 @@
 """The counters of one service, and the identities that tie them.
 
 An *update* is a MOVE, a DELTA or a call of ``update``.  Each is *received* once and ends as exactly
-one of *applied*, *stale*, *malformed* and *refused*; any other message that came to nothing is
+one of *applied*, *stale*, *malformed* and *rejected*; any other message that came to nothing is
 counted with them.  `Ledger.take_in` counts all of these, and nothing else does.
 
 Each applied update ends as *committed*, *superseded* by a newer update of the same player before it
-reached the store, *guarded*, left out because the store held a newer one, or *abandoned* by a stop
+reached the store, *outdated*, left out because the store held a newer one, or *abandoned* by a stop
 that gave up; until then it is *pending*.  So does each update *recovered* from what a process
 before left, or a stop before.  `Snapshot.imbalance` checks both sums, which come out over any
 number of stops and starts.
@@ -37,13 +37,13 @@ class Outcome(Enum):
     SESSION_ID = ("malformed", "session_id")
     UNKNOWN_TYPE = ("malformed", "unknown_type")
     VALUE = ("malformed", "value")
-    NOT_ONLINE = ("refused", "not_online")
-    NOT_JOINED = ("refused", "not_joined")
-    OTHER_ADDRESS = ("refused", "other_address")
-    OTHER_CONVERSATION = ("refused", "other_conversation")
-    UNKNOWN_BASE = ("refused", "unknown_base")
-    LEAVING = ("refused", "leaving")
-    STOPPING = ("refused", "stopping")
+    NOT_ONLINE = ("rejected", "not_online")
+    NOT_JOINED = ("rejected", "not_joined")
+    OTHER_ADDRESS = ("rejected", "other_address")
+    OTHER_CONVERSATION = ("rejected", "other_conversation")
+    UNKNOWN_BASE = ("rejected", "unknown_base")
+    LEAVING = ("rejected", "leaving")
+    STOPPING = ("rejected", "stopping")
 
     @classmethod
     def malformed(cls, reason: str) -> Outcome:
@@ -64,7 +64,7 @@ class Gauges:
         pending: applied updates that are neither committed nor superseded nor left out.
         queue_depth: rows in the ring.
         queue_size: rows it can hold.
-        degraded: why rows have not got into the store for longer than they may, or why a journal
+        degraded: why rows have not got into the store for longer than they may, or why a live file
             that was lost cannot be made anew; empty if all is well.
         degraded_seconds: for how long that has lasted.
         oldest_unsaved_seconds: age of the first update not yet committed of the player who has
@@ -91,13 +91,13 @@ class Counters:
         recovered: updates that a process before this one left, and that the store did not have.
         stale: updates not above the highest applied, and other messages of the past.
         malformed: by reason, messages that cannot be read or carry a value outside its field.
-        refused: by reason, messages that are well formed but have no business here.
+        rejected: by reason, messages that are well formed but have no business here.
         swept: rows handed to the persist thread.
         superseded: updates overtaken by a newer one before they were saved.
         committed: rows committed to the store.
-        guarded: rows left out because the store held a newer one, or the player was another
+        outdated: rows left out because the store held a newer one, or the player was another
             server's.
-        set_aside: rows that the store can never take.
+        quarantined: rows that the store can never take.
         abandoned: updates whose saving a stop gave up; the next start may find them again.
         thread_deaths: persist threads that died and were followed by another.
         overflows: sweeps that did not fit into the ring.
@@ -120,12 +120,12 @@ class Counters:
     recovered: int = 0
     stale: int = 0
     malformed: Counts = attrs.field(factory=dict)
-    refused: Counts = attrs.field(factory=dict)
+    rejected: Counts = attrs.field(factory=dict)
     swept: int = 0
     superseded: int = 0
     committed: int = 0
-    guarded: int = 0
-    set_aside: int = 0
+    outdated: int = 0
+    quarantined: int = 0
     abandoned: int = 0
     thread_deaths: int = 0
     overflows: int = 0
@@ -165,13 +165,13 @@ class Ledger(Counters):
             count(getattr(self, counter), reason, number)
 
     def commit(
-        self, rows: int, guarded: int, set_aside: int, superseded: int, seconds: float
+        self, rows: int, outdated: int, quarantined: int, superseded: int, seconds: float
     ) -> None:
         """Count one commit, and what was settled with it."""
         self.commits += 1
         self.committed += rows
-        self.guarded += guarded
-        self.set_aside += set_aside
+        self.outdated += outdated
+        self.quarantined += quarantined
         self.superseded += superseded
         self.commit_seconds += seconds
         self.commit_seconds_last = seconds
@@ -198,21 +198,23 @@ class Snapshot(Counters, Gauges):
 
     def imbalance(self) -> list[str]:
         """The identities that do not hold, each in words; empty when the books balance."""
-        malformed, refused = sum(self.malformed.values()), sum(self.refused.values())
+        malformed, rejected = sum(self.malformed.values()), sum(self.rejected.values())
         pending = self.pending
-        taken_in = self.applied + self.stale + malformed + refused
-        settled = self.committed + self.superseded + self.guarded + self.set_aside + self.abandoned
+        taken_in = self.applied + self.stale + malformed + rejected
+        settled = (
+            self.committed + self.superseded + self.outdated + self.quarantined + self.abandoned
+        )
         wrong = []
         if self.received != taken_in:
             wrong.append(
                 f"received {self.received} != applied {self.applied} + stale {self.stale}"
-                f" + malformed {malformed} + refused {refused}"
+                f" + malformed {malformed} + rejected {rejected}"
             )
         if self.applied + self.recovered != settled + pending:
             wrong.append(
                 f"applied {self.applied} + recovered {self.recovered}"
                 f" != committed {self.committed} + superseded {self.superseded}"
-                f" + guarded {self.guarded} + set aside {self.set_aside}"
+                f" + outdated {self.outdated} + quarantined {self.quarantined}"
                 f" + abandoned {self.abandoned} + pending {pending}"
             )
         return wrong
@@ -225,7 +227,7 @@ class Snapshot(Counters, Gauges):
             f"{self.players_online} players online;"
             f" {self.applied - before.applied} updates applied, {self.stale - before.stale} stale,"
             f" {_since(self.malformed, before.malformed)} malformed,"
-            f" {_since(self.refused, before.refused)} refused;"
+            f" {_since(self.rejected, before.rejected)} rejected;"
             f" {self.committed - before.committed} rows saved in {commits} commits"
             f" (mean {mean:.1f} ms; since the start at most"
             f" {self.age_at_commit_seconds_max:.1f} s old),"

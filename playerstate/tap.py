@@ -22,9 +22,9 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from playerstate.conversations.gateway import Gateway
-from playerstate.interfaces import JournalUnusable, StoreUnusable, file_store
+from playerstate.interfaces import LiveFileUnusable, StoreUnusable, file_store
 from playerstate.listening import Listen, parse_protocol_id
-from playerstate.live.journal import check_apart
+from playerstate.live.file import check_apart
 from playerstate.log import PrintableLogger
 from playerstate.players.service import NotRunning, PlayerStateService
 from playerstate.printable import one_line
@@ -102,7 +102,7 @@ class Options(usage.Options):
         ],
         ["state", None, DEFAULT_STATE, "The state class, as MODULE:CLASS."],
         [
-            *("journal", "j", None),
+            *("live-file", "j", None),
             "File that keeps moves beyond the death of the process, or none [default: beside the"
             " database, ending in .live; playerstate.live for stores without a file].",
         ],
@@ -164,15 +164,15 @@ class Options(usage.Options):
         for name, parse in self._parsers.items():
             self._convert(name, parse)
         self._convert("store", lambda url: open_store(url, self["state"]))
-        if self["journal"] is None:
+        if self["live-file"] is None:
             files = file_store(self["store"])
-            self["journal"] = "playerstate.live" if files is None else files.live_path
-        self._convert("journal", self._journal_path)
+            self["live-file"] = "playerstate.live" if files is None else files.live_path
+        self._convert("live-file", self._live_file_path)
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
 
-    def _journal_path(self, text: str) -> str | None:
+    def _live_file_path(self, text: str) -> str | None:
         if text == "none":
             return None
         path = os.path.abspath(text) if text else ""
@@ -233,7 +233,7 @@ def makeService(options: Options) -> IService:
         save_within=options["save-within"],
         queue_size=options["queue-size"],
         max_players=options["max-players"],
-        journal=options["journal"],
+        live_file=options["live-file"],
     )
     root = _Server(options, service)
     service.setServiceParent(root)
@@ -344,7 +344,7 @@ class _Server(MultiService):
 
 def _told(error: BaseException | None) -> str:
     """What keeps the store's service from starting, by the option that it is about."""
-    return f"--journal: {error}" if isinstance(error, JournalUnusable) else f"--store: {error}"
+    return f"--live-file: {error}" if isinstance(error, LiveFileUnusable) else f"--store: {error}"
 
 
 def _versions() -> str:

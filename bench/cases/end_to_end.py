@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from bench.children import child
 from bench.figures import OURS, Figure, Outcome
-from bench.leash import child
 from bench.paced_sender import HERTZ
 from bench.saving_server import ADBAPI, SAVE_WITHIN
 from bench.stage import Stage

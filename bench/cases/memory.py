@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from bench.children import child
 from bench.figures import OURS, Figure, Outcome, Target, median
-from bench.leash import child
 from bench.memory_of import (
     EMBEDDED,
     HOUR,
-    JOURNAL,
+    LIVE_FILE,
     MOVES_A_SECOND,
     OBJECTS,
     SQLITEDICT,
@@ -21,8 +21,8 @@ from bench.stage import Stage
 
 NAMES = {
     EMBEDDED: OURS,
-    JOURNAL: f"{OURS}, with the journal",
-    UDP: f"{OURS}, with the journal and UDP conversations",
+    LIVE_FILE: f"{OURS}, with the live file",
+    UDP: f"{OURS}, with the live file and UDP conversations",
     OBJECTS: "a dict of attrs objects",
     SQLITEDICT: "sqlitedict",
 }
@@ -86,6 +86,6 @@ def _targets(figures: list[Figure], sizes: tuple[int, ...], grown: float) -> lis
             unit="bytes",
         )
         for size in sizes
-        for kind, limit in ((JOURNAL, 384), (UDP, 1024))
+        for kind, limit in ((LIVE_FILE, 384), (UDP, 1024))
     ]
     return [*targets, Target("growth with time", grown, PAGES_GROWTH, unit="bytes")]

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import attrs
 
 from bench.cases.udp import Turns, start
+from bench.children import child
 from bench.counter import Counter
 from bench.figures import OURS, Figure, Outcome, Target, median
 from bench.forged import Forgeries
-from bench.leash import child
 from bench.paced_sender import HERTZ
 from bench.rounds import interleave
 from bench.stage import Stage

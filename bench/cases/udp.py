@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from bench.children import Child, child
 from bench.figures import OURS, Figure, Outcome, Target, median, ratio
-from bench.leash import Child, child
 from bench.rivals import has, missing
 from bench.rounds import interleave
 from bench.stage import Stage

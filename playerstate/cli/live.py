@@ -1,4 +1,4 @@
-"""What a journal holds, and bringing it into a store: for one that was set aside."""
+"""What a live file holds, and bringing it into a store: for one that was set aside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from playerstate.cli.terminal import say, say_json
 from playerstate.interfaces import StoreBusy, StoreUnusable, file_store
-from playerstate.live.journal import NotAJournal, Remains, held, mark_clean, read_remains
+from playerstate.live.file import Leftover, NotALiveFile, held, mark_clean, read_leftover
 from playerstate.live.recovery import find_unsaved
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema
@@ -21,37 +21,37 @@ AT_ONCE = 4096
 
 
 def show(path: str, as_json: bool) -> None:
-    """Print the players of a journal that is not in use.
+    """Print the players of a live file that is not in use.
 
     Raises:
         click.ClickException: it cannot be read, or is in use.
     """
     with ExitStack() as stack:
-        remains, _ = _open(path, stack)
-    names = ["session_id", *(field.name for field in remains.fields), "updated_at"]
-    rows = [_plain(row) for row in remains.records.tolist()]
+        leftover, _ = _open(path, stack)
+    names = ["session_id", *(field.name for field in leftover.fields), "updated_at"]
+    rows = [_plain(row) for row in leftover.records.tolist()]
     if as_json:
         named = [dict(zip(names, row, strict=True)) for row in rows]
-        found = {"store": remains.identity.hex(), "clean": remains.clean, "rows": named}
+        found = {"store": leftover.identity.hex(), "clean": leftover.clean, "rows": named}
         say_json(found)
         return
-    state = "all of them saved" if remains.clean else "perhaps not saved"
-    say(f"{len(rows):,} players, {state}; of the store {remains.identity.hex()}")
+    state = "all of them saved" if leftover.clean else "perhaps not saved"
+    say(f"{len(rows):,} players, {state}; of the store {leftover.identity.hex()}")
     for row in rows:
         told = (f"{name}={value!r}" for name, value in zip(names, row, strict=True))
         say(" ".join(told))
 
 
 def apply(path: str, url: str, schema: StateSchema) -> None:
-    """Save what a journal holds in a store that has older states of these players, or none.
+    """Save what a live file holds in a store that has older states of these players, or none.
 
     Raises:
         click.ClickException: one of the two cannot be used, or is in use.
     """
     with ExitStack() as stack:
-        remains, fd = _open(path, stack)
+        leftover, fd = _open(path, stack)
         try:
-            total, outdated, applied = _save(remains, url, schema)
+            total, outdated, applied = _save(leftover, url, schema)
         except StoreUnusable as error:
             raise click.ClickException(str(error)) from error
         except StoreBusy as error:
@@ -63,7 +63,7 @@ def apply(path: str, url: str, schema: StateSchema) -> None:
     )
 
 
-def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, int]:
+def _save(leftover: Leftover, url: str, schema: StateSchema) -> tuple[int, int, int]:
     """Save it; return how many players there were, were outdated, and were saved."""
     store = file_store(open_store(url, schema))
     if store is None or not os.path.exists(store.path):
@@ -71,10 +71,10 @@ def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, in
     with ExitStack() as stack:
         identity = store.prepare()
         stack.callback(store.close)
-        # Kept: a journal beside it is to find it as it was.
+        # Kept: a live file beside it is to find it as it was.
         store.migrate(identity if any(identity) else os.urandom(16))
         reader = stack.enter_context(closing(store.open_reader()))
-        rows = find_unsaved(remains, schema, reader)
+        rows = find_unsaved(leftover, schema, reader)
         records = rows.view(RowLayout(schema.fields).record)
         writer = stack.enter_context(closing(store.open_writer()))
         left_out = 0
@@ -86,19 +86,19 @@ def _save(remains: Remains, url: str, schema: StateSchema) -> tuple[int, int, in
                 first = min(answer.refused)
                 raise StoreUnusable(
                     f"{url} cannot take player {part['session_id'][first]}:"
-                    f" {answer.refused[first]}; see to that, and apply the journal again"
+                    f" {answer.refused[first]}; see to that, and apply the live file again"
                 )
         writer.sync()
     applied = len(records) - left_out
-    return len(remains.records), len(remains.records) - applied, applied
+    return len(leftover.records), len(leftover.records) - applied, applied
 
 
-def _open(path: str, stack: ExitStack) -> tuple[Remains, int]:
+def _open(path: str, stack: ExitStack) -> tuple[Leftover, int]:
     try:
         fd = stack.enter_context(held(path))
-        return read_remains(fd), fd
-    except NotAJournal as error:
-        raise click.ClickException(f"{path} is no journal: {error}") from error
+        return read_leftover(fd), fd
+    except NotALiveFile as error:
+        raise click.ClickException(f"{path} is no live file: {error}") from error
     except OSError as error:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
     except StoreUnusable as error:

@@ -202,5 +202,5 @@ class Intake:
         outcome = self._apply(conversation, sequence, values)
         if outcome is _APPLIED:
             # A state that stood on another is no base: an error would be handed on.
-            table.not_moved[slot] = sequence
+            table.last_non_base[slot] = sequence
         return outcome

@@ -172,7 +172,7 @@ class Joins:
             elsewhere = not before.is_at(conversation.transport, conversation.peer)
             self._registry.end(before, GoneReason.JOINED_ELSEWHERE if elsewhere else None)
         slot = self._table.slots[conversation.session_id]
-        self._table.not_moved[slot] = conversation.join_sequence
+        self._table.last_non_base[slot] = conversation.join_sequence
         self._registry.begin(conversation, slot, self._draw_secret())
         self._welcome(conversation)
 

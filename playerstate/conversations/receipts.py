@@ -119,7 +119,7 @@ class Receipts:
         self.paid[slot] = min(self.paid[slot], _IN_HAND) - 1.0
         self._ledger.receipts += 1
         # What is a MOVE's state as it came is a base of DELTAs once it was shown.
-        if applied != self._table.not_moved[slot]:
+        if applied != self._table.last_non_base[slot]:
             conversation.keep_base(applied, fields)
         conversation.send(encode_receipt(applied, saved))
 
@@ -133,7 +133,7 @@ class Receipts:
             Of each its slot, the highest sequence applied, and the packed fields.
         """
         self._fit()
-        high, period = self._table.high, _period(players)
+        high, period = self._table.high_water, _period(players)
         sequences, saved = self._table.sequences(), self._table.saved[:high]
         # The last one in hand is kept for when all is saved.
         worth_it = (saved == sequences) | (self.paid_at[:high] >= _IN_HAND)

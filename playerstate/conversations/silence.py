@@ -61,7 +61,7 @@ class Silence:
         """The clock goes on."""
         self._stood_still = self._is_late(now)
         if self._stood_still:
-            self.last_heard_at[: self._table.high] += now - self.now
+            self.last_heard_at[: self._table.high_water] += now - self.now
         self.now = now
 
     def _is_late(self, now: float) -> bool:
@@ -72,6 +72,6 @@ class Silence:
         """The slots of those who have been silent for too long."""
         if self._stood_still or self._is_late(self._seconds()):
             return []
-        last_heard = self.last_heard_at[: self._table.high]
+        last_heard = self.last_heard_at[: self._table.high_water]
         slots: list[int] = np.flatnonzero(last_heard <= self.now - self._timeout).tolist()
         return slots

@@ -1,6 +1,6 @@
-"""What a process before left in its journal, and the store does not have.
+"""What a process before left in its live file, and the store does not have.
 
-Reactor thread, at start.  The rows found are saved before anybody joins; `playerstate.live.journal`
+Reactor thread, at start.  The rows found are saved before anybody joins; `playerstate.live.file`
 says how they were left.
 """
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred
 
 from playerstate.interfaces import IStateReader, Stored
-from playerstate.live.journal import Remains
+from playerstate.live.file import Leftover
 from playerstate.log import PrintableLogger
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import InvalidState, StateSchema, folded
@@ -23,12 +23,12 @@ _log = PrintableLogger()
 
 
 def find_unsaved(
-    remains: Remains | None, schema: StateSchema, reader: IStateReader
+    leftover: Leftover | None, schema: StateSchema, reader: IStateReader
 ) -> npt.NDArray[np.void]:
     """The rows that are newer than the store's, of today's state class; the log tells of them."""
-    if remains is None:
+    if leftover is None:
         return np.zeros(0, RowLayout(schema.fields).dtype)
-    rows, carried = as_rows(remains, schema)
+    rows, carried = as_rows(leftover, schema)
     records = rows.view(RowLayout(schema.fields).record)
     newer = np.ones(len(rows), np.bool_)
     for index, session_id in enumerate(rows["session_id"].tolist()):
@@ -48,7 +48,7 @@ def find_unsaved(
 
 
 def as_rows(
-    remains: Remains, schema: StateSchema
+    leftover: Leftover, schema: StateSchema
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
     """What remains, as rows of today's state class; fields are found by name.
 
@@ -59,17 +59,17 @@ def as_rows(
         The rows; and which values are what was left, one line a row and one column a field.
     """
     layout = RowLayout(schema.fields)
-    rows = np.zeros(len(remains.records), layout.dtype)
+    rows = np.zeros(len(leftover.records), layout.dtype)
     records = rows.view(layout.record)
-    records["session_id"] = remains.records["session_id"]
-    records["updated_at"] = remains.records["updated_at"]
+    records["session_id"] = leftover.records["session_id"]
+    records["updated_at"] = leftover.records["updated_at"]
     carried = np.zeros((len(rows), len(schema.fields)), np.bool_)
-    before = {folded(field.name): field for field in remains.fields}
+    before = {folded(field.name): field for field in leftover.fields}
     for place, field in enumerate(schema.fields):
         old = before.get(folded(field.name))
         records[field.name] = field.encode(field.default)
         if old is not None:
-            values = remains.records[old.name]
+            values = leftover.records[old.name]
             fits = carried[:, place] = field.kind.carried(values, old.kind)
             records[field.name][fits] = values[fits]
     return rows, carried
@@ -89,13 +89,13 @@ def _tell(rows: npt.NDArray[np.void], players: int) -> None:
     if not len(rows):
         _log.warn(
             "the last run did not stop cleanly: the store has all of the {players} players in"
-            " its journal",
+            " its live file",
             players=players,
         )
         return
     newest = int(rows["updated_at"].max())
     _log.warn(
-        "the last run did not stop cleanly: of {players} players in its journal, {rows} are"
+        "the last run did not stop cleanly: of {players} players in its live file, {rows} are"
         " newer than in the store, the newest of {newest} UTC; they are saved before anybody"
         " joins",
         players=players,

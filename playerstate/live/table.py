@@ -77,7 +77,8 @@ class LiveTable:
         slots: the slot of each player, by session id.
         saved: by slot, the highest sequence of the row's generation that the store holds.
         saved_at: by slot, the newest ``updated_at`` that the store holds.
-        not_moved: by slot, the last sequence whose state is not that of a move: an update without a
+        last_non_base: by slot, the last sequence whose state is not that of a move: an update
+        without a
             number came after it, or a join gave the number.
         room: how many slots these three have; it grows as far as `capacity`, and they are others
             then.
@@ -102,7 +103,7 @@ class LiveTable:
         self._place = array("q")
         self.saved = np.zeros(0, np.uint64)
         self.saved_at = np.zeros(0, np.int64)
-        self.not_moved = array("q")
+        self.last_non_base = array("q")
         self._dirty = bytearray()
         self._dirtied_at = np.zeros(0, np.float64)
         # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
@@ -122,7 +123,7 @@ class LiveTable:
         self._oldest: float | None = None
         self._oldest_is_known = True
         self._free: list[int] = []
-        self._high = 0
+        self._high_water = 0
         self._generation = 0
 
     def _make_room(self, room: int) -> None:
@@ -134,7 +135,7 @@ class LiveTable:
         self._places = np.frombuffer(self._place, np.int64)
         self.saved = np.append(self.saved, np.zeros(more, np.uint64))
         self.saved_at = np.append(self.saved_at, np.zeros(more, np.int64))
-        self.not_moved = self.not_moved + array("q", bytes(8 * more))
+        self.last_non_base = self.last_non_base + array("q", bytes(8 * more))
         self._dirty = self._dirty + bytes(more)
         self._dirty_flags = np.frombuffer(self._dirty, np.bool_)
         self._dirtied_at = np.append(self._dirtied_at, np.zeros(more))
@@ -153,7 +154,7 @@ class LiveTable:
         Raises:
             ValueError: there is a player already.
         """
-        if self._high:
+        if self._high_water:
             raise ValueError("a table that players are in cannot be divided")
         self._part_of = part_of
         self._parts = np.zeros(self.room, np.uint8)
@@ -187,7 +188,7 @@ class LiveTable:
         Returns:
             The slots of those players.
         """
-        high = self._high
+        high = self._high_water
         places = self._places[:high]
         slots = np.fromiter(self.slots.values(), np.intp, len(self.slots))
         session_ids = np.zeros(high, np.int64)
@@ -220,7 +221,7 @@ class LiveTable:
         generation = int(self._generations[slot])
         sequence = int(self.saved[slot])
         self._write(slot, session_id, slot | generation << 32, updated_at, sequence, values)
-        self.not_moved[slot] = sequence
+        self.last_non_base[slot] = sequence
         if self._dirty[slot]:
             self._dirty[slot] = 0
             self._oldest_is_known = False
@@ -228,31 +229,31 @@ class LiveTable:
     @property
     def used_bytes(self) -> int:
         """How much of the buffer was ever written, from its beginning."""
-        return 2 * self._size * self._high
+        return 2 * self._size * self._high_water
 
     def __len__(self) -> int:
         return len(self.slots)
 
     @property
-    def high(self) -> int:
+    def high_water(self) -> int:
         """Slots from here on were never used."""
-        return self._high
+        return self._high_water
 
     def admit(self, session_id: int, values: tuple[Any, ...], updated_at: int) -> int:
         """Give a player a slot, with the state and ``updated_at`` that the store holds.
 
         Raises:
             TableFull: there is no slot left.
-            JournalUnusable: there is no room for one more; it may be tried again.
+            LiveFileUnusable: there is no room for one more; it may be tried again.
             struct.error: a number cannot be packed; no slot was taken.
         """
         if self._free:
             slot = self._free.pop()
-        elif self._high < self.capacity:
-            if self._high == self.room:
+        elif self._high_water < self.capacity:
+            if self._high_water == self.room:
                 self._make_room(min(self.capacity, 2 * self.room))
-            slot = self._high
-            self._high += 1
+            slot = self._high_water
+            self._high_water += 1
         else:
             raise TableFull
         try:
@@ -263,18 +264,18 @@ class LiveTable:
         self._generations[slot] = 0
         if self._part_of is not None:
             self._parts[slot] = self._part_of(session_id)
-        self.not_moved[slot] = 0
+        self.last_non_base[slot] = 0
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
         return slot
 
-    def begin(self, slot: int, sequence: int) -> None:
+    def start_generation(self, slot: int, sequence: int) -> None:
         """Start a fresh generation of this player, numbered from `sequence`.
 
         That number counts as saved only if the state it stands for is.
         """
         if sequence != self.sequence(slot):
-            self.not_moved[slot] = sequence
+            self.last_non_base[slot] = sequence
         self._generation = (self._generation + 1) & 0x7FFFFFFF
         self._write(
             slot,
@@ -319,7 +320,7 @@ class LiveTable:
             self._buffer, place * self._size + _HEAD_AT
         )
         if sequence is None:
-            sequence = self.not_moved[slot] = highest
+            sequence = self.last_non_base[slot] = highest
         elif sequence <= highest:
             return None
         self._version = version = self._version + 1
@@ -420,8 +421,8 @@ class LiveTable:
         return self._head(slot)[3]
 
     def sequences(self, slots: Slots | None = None) -> npt.NDArray[np.uint64]:
-        """`sequence` of each of these slots; by default of every slot below `high`."""
-        places = self._places[: self._high] if slots is None else self._places[slots]
+        """`sequence` of each of these slots; by default of every slot below `high_water`."""
+        places = self._places[: self._high_water] if slots is None else self._places[slots]
         sequences: npt.NDArray[np.uint64] = self._sequences[places]
         return sequences
 
@@ -449,15 +450,15 @@ class LiveTable:
 
     def dirty_count(self, part: int | None = None) -> int:
         """How many rows are dirty, of this part or of all."""
-        flags = self._dirty_flags[: self._high]
+        flags = self._dirty_flags[: self._high_water]
         if part is not None and self._part_of is not None:
-            flags = flags & (self._parts[: self._high] == part)
+            flags = flags & (self._parts[: self._high_water] == part)
         return int(np.count_nonzero(flags))
 
     def oldest_dirty(self) -> float | None:
         """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
         if not self._oldest_is_known:
-            (dirty,) = self._dirty_flags[: self._high].nonzero()
+            (dirty,) = self._dirty_flags[: self._high_water].nonzero()
             self._oldest = float(self._dirtied_at[dirty].min()) if len(dirty) else None
             self._oldest_is_known = True
         return self._oldest
@@ -474,10 +475,10 @@ class LiveTable:
         Returns:
             How many rows were clean.
         """
-        places = self._places[: self._high]
+        places = self._places[: self._high_water]
         updated_at = self._updated_at[places]
         changed = np.flatnonzero((self._session_ids[places] != 0) & (updated_at != 0))
-        settled = updated_at == self.saved_at[: self._high]
+        settled = updated_at == self.saved_at[: self._high_water]
         settled[list(given_up)] = True
         clean = changed[settled[changed] & ~self._dirty_flags[changed]]
         self.saved_at[changed] = 0
@@ -487,12 +488,12 @@ class LiveTable:
 
     def unsaved(self) -> npt.NDArray[np.int64]:
         """The session ids of all players whose newest state the store does not hold."""
-        places = self._places[: self._high]
+        places = self._places[: self._high_water]
         ids = self._session_ids[places]
         unsaved: npt.NDArray[np.int64] = ids[
             (
-                (self._updated_at[places] != self.saved_at[: self._high])
-                | self._dirty_flags[: self._high]
+                (self._updated_at[places] != self.saved_at[: self._high_water])
+                | self._dirty_flags[: self._high_water]
             )
             & (ids != 0)
         ]
@@ -506,7 +507,7 @@ class LiveTable:
             most: so many rows at most.
             part: the part of a divided table whose rows are meant.
         """
-        high, resume = self._high, self._resume[part]
+        high, resume = self._high_water, self._resume[part]
         flags = self._dirty_flags[:high]
         # Where everybody has moved, as happens in a game that is played, there is nothing to find.
         dirty: Slots | range = range(high)

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 
 from playerstate.arguments import check_whole
-from playerstate.interfaces import JournalUnusable, StoreBusy, Stored
+from playerstate.interfaces import LiveFileUnusable, StoreBusy, Stored
 from playerstate.ledger import Ledger
 from playerstate.live.table import LiveTable
 from playerstate.players.errors import ServerFull
@@ -117,7 +117,7 @@ class Joins:
             slot = self._admit(session_id, stored)
         else:
             self._leaves.returned(slot)
-        table.begin(slot, table.sequence(slot) if sequence is None else sequence)
+        table.start_generation(slot, table.sequence(slot) if sequence is None else sequence)
         updated_at = table.updated_at(slot)
         self._ledger.joins += 1
         self._ledger.restored += updated_at != 0
@@ -133,7 +133,7 @@ class Joins:
             updated_at = max(updated_at, 1)
         try:
             return self._table.admit(session_id, values, updated_at)
-        except JournalUnusable as error:
+        except LiveFileUnusable as error:
             raise StoreBusy(str(error)) from error
 
     def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:

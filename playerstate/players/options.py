@@ -8,7 +8,7 @@ import attrs
 
 from playerstate.arguments import check_seconds, check_whole
 from playerstate.interfaces import MOST_LANES, IStateStore, file_store
-from playerstate.live.journal import check_apart
+from playerstate.live.file import check_apart
 
 
 @attrs.frozen
@@ -20,7 +20,7 @@ class Options:
     queue_size: int
     max_players: int
     stop_within: float
-    journal: str | None
+    live_file: str | None
 
     @classmethod
     def checked(
@@ -30,7 +30,7 @@ class Options:
         queue_size: int,
         max_players: int,
         stop_within: float,
-        journal: str | os.PathLike[str] | None,
+        live_file: str | os.PathLike[str] | None,
     ) -> Options:
         """These, if all are in their range.
 
@@ -46,8 +46,8 @@ class Options:
         if isinstance(store, (str, bytes, os.PathLike)):
             raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
         check_whole("lanes of the store", getattr(store, "lanes", None), 1, MOST_LANES)
-        if journal is not None:
-            journal = os.fspath(journal)
+        if live_file is not None:
+            live_file = os.fspath(live_file)
             files = file_store(store)
-            check_apart(journal, () if files is None else files.files)
-        return cls(store, save_within, queue_size, max_players, stop_within, journal)
+            check_apart(live_file, () if files is None else files.files)
+        return cls(store, save_within, queue_size, max_players, stop_within, live_file)

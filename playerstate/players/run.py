@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
-from playerstate.live.journal import Memory
+from playerstate.live.file import RowMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning
@@ -56,7 +56,7 @@ class Opened:
 
     identity: bytes
     reader: IStateReader
-    memory: Memory
+    memory: RowMemory
     buffer: memoryview
     recovered: npt.NDArray[np.void]
 
@@ -181,7 +181,7 @@ class Run:
 
     def _note_recovered(self) -> None:
         try:
-            self.memory.forget_remains()
+            self.memory.discard()
         except StoreUnusable as error:
             # The next start would take it for the newest, and let go of what came after it.
             _log.critical("nobody may join: {error}", error=error)

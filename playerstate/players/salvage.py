@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import Stored, StoreUnusable
-from playerstate.live.journal import Memory
+from playerstate.live.file import RowMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.saving.commit import named
@@ -42,7 +42,7 @@ class Salvage:
         self,
         schema: StateSchema,
         table: LiveTable,
-        memory: Memory,
+        memory: RowMemory,
         clock: SteadyClock,
         load: Callable[[int], Any],
         in_flight: Callable[[], int],
@@ -98,7 +98,7 @@ class Salvage:
         for session_id in lost:
             self._disowned[session_id] = self._table.updated_at(self._table.slots[session_id])
         _log.critical(
-            "the rows of {count} players in the journal were cut off or written over: player"
+            "the rows of {count} players in the live file were cut off or written over: player"
             " {players}; they are read from the store again, and what it does not have of them is"
             " lost",
             count=len(lost),
@@ -112,7 +112,7 @@ class Salvage:
             if str(error) != self._cannot_renew:
                 self._cannot_renew = str(error)
                 _log.critical(
-                    "the journal was {why} while it was in use, and cannot be made anew: {error};"
+                    "the live file was {why} while it was in use, and cannot be made anew: {error};"
                     " it is tried again, and until then a kill loses what is not yet committed",
                     why=why,
                     error=error,
@@ -120,7 +120,7 @@ class Salvage:
             return
         self._cannot_renew = ""
         _log.critical(
-            "the journal was {why} while it was in use; it was made anew with the {players}"
+            "the live file was {why} while it was in use; it was made anew with the {players}"
             " players in the game",
             why=why,
             players=len(self._table),

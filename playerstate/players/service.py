@@ -17,7 +17,7 @@ from playerstate.arguments import check_session_id, check_whole
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
-from playerstate.live.journal import Journal, ProcessMemory
+from playerstate.live.file import AnonymousMemory, LiveFile
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning, ServerFull
@@ -52,7 +52,7 @@ class PlayerStateService(Service):
         queue_size: rows the ring to the persist thread holds; a power of two.
         max_players: the most players at a time, those included who left and are not yet saved.
         stop_within: seconds that `stopService` gives the store to take what is unsaved.
-        journal: path of the file that keeps what is applied beyond the death of the process; None
+        live file: path of the file that keeps what is applied beyond the death of the process; None
             for none.
         runtime: the reactor, the clocks and the thread; the real ones by default.
 
@@ -63,7 +63,7 @@ class PlayerStateService(Service):
 
     Raises:
         TypeError: an argument is no number, or `store` is no store; the message names it.
-        ValueError: an argument is out of its range, or `journal` is a file of the store's; the
+        ValueError: an argument is out of its range, or `live_file` is a file of the store's; the
             message names it.
     """
 
@@ -77,17 +77,17 @@ class PlayerStateService(Service):
         queue_size: int = 8192,
         max_players: int = 10_000,
         stop_within: float = 30.0,
-        journal: str | os.PathLike[str] | None = None,
+        live_file: str | os.PathLike[str] | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         self.options = Options.checked(
-            store, save_within, queue_size, max_players, stop_within, journal
+            store, save_within, queue_size, max_players, stop_within, live_file
         )
         self.store = store
         self.schema = store.schema
         self.ledger = Ledger(gauges=self._gauges)
-        path = self.options.journal
-        self._memory = ProcessMemory() if path is None else Journal(path)
+        path = self.options.live_file
+        self._memory = AnonymousMemory() if path is None else LiveFile(path)
         self._runtime = runtime
         self._starting: Deferred[Run] | None = None
         self._run: Run | None = None
@@ -393,7 +393,7 @@ class PlayerStateService(Service):
         """What has kept rows from the store for longer than `save_within`; None if all is well.
 
         While there is something the service is degraded: it takes joins and updates as ever, but
-        they are not being saved, or have no journal, which was lost and cannot be made anew.
+        they are not being saved, or have no live file, which was lost and cannot be made anew.
         """
         return None if self._run is None else self._run.trouble
 

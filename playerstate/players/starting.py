@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, StoreUnusable, file_store
 from playerstate.ledger import Ledger
-from playerstate.live.journal import Memory, check_beside
+from playerstate.live.file import RowMemory, check_beside
 from playerstate.live.recovery import find_unsaved
 from playerstate.players.errors import NotRunning
 from playerstate.players.options import Options
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 async def start(
     options: Options,
-    memory: Memory,
+    memory: RowMemory,
     ledger: Ledger,
     runtime: Runtime,
     when_recovered: Callable[[], None],
@@ -50,7 +50,7 @@ async def start(
         on_leave: told of each player who is about to be taken offline.
 
     Raises:
-        StoreUnusable: the store or the journal cannot be used as it is; all was given back.
+        StoreUnusable: the store or the live file cannot be used as it is; all was given back.
         RuntimeError: no persist thread can be started; likewise.
     """
     store = options.store
@@ -59,17 +59,17 @@ async def start(
     with ExitStack() as undo:
         identity = await _answer(store, store.prepare(), clock)
         undo.callback(store.close)
-        check_beside(None if files is None else files.live_path, options.journal, identity)
-        remains = memory.take_remains(identity)
+        check_beside(None if files is None else files.live_path, options.live_file, identity)
+        leftover = memory.claim(identity)
         undo.callback(memory.close, clean=False)
-        identity = os.urandom(16) if remains is None else identity
+        identity = os.urandom(16) if leftover is None else identity
         identity = await _answer(store, store.migrate(identity), clock)
         reader = await _answer(store, store.open_reader(), clock)
         undo.callback(reader.close)
         buffer = memory.open(store.schema, options.max_players, identity)
-        recovered = find_unsaved(remains, store.schema, reader)
-        if remains is not None and not len(recovered):
-            memory.forget_remains()
+        recovered = find_unsaved(leftover, store.schema, reader)
+        if leftover is not None and not len(recovered):
+            memory.discard()
         opened = Opened(identity, reader, memory, buffer, recovered)
         run = Run(options, opened, ledger, clock, runtime, when_recovered, on_leave)
         run.begin()

@@ -90,10 +90,10 @@ def give_up(run: Run, why: NotSaved) -> None:
     run.salvage.check()  # the next start is to find it
     unsaved = [*run.outbox.unrecovered(), *run.table.unsaved().tolist()]
     _log.error(
-        "stopped with the newest state unsaved of player {players}; {why}; {fate}",
+        "stopped with the newest state unsaved of player {players}; {why}; {notice}",
         players=named(unsaved),
         why=why,
-        fate=run.memory.fate,
+        notice=run.memory.unsaved_notice,
     )
     run.outbox.abandon()
     end_waiting(run, why)

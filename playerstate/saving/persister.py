@@ -330,7 +330,7 @@ class Persister:
             rows = np.concatenate([one.row for one in given_up], dtype=self._ring.dtype)
             reasons = [str(one.error) for one in given_up]
             try:
-                self._writer.set_aside(rows.view(self._record), reasons)
+                self._writer.quarantine(rows.view(self._record), reasons)
             except Exception as failure:
                 error = failure
             else:
@@ -380,7 +380,7 @@ class Persister:
         except StoreReplaced as error:
             self._note_replaced(error)
             return False
-        except Exception as error:  # the next start will look into the journal
+        except Exception as error:  # the next start will look into the live file
             self._listener.failed(error, 0)
             return False
         return True

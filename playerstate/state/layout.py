@@ -1,4 +1,4 @@
-"""How one player lies in memory, in the ring and in the journal.
+"""How one player lies in memory, in the ring and in the live file.
 
 A row has a header, the packed fields and, at its head and its tail, the *version* under which it
 was written.  The live table keeps two such *halves* for each slot and writes them in turn, the

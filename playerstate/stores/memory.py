@@ -25,7 +25,7 @@ from playerstate.interfaces import (
 from playerstate.state.schema import StateSchema
 
 IDENTITY = b"playerstate-mem."
-"""Of every memory: what a process left in its journal is for the next, which forgot the rest."""
+"""Of every memory: what a process left in its live file is for the next, which forgot the rest."""
 
 
 def open_url(url: str, schema: StateSchema) -> MemoryStore:
@@ -110,7 +110,7 @@ class MemoryStore:
     def sync(self) -> None:
         """There is no disk."""
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
         """The log tells of them; a memory has no place beside it."""
 
     def interrupt(self) -> None:

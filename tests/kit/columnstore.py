@@ -140,7 +140,7 @@ class ColumnStore:
     def sync(self) -> None:
         """There is no disk."""
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
         """The log tells of them."""
 
     def interrupt(self) -> None:

@@ -21,7 +21,7 @@ from playerstate.conversations.gateway import Gateway, Run
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.interfaces import IFileStore, Records, RowRefused, Stored, StoreReplaced
 from playerstate.ledger import Outcome
-from playerstate.live.journal import ProcessMemory, Remains
+from playerstate.live.file import AnonymousMemory, Leftover
 from playerstate.players import service as service_module
 from playerstate.players.service import PlayerStateService
 from playerstate.state.layout import RowLayout
@@ -147,8 +147,8 @@ class FragileStore(FaultyStore):
             raise RowRefused("not this one")
         return super().write(records)
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
-        """See `IStateWriter.set_aside`."""
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
+        """See `IStateWriter.quarantine`."""
         self.aside += zip(records["session_id"].tolist(), reasons, strict=True)
 
     def maintain(self) -> None:
@@ -196,7 +196,7 @@ class FragileReader:
         self.closed = True
 
 
-class FoundMemory(ProcessMemory):
+class FoundMemory(AnonymousMemory):
     """A memory in which a process before left these players' states.
 
     Args:
@@ -216,28 +216,28 @@ class FoundMemory(ProcessMemory):
             record["session_id"] = session_id
             record["x"], record["y"] = stored.values
             record["updated_at"] = stored.updated_at
-        self.remains: Remains | None = Remains(bytes(16), False, tuple(SCHEMA.fields), records)
+        self.leftover: Leftover | None = Leftover(bytes(16), False, tuple(SCHEMA.fields), records)
         self.forgotten = 0
         self.closes: list[bool] = []
 
-    def take_remains(self, identity: bytes) -> Any:
-        """See `Memory.take_remains`."""
-        return self.remains
+    def claim(self, identity: bytes) -> Any:
+        """See `RowMemory.claim`."""
+        return self.leftover
 
-    def forget_remains(self) -> None:
-        """See `Memory.forget_remains`."""
-        self.remains = None
+    def discard(self) -> None:
+        """See `RowMemory.discard`."""
+        self.leftover = None
         self.forgotten += 1
 
     def close(self, clean: bool) -> None:
-        """See `Memory.close`."""
+        """See `RowMemory.close`."""
         self.closes.append(clean)
 
 
 def leave_behind(case: SynchronousTestCase, players: dict[int, Stored]) -> FoundMemory:
     """Have the services made from now on find what a process before left."""
     memory = FoundMemory(players)
-    case.patch(service_module, "ProcessMemory", lambda: memory)
+    case.patch(service_module, "AnonymousMemory", lambda: memory)
     return memory
 
 

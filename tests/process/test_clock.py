@@ -114,7 +114,7 @@ class SteppingClockTests(SynchronousTestCase):
         self.assertGreater(max(before.values()) / 1e6, time.time() + YEAR / 2)
         server.signal(signal.SIGTERM)
         self.assertEqual(server.ended(), -signal.SIGTERM)
-        self.assertIn("0 malformed, 0 refused", server.output)
+        self.assertIn("0 malformed, 0 rejected", server.output)
         self.assertIn(" 0 pending", server.output)
         self.assertNotIn("newer state", server.output)
         # A server that starts in the past of its rows goes on above them.

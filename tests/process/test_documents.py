@@ -33,7 +33,7 @@ SAVED = (
     ("README.md", "class Avatar", "mygame.py"),
     ("docs/embedding.md", "await service.flush()", "calls.py"),
     ("docs/embedding.md", "asyncioreactor", "loop.py"),
-    ("docs/embedding.md", "service = PlayerStateService(store, ", "journal.py"),
+    ("docs/embedding.md", "service = PlayerStateService(store, ", "live_file.py"),
     ("docs/embedding.md", "class Avatar", "mygame.py"),
     ("docs/embedding.md", "Application(", "server.py"),
     ("docs/embedding.md", "PlayerClient(", "walk.py"),
@@ -252,7 +252,7 @@ class PageTests(TypedTestCase):
     def test_embedding(self) -> None:
         """Each program of the page, and a client of a real server."""
         self.save("docs/embedding.md")
-        for name in ("calls.py", "loop.py", "journal.py", "mygame.py", "frame.py"):
+        for name in ("calls.py", "loop.py", "live_file.py", "mygame.py", "frame.py"):
             self.run_program(name)
         self.assertEqual(len(promised(program("docs/embedding.md", "service.flush"))), 2)
         self.assertEqual(len(promised(program("docs/embedding.md", "class Avatar"))), 1)

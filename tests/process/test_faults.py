@@ -201,16 +201,16 @@ class RoomTests(FaultTestCase):
         self.play_until(crowd, lambda: "no longer degraded" in server.output, server.output)
 
     def test_limit_from_the_start(self) -> None:
-        """A limit that leaves no room for the journal is a refusal to start; without a journal the
+        """A limit that leaves no room for the live file is a refusal to start; without it the
         log is emptied time and again, and the moves are saved."""
         limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
         server = self.serve(preexec=limit, environment=UNMEASURED)
         self.assertEqual(server.ended(), 1)
-        self.assertIn("cannot make the journal", server.output)
+        self.assertIn("cannot make the live file", server.output)
         self.assertNotIn("Traceback", server.output)
         self.assertEqual([n for n in os.listdir(self.directory) if "live" in n], [])
         server = self.serve(
-            "--save-within=0.1", "--journal=none", preexec=limit, environment=UNMEASURED
+            "--save-within=0.1", "--live-file=none", preexec=limit, environment=UNMEASURED
         )
         crowd = self.crowd(server)
         self.play_until(crowd, lambda: "failed" in server.output, server.output)
@@ -233,7 +233,10 @@ class UnwritableTests(FaultTestCase):
         remount = subprocess.run(["mount", "-o", "remount,ro", self.directory])
         self.assertEqual(remount.returncode, 0)
         server = Process(
-            os.path.dirname(self.directory), "--store", f"sqlite:{self.database}", "--journal=none"
+            os.path.dirname(self.directory),
+            "--store",
+            f"sqlite:{self.database}",
+            "--live-file=none",
         )
         self.addCleanup(server.kill)
         self.assertEqual(server.ended(), 1)
@@ -345,7 +348,7 @@ class ReplacedTests(FaultTestCase):
     def populate(self, live: LiveService) -> None:
         """Six hundred players, of whom the second half have left by the end.
 
-        `backup` is a copy of the first half of their story.
+        `backup` is a copy of the first half of their scenario.
         """
         live.join(*self.MANY)
         self.move(live, 1.0, *self.MANY)
@@ -586,7 +589,7 @@ class ReplacedTests(FaultTestCase):
     def test_overwritten_before_a_stop(self) -> None:
         """A stop that finds it out last says that not all is saved; the next start saves it."""
         patched = self.patch(persister_module, "MAX_SLEEP", 60.0)  # nobody looks before the stop
-        live = self.live(journal=f"{self.database}.live", stop_within=5.0)
+        live = self.live(live_file=f"{self.database}.live", stop_within=5.0)
         self.populate(live)
         self.checkpoint("TRUNCATE")
         self.copy_over("backup")
@@ -594,7 +597,7 @@ class ReplacedTests(FaultTestCase):
         self.assertTrue(live.service.gave_up)
         self.assertTrue(self.log.having("stopped with the newest state unsaved"))
         patched.restore()
-        again = self.live(journal=f"{self.database}.live")
+        again = self.live(live_file=f"{self.database}.live")
         again.until(lambda: self.log.having("players may join"))
         rows = self.rows()
         self.assertEqual((len(rows), rows[300][0], rows[301][0]), (600, 2.0, 1.0))
@@ -836,14 +839,14 @@ class RefusedRowTests(FaultTestCase):
         self.move(live, 2.0, 3)
         live.until(lambda: live.snapshot().store_errors.get("RowRefused", 0) >= 4)
         self.assertFalse(refused.exists())
-        self.assertEqual(live.snapshot().set_aside, 0)
+        self.assertEqual(live.snapshot().quarantined, 0)
         self.move(live, 5.0, *everybody)
         left = live.service.leave(3)
         error = live.failure(left)
         self.assertIsInstance(error, NotSaved)
         self.assertIn("cursed", str(error))
         self.assertIn("3", str(error))
-        self.assertEqual(live.snapshot().set_aside, 1)
+        self.assertEqual(live.snapshot().quarantined, 1)
         self.assertEqual(live.snapshot().imbalance(), [])
         expected = {i: (1.0 if i == 3 else 5.0, float(i)) for i in everybody}
         self.assertEqual(self.rows(), expected)
@@ -854,7 +857,7 @@ class RefusedRowTests(FaultTestCase):
         self.assertEqual(len(self.log.having("player 3: ")), 1)
         # Everybody else goes on, and a later row of the same player is set aside in its place.
         live.join(3)
-        while live.snapshot().set_aside < 2:
+        while live.snapshot().quarantined < 2:
             self.move(live, 6.0, *others)
             self.move(live, 6.0, 3)
             live.run(0.1)

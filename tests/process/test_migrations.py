@@ -35,11 +35,11 @@ class MigrationTestCase(DirectoryTestCase):
     ) -> Any:
         """A run in which this player, if one is named, moves so; returns where it stood at first.
 
-        What a killed run leaves is its journal, beside a database from before its moves.
+        What a killed run leaves is its live file, beside a database from before its moves.
         """
-        journal = f"{self.directory}/journal"
+        live_file = f"{self.directory}/moves.live"
         stepped = SteppedService(
-            state, SQLiteStore(self.path, StateSchema.of(state), "normal"), journal=journal
+            state, SQLiteStore(self.path, StateSchema.of(state), "normal"), live_file=live_file
         )
         stepped.settle()
         found = None if player is None else stepped.join(player)
@@ -47,11 +47,11 @@ class MigrationTestCase(DirectoryTestCase):
             stepped.service.update(player or 0, state(**values))
         if killed:
             shutil.copy(self.path, f"{self.path}.kept")
-            shutil.copy(journal, f"{journal}.kept")
+            shutil.copy(live_file, f"{live_file}.kept")
         self.successResultOf(stepped.stop())
         if killed:
             os.replace(f"{self.path}.kept", self.path)
-            os.replace(f"{journal}.kept", journal)
+            os.replace(f"{live_file}.kept", live_file)
         return found
 
     def stored(self, state: type, player: int = 7) -> Any:

@@ -92,7 +92,7 @@ class RefusedStartTests(OtherUserTestCase):
             ("players.db", "this user may not write", "be the user whose it is"),
             ("players.db-wal", "this user may not write", "be the user whose it is"),
             ("players.db-shm", "this user may not write", "be the user whose it is"),
-            ("players.db.live", "cannot read the journal", "a file that this user may read"),
+            ("players.db.live", "cannot read the live file", "a file that this user may read"),
         ):
             beside = name in ("players.db-wal", "players.db-shm")
             with self.subTest(name), self.prepared(self.database if beside else lambda: None):
@@ -107,7 +107,7 @@ class RefusedStartTests(OtherUserTestCase):
             line = self.refused("--listen", "udp:0")
             self.assertIn(f"{self.directory}/players.db.lock: Permission denied", line)
             self.assertIn("must exist and be writable", line)
-        line = self.refused("--listen", "udp:0", "--journal", "nowhere/moves")
+        line = self.refused("--listen", "udp:0", "--live-file", "nowhere/moves")
         self.assertIn("nowhere/moves", line)
         self.assertIn("its directory must exist and be writable", line)
 

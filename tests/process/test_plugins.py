@@ -134,8 +134,8 @@ class Writer:
     def maintain(self):
         pass
 
-    def set_aside(self, records, reasons):
-        self.store.calls.append("set_aside")
+    def quarantine(self, records, reasons):
+        self.store.calls.append("quarantine")
 
     def sync(self):
         self.store.calls.append("sync")

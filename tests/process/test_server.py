@@ -258,7 +258,7 @@ class ReturningTests(ProcessTestCase):
         self.assertEqual(self.rows(), {42: (1.0, 1.0)})
 
 
-class JournalTests(ProcessTestCase):
+class LiveFileTests(ProcessTestCase):
     """The file that keeps moves beyond the death of the process."""
 
     def test_killed(self) -> None:
@@ -308,12 +308,12 @@ class JournalTests(ProcessTestCase):
     def test_named(self) -> None:
         """It lies where it is told to."""
         self.assertEqual(
-            self.left("--journal", "moves"), ["moves", "players.db", "players.db.lock"]
+            self.left("--live-file", "moves"), ["moves", "players.db", "players.db.lock"]
         )
 
     def test_none(self) -> None:
         """There need not be one."""
-        self.assertEqual(self.left("--journal", "none"), ["players.db", "players.db.lock"])
+        self.assertEqual(self.left("--live-file", "none"), ["players.db", "players.db.lock"])
 
     def test_memory_store(self) -> None:
         """A store without a file has one in the working directory."""
@@ -516,13 +516,13 @@ class RefusedStartTests(ProcessTestCase):
         self.assertIn("--listen udp:0:interface=192.0.2.1: cannot listen there: ", line)
         self.assertIn("the interface must be an address of this machine", line)
 
-    def test_journal_that_cannot_be(self) -> None:
-        """A journal in a directory that is missing, or that is a directory: it is named."""
+    def test_live_file_that_cannot_be(self) -> None:
+        """A live file in a directory that is missing, or that is a directory: it is named."""
         os.mkdir(f"{self.directory}/moves")
-        for journal, why in (("nowhere/moves", "must exist"), ("moves", "is no journal")):
-            line = self.refused("--listen", "udp:0", "--journal", journal)
-            self.assertIn("--journal: ", line)
-            self.assertIn(f"{self.directory}/{journal}", line)
+        for live_file, why in (("nowhere/moves", "must exist"), ("moves", "is no live file")):
+            line = self.refused("--listen", "udp:0", "--live-file", live_file)
+            self.assertIn("--live-file: ", line)
+            self.assertIn(f"{self.directory}/{live_file}", line)
             self.assertIn(why, line)
 
     def test_database_in_use(self) -> None:

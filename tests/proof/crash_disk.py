@@ -6,7 +6,7 @@ made.  `Recorder.image` is what a disk may hold if the power goes after any one 
 
 What was synced is there.  Of what was not, each sector is there or not, by chance: a write that
 spans sectors may be torn, and a later write may have reached the disk before an earlier one.  A
-file that was made is there for sure once a log or a rollback journal of its directory was synced,
+file that was made is there for sure once a log or a rollback live file of its directory was synced,
 which is when SQLite syncs the directory.
 """
 

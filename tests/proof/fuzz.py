@@ -1,9 +1,10 @@
 """Anything at all as datagrams: ``python -m tests.proof.fuzz`` lets atheris look for worse.
 
-`play` reads bytes as a story: datagrams from a few addresses, well formed or not, with time and
+`play` reads bytes as a scenario: datagrams from a few addresses, well formed or not, with time and
 the persist thread going on in between.  Whatever it says, nothing may be raised, nothing may grow,
-and the books must balance.  Hypothesis draws such stories in `tests.unit.conversations.test_fuzz`;
-atheris breeds them, led by the lines of the package that each one reaches.
+and the books must balance.  Hypothesis draws such scenarios in
+`tests.unit.conversations.test_fuzz`; atheris breeds them, led by the lines of the package that each
+one reaches.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ JOIN_BYTES = 100 + StateSchema.of(PlayerState).struct.size
 MAX_STORY = 4096
 
 
-class Story:
+class Scenario:
     """Bytes that are read as numbers; at their end they are zeros."""
 
     def __init__(self, data: bytes) -> None:
@@ -54,7 +55,7 @@ class Story:
 
 
 def play(data: bytes) -> None:
-    """Start a server, let it live through a story, and stop it.
+    """Start a server, let it live through a scenario, and stop it.
 
     Raises:
         AssertionError: it logged a failure, something grew, or the books do not balance.
@@ -68,7 +69,7 @@ def play(data: bytes) -> None:
     globalLogPublisher.addObserver(look)
     server = Server()
     try:
-        server.live(Story(data))
+        server.live(Scenario(data))
     finally:
         server.close()
         globalLogPublisher.removeObserver(look)
@@ -76,7 +77,7 @@ def play(data: bytes) -> None:
 
 
 class Server:
-    """A server that lives through stories."""
+    """A server that lives through scenarios."""
 
     def __init__(self) -> None:
         self.stepped = SteppedService(max_players=MAX_PLAYERS, queue_size=2)
@@ -87,7 +88,7 @@ class Server:
         self.transport.startService()
         self.port = reactor.ports[7777]
         self.received = 0
-        self.acts: tuple[Callable[[Story], None], ...] = (
+        self.acts: tuple[Callable[[Scenario], None], ...] = (
             self.wait,
             self.send_noise,
             self.send_message,
@@ -97,10 +98,10 @@ class Server:
             self.send_long,
         )
 
-    def live(self, story: Story) -> None:
+    def live(self, scenario: Scenario) -> None:
         """From start to stop."""
-        while story:
-            self.acts[story.number() % len(self.acts)](story)
+        while scenario:
+            self.acts[scenario.number() % len(self.acts)](scenario)
             self.check()
         stopped: list[Any] = []
         self.transport.stopService().addBoth(stopped.append)
@@ -135,9 +136,9 @@ class Server:
         )
         assert max(sizes) <= MAX_PLAYERS, sizes
 
-    def wait(self, story: Story) -> None:
+    def wait(self, scenario: Scenario) -> None:
         """Time passes, and the persist thread may get a turn in it."""
-        choice = story.number()
+        choice = scenario.number()
         self.stepped.reactor.advance(PAUSES[choice % len(PAUSES)])
         if choice & 0x80:
             self.stepped.step()
@@ -160,47 +161,49 @@ class Server:
         joins -= sum(before.joins_refused.values()) + before.joins
         assert after.received - before.received + joins <= 1
 
-    def send_noise(self, story: Story) -> None:
+    def send_noise(self, scenario: Scenario) -> None:
         """Anything, from anywhere."""
-        self.receive(story.take(story.number()), story.number())
+        self.receive(scenario.take(scenario.number()), scenario.number())
 
-    def send_message(self, story: Story) -> None:
+    def send_message(self, scenario: Scenario) -> None:
         """Anything, under some session id."""
-        self.receive(self._id(story) + story.take(story.number() % 64), story.number())
+        self.receive(self._id(scenario) + scenario.take(scenario.number() % 64), scenario.number())
 
-    def send_join(self, story: Story) -> None:
+    def send_join(self, scenario: Scenario) -> None:
         """A JOIN, of some length."""
-        head = (JOIN, 1, 0, story.number() % 8, story.number(), story.number() % 2)
-        join = struct.pack("<BBIIIQ", *head).ljust(JOIN_BYTES - 1 + story.number() % 4, b"\0")
-        self.receive(self._id(story) + join, story.number())
+        head = (JOIN, 1, 0, scenario.number() % 8, scenario.number(), scenario.number() % 2)
+        join = struct.pack("<BBIIIQ", *head).ljust(JOIN_BYTES - 1 + scenario.number() % 4, b"\0")
+        self.receive(self._id(scenario) + join, scenario.number())
 
-    def send_move(self, story: Story) -> None:
+    def send_move(self, scenario: Scenario) -> None:
         """A MOVE with any two floats."""
-        move = struct.pack("<BI", MOVE, story.number()) + story.take(16)
-        self.receive(self._id(story) + move, story.number())
+        move = struct.pack("<BI", MOVE, scenario.number()) + scenario.take(16)
+        self.receive(self._id(scenario) + move, scenario.number())
 
-    def send_numbered(self, story: Story) -> None:
+    def send_numbered(self, scenario: Scenario) -> None:
         """A LEAVE or a PING."""
-        kind = (LEAVE, PING)[story.number() % 2]
-        self.receive(self._id(story) + encode_numbered(kind, story.number()), story.number())
+        kind = (LEAVE, PING)[scenario.number() % 2]
+        self.receive(
+            self._id(scenario) + encode_numbered(kind, scenario.number()), scenario.number()
+        )
 
-    def send_long(self, story: Story) -> None:
+    def send_long(self, scenario: Scenario) -> None:
         """Something near the longest there is."""
-        message = bytes((story.number() % 8,)) * (1190 + story.number() % 32)
-        self.receive(self._id(story) + message, story.number())
+        message = bytes((scenario.number() % 8,)) * (1190 + scenario.number() % 32)
+        self.receive(self._id(scenario) + message, scenario.number())
 
-    def _id(self, story: Story) -> bytes:
+    def _id(self, scenario: Scenario) -> bytes:
         return struct.pack(
-            "<QI", SESSION_IDS[story.number() % len(SESSION_IDS)], story.number() % 8
+            "<QI", SESSION_IDS[scenario.number() % len(SESSION_IDS)], scenario.number() % 8
         )
 
 
 def main(play: Callable[[bytes], None] = play) -> None:
-    """Let atheris breed stories for so long."""
+    """Let atheris breed scenarios for so long."""
     parser = argparse.ArgumentParser(prog="python -m tests.proof.fuzz")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long")
     parser.add_argument(
-        "corpus", nargs="?", help="a directory of stories to begin with, or one story"
+        "corpus", nargs="?", help="a directory of scenarios to begin with, or one scenario"
     )
     options = parser.parse_args()
     try:

@@ -1,9 +1,9 @@
 """Anything at all to a netcode server; ``python -m tests.proof.fuzz_netcode`` breeds it.
 
-`play` reads bytes as a story of noise, requests, packets and time, from a few addresses at which
+`play` reads bytes as a scenario of noise, requests, packets and time, from a few addresses at which
 clients are in, half-open, or not there.  Whatever it says, nothing may be raised; what is ignored
 changes nothing; nothing is sent but to who showed a good token; and no answer is larger than what
-it answers.  Hypothesis draws such stories in `tests.unit.transports.netcode.test_network`.
+it answers.  Hypothesis draws such scenarios in `tests.unit.transports.netcode.test_network`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from playerstate.transports.netcode.client import State
 from playerstate.transports.netcode.connections import Source
 from playerstate.transports.netcode.limits import Rate
 from tests.kit.netcode import Player, Table, make_token, request_of, source
-from tests.proof.fuzz import Story, main
+from tests.proof.fuzz import Scenario, main
 
 PAUSES = (0.0, 0.05, 0.1, 1.0, 5.0, 40.0)
 MANY = Rate(1e6, 10**6)
 
 
 def play(data: bytes) -> None:
-    """Let a server live through a story.
+    """Let a server live through a scenario.
 
     Raises:
         AssertionError: it did what it must not.
     """
-    Play().live(Story(data))
+    Play().live(Scenario(data))
 
 
 class Play:
@@ -42,7 +42,7 @@ class Play:
         self.table.now = 40.0
         self._seed = 0
         self.players = [self._player(number) for number in range(4)]
-        self.acts: tuple[Callable[[Story], None], ...] = (
+        self.acts: tuple[Callable[[Scenario], None], ...] = (
             self.wait,
             self.send_noise,
             self.send_request,
@@ -60,10 +60,10 @@ class Play:
         token = make_token(1 + number, created_at=now, seed=self._seed)
         return self.table.player(token, source(number, port))
 
-    def live(self, story: Story) -> None:
+    def live(self, scenario: Scenario) -> None:
         """From start to stop."""
-        while story:
-            self.acts[story.number() % len(self.acts)](story)
+        while scenario:
+            self.acts[scenario.number() % len(self.acts)](scenario)
             self.check()
         self.table.stop()
         assert not self.table.server.connections
@@ -104,60 +104,60 @@ class Play:
             return  # the token is known from here on
         assert after == state, reasons
 
-    def wait(self, story: Story) -> None:
+    def wait(self, scenario: Scenario) -> None:
         """Time passes, all at once."""
-        self.table.now += PAUSES[story.number() % len(PAUSES)]
+        self.table.now += PAUSES[scenario.number() % len(PAUSES)]
         self.table.tick()
 
-    def send_noise(self, story: Story) -> None:
+    def send_noise(self, scenario: Scenario) -> None:
         """Anything, from anywhere."""
-        self.receive(story.take(story.number()), source(story.number() % 5))
+        self.receive(scenario.take(scenario.number()), source(scenario.number() % 5))
 
-    def send_request(self, story: Story) -> None:
+    def send_request(self, scenario: Scenario) -> None:
         """Somebody's request, with some bytes of it changed, from somewhere."""
-        player = self.players[story.number() % 4]
-        at = story.number() * 5 % 1078
-        change = story.take(story.number() % 4)
+        player = self.players[scenario.number() % 4]
+        at = scenario.number() * 5 % 1078
+        change = scenario.take(scenario.number() % 4)
         request = request_of(player.token)
         request = request[:at] + change + request[at + len(change) :]
-        self.receive(request, source(story.number() % 4))
+        self.receive(request, source(scenario.number() % 4))
 
-    def send_packet(self, story: Story) -> None:
+    def send_packet(self, scenario: Scenario) -> None:
         """A packet of any kind and length, sealed with somebody's key, from somewhere."""
-        client = self.players[story.number() % 4].client
-        kind, body = story.number() % 16, story.take(story.number())
-        client._sequence = story.number()
-        whence = story.number()
+        client = self.players[scenario.number() % 4].client
+        kind, body = scenario.number() % 16, scenario.take(scenario.number())
+        client._sequence = scenario.number()
+        whence = scenario.number()
         datagram = client._seal(kind, body, self.table.now)
         self.receive(datagram, source(whence % 4, 5000 + whence // 128))
 
-    def take_turn(self, story: Story) -> None:
+    def take_turn(self, scenario: Scenario) -> None:
         """A client hears what is there for it, and sends what is due."""
-        self.players[story.number() % 4].turn()
+        self.players[scenario.number() % 4].turn()
 
-    def talk(self, story: Story) -> None:
+    def talk(self, scenario: Scenario) -> None:
         """A client that is in says something, and the server as well."""
-        player = self.players[story.number() % 4]
+        player = self.players[scenario.number() % 4]
         if player.client.state == State.CONNECTED:
-            datagram = player.client.send(story.take(1 + story.number()), self.table.now)
+            datagram = player.client.send(scenario.take(1 + scenario.number()), self.table.now)
             self.receive(datagram, player.source)
         for connection in self.table.server.connections:
             self.table.send(connection, b"word")
 
-    def end(self, story: Story) -> None:
+    def end(self, scenario: Scenario) -> None:
         """A client is let go of, at once or in a while."""
         for connection in self.table.server.connections[:1]:
-            self.table.disconnect(connection, story.number() % 2 * 0.25)
+            self.table.disconnect(connection, scenario.number() % 2 * 0.25)
 
-    def move(self, story: Story) -> None:
+    def move(self, scenario: Scenario) -> None:
         """A client is at another port from now on."""
-        choice = story.number()
+        choice = scenario.number()
         player = self.players[choice % 4]
         player.source = (player.source[0], 5000 + choice // 16, player.source[2])
 
-    def replace(self, story: Story) -> None:
+    def replace(self, scenario: Scenario) -> None:
         """A client goes, with or without a word, and comes again with another token."""
-        choice = story.number()
+        choice = scenario.number()
         number = choice % 4
         player = self.players[number]
         if choice & 0x80:

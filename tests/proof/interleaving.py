@@ -388,7 +388,7 @@ class Run:
     choices: list[int]
     faults: list[str]
 
-    def story(self, names: Sequence[str]) -> str:
+    def scenario(self, names: Sequence[str]) -> str:
         """What is wrong, and each step, in a line of its own."""
         lines = [f"schedule {self.schedule}: {'; '.join(self.faults) or 'no fault'}"]
         for step, (thread, what) in enumerate(self.steps):

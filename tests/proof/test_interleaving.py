@@ -161,7 +161,7 @@ class Writer:
         """See `IStateWriter`."""
         self._on_the_thread("maintain")
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter`."""
         raise NotImplementedError
 
@@ -320,7 +320,7 @@ class HandOverTests(SynchronousTestCase):
                 began = time.perf_counter()
                 count, faulty = first_fault(those)
                 if faulty is not None:
-                    self.fail(f"{faulty.story(THREADS)}\nPLAYERSTATE_REPLAY={faulty.schedule}")
+                    self.fail(f"{faulty.scenario(THREADS)}\nPLAYERSTATE_REPLAY={faulty.schedule}")
                 seconds = time.perf_counter() - began
                 _log.info(
                     "{test}: {count} schedules {which} in {seconds:.1f} s, {rate:.0f}/s",
@@ -448,10 +448,10 @@ class FaultTests(SynchronousTestCase):
         assert faulty is not None, "not found"
         _log.info("{test}: found by schedule {count}", test=self.id(), count=count)
         self.assertEqual(len(faulty.schedule.preemptions), preemptions)
-        self.assertIn(fault, faulty.story(THREADS).splitlines()[0])
+        self.assertIn(fault, faulty.scenario(THREADS).splitlines()[0])
         with scenario.pair() as pair:
             again = pair.replay(Schedule.parse(str(faulty.schedule)))
-        self.assertEqual(again.story(THREADS), faulty.story(THREADS))
+        self.assertEqual(again.scenario(THREADS), faulty.scenario(THREADS))
 
     def test_publishes_before_the_rows_are_written(self) -> None:
         """The consumer takes what lay in the place before."""

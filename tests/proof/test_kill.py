@@ -10,7 +10,7 @@ import time
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.live.journal import RECOVERING
+from playerstate.live.file import RECOVERING
 from tests.kit.crash_load import Crowd, Process
 
 KILLS = int(os.environ.get("PLAYERSTATE_KILLS", "3"))
@@ -54,7 +54,7 @@ class KillTests(SynchronousTestCase):
         """At each start everybody stands where they really were, and no earlier than they know."""
         recovered = 0
         for turn in range(KILLS):
-            # The slow one leaves nearly everything to the journal, the fast one is often amid a
+            # The slow one leaves nearly everything to the live file, the fast one is often amid a
             # commit.
             options = ("--save-within", self.random.choice(("0.1", "0.5", "60")))
             what = f"kill {turn}, {options}"

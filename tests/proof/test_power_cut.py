@@ -2,8 +2,8 @@
 
 The service runs in this process with its real store on a real file system.  All that SQLite writes
 and syncs goes through a VFS that records it (`tests.proof.crash_disk`), and the live table's
-journal is photographed all the time.  From that, disks are made up as power cuts at random moments
-would have left them, and the service is started on each.
+live file is photographed all the time.  From that, disks are made up as power cuts at random
+moments would have left them, and the service is started on each.
 
 Not covered: a disk that lies about a sync, damages what it was not writing to, or fails to keep a
 sector whole; and the ``-shm`` file, which SQLite makes anew after any crash.
@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema
 from playerstate.conversations.gateway import Gateway
-from playerstate.live.journal import PAGE
+from playerstate.live.file import PAGE
 from playerstate.stores.sqlite import writer as sqlite_writer
 from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.testing import SteppedService
@@ -56,7 +56,7 @@ class Said:
 
 @attrs.frozen
 class Photograph:
-    """The journal's bytes when the recorder had seen so many events."""
+    """The live file's bytes when the recorder had seen so many events."""
 
     events: int
     content: bytes
@@ -66,14 +66,14 @@ class Run:
     """A server's life or two, and all there is to know about it.
 
     Args:
-        directory: of the database and the journal.
+        directory: of the database and the live file.
         chance: where the moves come from.
         synchronous: the store's setting.
     """
 
     def __init__(self, directory: str, chance: random.Random, synchronous: str) -> None:
         self.database = f"{directory}/players.db"
-        self.journal = f"{directory}/players.db.live"
+        self.live_file = f"{directory}/players.db.live"
         self.synchronous = synchronous
         self.saved: list[Said] = []
         self.applied: list[Said] = []
@@ -103,7 +103,7 @@ class Run:
         live = LiveService(
             SQLiteStore(self.database, SCHEMA, self.synchronous),
             save_within=SAVE_WITHIN,
-            journal=self.journal,
+            live_file=self.live_file,
         )
         gateway = Gateway(live.service)
         gateway.start()
@@ -152,11 +152,11 @@ class Run:
         self._say(self.applied, session_id, number)
 
     def _photograph(self) -> None:
-        with open(self.journal, "rb") as file:
+        with open(self.live_file, "rb") as file:
             self.photographs.append(Photograph(len(self.recorder.events), file.read()))
 
-    def journal_after(self, events: int, chance: random.Random) -> bytes | None:
-        """The journal as a power cut may leave it: of each sector any version there ever was."""
+    def live_file_after(self, events: int, chance: random.Random) -> bytes | None:
+        """The live file as a power cut may leave it: of each sector any version there ever was."""
         count = bisect_right([photograph.events for photograph in self.photographs], events)
         if not count or chance.random() < 0.1:
             return None
@@ -211,7 +211,7 @@ class PowerCutTests(SynchronousTestCase):
         self.patch(os, "fsync", fsync)
         return run
 
-    def put(self, run: Run, files: dict[str, bytes], journal: bytes | None) -> str:
+    def put(self, run: Run, files: dict[str, bytes], live_file: bytes | None) -> str:
         """A disk with these files; its database's path."""
         self.made += 1
         directory = f"{self.directory}/{self.made}"
@@ -219,16 +219,16 @@ class PowerCutTests(SynchronousTestCase):
         for path, content in files.items():
             with open(f"{directory}/{os.path.basename(path)}", "wb") as file:
                 file.write(content)
-        if journal is not None:
+        if live_file is not None:
             with open(f"{directory}/players.db.live", "wb") as file:
-                file.write(journal)
+                file.write(live_file)
         return f"{directory}/players.db"
 
-    def restored(self, run: Run, path: str, journal: bool) -> dict[int, State]:
+    def restored(self, run: Run, path: str, live_file: bool) -> dict[int, State]:
         """Start on this disk; where everybody stands who is known."""
         stepped = SteppedService(
             store=SQLiteStore(path, SCHEMA, run.synchronous),
-            journal=f"{path}.live" if journal else None,
+            live_file=f"{path}.live" if live_file else None,
         )
         stepped.settle()
         found = {}
@@ -250,20 +250,20 @@ class PowerCutTests(SynchronousTestCase):
         return {session_id: run.states[session_id][state] for session_id, state in found.items()}
 
     def cut(self, run: Run, number: int) -> tuple[int, dict[int, int]]:
-        """One power cut: start without the journal, and with it; when, and what was restored."""
+        """One power cut: start without the live file, and with it; when, and what was restored."""
         chance = random.Random(f"{SEED} {number}")
         events = chance.randrange(len(run.recorder.events) + 1)
         what = f"seed {SEED}, power cut {number} after event {events}"
         files = run.recorder.image(events, chance)
-        journal = run.journal_after(events, chance)
+        live_file = run.live_file_after(events, chance)
         alone = self.numbers(
-            run, self.restored(run, self.put(run, files, None), journal=False), what
+            run, self.restored(run, self.put(run, files, None), live_file=False), what
         )
-        path = self.put(run, files, journal)
-        both = self.numbers(run, self.restored(run, path, journal=True), what)
+        path = self.put(run, files, live_file)
+        both = self.numbers(run, self.restored(run, path, live_file=True), what)
         applied = run.newest(run.applied, events)
         for session_id in run.states:
-            # The journal may help; it never takes anything away.
+            # The live file may help; it never takes anything away.
             self.assertGreaterEqual(
                 both.get(session_id, 0), alone.get(session_id, 0), f"{what}: player {session_id}"
             )
@@ -301,7 +301,7 @@ class PowerCutTests(SynchronousTestCase):
         chance = random.Random(SEED)
         for number in range(5):
             files = run.recorder.image(len(run.recorder.events), chance)
-            found = self.restored(run, self.put(run, files, None), journal=False)
+            found = self.restored(run, self.put(run, files, None), live_file=False)
             what = f"seed {SEED}, power cut {number} after the stop"
             everything = run.newest(run.applied, len(run.recorder.events))
             self.assertEqual(self.numbers(run, found, what), everything)

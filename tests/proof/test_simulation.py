@@ -34,11 +34,11 @@ class SimulationTests(SynchronousTestCase):
 
     def test_same_seed_same_story(self) -> None:
         """A seed does the same each time, so that one that fails can be looked at."""
-        stories = []
+        scenarios = []
         for _ in range(2):
-            story: list[str] = []
-            run_seed(5, story.append)
-            stories.append(story)
+            scenario: list[str] = []
+            run_seed(5, scenario.append)
+            scenarios.append(scenario)
         self.flushLoggedErrors()
-        self.assertGreater(len(stories[0]), 20)
-        self.assertEqual(stories[0], stories[1])
+        self.assertGreater(len(scenarios[0]), 20)
+        self.assertEqual(scenarios[0], scenarios[1])

@@ -20,12 +20,12 @@ class LedgerTests(SynchronousTestCase):
     def test_commit(self) -> None:
         """A commit is counted in rows and in seconds, with the last and the greatest."""
         ledger = Ledger()
-        ledger.commit(rows=10, guarded=1, set_aside=4, superseded=5, seconds=0.5)
-        ledger.commit(rows=3, guarded=2, set_aside=3, superseded=0, seconds=0.25)
+        ledger.commit(rows=10, outdated=1, quarantined=4, superseded=5, seconds=0.5)
+        ledger.commit(rows=3, outdated=2, quarantined=3, superseded=0, seconds=0.25)
         self.assertEqual(ledger.commits, 2)
         self.assertEqual(ledger.committed, 13)
-        self.assertEqual(ledger.guarded, 3)
-        self.assertEqual(ledger.set_aside, 7)
+        self.assertEqual(ledger.outdated, 3)
+        self.assertEqual(ledger.quarantined, 7)
         self.assertEqual(ledger.superseded, 5)
         self.assertEqual(ledger.commit_seconds, 0.75)
         self.assertEqual((ledger.commit_seconds_last, ledger.commit_seconds_max), (0.25, 0.5))
@@ -68,11 +68,11 @@ class LedgerTests(SynchronousTestCase):
     def test_snapshot_is_a_value(self) -> None:
         """A snapshot does not change with the ledger, not even by reason."""
         ledger = Ledger()
-        count(ledger.refused, "stopping")
+        count(ledger.rejected, "stopping")
         snapshot = ledger.snapshot()
-        count(ledger.refused, "stopping")
+        count(ledger.rejected, "stopping")
         ledger.received += 1
-        self.assertEqual(snapshot.refused, {"stopping": 1})
+        self.assertEqual(snapshot.rejected, {"stopping": 1})
         self.assertEqual(snapshot.received, 0)
         with self.assertRaises(attrs.exceptions.FrozenInstanceError):
             snapshot.received = 5
@@ -91,12 +91,12 @@ class BalanceTests(SynchronousTestCase):
         applied=10,
         stale=4,
         malformed={"value": 2, "short": 1},
-        refused={"not_online": 3, "stopping": 1},
+        rejected={"not_online": 3, "stopping": 1},
         recovered=7,
         committed=8,
         superseded=2,
-        guarded=1,
-        set_aside=4,
+        outdated=1,
+        quarantined=4,
         pending=2,
     )
 
@@ -110,14 +110,14 @@ class BalanceTests(SynchronousTestCase):
             {"received": 22},
             {"stale": 5},
             {"malformed": {"value": 2}},
-            {"refused": {"not_online": 5, "stopping": 1}},
+            {"rejected": {"not_online": 5, "stopping": 1}},
         ):
             wrong = attrs.evolve(self.BALANCED, **change).imbalance()
             self.assertEqual(len(wrong), 1, change)
             self.assertTrue(wrong[0].startswith("received "), wrong)
         self.assertEqual(
             attrs.evolve(self.BALANCED, received=22).imbalance(),
-            ["received 22 != applied 10 + stale 4 + malformed 3 + refused 4"],
+            ["received 22 != applied 10 + stale 4 + malformed 3 + rejected 4"],
         )
 
     def test_applied(self) -> None:
@@ -126,8 +126,8 @@ class BalanceTests(SynchronousTestCase):
             {"recovered": 8},
             {"committed": 9},
             {"superseded": 3},
-            {"guarded": 0},
-            {"set_aside": 5},
+            {"outdated": 0},
+            {"quarantined": 5},
             {"abandoned": 1},
             {"pending": 1},
         ):
@@ -137,8 +137,8 @@ class BalanceTests(SynchronousTestCase):
         self.assertEqual(
             attrs.evolve(self.BALANCED, pending=3).imbalance(),
             [
-                "applied 10 + recovered 7 != committed 8 + superseded 2 + guarded 1 + set aside 4"
-                " + abandoned 0 + pending 3"
+                "applied 10 + recovered 7 != committed 8 + superseded 2 + outdated 1"
+                " + quarantined 4 + abandoned 0 + pending 3"
             ],
         )
 
@@ -162,7 +162,7 @@ class SummaryTests(SynchronousTestCase):
             applied=90,
             stale=4,
             malformed={"value": 1},
-            refused={"stopping": 5},
+            rejected={"stopping": 5},
             committed=80,
             superseded=3,
             commits=8,
@@ -178,7 +178,7 @@ class SummaryTests(SynchronousTestCase):
             applied=140,
             stale=7,
             malformed={"value": 1, "short": 2},
-            refused={"stopping": 10, "not_online": 7},
+            rejected={"stopping": 10, "not_online": 7},
             committed=120,
             superseded=10,
             commits=10,
@@ -197,7 +197,7 @@ class SummaryTests(SynchronousTestCase):
             now.summary(before),
             "12 players online;"
             " 50 updates applied, 3 stale, 2 (short 2) malformed,"
-            " 12 (stopping 5, not_online 7) refused;"
+            " 12 (stopping 5, not_online 7) rejected;"
             " 40 rows saved in 2 commits (mean 250.0 ms; since the start at most 2.2 s old),"
             " 7 superseded, 10 pending, oldest unsaved 1.2 s; queue 3/64, 1 overflows;"
             " 3 (StoreBusy 2, OSError 1) store errors; 5 dropped by the kernel",
@@ -207,4 +207,4 @@ class SummaryTests(SynchronousTestCase):
         """Without commits there is no mean to tell, and no division by zero."""
         summary = Snapshot().summary(Snapshot())
         self.assertIn("0 rows saved in 0 commits (mean 0.0 ms", summary)
-        self.assertIn("0 malformed, 0 refused;", summary)
+        self.assertIn("0 malformed, 0 rejected;", summary)

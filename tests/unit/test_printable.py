@@ -156,7 +156,7 @@ class OutputTests(ServiceTestCase):
     def test_live_file(self) -> None:
         """A look into a live file."""
         path = f"{os.path.abspath(self.mktemp())}{EVIL}"
-        stepped = self.start(state=Named, journal=path)
+        stepped = self.start(state=Named, live_file=path)
         stepped.join(1)
         stepped.service.update(1, Named(EVIL))
         stepped.stop()

@@ -77,7 +77,7 @@ class OptionsTests(OptionsTestCase):
         self.assertEqual(options["queue-size"], 8192)
         self.assertEqual(options["max-players"], 10_000)
         self.assertEqual(options["idle-timeout"], 30.0)
-        self.assertEqual(options["journal"], os.path.abspath("players.db.live"))
+        self.assertEqual(options["live-file"], os.path.abspath("players.db.live"))
         self.assertFalse(options["insecure"])
 
     def test_given_values(self) -> None:
@@ -85,7 +85,7 @@ class OptionsTests(OptionsTestCase):
         options = self.parse(
             *("--listen", "udp:1:interface=127.0.0.2", "--store", "memory:"),
             *("--save-within", "0.5", "--queue-size", "256", "--max-players", "7"),
-            *("--idle-timeout", "2.5", "--journal", "/games/moves"),
+            *("--idle-timeout", "2.5", "--live-file", "/games/moves"),
         )
         self.assertEqual(options["listen"], [Listen("udp", 1, "127.0.0.2")])
         self.assertEqual(options["store"].describe(), "memory")
@@ -93,35 +93,35 @@ class OptionsTests(OptionsTestCase):
         self.assertEqual(options["queue-size"], 256)
         self.assertEqual(options["max-players"], 7)
         self.assertEqual(options["idle-timeout"], 2.5)
-        self.assertEqual(options["journal"], "/games/moves")
+        self.assertEqual(options["live-file"], "/games/moves")
 
-    def test_journal_beside_the_database(self) -> None:
-        """Without the option the journal lies beside the database, whatever the URL's options."""
+    def test_live_file_beside_the_database(self) -> None:
+        """Without the option the live file lies beside the database, whatever the URL's options."""
         options = self.parse("--store", "sqlite:/games/a.db?synchronous=normal")
-        self.assertEqual(options["journal"], "/games/a.db.live")
+        self.assertEqual(options["live-file"], "/games/a.db.live")
 
-    def test_journal_of_a_store_without_a_file(self) -> None:
-        """A store without a file has its journal in the working directory."""
+    def test_live_file_of_a_store_without_a_file(self) -> None:
+        """A store without a file has its live file in the working directory."""
         options = self.parse("--store", "memory:")
-        self.assertEqual(options["journal"], os.path.abspath("playerstate.live"))
+        self.assertEqual(options["live-file"], os.path.abspath("playerstate.live"))
 
-    def test_journal_path(self) -> None:
+    def test_live_file_path(self) -> None:
         """A relative path is made absolute at once: twistd changes its directory later."""
         options = self.parse("-j", "moves.live")
-        self.assertEqual(options["journal"], os.path.abspath("moves.live"))
+        self.assertEqual(options["live-file"], os.path.abspath("moves.live"))
 
-    def test_journal_in_the_place_of_the_database(self) -> None:
-        """The database and the files beside it are not to become the journal."""
+    def test_live_file_in_the_place_of_the_database(self) -> None:
+        """The database and the files beside it are not to become the live file."""
         for name in ("a.db", "a.db-wal", "./a.db.lock", "a.db.refused.jsonl"):
             with self.subTest(name=name):
-                line = self.line("--store", "sqlite:a.db", "--journal", name)
-                self.assertIn(f"--journal {name}: {os.path.abspath(name)} is the store's", line)
+                line = self.line("--store", "sqlite:a.db", "--live-file", name)
+                self.assertIn(f"--live-file {name}: {os.path.abspath(name)} is the store's", line)
                 self.assertIn("name another file, or none", line)
-        self.parse("--store", "memory:", "--journal", "a.db")
+        self.parse("--store", "memory:", "--live-file", "a.db")
 
-    def test_no_journal(self) -> None:
+    def test_no_live_file(self) -> None:
         """``none`` is no file of that name."""
-        self.assertIsNone(self.parse("--journal", "none")["journal"])
+        self.assertIsNone(self.parse("--live-file", "none")["live-file"])
 
     def test_bad_values(self) -> None:
         """A bad value ends the process with a line naming the option, the value and the allowed."""
@@ -358,7 +358,7 @@ class ExitTests(SynchronousTestCase):
     def stop(self, *, gave_up: bool) -> list[tuple[Any, ...]]:
         """Stop a server that never started; return what is to be done at the process's end."""
         options = Options()
-        options.parseOptions(["--store", "memory:", "--journal", "none"])
+        options.parseOptions(["--store", "memory:", "--live-file", "none"])
         server = makeService(options)
         for service in server:
             service.running = True
@@ -391,7 +391,7 @@ class LateTests(SynchronousTestCase):
     def setUp(self) -> None:
         """A server that has been started, and waits for its store."""
         options = Options()
-        options.parseOptions(["--store", "memory:", "--journal", "none"])
+        options.parseOptions(["--store", "memory:", "--live-file", "none"])
         self.store = options["store"] = DistantStore()
         self.server = makeService(options)
         self.service, self.plain = self.server
@@ -478,8 +478,8 @@ class ReachTests(OptionsTestCase):
                 Everything,
                 lambda made: made[0].schema.state_class,
             ),
-            "journal": (
-                {"journal": "moves"},
+            "live-file": (
+                {"live-file": "moves"},
                 os.path.abspath("moves"),
                 lambda made: made[0]._memory.path,
             ),
@@ -528,8 +528,8 @@ class ReachTests(OptionsTestCase):
         long, deep = "x" * 240, "/".join(["y" * 200] * 25)
         files = ("dir", "/dev/null", "/dev/full", long, deep, "a\udcff", "")
         numbers = ("nan", "inf", "-1", "1e400", "9" * 30)
-        # What is a file's name, or is found to be no journal when the server starts.
-        names = {"journal": {*numbers, "dir", "/dev/null", "/dev/full"}}
+        # What is a file's name, or is found to be no live file when the server starts.
+        names = {"live-file": {*numbers, "dir", "/dev/null", "/dev/full"}}
         os.makedirs("dir", exist_ok=True)
         before = os.listdir()
         for name in option_names():
@@ -548,7 +548,7 @@ class ReachTests(OptionsTestCase):
         self.assertEqual(os.stat("/dev/null").st_mode & 0o777, 0o666)
 
     def test_names_of_files(self) -> None:
-        """Where a database cannot be called so, the line speaks of it and not of its journal."""
+        """Where a database cannot be called so, the line speaks of it and not of its live file."""
         for name, why in (("x" * 240, "too long"), ("a\udcff", "not UTF-8"), ("a\0b", "no file")):
             line = self.line(f"--store=sqlite:{name}")
             self.assertIn("--store sqlite:", line)

@@ -24,7 +24,7 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from playerstate import PlayerState, StateSchema, StoreBusy
 from playerstate.interfaces import IStateReader, IStateStore, IStateWriter
-from playerstate.live.journal import read_remains
+from playerstate.live.file import read_leftover
 from playerstate.players.service import ServerFull
 from playerstate.testing import (
     EPOCH,
@@ -388,15 +388,15 @@ class SteppedServiceTests(ServiceTestCase):
         self.assertTrue(stepped.thread.joined)
         self.assertEqual(self.stored(stepped), {42: (1.0, 0.0)})
 
-    def test_journal(self) -> None:
-        """A journal is kept where one is named, and says after a stop that all is saved."""
+    def test_live_file(self) -> None:
+        """A live file is kept where one is named, and says after a stop that all is saved."""
         path = self.mktemp()
-        stepped = self.start(journal=path)
+        stepped = self.start(live_file=path)
         stepped.join(42)
         stepped.service.update(42, at(1))
-        self.assertFalse(read_remains(path).clean)
+        self.assertFalse(read_leftover(path).clean)
         self.successResultOf(stepped.stop())
-        self.assertTrue(read_remains(path).clean)
+        self.assertTrue(read_leftover(path).clean)
 
     def test_thread_not_told_to_end(self) -> None:
         """Running a thread's whole life before it was told to end fails, and does not hang."""

@@ -18,7 +18,7 @@ STARTUP_BUSY_MS = 5_000
 COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
 """Ends the names of the files that a database and its store have for themselves."""
 LIVE = ".live"
-"""Ends the name of the journal that lies beside a database, unless it is told elsewhere."""
+"""Ends the name of the live file that lies beside a database, unless it is told elsewhere."""
 
 FileNumber = tuple[int, int]
 

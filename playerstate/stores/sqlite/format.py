@@ -9,7 +9,7 @@ One table, keyed by the session id so that a sorted batch is written page after 
         updated_at INTEGER NOT NULL
     ) STRICT
 
-and beside it a table ``player_store`` of one row, with the identity that ties a journal to it,
+and beside it a table ``player_store`` of one row, with the identity that ties a live file to it,
 and one ``player_mark``, of one row as well, of which `playerstate.stores.sqlite.mark` tells.
 
 The columns follow the state class.  A field that is new becomes a column with its default; the

@@ -228,8 +228,8 @@ class SQLiteWriter:
         """
         self._watch.check(self._connection, self._log_pages, self._frame_bytes)
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
-        """See `IStateWriter.set_aside`; into ``<database>.refused.jsonl``."""
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
+        """See `IStateWriter.quarantine`; into ``<database>.refused.jsonl``."""
         self._refused.add(records, reasons)
 
     def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:

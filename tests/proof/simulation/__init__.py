@@ -2,7 +2,7 @@
 
 A run draws everything from ``random.Random(seed)``: how many players there are, how large the ring
 is, what the network loses, when the store fails, when the process dies.  The real gateway, service,
-persister and journal live in it, with nothing of their own replaced; beside them a model of plain
+persister and live file live in it, with nothing of their own replaced; beside them a model of plain
 values says what must have become of every datagram and every call.  After each step the two are
 compared, and whatever `docs` promise to hold always is looked at.
 
@@ -13,7 +13,7 @@ compared, and whatever `docs` promise to hold always is looked at.
 - `talks`, `judge`, `answers`: what must be of conversations, of what comes in, of what is sent.
 - `checks`: what always holds.
 - `server`: one process's life, from start to stop or crash.
-- `clients`, `program`, `misfortune`: who does something next.
+- `clients`, `program`, `faults`: who does something next.
 - `simulation`: one seed from beginning to end.
 
 ``python -m tests.proof.simulation --seeds 1000 --from 0`` runs many; a seed that fails runs again

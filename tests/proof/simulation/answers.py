@@ -16,9 +16,9 @@ from playerstate.wire.messages import (
     RefusedReason,
     Welcome,
 )
+from tests.proof.simulation.conversations import Asked, Conversation, Conversations
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player
-from tests.proof.simulation.talks import Asked, Talk, Talks
 from tests.proof.simulation.world import World
 
 _HEAD = struct.Struct("<QI")
@@ -37,7 +37,7 @@ class Answers:
         self,
         world: World,
         model: Model,
-        talks: Talks,
+        talks: Conversations,
         gateway: Gateway,
         pass_on: Callable[[bytes, Address], None],
     ) -> None:
@@ -93,7 +93,7 @@ class Answers:
             slot = self._table.slots[session_id]
             self._model.enter(player, asked.sequence, slot)
             player.came_by = "join"
-            self._talks.current[session_id] = Talk(
+            self._talks.current[session_id] = Conversation(
                 address,
                 asked.nonce,
                 asked.sequence,
@@ -133,7 +133,7 @@ class Answers:
             self._pay(talk, name)
         self._talks.last_receipt[session_id] = (talk.nonce, message.applied, message.saved)
 
-    def _pay(self, talk: Talk, name: tuple[object, ...]) -> None:
+    def _pay(self, talk: Conversation, name: tuple[object, ...]) -> None:
         """A RECEIPT is paid for by what came from where it goes; two are kept in hand at most."""
         if talk.paid >= 1.0:
             talk.paid = min(talk.paid, 2.0) - 1.0
@@ -141,7 +141,7 @@ class Answers:
             self._world.check(talk.leaving and not talk.told, *name, "is not paid for")
             talk.told = True
 
-    def _note_base(self, player: Player, talk: Talk, applied: int) -> None:
+    def _note_base(self, player: Player, talk: Conversation, applied: int) -> None:
         """A MOVE's state that is shown as applied is a base from now on, of which two are kept."""
         if player.slot != talk.slot or player.came_by != "move":
             return

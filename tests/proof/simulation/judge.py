@@ -32,9 +32,9 @@ from playerstate.wire.messages import (
     Welcome,
 )
 from tests.kit.players import run_of
+from tests.proof.simulation.conversations import Asked, Conversation, Conversations
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player, Values
-from tests.proof.simulation.talks import Asked, Talk, Talks
 from tests.proof.simulation.world import World
 
 MAX_DATAGRAM = 12 + MAX_JOIN_SIZE
@@ -57,7 +57,7 @@ class Judge:
     """
 
     def __init__(
-        self, world: World, model: Model, talks: Talks, gateway: Gateway, loads: list[str]
+        self, world: World, model: Model, talks: Conversations, gateway: Gateway, loads: list[str]
     ) -> None:
         self._world = world
         self._model = model
@@ -146,12 +146,12 @@ class Judge:
             talk.paid += (size + 18) / 27 if size >= 9 else (size + 12) / 21
         return answers
 
-    def _judge_known(self, player: Player, talk: Talk, message: bytes) -> list[object]:
+    def _judge_known(self, player: Player, talk: Conversation, message: bytes) -> list[object]:
         if message[0] == DELTA:
             return self._judge_delta(player, talk, message)
         return self._judge_move(player, talk, message)
 
-    def _judge_delta(self, player: Player, talk: Talk, message: bytes) -> list[object]:
+    def _judge_delta(self, player: Player, talk: Conversation, message: bytes) -> list[object]:
         """A DELTA, for the states that are used here: all fields are steps, or none is."""
         counts, low = self._model.counts, int.from_bytes(message[1:3], "little")
         steps: list[int] = []
@@ -183,7 +183,7 @@ class Judge:
             return counts.malform("value")
         return self._take(player, talk, sequence, values, "delta")
 
-    def _judge_move(self, player: Player, talk: Talk, message: bytes) -> list[object]:
+    def _judge_move(self, player: Player, talk: Conversation, message: bytes) -> list[object]:
         counts = self._model.counts
         if len(message) != self._codec.move_size:
             return counts.malform(_length(len(message), self._codec.move_size))
@@ -194,7 +194,7 @@ class Judge:
         return self._take(player, talk, sequence, values, "move")
 
     def _take(
-        self, player: Player, talk: Talk, sequence: int, values: Values, came_by: str
+        self, player: Player, talk: Conversation, sequence: int, values: Values, came_by: str
     ) -> list[object]:
         counts = self._model.counts
         if sequence > talk.limit:
@@ -210,7 +210,7 @@ class Judge:
         self._talks.hear(talk)
         return []
 
-    def _check_there(self, player: Player, talk: Talk) -> None:
+    def _check_there(self, player: Player, talk: Conversation) -> None:
         """A conversation ends before its player's slot is another's."""
         there = player.slot == talk.slot and (talk.leaving or not player.leaving)
         self._world.check(there, "player", player.session_id, "talks without being online")

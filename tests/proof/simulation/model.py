@@ -21,7 +21,7 @@ class Model:
     Attributes:
         players: by session id.
         counts: of the running process; `new_process` begins them anew.
-        recoverable: how many players the journal may hold that a process before left.
+        recoverable: how many players the live file may hold that a process before left.
         recovering: whether what a process before left is still being saved.
         lost_allowed: whether the service has said that it gave up.
     """
@@ -181,21 +181,21 @@ class Model:
             player.torn, before = player.newest, player.before
             player.take(before, self._schema.spawn)
 
-    def died(self, journal: bool) -> None:
-        """The process is no more; a journal keeps what was applied, for the next."""
+    def died(self, live_file: bool) -> None:
+        """The process is no more; a live file keeps what was applied, for the next."""
         if not self.recovering:
             players = [p.session_id for p in self.players.values() if p.slot is not None]
             self.recoverable = len({*players, *self._entering})
         self._entering.clear()
         for player in self.players.values():
-            if not journal:
+            if not live_file:
                 player.torn = None
                 self._settle_for_stored(player)
             elif player.slot is not None:
                 # It is given to the store once more.
                 player.given_up = 0
             player.slot, player.leaving = None, False
-        self.recovering = journal
+        self.recovering = live_file
 
     def new_process(self) -> None:
         """A process has started."""
@@ -236,7 +236,7 @@ class Model:
             if updated_at <= player.updated_at
         }
 
-    def stopped(self, gave_up: bool, journal: bool, named: str) -> None:
+    def stopped(self, gave_up: bool, live_file: bool, named: str) -> None:
         """The service has stopped in order."""
         for player in self.players.values():
             missing = not self.reached(player, player.updated_at)
@@ -246,7 +246,7 @@ class Model:
                 *("and not told of, only", repr(named)),
             )
         if gave_up:
-            self.died(journal)
+            self.died(live_file)
             return
         # One whose disk did not answer is not called clean, and looked into by the next.
         self.recoverable = sum(p.slot is not None for p in self.players.values())

@@ -60,7 +60,7 @@ class Plan:
         queue_size, save_within, stop_within, idle_timeout: of the service.
         lanes: of the store.
         many: updates that are worth being taken in at once, where they arrive together.
-        journal: whether it has one.
+        live file: whether it has one.
         steps: how many things happen.
         loss, copies, jams: chances that a datagram is lost, comes twice, or takes long.
         bunches: datagrams arrive at multiples of so many seconds only, together; 0 for at any time.
@@ -70,7 +70,7 @@ class Plan:
         refused: players whose rows the store refuses; every `refused_every`-th of their states.
         refused_by_name: whether it says which rows those are.
         refused_to_the_end: whether healing the store leaves that as it is.
-        misfortune: weights of crashes, stops, clock steps and the like; 0 in a calm seed.
+        faults: weights of crashes, stops, clock steps and the like; 0 in a calm seed.
     """
 
     state: type
@@ -82,7 +82,7 @@ class Plan:
     stop_within: float
     idle_timeout: float
     many: int
-    journal: bool
+    live_file: bool
     steps: int
     loss: float
     copies: float
@@ -96,12 +96,12 @@ class Plan:
     refused_every: int
     refused_by_name: bool
     refused_to_the_end: bool
-    misfortune: float
+    faults: float
 
     @property
     def calm(self) -> bool:
         """Whether nothing keeps the service from saving in time."""
-        return not (self.write_faults or self.refused or self.misfortune or self.slow_reports)
+        return not (self.write_faults or self.refused or self.faults or self.slow_reports)
 
 
 def draw(source: random.Random) -> Plan:
@@ -123,7 +123,7 @@ def draw(source: random.Random) -> Plan:
         stop_within=source.choice((0.0, 0.5, 3.0, 10.0, 30.0)),
         idle_timeout=source.choice((0.5, 2.0, 10.0, 30.0)),
         many=source.choice((1, 2, 3, 400)),
-        journal=source.random() < 0.6,
+        live_file=source.random() < 0.6,
         steps=source.randint(20, 180),
         loss=sometimes(0.3),
         copies=sometimes(0.3),
@@ -137,5 +137,5 @@ def draw(source: random.Random) -> Plan:
         refused_every=source.choice((1, 2, 5)),
         refused_by_name=source.random() < 0.5,
         refused_to_the_end=source.random() < 0.3,
-        misfortune=1.0 if troubled and source.random() < 0.8 else 0.0,
+        faults=1.0 if troubled and source.random() < 0.8 else 0.0,
     )

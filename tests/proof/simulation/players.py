@@ -75,13 +75,13 @@ class Counts:
     joins: int = 0
     restored: int = 0
     malformed: Counter[str] = attrs.field(factory=Counter)
-    refused: Counter[str] = attrs.field(factory=Counter)
+    rejected: Counter[str] = attrs.field(factory=Counter)
     joins_refused: Counter[str] = attrs.field(factory=Counter)
 
     def refuse(self, reason: str) -> list[object]:
         """A message has no business here; return its answers, which are none."""
         self.received += 1
-        self.refused[reason] += 1
+        self.rejected[reason] += 1
         return []
 
     def malform(self, reason: str) -> list[object]:

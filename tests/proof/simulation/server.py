@@ -23,11 +23,11 @@ from playerstate.testing import Address, MemoryPort
 from playerstate.transports.plain import PlainService
 from tests.kit.players import run_of
 from tests.proof.simulation.answers import Answers
+from tests.proof.simulation.conversations import Conversations
 from tests.proof.simulation.judge import Judge
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.plan import Plan
 from tests.proof.simulation.store import Storm
-from tests.proof.simulation.talks import Talks
 from tests.proof.simulation.world import Crash, Reactor, Thread, World
 
 PORT = 9000
@@ -40,7 +40,7 @@ class Server:
 
     Args:
         world, plan, store, model: of the run.
-        journal: the journal's path, or None.
+        live file: the live file's path, or None.
         sent: is given what it sends.
 
     Attributes:
@@ -59,14 +59,14 @@ class Server:
         plan: Plan,
         store: Storm,
         model: Model,
-        journal: str | None,
+        live_file: str | None,
         sent: Callable[[bytes, Address], None],
     ) -> None:
         self._world = world
         self._plan = plan
         self._store = store
         self._model = model
-        self._journal = journal
+        self._live_file = live_file
         self._sent = sent
         self._lock: int | None = None
         self._threads: dict[Persister, Thread] = {}
@@ -94,7 +94,7 @@ class Server:
             queue_size=plan.queue_size,
             max_players=plan.places,
             stop_within=plan.stop_within,
-            journal=self._journal,
+            live_file=self._live_file,
             runtime=runtime,
         )
         self.gateway = Gateway(
@@ -123,7 +123,7 @@ class Server:
         self._hold_lock()
         world, model, gateway = self._world, self._model, self.gateway
         self.registry = run_of(gateway).registry
-        self.talks = Talks(world, model, gateway)
+        self.talks = Conversations(world, model, gateway)
         self._judge = Judge(world, model, self.talks, gateway, self._store.loads)
         answers = Answers(world, model, self.talks, gateway, self._sent)
         self.port: MemoryPort = self.reactor.ports[PORT]
@@ -144,8 +144,8 @@ class Server:
         return list(self._threads.values())
 
     def _hold_lock(self) -> None:
-        """Keep hold of the journal's lock, to give it up where the system would."""
-        if self._journal is not None:
+        """Keep hold of the live file's lock, to give it up where the system would."""
+        if self._live_file is not None:
             if self._lock is not None:
                 os.close(self._lock)
             fd = self.service._memory._fd  # type: ignore[attr-defined]
@@ -212,7 +212,7 @@ class Server:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
-        if self._journal is not None:
+        if self._live_file is not None:
             self.service._memory._let_go_of_recovering()  # type: ignore[attr-defined]
 
     def die_writing(self, share: float, act: Callable[[], object]) -> NoReturn:

@@ -15,7 +15,7 @@ from playerstate.interfaces import RowRefused
 from playerstate.state.schema import StateSchema
 from tests.proof.simulation.checks import Checks
 from tests.proof.simulation.clients import Clients
-from tests.proof.simulation.misfortune import Misfortune
+from tests.proof.simulation.faults import Faults
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.network import Network
 from tests.proof.simulation.plan import Plan, draw
@@ -40,7 +40,7 @@ class Simulation:
 
     Args:
         seed: decides everything.
-        directory: where the journal lies.
+        directory: where the live file lies.
         verbose: is given each line of what happens.
     """
 
@@ -51,7 +51,7 @@ class Simulation:
         self.plan: Plan = draw(source)
         self.world = World(source, verbose)
         self._random = source
-        self._journal = os.path.join(directory, f"{seed}.live") if self.plan.journal else None
+        self._live_file = os.path.join(directory, f"{seed}.live") if self.plan.live_file else None
         schema = StateSchema.of(self.plan.state)
         self.store = Storm(schema, self.world, self.plan)
         self.store.stall = self._stall
@@ -60,18 +60,18 @@ class Simulation:
         self._to_clients = Network(self.world, self.plan)
         self.promises = Promises(self.world, self.model)
         self.server = Server(
-            self.world, self.plan, self.store, self.model, self._journal, self._to_clients.send
+            self.world, self.plan, self.store, self.model, self._live_file, self._to_clients.send
         )
         self.checks = Checks(self.world, self.model, self.server, self.plan)
         self.clients = Clients(self.world, self.plan, self.model, self._to_server, schema)
         self.program = Program(self.world, self.plan, self.model, self.promises, self.server)
-        self.misfortune = Misfortune(
+        self.faults = Faults(
             self.world, self.plan, self.model, self.server, self.store, self.program
         )
         weights = {
             **self.clients.weights,
             **self.program.weights,
-            **self.misfortune.weights,
+            **self.faults.weights,
         }
         self._actions, self._weights = list(weights), list(weights.values())
         self.world.note(self.plan)
@@ -122,7 +122,7 @@ class Simulation:
         if self.server.stopped:
             self._note_stop()
         else:
-            self.model.died(self._journal is not None)
+            self.model.died(self._live_file is not None)
         if self.server.can_start_again and self._random.random() < 0.5:
             self.server.leave_running_process()
         else:
@@ -200,7 +200,7 @@ class Simulation:
         self.checks.all()
         if self.plan.calm and self.server.stopping_since is None:
             self.promises.check_prompt()
-        if self.server.must_have_stopped and not self.misfortune.clock_is_behind:
+        if self.server.must_have_stopped and not self.faults.clock_is_behind:
             self.world.fail("stopping takes longer than it may")
 
     def _turn_reactor(self) -> bool:
@@ -232,7 +232,7 @@ class Simulation:
         service = self.server.service
         self.model.look(self.server.table)
         self.world.check(not self.promises.open, self.promises.open, "waiters were left")
-        self.model.stopped(service.gave_up, self._journal is not None, self.server.unsaved_named)
+        self.model.stopped(service.gave_up, self._live_file is not None, self.server.unsaved_named)
 
     def _heal(self) -> None:
         """The weather clears: everything must come into the store, and clients be told."""
@@ -249,7 +249,7 @@ class Simulation:
     def _unquiet(self) -> dict[str, object]:
         snapshot = self.server.service.ledger.snapshot()
         progress = self.server.talks.untold()
-        settled = snapshot.committed + snapshot.guarded + snapshot.set_aside
+        settled = snapshot.committed + snapshot.outdated + snapshot.quarantined
         # What is recovered may be written more than once before it is known to be on disk.
         again = snapshot.recovered > 0 and settled < self.store.rows_settled
         return {
@@ -283,7 +283,7 @@ def run_seed(seed: int, verbose: Callable[[str], None] | None = None) -> None:
         try:
             simulation.run()
         except Exception as error:
-            story = simulation.world.story()
-            raise Failed(f"seed {seed}: {error!r}; before that:\n{story}") from error
+            scenario = simulation.world.scenario()
+            raise Failed(f"seed {seed}: {error!r}; before that:\n{scenario}") from error
         finally:
             simulation.server.exit()

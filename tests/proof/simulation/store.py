@@ -216,8 +216,8 @@ class Storm(MemoryStore):
             self.keeper.left_out(int(record["session_id"]), int(record["updated_at"]))
         return left_out
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
-        """See `IStateWriter.set_aside`."""
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
+        """See `IStateWriter.quarantine`."""
         if self._bad(0.3):
             raise Broken("no room for rows that are set aside")
         self.rows_settled += len(records)

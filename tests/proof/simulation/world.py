@@ -66,7 +66,7 @@ class World:
         if self._verbose is not None:
             self._verbose(_line(self._happened[-1]))
 
-    def story(self) -> str:
+    def scenario(self) -> str:
         """What happened last, a line each."""
         return "\n".join(map(_line, self._happened))
 

@@ -60,14 +60,14 @@ class LeaveTests(GatewayTestCase):
         client.move(3, 3.0)
         client.move(2, 2.0)
         self.assertEqual(self.service.progress(42).applied, 3)
-        self.assertEqual(self.books.refused, {"leaving": 1})
+        self.assertEqual(self.books.rejected, {"leaving": 1})
         self.assertEqual(self.books.stale, 1)
         client.heard()
         self.advance(4.0)
         self.assertEqual(client.receipts()[-1], (3, 3))
         self.assertEqual(self.stored(self.stepped), {42: (3.0, 0.0)})
         client.move(3, 9.0)
-        self.assertEqual(self.books.refused, {"leaving": 1, "not_joined": 1})
+        self.assertEqual(self.books.rejected, {"leaving": 1, "not_joined": 1})
 
     def test_below_what_was_applied(self) -> None:
         """A LEAVE of an older number than was applied lets nothing more in."""
@@ -78,7 +78,7 @@ class LeaveTests(GatewayTestCase):
         client.move(4, 4.0)
         client.move(6, 6.0)
         self.assertEqual(self.service.progress(42).applied, 5)
-        self.assertEqual(self.books.refused, {"leaving": 2})
+        self.assertEqual(self.books.rejected, {"leaving": 2})
 
     def test_repeated_while_leaving(self) -> None:
         """A LEAVE repeated before the save is answered, as often as receipts are sent."""
@@ -127,16 +127,16 @@ class LeaveTests(GatewayTestCase):
             self.advance(1.0)
         other.leave(2)
         other.ping(2)
-        self.assertEqual((other.heard(), self.books.refused), ([], {"other_address": 2}))
+        self.assertEqual((other.heard(), self.books.rejected), ([], {"other_address": 2}))
         client.ping(0)
         self.assertEqual((client.heard(), self.books.stale), ([], 1))
         client.move(3, 1.0)
-        self.assertEqual(self.books.refused["not_joined"], 1)
+        self.assertEqual(self.books.rejected["not_joined"], 1)
         self.advance(0.2)
         client.leave(2)
         client.ping(2)
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused["not_joined"], 3)
+        self.assertEqual(self.books.rejected["not_joined"], 3)
 
     def test_receipts_are_counted(self) -> None:
         """Each that is sent is counted: at the LEAVE, when it is saved, and again when asked."""
@@ -218,7 +218,7 @@ class LeaveTests(GatewayTestCase):
         self.assertEqual(client.heard(), [(RECEIPT, 1, 0), (GONE, 1, KICKED)])
         self.assertEqual(self.service.table.slots, {})
         client.leave(1)
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
 
     def test_guarded_and_back(self) -> None:
         """Who came back before the row was left out is not told that the new conversation ended."""
@@ -255,7 +255,7 @@ class LeaveTests(GatewayTestCase):
         other.leave(4)
         self.advance(0.2)
         self.assertEqual(other.receipts()[-1], (4, 4))
-        self.assertEqual((self.books.set_aside, self.books.pending), (1, 0))
+        self.assertEqual((self.books.quarantined, self.books.pending), (1, 0))
         self.assertEqual(len(self.flushLoggedErrors(RowRefused)), 1)
 
     def test_bounded(self) -> None:
@@ -286,7 +286,7 @@ class ProgramTests(GatewayTestCase):
         self.advance(0.1)
         self.assertEqual(self.successResultOf(kicked).applied, 1)
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
         self.assertEqual(self.stored(self.stepped), {42: (1.0, 0.0)})
 
     def test_kick_who_had_left_before(self) -> None:
@@ -299,7 +299,7 @@ class ProgramTests(GatewayTestCase):
         client.heard()
         client.ping(5)
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
 
     def test_kick_nobody(self) -> None:
         """Kicking needs somebody online, with a conversation or without one."""
@@ -317,7 +317,7 @@ class ProgramTests(GatewayTestCase):
             self.assertEqual(client.heard(), [(GONE, 1, KICKED)])
             word(client, 1, *((1.0,) if word is Client.move else ()))
             self.assertEqual(client.heard(), [])
-            self.assertEqual(self.books.refused, {"not_joined": 1})
+            self.assertEqual(self.books.rejected, {"not_joined": 1})
             self.port.stopListening()
 
     def test_taken_offline_while_moving(self) -> None:
@@ -344,7 +344,7 @@ class ProgramTests(GatewayTestCase):
         client.heard()
         self.service.leave(42)
         client.move(3, 3.0)
-        self.assertEqual(self.books.refused, {"leaving": 1})
+        self.assertEqual(self.books.rejected, {"leaving": 1})
         self.advance(0.1)
         self.assertEqual(client.heard(), [(RECEIPT, 2, 2)])
         self.assertEqual(self.stored(self.stepped), {42: (2.0, 0.0)})

@@ -1,4 +1,4 @@
-"""Stories of datagrams that Hypothesis tells; `tests.proof.fuzz` says what must hold in them."""
+"""Scenarios of datagrams that Hypothesis tells; `tests.proof.fuzz` says what must hold in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kit.support import LAW
-from tests.proof.fuzz import MAX_PLAYERS, Server, Story, play
+from tests.proof.fuzz import MAX_PLAYERS, Scenario, Server, play
 
 byte = st.integers(0, 255)
 acts = st.one_of(
@@ -27,7 +27,7 @@ acts = st.one_of(
     st.tuples(st.just(5), byte, byte, st.integers(0, 7), byte).map(bytes),
     st.tuples(st.just(6), byte, byte, st.integers(0, 7), byte).map(bytes),
 )
-stories = st.lists(acts, max_size=60).map(b"".join)
+scenarios = st.lists(acts, max_size=60).map(b"".join)
 
 
 class FuzzTests(SynchronousTestCase):
@@ -40,24 +40,24 @@ class FuzzTests(SynchronousTestCase):
         return server
 
     @settings(LAW, max_examples=300)
-    @given(story=stories)
-    def test_stories(self, story: bytes) -> None:
+    @given(scenario=scenarios)
+    def test_stories(self, scenario: bytes) -> None:
         """Nothing is raised, nothing grows, the books balance."""
-        play(story)
+        play(scenario)
 
     @settings(LAW, max_examples=150)
-    @given(story=st.binary(max_size=600))
-    def test_bytes(self, story: bytes) -> None:
-        """The same of stories that nobody wrote."""
-        play(story)
+    @given(scenario=st.binary(max_size=600))
+    def test_bytes(self, scenario: bytes) -> None:
+        """The same of scenarios that nobody wrote."""
+        play(scenario)
 
     def test_stories_go_somewhere(self) -> None:
-        """A story can bring a player in, move them, and take them out again."""
+        """A scenario can bring a player in, move them, and take them out again."""
         server = self.server()
         join = bytes((3, 1, 0, 0, 1, 1, 1, 0))
         move = bytes((4, 1)) + bytes(16) + bytes((1, 1, 0))
         leave = bytes((5, 0, 1, 1, 1, 0))
-        server.live(Story(join + move + leave + bytes((0, 0x81)) * 3))
+        server.live(Scenario(join + move + leave + bytes((0, 0x81)) * 3))
         books = server.service.ledger.snapshot()
         self.assertEqual((books.joins, books.applied, books.leaves), (1, 1, 1))
         self.assertGreater(MAX_PLAYERS, 1)
@@ -66,7 +66,7 @@ class FuzzTests(SynchronousTestCase):
         """A server that counts a message twice, or raises, is found."""
         server = self.server()
         self.patch(server.gateway, "malformed", lambda reason, number=1: 1 / 0)
-        self.assertRaises(ZeroDivisionError, server.live, Story(bytes((1, 3, 0, 0, 0, 0))))
+        self.assertRaises(ZeroDivisionError, server.live, Scenario(bytes((1, 3, 0, 0, 0, 0))))
         server = self.server()
         server.service.ledger.received += 1
         self.assertRaises(AssertionError, server.check)

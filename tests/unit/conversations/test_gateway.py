@@ -37,7 +37,7 @@ class NotRunningTests(GatewayTestCase):
             each.received_many(Mock(), [42, 42], ["here"] * 2, [b"\x02", b"?"], 0)
             each.malformed("too_short")
             each.lost(42, "here")
-        self.assertEqual(self.books.refused, {"stopping": 4})
+        self.assertEqual(self.books.rejected, {"stopping": 4})
         self.assertEqual(self.books.malformed, {"too_short": 2})
         self.assertEqual(self.books.imbalance(), [])
 
@@ -155,7 +155,7 @@ class CloseTests(GatewayTestCase):
             self.stepped.step()
         self.successResultOf(closed)
         self.assertEqual(client.heard()[-2:], [(RECEIPT, 1, 1), (GONE, 1, CLOSED)])
-        self.assertGreater(self.books.refused["leaving"], 0)
+        self.assertGreater(self.books.rejected["leaving"], 0)
         self.successResultOf(self.stepped.stop())
 
     def test_again(self) -> None:

@@ -71,7 +71,7 @@ class MoveTests(GatewayTestCase):
         client.leave(1)
         client.ping(1)
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused, {"not_joined": 3})
+        self.assertEqual(self.books.rejected, {"not_joined": 3})
 
     def test_joined_by_the_program(self) -> None:
         """A player whom the program brought online has no conversation, and may begin one."""
@@ -80,7 +80,7 @@ class MoveTests(GatewayTestCase):
         self.service.update(42, at(3))
         client = self.client()
         client.move(1, 1.0)
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
         client.join(1)
         self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW, 3.0, 0.0)])
         self.advance(4.0)
@@ -96,7 +96,7 @@ class MoveTests(GatewayTestCase):
             other.ping(1)
             self.assertEqual(other.heard(), [])
         self.assertEqual(self.service.state(42), at(350, 200))
-        self.assertEqual(self.books.refused, {"other_address": 6})
+        self.assertEqual(self.books.rejected, {"other_address": 6})
 
     def test_malformed(self) -> None:
         """What cannot be read is counted by reason, never answered, never applied."""
@@ -134,7 +134,7 @@ class MoveTests(GatewayTestCase):
         client.move(1, 1.0)
         client.send(struct.pack("<BHBdd", 5, 2, 1, 9.0, 9.0))
         self.assertEqual(self.service.state(42), at(1))
-        self.assertEqual(self.books.refused, {"unknown_base": 1})
+        self.assertEqual(self.books.rejected, {"unknown_base": 1})
 
     def test_while_stopping(self) -> None:
         """Invariant 10: with the service stopping, moves are refused."""
@@ -143,7 +143,7 @@ class MoveTests(GatewayTestCase):
         client.move(1, 1.0)
         self.service.stopService()
         client.move(2, 2.0)
-        self.assertEqual(self.books.refused, {"stopping": 1})
+        self.assertEqual(self.books.rejected, {"stopping": 1})
         self.assertEqual(self.service.table.values(0), (1.0, 0.0))
 
     def test_slot_used_again(self) -> None:
@@ -249,7 +249,7 @@ class CrowdTests(GatewayTestCase):
         self.send(*odd, *((i, move(6, 3.0)) for i in CROWD[5:]))
         self.assertEqual(self.books.stale, 1)
         self.assertEqual(self.books.malformed, {"value": 1, "too_short": 1, "unknown_type": 1})
-        self.assertEqual(self.books.refused, {"other_address": 1, "not_joined": 1})
+        self.assertEqual(self.books.rejected, {"other_address": 1, "not_joined": 1})
         self.assertEqual(self.books.received, 2 * len(CROWD) + 1)
         for session_id in CROWD:
             moved = session_id > 5
@@ -267,7 +267,7 @@ class CrowdTests(GatewayTestCase):
         )
         self.assertEqual(self.service.state(1), at(3.0))
         self.assertEqual(self.clients[2].receipts(), [(0, 0)] * 2)
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
         self.assertEqual(self.service.state(3), at(2.0))
 
     def test_taken_offline(self) -> None:
@@ -278,7 +278,7 @@ class CrowdTests(GatewayTestCase):
         for session_id in (1, 2, 3):
             self.assertEqual(self.clients[session_id].heard(), [("gone", 1, 1)])
         self.send(*((i, move(1, 1.0)) for i in CROWD))
-        self.assertEqual(self.books.refused, {"not_joined": 3})
+        self.assertEqual(self.books.rejected, {"not_joined": 3})
         self.assertEqual(self.books.applied, len(CROWD) - 3)
         self.assertEqual(self.service.state(1), at(350, 200))
 
@@ -286,7 +286,7 @@ class CrowdTests(GatewayTestCase):
         """From the first moment of stopping none is applied, each is counted as refused."""
         self.service.stopService()
         self.send(*((i, move(1, 1.0)) for i in CROWD))
-        self.assertEqual(self.books.refused, {"stopping": len(CROWD)})
+        self.assertEqual(self.books.rejected, {"stopping": len(CROWD)})
         self.assertEqual((self.books.received, self.books.applied), (len(CROWD), 0))
         self.successResultOf(self.stepped.stop())
 
@@ -298,14 +298,14 @@ class CrowdTests(GatewayTestCase):
         self.send(*((i, move(2 if i == 1 else 3, 2.0)) for i in CROWD))
         applied = [self.service.progress(session_id).applied for session_id in (1, 2, 3, 4)]
         self.assertEqual(applied, [2, 1, 1, 3])
-        self.assertEqual(self.books.refused, {"leaving": 2})
+        self.assertEqual(self.books.rejected, {"leaving": 2})
 
     def test_of_another_conversation(self) -> None:
         """Those of a conversation that is over do nothing to the present one."""
         for session_id in (1, 2):
             self.clients[session_id].nonce = 77
         self.send(*((i, move(1, 1.0)) for i in CROWD))
-        self.assertEqual(self.books.refused, {"other_conversation": 2})
+        self.assertEqual(self.books.rejected, {"other_conversation": 2})
         self.assertEqual(self.books.applied, len(CROWD) - 2)
 
     def test_bug(self) -> None:
@@ -386,7 +386,7 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> tuple[type, int, list[tuple[str, Any]]]:
+def scenarios(draw: st.DrawFn) -> tuple[type, int, list[tuple[str, Any]]]:
     """A state class, how many are many, and what happens."""
     state = draw(st.sampled_from((PlayerState, Bounded, Everything)))
     acts = st.one_of(
@@ -484,10 +484,10 @@ class LawTests(ServiceTestCase):
     """Two servers, told the same, the one in batches."""
 
     @settings(LAW, max_examples=400)
-    @given(story=stories())
-    def test_same(self, story: tuple[type, int, list[tuple[str, Any]]]) -> None:
+    @given(scenario=scenarios())
+    def test_same(self, scenario: tuple[type, int, list[tuple[str, Any]]]) -> None:
         """Whether messages come together or one by one, nobody can tell the difference."""
-        state, many, acts = story
+        state, many, acts = scenario
         worlds = [World(state, many, together) for together in (False, True)]
         try:
             for act in acts:

@@ -116,7 +116,7 @@ class JoinTests(GatewayTestCase):
         old.ping(1)
         old.leave(1)
         self.assertEqual(old.heard(), [])
-        self.assertEqual(self.books.refused, {"other_address": 3})
+        self.assertEqual(self.books.rejected, {"other_address": 3})
         new.move(2, 2.0)
         self.assertEqual(self.service.state(42), at(2))
 
@@ -132,7 +132,7 @@ class JoinTests(GatewayTestCase):
             other.move(2, 9.0)
             client.move(2, 2.0)
             self.assertEqual(self.service.state(42), at(2))
-            self.assertEqual(self.books.refused, {"other_address": 4})
+            self.assertEqual(self.books.rejected, {"other_address": 4})
             self.port.stopListening()
 
     def test_port_changes_before_the_welcome(self) -> None:
@@ -144,7 +144,7 @@ class JoinTests(GatewayTestCase):
         moved.move(1, 9.0)
         client.move(2, 1.0)
         self.assertEqual(self.service.state(42), at(9))
-        self.assertEqual(self.books.refused, {"other_address": 1})
+        self.assertEqual(self.books.rejected, {"other_address": 1})
 
     def test_secret(self) -> None:
         """Who knows the conversation's secret moves it, and nothing of it is reset."""
@@ -158,7 +158,7 @@ class JoinTests(GatewayTestCase):
         moved.move(6, 6.0)
         self.assertEqual(self.service.state(42), at(6))
         self.assertEqual((self.books.joins, self.books.stale), (1, 1))
-        self.assertEqual(self.books.refused, {"other_address": 1})
+        self.assertEqual(self.books.rejected, {"other_address": 1})
         self.assertEqual(client.heard(), [])
 
     def test_secret_of_a_conversation_that_is_no_more(self) -> None:
@@ -170,7 +170,7 @@ class JoinTests(GatewayTestCase):
         client.heard()
         client.join(1, secret=client.secret)
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
 
     def test_late_of_another_conversation(self) -> None:
         """What is late of a conversation does nothing to the next, whatever its number."""
@@ -184,7 +184,7 @@ class JoinTests(GatewayTestCase):
         client.ping(1000)
         client.send(bytes.fromhex("05 e803 00") + bytes(16))
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused, {"other_conversation": 4})
+        self.assertEqual(self.books.rejected, {"other_conversation": 4})
         client.nonce = 2
         client.move(1, 1.0)
         self.assertEqual(self.service.state(42), at(1))
@@ -385,7 +385,7 @@ class JoinTests(GatewayTestCase):
             self.assertEqual(other.heard(), [(REFUSED, nonce, STORE)])
             self.stepped.step()
         client.move(1, 9.0)
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
         self.assertEqual(self.books.joins_refused, {"store": 10})
         self.assertEqual(self.told("cannot join"), [])
         self.assertEqual(memory.forgotten, 0)
@@ -434,7 +434,7 @@ class PendingJoinTests(GatewayTestCase):
         self.assertEqual(len(self.stepped.store.held), 1)
         client.move(1, 9.0)
         self.assertEqual(client.heard(), [])
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
         self.release()
         self.assertEqual(client.heard(), [(WELCOME, 1, 1, 99, 7.0, 8.0)])
         self.assertEqual(self.books.joins, 1)

@@ -35,7 +35,7 @@ class IdleTests(GatewayTestCase):
         self.assertEqual(self.service.table.slots, {})
         self.assertEqual(self.stored(self.stepped), {42: (1.0, 0.0)})
         client.move(2, 1.0)
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
 
     def test_stay_awake(self) -> None:
         """Moves, stale ones too, and pings are words of the player; refused ones are not."""

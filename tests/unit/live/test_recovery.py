@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.interfaces import Stored
 from playerstate.live import recovery
-from playerstate.live.journal import Remains
+from playerstate.live.file import Leftover
 from playerstate.state.layout import RowLayout
 from tests.kit.players import SCHEMA
 
@@ -41,8 +41,8 @@ class CostTests(SynchronousTestCase):
             return RowLayout(fields)
 
         patched = self.patch(recovery, "RowLayout", compile_layout)
-        remains = Remains(bytes(16), False, tuple(SCHEMA.fields), records)
-        self.assertEqual(len(recovery.find_unsaved(remains, SCHEMA, Reader())), players)
+        leftover = Leftover(bytes(16), False, tuple(SCHEMA.fields), records)
+        self.assertEqual(len(recovery.find_unsaved(leftover, SCHEMA, Reader())), players)
         patched.restore()
         return len(compiled)
 

@@ -63,7 +63,7 @@ def settle(table: LiveTable, *rows: Any) -> None:
     )
 
 
-class Memory:
+class RowMemory:
     """What a table's rows lie in, read as `playerstate.state.layout` says.
 
     Args:
@@ -93,7 +93,7 @@ class TableTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Make the table."""
         self.time = 0.0
-        self.memory = Memory(SCHEMA, 8)
+        self.memory = RowMemory(SCHEMA, 8)
         self.table = LiveTable(SCHEMA, 8, lambda: self.time, self.memory.buffer)
         self.sink = Sink()
 
@@ -102,7 +102,7 @@ class TableTestCase(SynchronousTestCase):
         slots = []
         for session_id in session_ids:
             slots.append(self.table.admit(session_id, SPAWN, 0))
-            self.table.begin(slots[-1], 0)
+            self.table.start_generation(slots[-1], 0)
         return slots
 
     def move(self, *slots: int) -> None:
@@ -134,7 +134,7 @@ class SlotTests(TableTestCase):
     def test_every_kind_of_field(self) -> None:
         """A row holds every kind of field, and its neighbours keep theirs."""
         schema = StateSchema.of(Everything)
-        table = LiveTable(schema, 3, lambda: 0.0, Memory(schema, 3).buffer)
+        table = LiveTable(schema, 3, lambda: 0.0, RowMemory(schema, 3).buffer)
         states = [
             Everything(1.5, -7, False, "a", 2.5),
             Everything(-1.5, 2**62, True, "wood of 16 bytes", 0.0),
@@ -174,7 +174,7 @@ class SlotTests(TableTestCase):
         self.table.release(third)
         self.assertEqual(self.admit(4, 5, 6), [third, first, third + 1])
         self.assertEqual(second, 1)
-        self.assertEqual(self.table.high, 4)
+        self.assertEqual(self.table.high_water, 4)
 
     def test_release(self) -> None:
         """A released player is in the table no more, and the slot is nobody's."""
@@ -278,7 +278,7 @@ class ChangeTests(TableTestCase):
     def test_begin(self) -> None:
         """A fresh generation is numbered from its sequence, which is saved where the state is."""
         (slot,) = self.admit(1)
-        self.table.begin(slot, 70)
+        self.table.start_generation(slot, 70)
         self.assertEqual(self.table.sequence(slot), 70)
         self.assertEqual(self.table.saved[slot], 70)
 
@@ -286,7 +286,7 @@ class ChangeTests(TableTestCase):
         """Invariant 6: the number that a generation begins with is not saved before its state."""
         (slot,) = self.admit(1)
         self.move(slot)
-        self.table.begin(slot, 70)
+        self.table.start_generation(slot, 70)
         self.assertEqual(self.table.sequence(slot), 70)
         self.assertEqual(self.table.saved[slot], 0)
 
@@ -294,7 +294,7 @@ class ChangeTests(TableTestCase):
         """No two generations are the same, neither of one player nor of two."""
         first, second = self.admit(1, 2)
         generations = {int(self.memory.row(slot)["generation"]) for slot in (first, second)}
-        self.table.begin(first, 0)
+        self.table.start_generation(first, 0)
         generations.add(int(self.memory.row(first)["generation"]))
         self.assertEqual(len(generations), 3)
         self.assertNotIn(0, generations)
@@ -303,7 +303,7 @@ class ChangeTests(TableTestCase):
         """A fresh generation changes neither the state nor whether it is saved."""
         (slot,) = self.admit(1)
         self.move(slot)
-        self.table.begin(slot, 0)
+        self.table.start_generation(slot, 0)
         self.assertEqual(self.table.values(slot), (1.0, 2.0))
         self.assertTrue(self.table.is_dirty(slot))
         self.assertFalse(self.table.is_saved(slot))
@@ -323,7 +323,7 @@ class ManyTests(TableTestCase):
         """The rows are those that one update after the other makes."""
         slots = self.admit(1, 2, 3, 4)
         self.table.release(slots[1])
-        others = Memory(SCHEMA, 8)
+        others = RowMemory(SCHEMA, 8)
         others.buffer[:] = self.memory.buffer
         other = LiveTable(SCHEMA, 8, lambda: self.time, others.buffer)
         other._place[:] = self.table._place
@@ -338,7 +338,7 @@ class ManyTests(TableTestCase):
     def test_padding(self) -> None:
         """Rows stay padded with zeros, and nothing else of the process gets into them."""
         schema = StateSchema.of(Everything)
-        memory = Memory(schema, 40)
+        memory = RowMemory(schema, 40)
         table = LiveTable(schema, 40, lambda: 0.0, memory.buffer)
         slots = np.array([table.admit(n, schema.spawn, 0) for n in range(1, 41)])
         fields = np.zeros(40, schema.dtype)
@@ -426,7 +426,7 @@ class MemoryTests(TableTestCase):
     def test_buffer(self) -> None:
         """The present half in the buffer is the player as they are, header and fields."""
         slot = self.table.admit(42, SPAWN, 7)
-        self.table.begin(slot, 3)
+        self.table.start_generation(slot, 3)
         self.table.apply(slot, 4, (3.0, 4.0), 1000)
         row = self.memory.row(slot)
         self.assertEqual(row.item()[1:6], (42, slot, 1, 1000, 4))
@@ -449,7 +449,7 @@ class MemoryTests(TableTestCase):
         writes = [
             lambda: self.move(second),
             lambda: self.move(first),
-            lambda: self.table.begin(second, 9),
+            lambda: self.table.start_generation(second, 9),
             lambda: self.table.release(first),
             lambda: self.admit(3),
         ]
@@ -840,7 +840,7 @@ class SettleTests(TableTestCase):
         (slot,) = self.admit(1)
         self.table.apply(slot, 50, (1.0, 2.0), 100)
         self.table.sweep(self.sink)
-        self.table.begin(slot, 3)
+        self.table.start_generation(slot, 3)
         settle(self.table, *self.sink.rows)
         self.assertEqual(self.table.saved[slot], 3)
         self.assertTrue(self.table.is_saved(slot))
@@ -850,7 +850,7 @@ class SettleTests(TableTestCase):
         (slot,) = self.admit(1)
         self.table.apply(slot, 50, (1.0, 2.0), 100)
         self.table.sweep(self.sink)
-        self.table.begin(slot, 3)
+        self.table.start_generation(slot, 3)
         self.move(slot)
         settle(self.table, *self.sink.rows)
         self.assertEqual(self.table.saved[slot], 0)
@@ -862,8 +862,8 @@ class SettleTests(TableTestCase):
         slots = self.admit(1, 2, 3)
         self.move(*slots)
         self.table.sweep(self.sink)
-        self.table.begin(slots[0], 7)
-        self.table.begin(slots[2], 8)
+        self.table.start_generation(slots[0], 7)
+        self.table.start_generation(slots[2], 8)
         self.move(slots[2])
         settle(self.table, *self.sink.rows)
         self.assertEqual(self.table.saved.tolist()[:3], [7, 1, 0])
@@ -906,7 +906,7 @@ class TableMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
-        self.memory = Memory(SCHEMA, self.CAPACITY)
+        self.memory = RowMemory(SCHEMA, self.CAPACITY)
         self.table = LiveTable(SCHEMA, self.CAPACITY, lambda: self.time, self.memory.buffer)
         self.sink = Sink()
         self.players: dict[int, Player] = {}
@@ -941,7 +941,7 @@ class TableMachine(RuleBasedStateMachine):
         self.start(self.pick(data)[1], sequence)
 
     def start(self, player: Player, sequence: int) -> None:
-        self.table.begin(player.slot, sequence)
+        self.table.start_generation(player.slot, sequence)
         self.generation += 1
         player.generation = self.generation
         player.sequence = sequence

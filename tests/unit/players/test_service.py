@@ -418,7 +418,7 @@ class UpdateTests(ServiceTestCase):
         self.assertEqual(service.progress(1), Progress(0, 0))
         failure = self.failureResultOf(service.leave(2), NotOnline)
         self.assertEqual(str(failure.value), "player 2 is not online")
-        self.assertEqual(service.ledger.refused, {"not_online": 2})
+        self.assertEqual(service.ledger.rejected, {"not_online": 2})
 
     def test_not_running(self) -> None:
         """Before the start and after the stop nothing is taken in, and nobody is online."""
@@ -432,7 +432,7 @@ class UpdateTests(ServiceTestCase):
             self.failureResultOf(service.join(42), NotRunning)
             self.failureResultOf(service.leave(42), NotRunning)
             self.failureResultOf(service.flush(), NotRunning)
-            self.assertEqual(service.ledger.refused, {"stopping": 1})
+            self.assertEqual(service.ledger.rejected, {"stopping": 1})
             self.assertEqual(service.ledger.snapshot().imbalance(), [])
             self.successResultOf(service.stopService())
 
@@ -463,7 +463,7 @@ class UpdateTests(ServiceTestCase):
             stepped.settle()
             self.successResultOf(left)
             self.assertEqual(stepped.join(42).state, at(n))
-        self.assertEqual(stepped.service.ledger.guarded, 0)
+        self.assertEqual(stepped.service.ledger.outdated, 0)
 
 
 class LeaveTests(ServiceTestCase):
@@ -699,7 +699,7 @@ class GuardTests(ServiceTestCase):
             str(failure.value), "the store holds a newer state: not saved for player 42"
         )
         books = self.service.ledger.snapshot()
-        self.assertEqual((books.guarded, books.committed), (1, 0))
+        self.assertEqual((books.outdated, books.committed), (1, 0))
         self.assertEqual(
             self.told("not saved to", LogLevel.error),
             ["not saved to memory: player 42: the store holds a newer state"],
@@ -721,7 +721,7 @@ class GuardTests(ServiceTestCase):
         self.failureResultOf(flushed, NotSaved)
         self.failureResultOf(self.service.leave(42), NotSaved)
         self.failureResultOf(self.service.leave(42), NotOnline)
-        self.assertEqual(self.service.ledger.guarded, 1)
+        self.assertEqual(self.service.ledger.outdated, 1)
 
     def test_rejoined(self) -> None:
         """Who came back before the row was left out stays; their next update is tried again."""
@@ -806,7 +806,7 @@ class SetAsideTests(ServiceTestCase):
         self.assertEqual(list(self.service.table.slots), [43])
         self.failureResultOf(self.service.leave(42), NotOnline)
         books = self.service.ledger.snapshot()
-        self.assertEqual((books.set_aside, books.guarded, books.leaves), (1, 0, 1))
+        self.assertEqual((books.quarantined, books.outdated, books.leaves), (1, 0, 1))
         self.assertEqual(books.pending, 0)
         self.assertEqual(
             self.told("not saved to", LogLevel.error),
@@ -994,7 +994,7 @@ class RecoveryTests(ServiceTestCase):
         self.assertEqual(self.service.ledger.recovered, 3)
         stepped.settle()
         books = self.service.ledger.snapshot()
-        self.assertEqual((books.committed, books.guarded, books.pending), (2, 1, 0))
+        self.assertEqual((books.committed, books.outdated, books.pending), (2, 1, 0))
         self.assertEqual(self.stored(stepped)[3], (9.0, 9.0))
         self.assertEqual(stepped.join(1).state, at(1, 1))
 
@@ -1036,7 +1036,7 @@ class RecoveryTests(ServiceTestCase):
         self.assertEqual(self.store.aside, [(4, "not this one")])
         self.assertEqual(stepped.join(1).state, at(1, 1))
         books = self.service.ledger.snapshot()
-        self.assertEqual((books.committed, books.set_aside, books.pending), (1, 1, 0))
+        self.assertEqual((books.committed, books.quarantined, books.pending), (1, 1, 0))
         self.assertEqual(len(self.flushLoggedErrors(RowRefused)), 1)
 
     def test_thread_dies(self) -> None:
@@ -1220,8 +1220,8 @@ class End:
         self.store.calls.append("sync")
         self.store.fail("sync")
 
-    def set_aside(self, records: Any, reasons: Any) -> None:
-        """See `IStateWriter.set_aside`."""
+    def quarantine(self, records: Any, reasons: Any) -> None:
+        """See `IStateWriter.quarantine`."""
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
@@ -1551,13 +1551,13 @@ class StartTests(ServiceTestCase):
         self.assertFalse(service.running)
 
     def test_no_memory(self) -> None:
-        """Where there is no room for the journal, store and reader are let go of."""
+        """Where there is no room for the live file, store and reader are let go of."""
         store = WatchedStore()
         service = self.make(store)
         closes: list[bool] = []
 
         def no_room(*args: Any) -> Any:
-            raise StoreUnusable("cannot make the journal")
+            raise StoreUnusable("cannot make the live file")
 
         self.patch(service._memory, "open", no_room)
         self.patch(service._memory, "close", lambda clean: closes.append(clean))
@@ -1635,19 +1635,19 @@ class StartTests(ServiceTestCase):
                 with self.assertRaisesRegex(ValueError, name):
                     PlayerStateService(FaultyStore(SCHEMA), **{name: value})
 
-    def test_journal_in_the_place_of_the_database(self) -> None:
-        """The store's own file is not to become the journal, by whatever name."""
+    def test_live_file_in_the_place_of_the_database(self) -> None:
+        """The store's own file is not to become the live file, by whatever name."""
         store = FragileStore()
         path = f"{os.path.abspath(self.mktemp())}/players.db"
         store.files = (path, f"{path}-log")
-        for journal in (*store.files, os.path.relpath(path)):
+        for live_file in (*store.files, os.path.relpath(path)):
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
-                PlayerStateService(store, journal=journal)
-        journal = path
+                PlayerStateService(store, live_file=live_file)
+        live_file = path
         for end in (".making", ".recovering"):
-            store.files = (f"{journal}{end}",)
+            store.files = (f"{live_file}{end}",)
             with self.assertRaisesRegex(ValueError, "is the store's own file"):
-                PlayerStateService(store, journal=journal)
+                PlayerStateService(store, live_file=live_file)
 
 
 class PlayersMachine(RuleBasedStateMachine):

@@ -267,10 +267,10 @@ class NeverStartedTests(SynchronousTestCase):
         self.assertEqual(service.ledger.snapshot().imbalance(), [])
 
     def test_arguments(self) -> None:
-        """A URL is no store, a path no URL; the journal may be a path."""
+        """A URL is no store, a path no URL; the live file may be a path."""
         self.assertRaises(TypeError, PlayerStateService, "sqlite:x.db")
         self.assertRaises(TypeError, open_store, Path("x.db"), PlayerState)
-        PlayerStateService(FaultyStore(SCHEMA), journal=Path(self.mktemp()))
+        PlayerStateService(FaultyStore(SCHEMA), live_file=Path(self.mktemp()))
 
 
 def move_in_a_batch(service: PlayerStateService, session_id: int) -> None:

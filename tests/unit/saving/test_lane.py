@@ -125,7 +125,7 @@ class SavingTests(LanesTestCase):
         while self.stepped.step() is not None:
             pass
         self.failureResultOf(flushed, NotSaved)
-        self.assertEqual(self.service.ledger.set_aside, 1)
+        self.assertEqual(self.service.ledger.quarantined, 1)
         self.assertEqual(len(self.told(f"not saved to memory: player {player}: hp")), 1)
         self.flushLoggedErrors()
 

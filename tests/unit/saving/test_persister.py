@@ -83,7 +83,7 @@ def outdated(session_id: int, sequence: int, reason: Reason = Reason.NEWER) -> D
     return Dropped(session_id, session_id + 100, sequence + 1000, reason, reason.value)
 
 
-def set_aside(session_id: int, sequence: int, why: str) -> Dropped:
+def quarantined(session_id: int, sequence: int, why: str) -> Dropped:
     """What is told of a row that was set aside."""
     return Dropped(session_id, session_id + 100, sequence + 1000, Reason.REFUSED, why)
 
@@ -173,7 +173,7 @@ class Writer:
         older = [index for index, player in enumerate(players) if player in self.store.older]
         return LeftOut([*older, *self.store.left_out], self.store.fenced, bad)
 
-    def set_aside(self, records: Records, reasons: Sequence[str]) -> None:
+    def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
         assert not self.closed
         self.store.on_set_aside()
         assert records.dtype == LAYOUT.record
@@ -698,7 +698,7 @@ class RefusedTests(PersisterTestCase):
             self.assertEqual(len(self.store.attempts), 1)
             self.assertEqual(self.store.refused[-1], [(6, 60)])
         self.assertEqual(self.store.kept_aside, [((6, 60), "hp must be positive")])
-        self.assertEqual(self.commits(), [([], (set_aside(6, 60, "hp must be positive"),))])
+        self.assertEqual(self.commits(), [([], (quarantined(6, 60, "hp must be positive"),))])
         self.assertEqual(self.failures(), [])
         self.assertIsNone(self.persister.step())
 
@@ -722,7 +722,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.store.kept_aside, [(player, "hp") for player in bad])
         first, second = self.commits()
         self.assertEqual(first, (players[1::2], ()))
-        self.assertCountEqual(second[1], [set_aside(*player, "hp") for player in bad])
+        self.assertCountEqual(second[1], [quarantined(*player, "hp") for player in bad])
 
     def test_own_error(self) -> None:
         """The listener is told the error that the store raised, not one like it."""
@@ -810,7 +810,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.persister.step(), 0.0)
         ((committed, dropped),) = self.commits()
         self.assertEqual(committed, [(3, 3)])
-        self.assertCountEqual(dropped, [set_aside(1, 1, "hp"), set_aside(2, 2, "mp")])
+        self.assertCountEqual(dropped, [quarantined(1, 1, "hp"), quarantined(2, 2, "mp")])
 
     def test_all_rows_after_a_commit(self) -> None:
         """What was committed before a row came says nothing about the store as it is now."""
@@ -882,7 +882,7 @@ class RefusedTests(PersisterTestCase):
         first, second = self.commits()
         self.assertCountEqual(first[0], [(1, 1), (4, 4)])
         self.assertCountEqual(first[1], [outdated(2, 2), outdated(5, 5)])
-        self.assertEqual(second, ([], (set_aside(3, 3, "hp"),)))
+        self.assertEqual(second, ([], (quarantined(3, 3, "hp"),)))
 
     def test_busy_while_splitting(self) -> None:
         """What was committed before the store became busy is told once; the rest comes later."""
@@ -896,7 +896,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(3, 3)], ())])
         for _ in range(REFUSALS - 1):
             self.persister.step()
-        self.assertEqual(self.commits(), [([], (set_aside(4, 4, "hp"),))])
+        self.assertEqual(self.commits(), [([], (quarantined(4, 4, "hp"),))])
         self.assertEqual(self.store.written, [[(1, 1), (2, 2)], [(3, 3)]])
 
     def test_busy_after_a_refusal(self) -> None:
@@ -961,7 +961,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual((self.commits(), self.store.kept_aside), ([([(1, 3)], ())], []))
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.store.kept_aside, [((2, 2), "hp")])
-        self.assertEqual(self.commits(), [([], (set_aside(2, 2, "hp"),))])
+        self.assertEqual(self.commits(), [([], (quarantined(2, 2, "hp"),))])
 
     def test_each_for_a_reason_of_its_own(self) -> None:
         """Invariant 7: bad rows with a reason each are set aside together, or come again together;
@@ -984,7 +984,7 @@ class RefusedTests(PersisterTestCase):
             self.persister.step()
         self.assertEqual(calls, 2)
         dropped = [row for _, rows in self.commits() for row in rows]
-        self.assertCountEqual(dropped, [set_aside(*player, why) for player, why in bad.items()])
+        self.assertCountEqual(dropped, [quarantined(*player, why) for player, why in bad.items()])
         self.assertEqual(self.store.kept_aside, list(bad.items()))
 
     def test_maintenance_while_a_row_waits(self) -> None:
@@ -1161,7 +1161,7 @@ class RecoveredTests(PersisterTestCase):
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.store.kept_aside, [((1, 10), "hp")])
         commit = self.recovery()
-        self.assertEqual((players_in(commit), commit.dropped), ([], (set_aside(1, 10, "hp"),)))
+        self.assertEqual((players_in(commit), commit.dropped), ([], (quarantined(1, 10, "hp"),)))
         self.push((1, 11))
         self.persister.step()
         self.assertEqual(self.commits(), [([(1, 11)], ())])
@@ -1174,7 +1174,7 @@ class RecoveredTests(PersisterTestCase):
             self.persister.step()
         first, second = (self.listener.recoveries.get_nowait() for _ in range(2))
         self.assertEqual((players_in(first), first.dropped), ([(1, 10)], ()))
-        self.assertEqual((players_in(second), second.dropped), ([], (set_aside(2, 20, "hp"),)))
+        self.assertEqual((players_in(second), second.dropped), ([], (quarantined(2, 20, "hp"),)))
         self.assertTrue(self.listener.commits.empty())
 
     def test_after_the_recovery(self) -> None:
@@ -1663,7 +1663,7 @@ class DeathTests(ThreadTestCase):
         self.push((3, 3))
         self.go_on()
         (told,) = self.commits()
-        self.assertEqual(told, ([(3, 3)], (set_aside(2, 2, "hp"),)))
+        self.assertEqual(told, ([(3, 3)], (quarantined(2, 2, "hp"),)))
 
 
 class ThreadTests(ThreadTestCase):

@@ -1,4 +1,4 @@
-"""The row as the table, the ring, the journal and the store see it."""
+"""The row as the table, the ring, the live file and the store see it."""
 
 from __future__ import annotations
 

@@ -391,7 +391,7 @@ class StoreContract:
         """A record that is set aside changes nothing that is stored, and writing goes on."""
         self.start()
         self.write((1, 1.0, 1.0, 1))
-        self.writer.set_aside(records(PLAIN, (1, 9.0, 9.0, 9)), ["too far"])
+        self.writer.quarantine(records(PLAIN, (1, 9.0, 9.0, 9)), ["too far"])
         self.assertEqual(self.reader.load(1), Stored((1.0, 1.0), 1))
         self.assertEqual(self.write((1, 2.0, 2.0, 2)), [])
         self.assertEqual(self.reader.load(1), Stored((2.0, 2.0), 2))
@@ -434,7 +434,7 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
         self.assertIsNone(file_store(self.open(PLAIN)))
 
     def test_identity(self) -> None:
-        """One memory is like another: a journal that one left is for the next."""
+        """One memory is like another: a live file that one left is for the next."""
         self.start()
         self.assertEqual(self.store.migrate(IDENTITY), self.store.prepare())
         self.assertEqual(self.factory(PLAIN).prepare(), self.store.prepare())

@@ -239,6 +239,6 @@ class SharedTests(TransportTestCase):
         self.wire.take()
         self.gateway.start()
         self.say(MOVE)
-        self.assertEqual(self.service.ledger.refused, {"not_joined": 1})
+        self.assertEqual(self.service.ledger.rejected, {"not_joined": 1})
         self.say(JOIN)
         self.assertEqual(self.wire.take(), [("welcome", 42, "here")])

@@ -238,7 +238,7 @@ class GatewayTests(GatewayTestCase):
         self.player.move(6, 9.0)
         self.delta(7, 6, 3.0)  # applied, but not shown
         self.delta(7, 4, 3.0)
-        self.assertEqual(self.books.refused, {"unknown_base": 2})
+        self.assertEqual(self.books.rejected, {"unknown_base": 2})
         self.assertEqual(self.service.state(1), at(9.0))
 
     def test_last_two(self) -> None:
@@ -249,7 +249,7 @@ class GatewayTests(GatewayTestCase):
         self.delta(8, 6, 3.0)
         self.delta(9, 7, 4.0)
         self.delta(10, 5, 5.0)
-        self.assertEqual((self.applied(), self.books.refused), (9, {"unknown_base": 1}))
+        self.assertEqual((self.applied(), self.books.rejected), (9, {"unknown_base": 1}))
 
     def test_shown_again(self) -> None:
         """A state shown twice takes the place of no other."""
@@ -266,7 +266,7 @@ class GatewayTests(GatewayTestCase):
         self.delta(6, 5, 3.0)
         self.show()
         self.delta(7, 6, 4.0)
-        self.assertEqual(self.books.refused, {"unknown_base": 1})
+        self.assertEqual(self.books.rejected, {"unknown_base": 1})
 
     def test_corrected(self) -> None:
         """A state that the program has changed since is none: the client has another."""
@@ -274,7 +274,7 @@ class GatewayTests(GatewayTestCase):
         self.service.update(1, at(7.0))
         self.show()
         self.delta(7, 6, 4.0)
-        self.assertEqual(self.books.refused, {"unknown_base": 1})
+        self.assertEqual(self.books.rejected, {"unknown_base": 1})
         self.player.move(8, 8.0)
         self.show()
         self.delta(9, 8, 4.0)
@@ -286,7 +286,7 @@ class GatewayTests(GatewayTestCase):
         self.player.ping(5)
         self.show()
         self.delta(6, 5, 3.0)
-        self.assertEqual(self.books.refused, {"unknown_base": 1})
+        self.assertEqual(self.books.rejected, {"unknown_base": 1})
 
     def test_number_of_the_programs_join(self) -> None:
         """Nor is the state that a number stands for which the program gave, but a MOVE's is."""
@@ -296,7 +296,7 @@ class GatewayTests(GatewayTestCase):
         self.player.move(5, 5.0)
         self.show()
         self.delta(6, 5, 3.0)
-        self.assertEqual((self.applied(), self.books.refused), (6, {"unknown_base": 1}))
+        self.assertEqual((self.applied(), self.books.rejected), (6, {"unknown_base": 1}))
 
     def test_joined_again_by_the_program(self) -> None:
         """A join that leaves the number alone makes no base of what was none."""
@@ -305,7 +305,7 @@ class GatewayTests(GatewayTestCase):
         self.service.join(1)
         self.show()
         self.delta(7, 6, 4.0)
-        self.assertEqual(self.books.refused, {"unknown_base": 1})
+        self.assertEqual(self.books.rejected, {"unknown_base": 1})
 
     def test_number_again(self) -> None:
         """A MOVE's state is one, though a DELTA bore its number before the program's join."""
@@ -314,14 +314,14 @@ class GatewayTests(GatewayTestCase):
         self.player.move(6, 6.0)
         self.show()
         self.delta(7, 6, 4.0)
-        self.assertEqual((self.applied(), self.books.refused), (7, {}))
+        self.assertEqual((self.applied(), self.books.rejected), (7, {}))
 
     def test_leaving(self) -> None:
         """One above the LEAVE's number is refused, one up to it applied."""
         self.player.leave(6)
         self.delta(7, 5, 3.0)
         self.delta(6, 5, 4.0)
-        self.assertEqual(self.books.refused, {"leaving": 1})
+        self.assertEqual(self.books.rejected, {"leaving": 1})
         self.assertEqual(self.applied(), 6)
 
     def test_not_joined(self) -> None:
@@ -330,7 +330,7 @@ class GatewayTests(GatewayTestCase):
         head = struct.pack("<BHBdd", DELTA, 6, 5, 3.0, 0.0)
         stranger.send(head)
         self.client(2, host=2).send(head)
-        self.assertEqual(self.books.refused, {"other_address": 1, "not_joined": 1})
+        self.assertEqual(self.books.rejected, {"other_address": 1, "not_joined": 1})
 
     def test_taken_offline(self) -> None:
         """The DELTAs of a player whom the program took offline are refused."""
@@ -339,7 +339,7 @@ class GatewayTests(GatewayTestCase):
         self.assertEqual([answer[0] for answer in self.player.heard()], ["gone"])
         self.delta(6, 5, 3.0)
         self.assertEqual(self.player.heard(), [])
-        self.assertEqual(self.books.refused, {"not_joined": 1})
+        self.assertEqual(self.books.rejected, {"not_joined": 1})
 
     def test_malformed(self) -> None:
         """Bad bytes and values are counted as such, and change nothing."""

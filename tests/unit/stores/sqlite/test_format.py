@@ -224,7 +224,7 @@ class CreateTests(FormatTestCase):
 
 
 class IdentityTests(FormatTestCase):
-    """Which database it is: what ties a journal to it."""
+    """Which database it is: what ties a live file to it."""
 
     OTHER = bytes(range(16, 0, -1))
 

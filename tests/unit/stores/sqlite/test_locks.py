@@ -61,7 +61,7 @@ class LocksTests(DirectoryTestCase):
             self.assertTrue(may_be_database(self.path))
             with self.assertRaises(StoreUnusable):
                 open_store(self.url, PlayerState).prepare()
-            writer.set_aside(records(SCHEMA, (2, 1.0, 2.0, 200)), ["cursed"])
+            writer.quarantine(records(SCHEMA, (2, 1.0, 2.0, 200)), ["cursed"])
             child = os.fork()
             if child == 0:
                 os._exit(0)

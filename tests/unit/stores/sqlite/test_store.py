@@ -1994,7 +1994,7 @@ class SetAsideTests(StoreTestCase):
         with self.writer(self.prepare(EVERYTHING)) as (writer, _):
             self.assertFalse(os.path.exists(self.path + ".refused.jsonl"))
             batch = records(EVERYTHING, (7, 1.0, 2, False, "cave", 3.0, 4))
-            writer.set_aside(batch, ["NOT NULL constraint failed: player_state.x"])
+            writer.quarantine(batch, ["NOT NULL constraint failed: player_state.x"])
         with open(self.path + ".refused.jsonl") as file:
             entry = json.loads(file.read())
         del entry["refused_at"]

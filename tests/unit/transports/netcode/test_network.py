@@ -26,7 +26,7 @@ from tests.kit.netcode import (
     source,
 )
 from tests.kit.support import LAW
-from tests.proof.fuzz import Story
+from tests.proof.fuzz import Scenario
 from tests.proof.fuzz_netcode import Play, play
 
 MANY = Rate(1e6, 10**6)
@@ -329,8 +329,8 @@ class NoiseTests(SynchronousTestCase):
     """Anything at all, from anywhere."""
 
     @settings(LAW, max_examples=300)
-    @given(story=st.lists(st.tuples(datagrams, hosts), max_size=20))
-    def test_noise(self, story: list[tuple[bytes, Source]]) -> None:
+    @given(scenario=st.lists(st.tuples(datagrams, hosts), max_size=20))
+    def test_noise(self, scenario: list[tuple[bytes, Source]]) -> None:
         """Nothing is raised; only good requests are answered, with less; all else changes nothing.
 
         There is one client who is in, and one who is half-open, at addresses that noise comes from.
@@ -339,7 +339,7 @@ class NoiseTests(SynchronousTestCase):
         table.now = 40.0
         table.connected(3, 3)
         table.player(token_at(table, 2, seed=9), source(2)).turn()
-        for datagram, whence in story:
+        for datagram, whence in scenario:
             state = table.state
             ignored = table.server.tally.ignored.total()
             answers = table.receive(datagram, whence)
@@ -352,40 +352,40 @@ class NoiseTests(SynchronousTestCase):
         self.assertEqual(table.events, [("connected", 3)])
 
     @settings(LAW, max_examples=300)
-    @given(story=st.lists(acts, max_size=60).map(b"".join))
-    def test_stories(self, story: bytes) -> None:
-        """So it is in longer stories, of clients who come and go among the noise."""
-        play(story)
+    @given(scenario=st.lists(acts, max_size=60).map(b"".join))
+    def test_stories(self, scenario: bytes) -> None:
+        """So it is in longer scenarios, of clients who come and go among the noise."""
+        play(scenario)
 
     def test_stories_go_somewhere(self) -> None:
-        """A story can bring a client in, let it talk, and take it out again."""
+        """A scenario can bring a client in, let it talk, and take it out again."""
         scene = Play()
         turn, pause, talk, leave = b"\4\0", b"\0\2", b"\5\0\1\x41\x42", b"\6\x80"
-        scene.live(Story(turn + pause + turn + talk + leave))
+        scene.live(Scenario(turn + pause + turn + talk + leave))
         tally = scene.table.server.tally
         self.assertEqual((tally.connected, tally.disconnected), (1, 1))
         self.assertIn("received", {event[0] for event in scene.table.events})
 
     def test_stories_go_on_elsewhere(self) -> None:
-        """A story can replace a connection, and move one to another port."""
+        """A scenario can replace a connection, and move one to another port."""
         scene = Play()
         turn, pause, second, talk = b"\4\0", b"\0\2", b"\0\3", b"\5\0\1\x41\x42"
-        scene.live(Story(turn + pause + turn + talk + second + b"\6\x04" + turn + pause + turn))
+        scene.live(Scenario(turn + pause + turn + talk + second + b"\6\x04" + turn + pause + turn))
         self.assertEqual(scene.table.server.tally.replaced, 1)
         scene = Play()
-        scene.live(Story(turn + pause + turn + 6 * second + b"\x08\x10" + talk))
+        scene.live(Scenario(turn + pause + turn + 6 * second + b"\x08\x10" + talk))
         self.assertEqual(scene.table.server.tally.moved, 1)
 
     @settings(LAW, max_examples=200)
-    @given(story=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))
-    def test_client(self, story: list[tuple[bytes, bool]]) -> None:
+    @given(scenario=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))
+    def test_client(self, scenario: list[tuple[bytes, bool]]) -> None:
         """A client is not disturbed by noise either, from its server's address or another."""
         table = Table()
         table.now = 40.0
         player = table.connected()
         client = player.client
         state = (client.state, client.heard_at, client._sequence, client._window.newest)
-        for datagram, from_server in story:
+        for datagram, from_server in scenario:
             whence = client.server if from_server else ("192.0.2.66", 1)
             self.assertIsNone(client.receive(datagram, whence, table.now))
         self.assertEqual(

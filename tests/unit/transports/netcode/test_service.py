@@ -297,7 +297,7 @@ class TogetherTests(NetcodeServiceTestCase):
         self.advance(0.2)
         stored = {player.session_id: (5.0, float(len(moves)))}
         self.assertEqual(self.stored(self.stepped), stored)
-        self.assertEqual(self.service.ledger.snapshot().refused, {})
+        self.assertEqual(self.service.ledger.snapshot().rejected, {})
 
     def test_ended_by_what_it_said(self) -> None:
         """A client that is let go of for its first word does not come back by its second."""

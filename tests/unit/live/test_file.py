@@ -1,4 +1,4 @@
-"""The journal: what a process that is killed leaves behind, and what the next makes of it."""
+"""The live file: what a process that is killed leaves behind, and what the next makes of it."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from playerstate.cli import main
 from playerstate.conversations.gateway import LOOK_EVERY, Gateway
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.interfaces import StoreBusy, Stored, StoreReplaced, StoreUnusable
-from playerstate.live import journal as journal_module
+from playerstate.live import file as live_file_module
 from playerstate.live import table as table_module
-from playerstate.live.journal import (
+from playerstate.live.file import (
     FORMAT,
     MAKING,
     PAGE,
     RECOVERING,
-    Journal,
-    NotAJournal,
-    ProcessMemory,
-    read_remains,
+    AnonymousMemory,
+    LiveFile,
+    NotALiveFile,
+    read_leftover,
 )
 from playerstate.live.recovery import as_rows
 from playerstate.live.table import LiveTable, TableFull
@@ -92,17 +92,17 @@ class Wide:
     notes: str = attrs.field(default="", metadata=text(400))
 
 
-def write_journal(path: str, schema: StateSchema, capacity: int, identity: bytes) -> LiveTable:
-    """A table in a new journal, with nobody in it."""
-    journal = Journal(path)
-    table = LiveTable(schema, capacity, lambda: 0.0, journal.open(schema, capacity, identity))
-    table.journal = journal  # type: ignore[attr-defined]
+def write_live_file(path: str, schema: StateSchema, capacity: int, identity: bytes) -> LiveTable:
+    """A table in a new live file, with nobody in it."""
+    live_file = LiveFile(path)
+    table = LiveTable(schema, capacity, lambda: 0.0, live_file.open(schema, capacity, identity))
+    table.live_file = live_file  # type: ignore[attr-defined]
     return table
 
 
 def remaining(path: str) -> dict[int, tuple[Any, ...]]:
-    """What a journal holds: fields and ``updated_at`` by session id."""
-    records = read_remains(path).records.tolist()
+    """What a live file holds: fields and ``updated_at`` by session id."""
+    records = read_leftover(path).records.tolist()
     found = {session_id: tuple(rest) for session_id, *rest in records}
     assert len(found) == len(records), f"a player twice: {records}"
     return found
@@ -114,7 +114,7 @@ class FileTests(SynchronousTestCase):
     def test_header(self) -> None:
         """The header is what the module says, byte for byte; the rest is allocated and zero."""
         path = self.mktemp()
-        write_journal(path, StateSchema.of(Avatar), 3, IDENTITY)
+        write_live_file(path, StateSchema.of(Avatar), 3, IDENTITY)
         with open(path, "rb") as file:
             content = file.read()
         names = b"x:float/0.015625,hp:int,alive:bool,zone:text(16)"
@@ -139,10 +139,10 @@ class FileTests(SynchronousTestCase):
     def test_a_row(self) -> None:
         """A half is what the layout says, byte for byte."""
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 4, IDENTITY)
+        table = write_live_file(path, SCHEMA, 4, IDENTITY)
         table.admit(7, (1.0, 2.0), 5)
         slot = table.admit(42, (350.0, 200.0), 0)
-        table.begin(slot, 9)
+        table.start_generation(slot, 9)
         table.apply(slot, 12, (1.5, -2.5), 1_700_000_000_000_000)
         with open(path, "rb") as file:
             file.seek(PAGE + 2 * 64 * slot)
@@ -164,7 +164,7 @@ class FileTests(SynchronousTestCase):
         )
         schema = StateSchema.of(state)
         path = self.mktemp()
-        table = write_journal(path, schema, 2, IDENTITY)
+        table = write_live_file(path, schema, 2, IDENTITY)
         slot = table.admit(1, (1,) * 400, 0)
         table.apply(slot, 1, (0, 1) * 200, 77)
         with open(path, "rb") as file:
@@ -189,27 +189,27 @@ class FileTests(SynchronousTestCase):
         """`close` says in the header whether everything is in the store, and changes no more."""
         for clean in (False, True):
             path = self.mktemp()
-            table = write_journal(path, SCHEMA, 2, IDENTITY)
+            table = write_live_file(path, SCHEMA, 2, IDENTITY)
             table.apply(table.admit(5, (0.0, 0.0), 0), 1, (1.0, 2.0), 3)
             with open(path, "rb") as file:
                 before = file.read()
-            table.journal.close(clean)  # type: ignore[attr-defined]
+            table.live_file.close(clean)  # type: ignore[attr-defined]
             with open(path, "rb") as file:
                 after = file.read()
             looks = slice(PAGE - 16, PAGE - 8)  # which the last look counts
             after = after[: looks.start] + before[looks] + after[looks.stop :]
             self.assertEqual(after[:28] + after[32:], before[:28] + before[32:])
             self.assertEqual(after[28:32], bytes([clean, 0, 0, 0]))
-            self.assertEqual(read_remains(path).clean, clean)
+            self.assertEqual(read_leftover(path).clean, clean)
 
     def test_recovering_is_held(self) -> None:
         """What is being saved is locked until it is forgotten, and the directory is synced then."""
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        table = write_live_file(path, SCHEMA, 2, IDENTITY)
         table.apply(table.admit(5, (0.0, 0.0), 0), 1, (1.0, 2.0), 3)
-        table.journal.close(False)  # type: ignore[attr-defined]
-        journal = Journal(path)
-        self.assertIsNot(journal.take_remains(IDENTITY), None)
+        table.live_file.close(False)  # type: ignore[attr-defined]
+        live_file = LiveFile(path)
+        self.assertIsNot(live_file.claim(IDENTITY), None)
         with open(path + RECOVERING, "rb") as file:
             with self.assertRaises(BlockingIOError):
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -222,14 +222,14 @@ class FileTests(SynchronousTestCase):
                 sync(fd)
 
             self.patch(os, "fsync", recording)
-            journal.forget_remains()
+            live_file.discard()
             self.assertEqual(synced, [(os.path.dirname(os.path.realpath(path)), False)])
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def test_header_is_checked(self) -> None:
-        """Each part of the header by itself makes a file no journal."""
+        """Each part of the header by itself makes a file no live file."""
         path = self.mktemp()
-        write_journal(path, SCHEMA, 2, IDENTITY)
+        write_live_file(path, SCHEMA, 2, IDENTITY)
         with open(path, "rb") as file:
             content = file.read()
         for at, new in (
@@ -242,17 +242,17 @@ class FileTests(SynchronousTestCase):
         ):
             with open(path, "wb") as file:
                 file.write(content[:at] + new + content[at + len(new) :])
-            self.assertRaises(NotAJournal, read_remains, path)
+            self.assertRaises(NotALiveFile, read_leftover, path)
         # A header that is not of whole pages, in a file of the size it says.
         with open(path, "wb") as file:
             file.write(content[:24] + struct.pack("<I", PAGE + 8) + content[28:] + bytes(8))
-        self.assertRaises(NotAJournal, read_remains, path)
+        self.assertRaises(NotALiveFile, read_leftover, path)
 
     def test_read_in_pieces(self) -> None:
         """Rows of every piece are found, in the first and the last slot of it as well."""
-        self.patch(journal_module, "SLOTS_AT_ONCE", 3)
+        self.patch(live_file_module, "SLOTS_AT_ONCE", 3)
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 20, IDENTITY)
+        table = write_live_file(path, SCHEMA, 20, IDENTITY)
         for player in range(1, 12):
             slot = table.admit(player, (0.0, 0.0), 0)
             table.apply(slot, 1, (float(player), 2.0), 3)
@@ -260,44 +260,44 @@ class FileTests(SynchronousTestCase):
         self.assertEqual({k: v[0] for k, v in found.items()}, {n: float(n) for n in range(1, 12)})
 
     def test_held(self) -> None:
-        """A closed journal may be opened again, by this process as well, while views of it live."""
+        """A closed live file may be opened again, also by this process, while views of it live."""
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 2, IDENTITY)
-        self.assertRaises(StoreUnusable, Journal(path).take_remains, IDENTITY)
-        table.journal.close(True)  # type: ignore[attr-defined]
-        self.assertIs(Journal(path).take_remains(IDENTITY), None)
+        table = write_live_file(path, SCHEMA, 2, IDENTITY)
+        self.assertRaises(StoreUnusable, LiveFile(path).claim, IDENTITY)
+        table.live_file.close(True)  # type: ignore[attr-defined]
+        self.assertIs(LiveFile(path).claim(IDENTITY), None)
 
     def test_in_use_while_it_is_made(self) -> None:
-        """One who makes a journal of this name is not robbed of it before it has the name."""
+        """One who makes a live file of this name is not robbed of it before it has the name."""
         path = self.mktemp()
         refused: list[str] = []
         allocate = os.posix_fallocate
 
         def meanwhile(*arguments: int) -> None:
             self.patch(os, "posix_fallocate", allocate)
-            error = self.assertRaises(StoreUnusable, Journal(path).open, SCHEMA, 2, bytes(16))
+            error = self.assertRaises(StoreUnusable, LiveFile(path).open, SCHEMA, 2, bytes(16))
             refused.append(str(error))
             allocate(*arguments)
 
         self.patch(os, "posix_fallocate", meanwhile)
-        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        table = write_live_file(path, SCHEMA, 2, IDENTITY)
         self.assertIn("is in use by another process", refused[0])
         self.assertEqual(os.stat(path).st_nlink, 1)
-        self.assertEqual(read_remains(path).identity, IDENTITY)
+        self.assertEqual(read_leftover(path).identity, IDENTITY)
         self.assertFalse(os.path.exists(path + MAKING))
         del table
 
     def test_made_by_another_meanwhile(self) -> None:
         """One who was slower, and holds what no longer bears the name, lets go of it."""
         path = self.mktemp()
-        lock = journal_module._lock
+        lock = live_file_module._lock
 
         def slow(fd: int, name: str) -> None:
             os.rename(path + MAKING, path)
             lock(fd, name)
 
-        self.patch(journal_module, "_lock", slow)
-        error = self.assertRaises(StoreUnusable, Journal(path).open, SCHEMA, 2, IDENTITY)
+        self.patch(live_file_module, "_lock", slow)
+        error = self.assertRaises(StoreUnusable, LiveFile(path).open, SCHEMA, 2, IDENTITY)
         self.assertIn("is in use by another process", str(error))
         self.assertEqual(os.path.getsize(path), 0)
 
@@ -306,26 +306,26 @@ class FileTests(SynchronousTestCase):
         path = self.mktemp()
         with open(path + MAKING, "wb") as file:
             file.write(b"half of it" * 10_000)
-        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        table = write_live_file(path, SCHEMA, 2, IDENTITY)
         self.assertEqual(os.path.getsize(path), PAGE + LiveTable.bytes_needed(SCHEMA, 2))
-        self.assertEqual(len(read_remains(path).records), 0)
+        self.assertEqual(len(read_leftover(path).records), 0)
         self.assertFalse(os.path.exists(path + MAKING))
         del table
 
     def test_in_use_while_recovering(self) -> None:
-        """One who still saves what was left is not robbed of it, nor of the new journal."""
+        """One who still saves what was left is not robbed of it, nor of the new live file."""
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 2, IDENTITY)
+        table = write_live_file(path, SCHEMA, 2, IDENTITY)
         table.apply(table.admit(5, (0.0, 0.0), 0), 1, (1.0, 2.0), 3)
-        table.journal.close(False)  # type: ignore[attr-defined]
+        table.live_file.close(False)  # type: ignore[attr-defined]
         del table
-        first = Journal(path)
-        self.assertIsNot(first.take_remains(IDENTITY), None)
+        first = LiveFile(path)
+        self.assertIsNot(first.claim(IDENTITY), None)
         kept = first.open(SCHEMA, 2, IDENTITY)
         number = os.stat(path).st_ino
-        other = Journal(path)
+        other = LiveFile(path)
         with self.assertRaises(StoreUnusable):
-            other.take_remains(bytes(16))
+            other.claim(bytes(16))
             other.open(SCHEMA, 2, bytes(16))
         self.assertEqual(os.stat(path).st_ino, number)
         self.assertTrue(os.path.exists(path + RECOVERING))
@@ -338,10 +338,10 @@ class TornWriteTests(SynchronousTestCase):
     def torn(self, schema: StateSchema, step: Callable[[LiveTable, int], object]) -> None:
         """Every state of the file that a kill inside `step` may leave shows the old or new row."""
         path = self.mktemp()
-        table = write_journal(path, schema, 2, IDENTITY)
+        table = write_live_file(path, schema, 2, IDENTITY)
         other = table.admit(9, schema.spawn, 4)
         slot = table.admit(7, schema.spawn, 0)
-        table.begin(slot, 0)
+        table.start_generation(slot, 0)
         # Past 256 writes, so that a version has more than one byte.
         for sequence in range(1, 300):
             table.apply(slot, sequence, schema.spawn, STORED_AT + sequence)
@@ -399,7 +399,7 @@ class TornWriteTests(SynchronousTestCase):
             table.admit(8, (9.0, 9.0), STORED_AT)
 
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 1, IDENTITY)
+        table = write_live_file(path, SCHEMA, 1, IDENTITY)
         slot = table.admit(7, SCHEMA.spawn, 0)
         table.apply(slot, 1, (1.0, 1.0), STORED_AT)
         table.release(slot)
@@ -422,7 +422,7 @@ class TornWriteTests(SynchronousTestCase):
     def test_value_that_cannot_be_packed(self) -> None:
         """Even a write that raises in its middle leaves the row before it."""
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 1, IDENTITY)
+        table = write_live_file(path, SCHEMA, 1, IDENTITY)
         slot = table.admit(7, SCHEMA.spawn, 0)
         table.apply(slot, 1, (1.0, 1.0), STORED_AT)
         for _ in range(3):
@@ -434,7 +434,7 @@ class TornWriteTests(SynchronousTestCase):
 
 
 class HistoryTests(SynchronousTestCase):
-    """Any history of a table can be read back from its journal."""
+    """Any history of a table can be read back from its live file."""
 
     STEPS = st.lists(
         st.tuples(
@@ -451,7 +451,7 @@ class HistoryTests(SynchronousTestCase):
     def test_random_histories(self, steps: list[tuple[str, int, float, int]]) -> None:
         """What remains is what a dict would hold; versions only grow; who left is gone."""
         path = self.mktemp()
-        table = write_journal(path, SCHEMA, 4, IDENTITY)
+        table = write_live_file(path, SCHEMA, 4, IDENTITY)
         model: dict[int, tuple[float, float, int]] = {}
         sequences: dict[int, int] = {}
         highest = 0
@@ -468,7 +468,7 @@ class HistoryTests(SynchronousTestCase):
             elif slot is None:
                 continue
             elif step == "begin":
-                table.begin(slot, number)
+                table.start_generation(slot, number)
                 sequences[session_id] = number
             elif step == "release":
                 table.release(slot)
@@ -489,8 +489,8 @@ class HistoryTests(SynchronousTestCase):
         model: dict[int, tuple[float, float, int]],
         sequences: dict[int, int],
     ) -> int:
-        """The journal and the table against the model; the highest version in the file."""
-        # Who was never saved and never moved stands at the spawn, journal or not.
+        """The live file and the table against the model; the highest version in the file."""
+        # Who was never saved and never moved stands at the spawn, live file or not.
         self.assertEqual(remaining(path), {k: v for k, v in model.items() if v[2] > 0})
         self.assertEqual(set(table.slots), set(model))
         for session_id, slot in table.slots.items():
@@ -509,7 +509,7 @@ class HistoryTests(SynchronousTestCase):
         for later_slot_first in (False, True):
             path = self.mktemp()
             # 32 slots a page: slots 0 and 32 lie in different ones.
-            table = write_journal(path, SCHEMA, 64, IDENTITY)
+            table = write_live_file(path, SCHEMA, 64, IDENTITY)
             slots = [table.admit(100 + n, SCHEMA.spawn, 0) for n in range(33)]
             first, second = (slots[32], slots[0]) if later_slot_first else (slots[0], slots[32])
             table.release(first)
@@ -530,12 +530,12 @@ class HistoryTests(SynchronousTestCase):
 
 
 class NonsenseTests(SynchronousTestCase):
-    """Files that are no journals."""
+    """Files that are no live files."""
 
-    def journal(self) -> str:
-        """A journal with one player in it."""
+    def live_file(self) -> str:
+        """A live file with one player in it."""
         path = self.mktemp()
-        table = write_journal(path, StateSchema.of(Avatar), 4, IDENTITY)
+        table = write_live_file(path, StateSchema.of(Avatar), 4, IDENTITY)
         slot = table.admit(7, StateSchema.of(Avatar).spawn, 0)
         table.apply(slot, 1, (2.0, 3, 0, b"mill".ljust(16, b"\0")), 77)
         return path
@@ -543,29 +543,29 @@ class NonsenseTests(SynchronousTestCase):
     @settings(max_examples=300, deadline=None)
     @given(st.integers(0, 150), st.integers(1, 255))
     def test_damaged_header(self, at: int, mask: int) -> None:
-        """A header with one byte wrong is read as something, or is no journal: nothing else."""
-        path = self.journal()
+        """A header with one byte wrong is read as something, or is no live file: nothing else."""
+        path = self.live_file()
         with open(path, "r+b") as file:
             file.seek(at)
             byte = file.read(1)[0]
             file.seek(at)
             file.write(bytes([byte ^ mask]))
-        with contextlib.suppress(NotAJournal):
-            read_remains(path)
+        with contextlib.suppress(NotALiveFile):
+            read_leftover(path)
 
     def test_open_file(self) -> None:
-        """A journal that is open already is read as such, whoever bears its name now."""
-        path = self.journal()
+        """A live file that is open already is read as such, whoever bears its name now."""
+        path = self.live_file()
         fd = os.open(path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        expected = read_remains(path).records.tolist()
+        expected = read_leftover(path).records.tolist()
         os.unlink(path)
         for _ in range(2):
-            self.assertEqual(read_remains(fd).records.tolist(), expected)
+            self.assertEqual(read_leftover(fd).records.tolist(), expected)
 
     def test_cut_while_it_is_read(self) -> None:
-        """A file that is cut after the look at its size is no journal: no row is read twice."""
-        path, look = self.journal(), os.fstat
+        """A file that is cut after the look at its size is no live file: no row is read twice."""
+        path, look = self.live_file(), os.fstat
 
         def cutting(fd: int) -> os.stat_result:
             found = look(fd)
@@ -573,11 +573,11 @@ class NonsenseTests(SynchronousTestCase):
             return found
 
         patched = self.patch(os, "fstat", cutting)
-        self.assertRaisesRegex(NotAJournal, "cut while", read_remains, path)
+        self.assertRaisesRegex(NotALiveFile, "cut while", read_leftover, path)
         patched.restore()
 
     def test_schemas_that_cannot_be(self) -> None:
-        """A damaged list of fields is no journal: nothing else."""
+        """A damaged list of fields is no live file: nothing else."""
         for names in (
             "x:text(99999999999999999999)",
             "x:text(0)",
@@ -596,17 +596,17 @@ class NonsenseTests(SynchronousTestCase):
             )
             with open(path, "wb") as file:
                 file.write((header + raw).ljust(4096 + 2 * 2 * 64, b"\0"))
-            self.assertRaises(NotAJournal, read_remains, path)
+            self.assertRaises(NotALiveFile, read_leftover, path)
 
     def test_any_length(self) -> None:
-        """Cut anywhere, it is no journal."""
-        path = self.journal()
+        """Cut anywhere, it is no live file."""
+        path = self.live_file()
         size = os.path.getsize(path)
         for length in [*range(0, 120), 4095, 4096, 4097, 4096 + 128, size - 128, size - 1]:
             cut = self.mktemp()
             shutil.copy(path, cut)
             os.truncate(cut, length)
-            self.assertRaises(NotAJournal, read_remains, cut)
+            self.assertRaises(NotALiveFile, read_leftover, cut)
 
 
 class FieldsTests(SynchronousTestCase):
@@ -616,10 +616,10 @@ class FieldsTests(SynchronousTestCase):
         """One row of `before`, read as `today`."""
         path = self.mktemp()
         schema = StateSchema.of(before)
-        table = write_journal(path, schema, 4, IDENTITY)
+        table = write_live_file(path, schema, 4, IDENTITY)
         table.apply(table.admit(7, schema.spawn, 0), 1, values, 77)
         schema = StateSchema.of(today)
-        rows, _ = as_rows(read_remains(path), schema)
+        rows, _ = as_rows(read_leftover(path), schema)
         record = rows.view(RowLayout(schema.fields).record)
         assert record.dtype.names is not None
         return dict(zip(record.dtype.names, record[0].tolist(), strict=True))
@@ -664,7 +664,7 @@ class FieldsTests(SynchronousTestCase):
         """What the store still holds of a field that the last run did not know is not lost."""
         directory = os.path.abspath(self.mktemp())
         os.mkdir(directory)
-        path, journal = f"{directory}/players.db", f"{directory}/journal"
+        path, live_file = f"{directory}/players.db", f"{directory}/moves.live"
         with_hp = attrs.make_class(
             "WithHp",
             {
@@ -678,19 +678,19 @@ class FieldsTests(SynchronousTestCase):
         )
         for state, values, kill in ((with_hp, (1.0, 57), False), (without, (2.0,), True)):
             store = SQLiteStore(path, StateSchema.of(state), "normal")
-            stepped = SteppedService(state, store, journal=journal)
+            stepped = SteppedService(state, store, live_file=live_file)
             stepped.join(7)
             stepped.service.update(7, state(*values))
             if kill:
-                shutil.copy(journal, f"{directory}/kept")
+                shutil.copy(live_file, f"{directory}/kept")
             self.successResultOf(stepped.stop())
         # As if the second run had been killed before anything of it was saved.
         connection = apsw.Connection(path)
         connection.execute("UPDATE player_state SET x = 1.0, updated_at = 5")
         connection.close()
-        os.replace(f"{directory}/kept", journal)
+        os.replace(f"{directory}/kept", live_file)
         stepped = SteppedService(
-            with_hp, SQLiteStore(path, StateSchema.of(with_hp), "normal"), journal=journal
+            with_hp, SQLiteStore(path, StateSchema.of(with_hp), "normal"), live_file=live_file
         )
         stepped.settle()
         self.assertEqual(stepped.join(7).state, with_hp(2.0, 57))
@@ -719,7 +719,7 @@ class RecoveryTestCase(SynchronousTestCase):
         """An empty directory."""
         self.directory = os.path.abspath(self.mktemp())
         os.mkdir(self.directory)
-        self.path = f"{self.directory}/journal"
+        self.path = f"{self.directory}/moves.live"
         self.store = KeptStore(SCHEMA)
         self.log = LogLines()
         self.log.start()
@@ -728,7 +728,7 @@ class RecoveryTestCase(SynchronousTestCase):
     def start(self, store: Any = None, **options: Any) -> SteppedService:
         """A started service; nothing of it survives but files and stores."""
         return SteppedService(
-            store=self.store if store is None else store, journal=self.path, **options
+            store=self.store if store is None else store, live_file=self.path, **options
         )
 
     def kill(self, stepped: SteppedService) -> None:
@@ -762,7 +762,7 @@ class RecoveryTests(RecoveryTestCase):
         self.crash(p1=1.0, p2=2.0)
         self.store.failures.extend([StoreBusy("locked")] * 2)
         stepped = self.start()
-        self.assertIn("journal.recovering", self.files())
+        self.assertIn("moves.live.recovering", self.files())
         for _ in range(2):
             self.failureResultOf(stepped.service.join(1), StoreBusy)
             stepped.step()
@@ -771,7 +771,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual(stepped.service.ledger.snapshot().pending, 2)
         stepped.settle()
         self.assertEqual(self.store.players[2].values, (2.0, 0.0))
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
         joined = stepped.join(1)
         self.assertEqual((joined.state, joined.restored), (PlayerState(1.0, 0.0), True))
         self.assertEqual(stepped.service.ledger.snapshot().imbalance(), [])
@@ -780,7 +780,7 @@ class RecoveryTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_that_cannot_be_removed(self) -> None:
-        """While the old journal cannot be removed, nobody joins: it would hide what came after."""
+        """While the old live file cannot be removed, nobody joins: it would hide what follows."""
         self.crash(p1=1.0)
         faults = [OSError(30, "Read-only file system")] * 2
 
@@ -796,13 +796,13 @@ class RecoveryTests(RecoveryTestCase):
             self.failureResultOf(stepped.service.join(1), StoreBusy)
             stepped.reactor.advance(1.0)
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
         [line] = self.log.having("nobody may join")[:1]
         self.assertIn("cannot be removed: Read-only file system; remove it", line)
         self.successResultOf(stepped.stop())
 
     def test_that_cannot_be_removed_at_start(self) -> None:
-        """Where the store has everything, and the old journal cannot be removed, nothing starts."""
+        """Where the store has all, and the old live file cannot be removed, nothing starts."""
         self.crash()
 
         def unlink(path: str) -> None:
@@ -813,7 +813,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertIn("cannot be removed", str(error))
 
     def test_removed_by_somebody(self) -> None:
-        """Where somebody has removed the old journal by hand, players may join."""
+        """Where somebody has removed the old live file by hand, players may join."""
         self.crash(p1=1.0)
         stepped = self.start()
         os.remove(self.path + RECOVERING)
@@ -858,7 +858,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual(self.store.players[1].values, (8.0, 8.0))
         self.assertEqual(self.store.players[2].values, (9.0, 9.0))
         self.assertEqual(self.store.players[3].values, (3.0, 0.0))
-        self.assertIn("of 3 players in its journal, 1 are newer", self.log.having("cleanly")[0])
+        self.assertIn("of 3 players in its live file, 1 are newer", self.log.having("cleanly")[0])
 
     def test_nothing_newer(self) -> None:
         """Where the store has everything, the start is a plain one, and the log names no date."""
@@ -867,16 +867,16 @@ class RecoveryTests(RecoveryTestCase):
         self.store.players[1] = Stored(row[:2], row[2])
         stepped = self.start()
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
         self.assertEqual(self.log.having("1970"), [])
 
     def test_synced_before_it_is_forgotten(self) -> None:
-        """A store that cannot sync keeps the journal and the players waiting."""
+        """A store that cannot sync keeps the live file and the players waiting."""
         self.crash(p1=1.0)
         faults = [OSError(5, "Input/output error")] * 2
 
         def sync() -> None:
-            self.assertIn("journal.recovering", self.files())
+            self.assertIn("moves.live.recovering", self.files())
             if faults:
                 raise faults.pop()
 
@@ -884,10 +884,10 @@ class RecoveryTests(RecoveryTestCase):
         stepped = self.start()
         for _ in range(2):
             stepped.step()
-            self.assertIn("journal.recovering", self.files())
+            self.assertIn("moves.live.recovering", self.files())
             self.failureResultOf(stepped.service.join(1), StoreBusy)
         stepped.settle()
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.assertEqual(stepped.service.ledger.snapshot().imbalance(), [])
         self.flushLoggedErrors(OSError)
@@ -904,26 +904,26 @@ class RecoveryTests(RecoveryTestCase):
             for _ in range(steps):
                 self.store.failures.append(StoreBusy("locked"))
                 stepped.step()
-            self.assertEqual(self.files(), ["journal", "journal.recovering"])
+            self.assertEqual(self.files(), ["moves.live", "moves.live.recovering"])
             self.kill(stepped)
             self.store.failures.clear()
         # There is never more than the two: room for a third need not be there.
-        journal = Journal(self.path)
-        self.assertIsNot(journal.take_remains(self.store.identity), None)
-        self.assertEqual(self.files(), ["journal.recovering"])
-        journal.close(clean=False)
+        live_file = LiveFile(self.path)
+        self.assertIsNot(live_file.claim(self.store.identity), None)
+        self.assertEqual(self.files(), ["moves.live.recovering"])
+        live_file.close(clean=False)
         # Saved, and not yet forgotten.
         stepped = self.start()
         stepped.thread.persister.step()
         self.assertEqual(len(self.store.players), 2)
-        self.assertEqual(self.files(), ["journal", "journal.recovering"])
+        self.assertEqual(self.files(), ["moves.live", "moves.live.recovering"])
         self.kill(stepped)
         before = dict(self.store.players)
         stepped = self.start()
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
         self.assertEqual(stepped.join(2).state, PlayerState(2.0, 0.0))
         self.assertEqual(self.store.players, before)
-        # Forgotten, and the next journal in use.
+        # Forgotten, and the next live file in use.
         stepped.service.update(2, PlayerState(4.0, 4.0))
         self.kill(stepped)
         stepped = self.start()
@@ -943,11 +943,11 @@ class RecoveryTests(RecoveryTestCase):
         stepped.reactor.deliver()
         self.successResultOf(stopped)
         self.assertTrue(stepped.service.gave_up)
-        self.assertIn("journal.recovering", self.files())
+        self.assertIn("moves.live.recovering", self.files())
         self.store.failures.clear()
         stepped = self.start()
         self.successResultOf(stepped.stop())
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
         self.assertEqual(self.store.players[1].values, (1.0, 0.0))
 
     def test_rows_that_are_refused(self) -> None:
@@ -1001,7 +1001,7 @@ class RecoveryTests(RecoveryTestCase):
         stepped.reactor.deliver()
         self.successResultOf(stopped)
         self.assertEqual(sorted(self.store.players), [1, 2])
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
 
     def test_started_again_by_the_same_program(self) -> None:
         """A program that embeds the service may stop and start it."""
@@ -1009,7 +1009,7 @@ class RecoveryTests(RecoveryTestCase):
         stepped.join(1)
         stepped.service.update(1, PlayerState(1.0, 0.0))
         self.successResultOf(stepped.stop())
-        self.assertTrue(read_remains(self.path).clean)
+        self.assertTrue(read_leftover(self.path).clean)
         stepped.service.startService()
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.successResultOf(stepped.stop())
@@ -1030,14 +1030,14 @@ class RecoveryTests(RecoveryTestCase):
 
 
 class SetAsideTests(RecoveryTestCase):
-    """Journals that cannot be used are kept, and told of loudly; the start goes on."""
+    """Live files that cannot be used are kept, and told of loudly; the start goes on."""
 
     def refuse_to_lose(self, content: bytes) -> None:
-        """Start with this in the journal's place: it is set aside as it is."""
+        """Start with this in the live file's place: it is set aside as it is."""
         stepped = self.start()
         self.assertEqual(stepped.join(1).restored, False)
-        (aside,) = set(self.files()) - {"journal"}
-        self.assertTrue(aside.startswith("journal."))
+        (aside,) = set(self.files()) - {"moves.live"}
+        self.assertTrue(aside.startswith("moves.live."))
         with open(f"{self.directory}/{aside}", "rb") as file:
             self.assertEqual(file.read(), content)
         (line,) = self.log.having("was set aside as")
@@ -1045,12 +1045,12 @@ class SetAsideTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def content(self) -> bytes:
-        """The journal's bytes."""
+        """The live file's bytes."""
         with open(self.path, "rb") as file:
             return file.read()
 
     def replace(self, content: bytes) -> None:
-        """Put something in the journal's place."""
+        """Put something in the live file's place."""
         with open(self.path, "wb") as file:
             file.write(content)
 
@@ -1081,26 +1081,26 @@ class SetAsideTests(RecoveryTestCase):
         """A file that never was one is not ours to rename: the start is refused."""
         self.replace(b"a shopping list" * 1000)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no journal; name another file", str(error))
+        self.assertIn("is there and is no live file; name another file", str(error))
         self.assertEqual(self.content(), b"a shopping list" * 1000)
-        self.assertEqual(self.files(), ["journal"])
+        self.assertEqual(self.files(), ["moves.live"])
 
     def test_device(self) -> None:
         """Neither is a device, a pipe or a directory, which are not even opened."""
         os.mkfifo(self.path)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no journal; name another file", str(error))
+        self.assertIn("is there and is no live file; name another file", str(error))
         os.unlink(self.path)
         os.mkdir(self.path)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no journal; name another file", str(error))
-        self.assertEqual(self.files(), ["journal"])
+        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertEqual(self.files(), ["moves.live"])
 
     def test_names_that_cannot_be(self) -> None:
         """A name that is no UTF-8, or leaves no room for those beside it, is refused."""
         for name, why in (("\udcff", "not UTF-8"), ("j" * 240, "too long")):
             error = self.assertRaises(
-                ValueError, PlayerStateService, self.store, journal=f"{self.directory}/{name}"
+                ValueError, PlayerStateService, self.store, live_file=f"{self.directory}/{name}"
             )
             self.assertIn(why, str(error))
 
@@ -1153,7 +1153,7 @@ class SetAsideTests(RecoveryTestCase):
         self.assertEqual(levels, [LogLevel.info])
         (line,) = self.log.having("was set aside as")
         self.assertIn("holds no unsaved players of another store", line)
-        (aside,) = [name for name in self.files() if name != "journal"]
+        (aside,) = [name for name in self.files() if name != "moves.live"]
         with open(f"{self.directory}/{aside}", "rb") as file:
             self.assertEqual(file.read(), bytes(content))
 
@@ -1200,10 +1200,10 @@ class LostTests(RecoveryTestCase):
         self.assertEqual(stepped.service._memory.lost(), "")
         stepped.service.update(2, PlayerState(22.0, 0.0))
         self.assertEqual({k: v[0] for k, v in remaining(self.path).items()}, {1: 1.0, 2: 22.0})
-        error = self.assertRaises(StoreUnusable, Journal(self.path).take_remains, IDENTITY)
+        error = self.assertRaises(StoreUnusable, LiveFile(self.path).claim, IDENTITY)
         self.assertIn("is in use by another process", str(error))
         self.successResultOf(stepped.stop())
-        self.assertTrue(read_remains(self.path).clean)
+        self.assertTrue(read_leftover(self.path).clean)
         self.assertEqual(self.store.players[2].values[0], 22.0)
 
     def test_untouched(self) -> None:
@@ -1226,7 +1226,7 @@ class LostTests(RecoveryTestCase):
             file.write(b"precious")
         os.rename(f"{self.directory}/other", self.path)
         self.check_renewed(stepped, "replaced by another file")
-        (aside,) = set(self.files()) - {"journal"}
+        (aside,) = set(self.files()) - {"moves.live"}
         with open(f"{self.directory}/{aside}", "rb") as file:
             self.assertEqual(file.read(), b"precious")
 
@@ -1254,11 +1254,11 @@ class LostTests(RecoveryTestCase):
         os.rename(self.directory, self.directory + ".away")
         stepped.service.run.salvage.check()
         self.assertIn("No such file", stepped.service.ledger.snapshot().degraded)
-        self.assertIn("they are lost", stepped.service._memory.fate)
+        self.assertIn("they are lost", stepped.service._memory.unsaved_notice)
         os.mkdir(self.directory)
         self.check_renewed(stepped, "removed or renamed")
         self.assertEqual(stepped.service.ledger.snapshot().degraded, "")
-        self.assertIn("saves them from the journal", stepped.service._memory.fate)
+        self.assertIn("saves them from the live file", stepped.service._memory.unsaved_notice)
 
     def saved_and_moved(self) -> SteppedService:
         """A run with two players saved at their number, of whom 2 has moved on since."""
@@ -1281,7 +1281,7 @@ class LostTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
         found = {k: v.values[0] for k, v in self.store.players.items()}
         self.assertEqual(found, {1: 5.0, 2: 2.0})
-        self.assertTrue(read_remains(self.path).clean)
+        self.assertTrue(read_leftover(self.path).clean)
 
     def test_cut(self) -> None:
         """Rows that were cut off are not touched again: that would kill the process."""
@@ -1411,12 +1411,12 @@ class LostTests(RecoveryTestCase):
         """Copy a file over ours whose rows have these versions."""
         stepped = self.saved_and_moved()
         places = stepped.service.options.max_players
-        other = Journal(f"{self.directory}/other")
+        other = LiveFile(f"{self.directory}/other")
         room = other.open(SCHEMA, places, stepped.service.run.identity)
         table = LiveTable(SCHEMA, places, lambda: 0.0, room, first_version=first_version)
         for player in (1, 2):
             slot = table.admit(player, (0.0, 0.0), 0)
-            table.begin(slot, 0)
+            table.start_generation(slot, 0)
             table.apply(slot, 1, (66.0, 66.0), 2**60)
         other.close(False)
         shutil.copyfile(f"{self.directory}/other", self.path)
@@ -1497,9 +1497,9 @@ class LostTests(RecoveryTestCase):
         stepped.settle()
         self.successResultOf(stopped)
         self.assertTrue(stepped.service.gave_up)
-        remains = read_remains(self.path)
-        self.assertFalse(remains.clean)
-        self.assertEqual(len(remains.records), 2)
+        leftover = read_leftover(self.path)
+        self.assertFalse(leftover.clean)
+        self.assertEqual(len(leftover.records), 2)
 
     def stopped_in_vain(self, stepped: SteppedService) -> None:
         """A stop gives up, and the next start finds what the store that is there now has not."""
@@ -1507,12 +1507,12 @@ class LostTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
         self.assertTrue(stepped.service.gave_up)
         self.assertIn("the next start saves them", self.log.having("newest state unsaved")[0])
-        self.assertFalse(read_remains(self.path).clean)
+        self.assertFalse(read_leftover(self.path).clean)
         again = self.start()
         again.settle()
         self.assertEqual(again.join(2).state, PlayerState(2.0, 0.0))
         self.successResultOf(again.stop())
-        self.assertTrue(read_remains(self.path).clean)
+        self.assertTrue(read_leftover(self.path).clean)
 
     def test_stop_whose_last_sync_finds_another_store(self) -> None:
         """All was saved, but into a store that is no more."""
@@ -1574,11 +1574,11 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         stepped.settle()
         self.assertEqual(stepped.join(1).state, PlayerState(1 / 3, 0.0))
         self.assertEqual(stepped.join(2).state, PlayerState(0.1, 0.2))
-        self.assertIn("of 2 players in its journal, 1 are newer", self.log.having("cleanly")[0])
+        self.assertIn("of 2 players in its live file, 1 are newer", self.log.having("cleanly")[0])
         self.successResultOf(stepped.stop())
 
     def test_refused_migration(self) -> None:
-        """A state class that does not fit the database leaves the journal for the one that does."""
+        """A state class that does not fit the database leaves the live file for one that does."""
         stepped = self.start(self.sqlite())
         stepped.join(1)
         stepped.service.update(1, PlayerState(1.0, 2.0))
@@ -1589,7 +1589,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         for _ in range(2):
             error = self.assertRaises(StoreUnusable, self.start, self.sqlite(wrong), state=wrong)
             self.assertIn("field x is int now", str(error))
-        (left,) = {"journal", "journal.recovering"} & set(self.files())
+        (left,) = {"moves.live", "moves.live.recovering"} & set(self.files())
         with open(f"{self.directory}/{left}", "rb") as file:
             self.assertEqual(file.read(), content)
         stepped = self.start(self.sqlite())
@@ -1617,7 +1617,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_database_of_earlier_days(self) -> None:
-        """A journal is not for a database restored from before the run that wrote it."""
+        """A live file is not for a database restored from before the run that wrote it."""
         for x in (1.0, 2.0):
             stepped = self.start(self.sqlite())
             stepped.join(1)
@@ -1642,7 +1642,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
 
         def watched(writer: SQLiteWriter) -> None:
             sync(writer)
-            clean.append(read_remains(self.path).clean)
+            clean.append(read_leftover(self.path).clean)
             # The database alone has everything by now.
             connection = apsw.Connection(
                 f"file:{self.directory}/players.db?immutable=1",
@@ -1657,10 +1657,10 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         stepped.service.update(1, PlayerState(6.0, 0.0))
         self.successResultOf(stepped.stop())
         self.assertEqual(clean, [False, True])
-        self.assertTrue(read_remains(self.path).clean)
+        self.assertTrue(read_leftover(self.path).clean)
 
     def test_stop_that_cannot_sync(self) -> None:
-        """Where nobody knows whether it is on disk, the journal does not say so."""
+        """Where nobody knows whether it is on disk, the live file does not say so."""
 
         def fail(writer: SQLiteWriter) -> None:
             raise OSError(5, "Input/output error")
@@ -1670,7 +1670,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         stepped.join(1)
         stepped.service.update(1, PlayerState(6.0, 0.0))
         self.successResultOf(stepped.stop())
-        self.assertFalse(read_remains(self.path).clean)
+        self.assertFalse(read_leftover(self.path).clean)
         self.flushLoggedErrors(OSError)
 
     def test_sync_beside_a_reader(self) -> None:
@@ -1700,9 +1700,9 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_deadline_of_stopping(self) -> None:
-        """What the store did not take in time stays in the journal, and the next start saves it."""
+        """What the store did not take in time stays in the live file for the next start."""
         live = LiveService(
-            self.sqlite(synchronous="full"), save_within=0.2, stop_within=0.3, journal=self.path
+            self.sqlite(synchronous="full"), save_within=0.2, stop_within=0.3, live_file=self.path
         )
         live.join(1, 2)
         live.service.update(1, PlayerState(1.0, 1.0))
@@ -1713,9 +1713,9 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         live.service.update(2, PlayerState(2.0, 2.0))
         live.stop()
         self.assertTrue(live.service.gave_up)
-        self.assertFalse(read_remains(self.path).clean)
+        self.assertFalse(read_leftover(self.path).clean)
         (line,) = self.log.having("unsaved of player 2;")
-        self.assertIn(f"the next start saves them from the journal {self.path}", line)
+        self.assertIn(f"the next start saves them from the live file {self.path}", line)
         holder.execute("ROLLBACK")
         del live
         stepped = self.start(self.sqlite())
@@ -1732,13 +1732,13 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         return database
 
     def test_started_without_it(self) -> None:
-        """A start that would pass over unsaved players is refused, with or without a journal."""
+        """A start that would pass over unsaved players is refused, with or without a live file."""
         database = self.unclean()
-        for journal in (None, f"{self.directory}/other"):
+        for live_file in (None, f"{self.directory}/other"):
             store = SQLiteStore(database, SCHEMA)
-            service = PlayerStateService(store, journal=journal)
+            service = PlayerStateService(store, live_file=live_file)
             error = self.assertRaises(StoreUnusable, service.startService)
-            self.assertIn(f"the journal {self.path} holds 1 players of this store", str(error))
+            self.assertIn(f"the live file {self.path} holds 1 players of this store", str(error))
         os.rename(self.path, self.path + RECOVERING)
         service = PlayerStateService(SQLiteStore(database, SCHEMA))
         self.assertRaises(StoreUnusable, service.startService)
@@ -1756,7 +1756,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         os.symlink(database, link)
         store = open_store(f"sqlite:{link}", SCHEMA)
         self.assertEqual(store.path, os.path.realpath(database))
-        stepped = SteppedService(store=store, journal=f"{store.path}.live")
+        stepped = SteppedService(store=store, live_file=f"{store.path}.live")
         stepped.step()
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.successResultOf(stepped.stop())
@@ -1782,10 +1782,10 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.assertEqual(refused.exit_code, 1)
         self.assertIn("is in use by process", refused.output)
         self.successResultOf(stepped.stop())
-        self.assertFalse(read_remains(aside).clean)
+        self.assertFalse(read_leftover(aside).clean)
         applied = self.live("apply", aside, url)
         self.assertIn("1 of 1 players applied, 0 outdated", applied.output)
-        self.assertTrue(read_remains(aside).clean)
+        self.assertTrue(read_leftover(aside).clean)
         again = self.live("apply", aside, url)
         self.assertIn("0 of 1 players applied, 1 outdated", again.output)
         stepped = SteppedService(store=SQLiteStore(database, SCHEMA))
@@ -1807,16 +1807,16 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         refused = self.live("apply", f"{self.path}.aside", f"sqlite:{database}")
         self.assertEqual(refused.exit_code, 1)
         self.assertIn("cannot take player 1: cursed; see to that", refused.output)
-        self.assertFalse(read_remains(f"{self.path}.aside").clean)
+        self.assertFalse(read_leftover(f"{self.path}.aside").clean)
 
     def test_command_refuses(self) -> None:
-        """One in use, no journal, no file and no database are one line each, and change nothing."""
+        """One in use, no live file, no file, no database: one line each, and nothing changes."""
         database = self.unclean()
         missing = f"sqlite:{self.directory}/missing.db"
         for arguments, why in (
             (("apply", self.path, missing), "is no database that exists"),
             (("apply", self.path, "memory:"), "is no database that exists"),
-            (("show", database), "is no journal"),
+            (("show", database), "is no live file"),
             (("show", f"{self.directory}/missing"), "cannot read"),
         ):
             result = self.live(*arguments)
@@ -1824,26 +1824,26 @@ class SQLiteRecoveryTests(RecoveryTestCase):
             self.assertIn(why, result.output)
             self.assertEqual(result.output.count("\n"), 1)
         self.assertFalse(os.path.exists(f"{self.directory}/missing.db"))
-        self.assertFalse(read_remains(self.path).clean)
+        self.assertFalse(read_leftover(self.path).clean)
         stepped = self.start(SQLiteStore(database, SCHEMA))
         self.assertIn("is in use by another process", self.live("show", self.path).output)
         self.successResultOf(stepped.stop())
 
-    def test_no_journal(self) -> None:
+    def test_no_live_file(self) -> None:
         """Without one nothing is left, and the log says what that means."""
         service = SteppedService(store=self.store, stop_within=0.0).service
-        self.assertIsInstance(service._memory, ProcessMemory)
+        self.assertIsInstance(service._memory, AnonymousMemory)
         self.assertEqual(self.files(), [])
-        self.assertEqual(service._memory.fate, "they are lost")
+        self.assertEqual(service._memory.unsaved_notice, "they are lost")
 
 
 class StepsTests(RecoveryTestCase):
-    """A journal with room for more players than use it."""
+    """A live file with room for more players than use it."""
 
     def setUp(self) -> None:
         """Steps that are soon taken."""
         super().setUp()
-        for module in (table_module, journal_module):
+        for module in (table_module, live_file_module):
             self.patch(module, "FIRST_PLACES", 64)
 
     def test_allocated_as_it_is_used(self) -> None:
@@ -1859,13 +1859,13 @@ class StepsTests(RecoveryTestCase):
         self.assertEqual(stepped.service.table.room, 256)
         self.kill(stepped)
         reads: list[int] = []
-        newest = journal_module._newest_whole
+        newest = live_file_module._newest_whole
 
         def counting(halves: Any) -> Any:
             reads.append(len(halves))
             return newest(halves)
 
-        self.patch(journal_module, "_newest_whole", counting)
+        self.patch(live_file_module, "_newest_whole", counting)
         self.assertEqual(len(remaining(self.path)), 201)
         self.assertEqual(reads, [2 * 256])
 
@@ -1897,16 +1897,16 @@ class StepsTests(RecoveryTestCase):
 
 
 class RoomTests(SynchronousTestCase):
-    """A journal for which there is no room is a refusal to start, with one line."""
+    """A live file for which there is no room is a refusal to start, with one line."""
 
     START = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "from playerstate import PlayerState, StateSchema\n"
         "from playerstate.interfaces import StoreUnusable\n"
-        "from playerstate.live.journal import Journal\n"
+        "from playerstate.live.file import LiveFile\n"
         "try:\n"
-        "    Journal(sys.argv[1]).open(StateSchema.of(PlayerState), 10_000, bytes(16))\n"
+        "    LiveFile(sys.argv[1]).open(StateSchema.of(PlayerState), 10_000, bytes(16))\n"
         "except StoreUnusable as error:\n"
         "    print(error)\n"
     )
@@ -1922,7 +1922,7 @@ class RoomTests(SynchronousTestCase):
             timeout=20,
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertIn(f"cannot make the journal {path} of 1284096 bytes", done.stdout)
+        self.assertIn(f"cannot make the live file {path} of 1284096 bytes", done.stdout)
         self.assertIn("File too large", done.stdout)
         self.assertEqual(len(done.stdout.splitlines()), 1)
         self.assertFalse(os.path.exists(path))
@@ -1938,23 +1938,25 @@ class RoomTests(SynchronousTestCase):
         if mounted.returncode:
             raise SkipTest("a file system can only be mounted by root")
         self.addCleanup(subprocess.run, ["umount", directory], check=True)
-        journal = f"{directory}/journal"
-        error = self.assertRaises(StoreUnusable, Journal(journal).open, SCHEMA, 10_000, bytes(16))
+        live_file = f"{directory}/moves.live"
+        error = self.assertRaises(
+            StoreUnusable, LiveFile(live_file).open, SCHEMA, 10_000, bytes(16)
+        )
         self.assertIn("No space left on device; make room", str(error))
         self.assertEqual(os.listdir(directory), [])
         store = FaultyStore(SCHEMA)
         closed: list[bool] = []
         store.close = lambda: closed.append(True)  # type: ignore[method-assign]
-        self.assertRaises(StoreUnusable, SteppedService, store=store, journal=journal)
+        self.assertRaises(StoreUnusable, SteppedService, store=store, live_file=live_file)
         # The reader's end and the store itself.
         self.assertEqual(closed, [True, True])
-        smaller = Journal(journal)
+        smaller = LiveFile(live_file)
         self.assertEqual(len(smaller.open(SCHEMA, 100, bytes(16))), 100 * 128)
         smaller.close(False)
 
     def test_no_such_directory(self) -> None:
         """A directory that is missing."""
-        path = os.path.abspath(self.mktemp()) + "/nowhere/journal"
-        error = self.assertRaises(StoreUnusable, Journal(path).open, SCHEMA, 10, bytes(16))
+        path = os.path.abspath(self.mktemp()) + "/nowhere/moves.live"
+        error = self.assertRaises(StoreUnusable, LiveFile(path).open, SCHEMA, 10, bytes(16))
         self.assertEqual(len(str(error).splitlines()), 1)
         self.assertIn("No such file or directory", str(error))

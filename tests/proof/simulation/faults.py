@@ -16,7 +16,7 @@ HOUR = 3600.0
 YEAR = 365 * 24 * HOUR
 
 
-class Misfortune:
+class Faults:
     """What happens to the machine and the store."""
 
     def __init__(
@@ -37,12 +37,12 @@ class Misfortune:
         self._program = program
         self._clock_behind_until = -math.inf
         self.weights: dict[Callable[[], None], float] = {
-            self.crash: 0.15 * plan.misfortune,
-            self.die_writing: 0.15 * plan.misfortune,
-            self.stop: 0.25 * plan.misfortune,
-            self.step_clock: 0.2 * plan.misfortune,
+            self.crash: 0.15 * plan.faults,
+            self.die_writing: 0.15 * plan.faults,
+            self.stop: 0.25 * plan.faults,
+            self.step_clock: 0.2 * plan.faults,
             self.begin_or_end_outage: 0.4 * (plan.write_faults > 0),
-            self.write_elsewhere: 0.1 * plan.misfortune,
+            self.write_elsewhere: 0.1 * plan.faults,
             self.answer_load: 3.0 * (plan.slow_loads > 0),
         }
 

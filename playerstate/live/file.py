@@ -1,8 +1,8 @@
-"""The journal: the live table in a file that outlives the process.
+"""The live file: the live table in a file that outlives the process.
 
 The rows of the live table lie in a file mapped into memory, so that a move is safe against the
 death of the process with the write that applies it, and with no system call.  What the kernel has
-written back when the power goes is another matter: the journal is never synced, and the store is
+written back when the power goes is another matter: the live file is never synced, and the store is
 what stands against that.
 
 A file begins with a header of whole pages:
@@ -46,7 +46,7 @@ import numpy.typing as npt
 from twisted.logger import LogLevel
 
 from playerstate.filenames import check_name
-from playerstate.interfaces import JournalUnusable
+from playerstate.interfaces import LiveFileUnusable
 from playerstate.live.table import FIRST_PLACES, LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.state.kinds import of_canonical
@@ -54,9 +54,9 @@ from playerstate.state.layout import RowLayout
 from playerstate.state.schema import MAX_FIELDS_BYTES, Field, StateSchema
 
 MAKING = ".making"
-"""Ends the name of a journal that is not whole yet."""
+"""Ends the name of a live file that is not whole yet."""
 RECOVERING = ".recovering"
-"""Ends the name of a journal whose rows are being saved."""
+"""Ends the name of a live file whose rows are being saved."""
 PAGE = 4096
 FORMAT = 1
 SLOTS_AT_ONCE = 65_536
@@ -71,10 +71,10 @@ _log = PrintableLogger()
 
 
 def check_apart(path: str, files: Iterable[str]) -> None:
-    """See that a journal would not take the place of a file of the store's.
+    """See that a live file would not take the place of a file of the store's.
 
     Args:
-        path: the journal's.
+        path: the live file's.
         files: those that the store makes, if any.
 
     Raises:
@@ -90,21 +90,21 @@ def check_apart(path: str, files: Iterable[str]) -> None:
             raise ValueError(f"{name} is the store's own file; name another file, or none")
 
 
-class Memory(Protocol):
+class RowMemory(Protocol):
     """Where the rows of a live table lie."""
 
     @property
-    def fate(self) -> str:
+    def unsaved_notice(self) -> str:
         """What becomes of unsaved rows when the process ends, in words."""
 
-    def take_remains(self, identity: bytes) -> Remains | None:
+    def claim(self, identity: bytes) -> Leftover | None:
         """What a process before this one left, for a store of this identity; None for nothing."""
 
-    def forget_remains(self) -> None:
+    def discard(self) -> None:
         """What was left is in the store.
 
         Raises:
-            JournalUnusable: it cannot be removed; while it is there, nothing new may be kept.
+            LiveFileUnusable: it cannot be removed; while it is there, nothing new may be kept.
         """
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
@@ -114,7 +114,7 @@ class Memory(Protocol):
         """See that the first `used` bytes of it may be written.
 
         Raises:
-            JournalUnusable: there is no room for them; it may be tried again.
+            LiveFileUnusable: there is no room for them; it may be tried again.
         """
 
     def is_cut(self) -> bool:
@@ -140,52 +140,52 @@ class Memory(Protocol):
         """A file anew, after `salvage`, with the first `used` bytes of what is in memory.
 
         Raises:
-            JournalUnusable: it cannot be made; the rows stay where they are.
+            LiveFileUnusable: it cannot be made; the rows stay where they are.
         """
 
     def close(self, clean: bool) -> None:
         """Let go of it; `clean` where everything in it is in the store."""
 
 
-class ProcessMemory:
+class AnonymousMemory:
     """Rows that die with the process."""
 
-    fate = "they are lost"
+    unsaved_notice = "they are lost"
 
-    def take_remains(self, identity: bytes) -> None:
-        """See `Memory.take_remains`."""
+    def claim(self, identity: bytes) -> None:
+        """See `RowMemory.claim`."""
 
-    def forget_remains(self) -> None:
-        """See `Memory.forget_remains`."""
+    def discard(self) -> None:
+        """See `RowMemory.discard`."""
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
-        """See `Memory.open`."""
+        """See `RowMemory.open`."""
         # Anonymous memory: the system gives it page by page, as it is touched.
         return memoryview(mmap.mmap(-1, LiveTable.bytes_needed(schema, capacity)))
 
     def reserve(self, used: int) -> None:
-        """See `Memory.reserve`."""
+        """See `RowMemory.reserve`."""
 
     def is_cut(self) -> bool:
-        """See `Memory.is_cut`."""
+        """See `RowMemory.is_cut`."""
         return False
 
     def lost(self) -> str:
-        """See `Memory.lost`."""
+        """See `RowMemory.lost`."""
         return ""
 
     def salvage(self, used: int) -> None:
-        """See `Memory.salvage`."""
+        """See `RowMemory.salvage`."""
 
     def renew(self, used: int) -> memoryview:
-        """See `Memory.renew`."""
+        """See `RowMemory.renew`."""
         raise NotImplementedError("it is never lost")
 
     def close(self, clean: bool) -> None:
-        """See `Memory.close`."""
+        """See `RowMemory.close`."""
 
 
-class Journal:
+class LiveFile:
     """Rows that outlive the process.
 
     Args:
@@ -205,21 +205,21 @@ class Journal:
         self._recovering_fd: int | None = None
 
     @property
-    def fate(self) -> str:
-        """See `Memory.fate`."""
+    def unsaved_notice(self) -> str:
+        """See `RowMemory.unsaved_notice`."""
         if self._lost:
-            return f"they are lost, since the journal {self.path} was {self._lost}"
-        return f"the next start saves them from the journal {self.path}"
+            return f"they are lost, since the live file {self.path} was {self._lost}"
+        return f"the next start saves them from the live file {self.path}"
 
-    def take_remains(self, identity: bytes) -> Remains | None:
-        """See `Memory.take_remains`.
+    def claim(self, identity: bytes) -> Leftover | None:
+        """See `RowMemory.claim`.
 
-        The journal is renamed first and removed only by `forget_remains`, so a process killed
+        The live file is renamed first and removed only by `discard`, so a process killed
         anywhere in between leaves it to the next.  One that makes no sense, or is another store's,
         is given a name of its own and left alone.
 
         Raises:
-            JournalUnusable: it cannot be read.
+            LiveFileUnusable: it cannot be read.
         """
         try:
             # The name alone stands while nobody has joined: a file beside it holds no player.
@@ -237,23 +237,23 @@ class Journal:
             self._recovering_fd = os.open(self._recovering, os.O_RDONLY | os.O_CLOEXEC)
             _lock(self._recovering_fd, self.path)
             try:
-                remains = read_remains(self._recovering_fd)
-            except NotAJournal as error:
+                leftover = read_leftover(self._recovering_fd)
+            except NotALiveFile as error:
                 aside = self._set_aside()
                 _log.critical(
-                    "the journal {path} is no journal: {error}; it was set aside as {aside}, and"
-                    " nothing of it was saved",
+                    "the live file {path} is no live file: {error}; it was set aside as {aside},"
+                    " and nothing of it was saved",
                     path=self.path,
                     error=error,
                     aside=aside,
                 )
                 return None
-            players = 0 if remains.clean else len(remains.records)
-            if remains.identity != identity:
+            players = 0 if leftover.clean else len(leftover.records)
+            if leftover.identity != identity:
                 aside = self._set_aside()
                 _log.emit(
                     LogLevel.critical if players else LogLevel.info,
-                    "the journal {path} holds {players} unsaved players of another store, or of"
+                    "the live file {path} holds {players} unsaved players of another store, or of"
                     " this one before it was restored; it was set aside as {aside}, and nothing of"
                     " it was saved",
                     path=self.path,
@@ -262,18 +262,18 @@ class Journal:
                 )
                 return None
             if not players:
-                self.forget_remains()
+                self.discard()
                 return None
         except OSError as error:
             self._let_go_of_recovering()
-            raise JournalUnusable(
-                f"cannot read the journal {self.path}: {error.strerror}; it must be a file that"
+            raise LiveFileUnusable(
+                f"cannot read the live file {self.path}: {error.strerror}; it must be a file that"
                 " this user may read, in a directory that this user may write"
             ) from error
         except BaseException:
             self._let_go_of_recovering()
             raise
-        return remains
+        return leftover
 
     def _let_go_of_recovering(self) -> None:
         if self._recovering_fd is not None:
@@ -287,15 +287,15 @@ class Journal:
         self._let_go_of_recovering()
         return aside
 
-    def forget_remains(self) -> None:
-        """See `Memory.forget_remains`."""
+    def discard(self) -> None:
+        """See `RowMemory.discard`."""
         try:
             with contextlib.suppress(FileNotFoundError):  # somebody was faster
                 os.unlink(self._recovering)
             _sync_directory(self.path)
         except OSError as error:
-            raise JournalUnusable(
-                f"everything in the journal {self._recovering} is in the store, but it cannot be"
+            raise LiveFileUnusable(
+                f"everything in the live file {self._recovering} is in the store, but it cannot be"
                 f" removed: {error.strerror}; remove it"
             ) from error
         self._let_go_of_recovering()
@@ -304,7 +304,7 @@ class Journal:
         """Make the file and map it.
 
         Raises:
-            JournalUnusable: there is no room for it, or no leave to make it.
+            LiveFileUnusable: there is no room for it, or no leave to make it.
         """
         text = schema.canonical.encode()
         header_bytes = -(-(_HEADER.size + len(text) + _TAIL.size) // PAGE) * PAGE
@@ -325,24 +325,25 @@ class Journal:
         return _TAIL.pack(self._looks, self._reserved // self._slot_bytes)
 
     def reserve(self, used: int) -> None:
-        """See `Memory.reserve`."""
+        """See `RowMemory.reserve`."""
         if used <= self._reserved:
             return
         if why := self.lost():
-            raise JournalUnusable(f"the journal {self.path} was {why}, and is to be made anew")
+            raise LiveFileUnusable(f"the live file {self.path} was {why}, and is to be made anew")
         assert self._fd is not None
         start = len(self._header) + _TAIL.size
         try:
             os.posix_fallocate(self._fd, start + self._reserved, used - self._reserved)
         except OSError as error:
-            raise JournalUnusable(
-                f"no room for {used} bytes in the journal {self.path}: {error.strerror}; make room"
+            raise LiveFileUnusable(
+                f"no room for {used} bytes in the live file {self.path}: {error.strerror}; make"
+                " room"
             ) from None
         self._reserved = used
         os.pwrite(self._fd, self._tail(), len(self._header))
 
     def is_cut(self) -> bool:
-        """See `Memory.is_cut`."""
+        """See `RowMemory.is_cut`."""
         if self._lost or self._fd is None or self._map is None:
             return False
         try:
@@ -352,7 +353,7 @@ class Journal:
             return True
 
     def lost(self) -> str:
-        """See `Memory.lost`.
+        """See `RowMemory.lost`.
 
         The file is asked, not the mapping: what was cut off cannot be touched there.  Each look
         is counted in the file, so that a copy of it made before is known for one.
@@ -377,7 +378,7 @@ class Journal:
         return "" if os.path.samestat(found, there) else "replaced by another file"
 
     def salvage(self, used: int) -> memoryview | None:
-        """See `Memory.salvage`."""
+        """See `RowMemory.salvage`."""
         if self._lost:
             return None
         self._lost = self.lost()
@@ -392,7 +393,7 @@ class Journal:
         return memoryview(kept)[start:]
 
     def renew(self, used: int) -> memoryview:
-        """See `Memory.renew`.  What bears the name of the file now is given one of its own."""
+        """See `RowMemory.renew`.  What bears the name of the file now is given one of its own."""
         assert self._fd is not None
         assert self._map is not None
         start = len(self._header) + _TAIL.size
@@ -406,10 +407,10 @@ class Journal:
     def _make(self, size: int, rows: bytes | memoryview) -> tuple[int, mmap.mmap]:
         """A file of the header and so many bytes, which begin with these rows; mapped.
 
-        It is made under another name, so that there is a whole journal or none.
+        It is made under another name, so that there is a whole live file or none.
 
         Raises:
-            JournalUnusable: there is no room for it, or no leave to make it.
+            LiveFileUnusable: there is no room for it, or no leave to make it.
         """
         header = self._header + self._tail()
         start = len(header)
@@ -419,9 +420,9 @@ class Journal:
             with contextlib.ExitStack() as undo:
                 fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 undo.callback(os.close, fd)
-                _lock(fd, self.path)  # whoever makes a journal of this name holds this
+                _lock(fd, self.path)  # whoever makes a live file of this name holds this
                 if not _is_named(fd, making):
-                    raise JournalUnusable(_in_use(self.path))
+                    raise LiveFileUnusable(_in_use(self.path))
                 undo.callback(os.unlink, making)
                 if self._fd is None or not _is_named(self._fd, self.path):
                     _check_free(self.path)
@@ -438,9 +439,9 @@ class Journal:
         except OSError as error:
             no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "make room" if no_room else "its directory must exist and be writable"
-            raise JournalUnusable(
-                f"cannot make the journal {self.path} of {size} bytes: {error.strerror}; {remedy},"
-                " name another file, or none"
+            raise LiveFileUnusable(
+                f"cannot make the live file {self.path} of {size} bytes: {error.strerror};"
+                f" {remedy}, name another file, or none"
             ) from None
         return fd, mapping
 
@@ -466,11 +467,11 @@ class Journal:
 
 
 @attrs.frozen(eq=False)
-class Remains:
-    """What a process that ended left in its journal.
+class Leftover:
+    """What a process that ended left in its live file.
 
     Attributes:
-        identity: the store's whose journal it was.
+        identity: the store's whose live file it was.
         clean: whether everything in it was in the store already.
         records: one record a player who was online and had changed, sorted by session id; of
             `RowLayout.record` of `fields`.
@@ -483,40 +484,40 @@ class Remains:
     records: npt.NDArray[np.void]
 
 
-class NotAJournal(ValueError):
-    """The file makes no sense as a journal; the message says why."""
+class NotALiveFile(ValueError):
+    """The file makes no sense as a live file; the message says why."""
 
 
-def read_remains(path: str | int) -> Remains:
-    """Read the journal of a process that has ended.
+def read_leftover(path: str | int) -> Leftover:
+    """Read the live file of a process that has ended.
 
     Args:
         path: its name; or an open file, which stays open: a name may come to be another file's.
 
     Raises:
-        NotAJournal: the file is not one, or not whole.
+        NotALiveFile: the file is not one, or not whole.
         OSError: it cannot be read.
     """
     with open(path, "rb", closefd=isinstance(path, str)) as file:
         file.seek(0)
         start = file.read(_HEADER.size)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
-            raise NotAJournal("it does not begin as one")
+            raise NotALiveFile("it does not begin as one")
         header = _HEADER.unpack(start)
         _, file_format, size, slots, header_bytes, clean, identity, text_bytes = header
         if file_format != FORMAT:
-            raise NotAJournal(f"it has format {file_format}, not {FORMAT}")
+            raise NotALiveFile(f"it has format {file_format}, not {FORMAT}")
         if _HEADER.size + text_bytes > header_bytes or header_bytes % PAGE:
-            raise NotAJournal("its header is damaged")
+            raise NotALiveFile("its header is damaged")
         fields = _parse_fields(file.read(text_bytes).decode(errors="replace"))
         try:
             layout = RowLayout(fields)
         except (ValueError, struct.error, OverflowError, MemoryError) as error:
-            raise NotAJournal(f"its schema is damaged: {error}") from None
+            raise NotALiveFile(f"its schema is damaged: {error}") from None
         if layout.size != size:
-            raise NotAJournal("its rows are not of the size of its fields")
+            raise NotALiveFile("its rows are not of the size of its fields")
         if os.fstat(file.fileno()).st_size != header_bytes + 2 * slots * size:
-            raise NotAJournal(f"it is not of the size that {slots} slots take")
+            raise NotALiveFile(f"it is not of the size that {slots} slots take")
         # A version before this one had no such tail: zeros, or the end of the text.
         if file.tell() <= (tail_at := header_bytes - _TAIL.size):
             file.seek(tail_at)
@@ -531,7 +532,7 @@ def read_remains(path: str | int) -> Remains:
             count = min(SLOTS_AT_ONCE, slots - first)
             halves = room[: 2 * count]
             if file.readinto(halves.view(np.uint8).data) != halves.nbytes:
-                raise NotAJournal("it was cut while it was read")
+                raise NotALiveFile("it was cut while it was read")
             if not halves["version"].any():
                 continue
             rows = _newest_whole(halves)
@@ -543,15 +544,15 @@ def read_remains(path: str | int) -> Remains:
     last = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered["session_id"][1:], ordered["session_id"][:-1], out=last[:-1])
     ordered = ordered[last]
-    return Remains(identity, bool(clean), fields, ordered.view(layout.record))
+    return Leftover(identity, bool(clean), fields, ordered.view(layout.record))
 
 
 @contextlib.contextmanager
 def held(path: str) -> Iterator[int]:
-    """Hold a journal that no process uses, and give its open file.
+    """Hold a live file that no process uses, and give its open file.
 
     Raises:
-        JournalUnusable: it is in use, or no file that was ever a journal.
+        LiveFileUnusable: it is in use, or no file that was ever a live file.
         OSError: it cannot be opened.
     """
     _check_ours(path)
@@ -564,7 +565,7 @@ def held(path: str) -> Iterator[int]:
 
 
 def mark_clean(fd: int) -> None:
-    """Note in a journal that is held that everything in it is in the store."""
+    """Note in a live file that is held that everything in it is in the store."""
     os.pwrite(fd, _CLEAN.pack(1), _CLEAN_AT)
     os.fsync(fd)
 
@@ -575,10 +576,10 @@ def _stamp() -> str:
 
 
 def _check_ours(path: str) -> None:
-    """See that a file of this name, if there is one, is a journal, or was one before a power cut.
+    """See that a file of this name, if there is one, is a live file, or was one before a power cut.
 
     Raises:
-        JournalUnusable: it is something else, which is not ours to rename.
+        LiveFileUnusable: it is something else, which is not ours to rename.
     """
     try:
         # Looked at before it is opened: to open a device or a pipe may do something, or wait.
@@ -590,19 +591,19 @@ def _check_ours(path: str) -> None:
     except FileNotFoundError:
         return
     if not regular:
-        raise JournalUnusable(f"{path} is there and is no journal; name another file, or none")
+        raise LiveFileUnusable(f"{path} is there and is no live file; name another file, or none")
 
 
 def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
-    """See that no journal beside the store is passed over that holds unsaved players of it.
+    """See that no live file beside the store is passed over that holds unsaved players of it.
 
     Args:
         path: where one of this store lies if nothing else was said; None where there is no place.
-        used: the journal that this start looks into, if any.
+        used: the live file that this start looks into, if any.
         identity: the store's.
 
     Raises:
-        JournalUnusable: there is one.
+        LiveFileUnusable: there is one.
     """
     if path is None:
         return
@@ -613,28 +614,28 @@ def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
         try:
             if not stat.S_ISREG(os.stat(name).st_mode):
                 continue
-            remains = read_remains(name)
-        except (FileNotFoundError, NotAJournal):
+            leftover = read_leftover(name)
+        except (FileNotFoundError, NotALiveFile):
             continue
         except OSError as error:
-            raise JournalUnusable(
-                f"cannot read the journal {name} beside the store: {error.strerror}; make it"
+            raise LiveFileUnusable(
+                f"cannot read the live file {name} beside the store: {error.strerror}; make it"
                 " readable, or move it away"
             ) from error
-        if remains.clean or not len(remains.records):
+        if leftover.clean or not len(leftover.records):
             continue
-        if remains.identity == identity:
-            raise JournalUnusable(
-                f"the journal {name} holds {len(remains.records)} players of this store whose"
+        if leftover.identity == identity:
+            raise LiveFileUnusable(
+                f"the live file {name} holds {len(leftover.records)} players of this store whose"
                 " newest state may be unsaved, and this start does not use it; start once with"
-                f" the journal {path} and stop, bring it in by `playerstate live apply`, or move"
+                f" the live file {path} and stop, bring it in by `playerstate live apply`, or move"
                 " the file away to do without them"
             )
         _log.critical(
-            "the journal {path} beside the store holds {players} unsaved players of another"
+            "the live file {path} beside the store holds {players} unsaved players of another"
             " store, or of this one before it was restored; it is left alone",
             path=name,
-            players=len(remains.records),
+            players=len(leftover.records),
         )
 
 
@@ -643,11 +644,11 @@ def _lock(fd: int, path: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise JournalUnusable(_in_use(path)) from None
+        raise LiveFileUnusable(_in_use(path)) from None
 
 
 def _in_use(path: str) -> str:
-    return f"the journal {path} is in use by another process; name another file"
+    return f"the live file {path} is in use by another process; name another file"
 
 
 def _is_named(fd: int, path: str) -> bool:
@@ -689,8 +690,8 @@ def _parse_fields(text: str) -> tuple[Field, ...]:
         try:
             field = Field(name, of_canonical(kind))
         except ValueError:
-            raise NotAJournal(f"its schema is damaged at {part!r}") from None
+            raise NotALiveFile(f"its schema is damaged at {part!r}") from None
         if not (name.isidentifier() and field.kind.size <= MAX_FIELDS_BYTES):
-            raise NotAJournal(f"its schema is damaged at {part!r}")
+            raise NotALiveFile(f"its schema is damaged at {part!r}")
         fields.append(field)
     return tuple(fields)

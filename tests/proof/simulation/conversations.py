@@ -36,7 +36,7 @@ class Asked:
 
 
 @attrs.define(eq=False)
-class Talk:
+class Conversation:
     """One conversation, as `playerstate.conversations.conversation.Conversation`.
 
     `bases` are the last two, `answered` is when it was last answered after its end, `paid` how many
@@ -61,7 +61,7 @@ class Talk:
     told: bool = False
 
 
-class Talks:
+class Conversations:
     """The conversations of one process.
 
     Attributes:
@@ -84,9 +84,9 @@ class Talks:
         self._silence = run_of(gateway).silence
         self._service = gateway.service
         self._table = gateway.service.table
-        self.current: dict[int, Talk] = {}
+        self.current: dict[int, Conversation] = {}
         self.joining: dict[int, Asked] = {}
-        self.departed: dict[int, Talk] = {}
+        self.departed: dict[int, Conversation] = {}
         self.api_loads: dict[int, int] = {}
         self.last_receipt: dict[int, tuple[int, int, int]] = {}
         self.asked: Asked | None = None
@@ -155,12 +155,12 @@ class Talks:
                     untold[session_id] = progress
         return untold
 
-    def hear(self, talk: Talk) -> None:
+    def hear(self, talk: Conversation) -> None:
         """A player gave a sign of life."""
         if not talk.leaving:
             talk.heard = self._silence.now
 
-    def leave(self, session_id: int, talk: Talk) -> None:
+    def leave(self, session_id: int, talk: Conversation) -> None:
         """The gateway takes the player of this conversation offline."""
         player = self._model.players[session_id]
         talk.leaving, talk.target = True, player.updated_at
