@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import playerstate
 
 PACKAGE = Path(playerstate.__file__).parent
+PAGE = Path(__file__).parents[2] / "docs/architecture.md"
 
 FOLDERS: dict[str, set[str]] = {
     "arguments": set(),
@@ -140,6 +141,19 @@ def at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from at_import(child)
 
 
+def listed_on_page() -> Iterator[str]:
+    """The modules in the table of the page on architecture, from above to below."""
+    place = ""
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.partition("| folder | module | is |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    for line in table.splitlines():
+        cells = [cell.strip(" `") for cell in line.split("|")[1:-1]]
+        first, module, _ = cells
+        place = "" if first == "ground" else first.rstrip("/").replace("/", ".") or place
+        if place not in ANYTHING:
+            yield ".".join(part for part in (place, module) if part and part != "__init__")
+
+
 class ImportTests(SynchronousTestCase):
     """The table of folders, held."""
 
@@ -185,6 +199,19 @@ class ImportTests(SynchronousTestCase):
     def test_modules_point_down(self) -> None:
         """No module imports, over whatever detour, itself; not even inside of its folder."""
         list(TopologicalSorter(self.imports).static_order())
+
+    def test_page(self) -> None:
+        """The table in the page on architecture has every module, after all that it imports."""
+        listed = list(listed_on_page())
+        packages = {name for name, path in self.modules.items() if path.stem == "__init__"}
+        wanted = {name for name in self.modules if folder(name) not in ANYTHING}
+        self.assertEqual(set(listed), wanted - packages | {"stores"})
+        wrong = [
+            f"{name} stands above {other}, which it imports"
+            for at, name in enumerate(listed)
+            for other in self.imports[name] & set(listed[at + 1 :])
+        ]
+        self.assertEqual(wrong, [])
 
     def test_no_reactor_at_import(self) -> None:
         """No module imports the global reactor when it is itself imported."""
