@@ -1081,7 +1081,7 @@ class SetAsideTests(RecoveryTestCase):
         """A file that never was one is not ours to rename: the start is refused."""
         self.replace(b"a shopping list" * 1000)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertIn("exists and is not a live file; name another file", str(error))
         self.assertEqual(self.content(), b"a shopping list" * 1000)
         self.assertEqual(self.files(), ["moves.live"])
 
@@ -1089,11 +1089,11 @@ class SetAsideTests(RecoveryTestCase):
         """Neither is a device, a pipe or a directory, which are not even opened."""
         os.mkfifo(self.path)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertIn("exists and is not a live file; name another file", str(error))
         os.unlink(self.path)
         os.mkdir(self.path)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertIn("exists and is not a live file; name another file", str(error))
         self.assertEqual(self.files(), ["moves.live"])
 
     def test_names_that_cannot_be(self) -> None:
@@ -1816,7 +1816,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         for arguments, why in (
             (("apply", self.path, missing), "is no database that exists"),
             (("apply", self.path, "memory:"), "is no database that exists"),
-            (("show", database), "is no live file"),
+            (("show", database), "is not a live file"),
             (("show", f"{self.directory}/missing"), "cannot read"),
         ):
             result = self.live(*arguments)
