@@ -558,7 +558,7 @@ class OverflowTests(ServiceTestCase):
         self.assertEqual(len(lines), 2)
         self.assertTrue(
             lines[0].startswith(
-                "the queue of 2 rows is full: 2 rows went in, 4 wait for the next commit;"
+                "the queue of 2 rows is full: 2 rows were queued, 4 wait for the next commit;"
                 " 1 sweeps did not fit so far"
             ),
             lines[0],

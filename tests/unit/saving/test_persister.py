@@ -614,7 +614,7 @@ class FailureTests(PersisterTestCase):
             self.assertGreater(self.persister.step(), 0.0)
             ((why, kept),) = self.failures()
             self.assertEqual(kept, 2)
-            self.assertIn("positions that are there, each once", why)
+            self.assertIn("it must report existing positions, each once", why)
             self.assertEqual(self.commits(), [])
         self.store.left_out, self.store.fenced = [], []
         self.assertEqual(self.persister.step(), 0.0)
