@@ -1,4 +1,4 @@
-"""What keeps rows from the store, and what the log is told of it."""
+"""What keeps rows from the store, and how it is logged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class HealthTests(ServiceTestCase):
         self.assertEqual(len(self.told("takes rows again")), 1)
 
     def test_told_again(self) -> None:
-        """A lane that fails for longer than the first is told of in its turn."""
+        """A lane that fails for longer than the first is logged in its turn."""
         self.one.failed(StoreBusy("locked"), 3)
         self.other.failed(StoreBusy("locked"), 2)
         self.one.succeeded()
