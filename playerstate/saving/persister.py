@@ -116,7 +116,7 @@ class Persister:
 
         Once the writer is closed, the thread calls `PersistListener.held` with `number`, which is
         above 0 and different each time.  A thread that ends instead, or that itself finds the store
-        replaced, may not call it.
+        replaced, need not call it.
         """
         self._hold = number
         self._wake.set()
@@ -251,7 +251,7 @@ class Persister:
         return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)
 
     def _take(self) -> None:
-        """Add rows from the ring to the batch, if it is empty or holds refused rows only."""
+        """Add rows from the ring to the batch, if it is empty or holds rows that were refused."""
         if self._taken is None and (self._batch is None or self._refusals):
             taken = self._ring.take()
             self._taken = taken if len(taken) else None
