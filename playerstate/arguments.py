@@ -1,6 +1,6 @@
-"""What a program hands to us, held to what it may be before anything is changed.
+"""Checks of a caller's arguments, made before anything is changed.
 
-Any thread.  Each error names what was given and what is allowed.
+Any thread.  Each error names the value given and the values allowed.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ MAX_SESSION_ID = 2**63 - 1
 
 
 def check_whole(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number, numpy's too.
+    """Return the value as a whole number; numpy's are accepted.
 
     Raises:
-        TypeError: it is none; a bool is none.
-        ValueError: it is out of range.
+        TypeError: the value is not a whole number; a bool is not one.
+        ValueError: the value is out of range.
     """
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
-    except Exception:  # whatever a class of somebody's own does when it is asked
-        raise TypeError(f"{name} {shown(value)} is no whole number") from None
+    except Exception:  # a class of the caller's may raise anything when it converts
+        raise TypeError(f"{name} {shown(value)} is not a whole number") from None
     if not low <= number <= high:
         raise ValueError(f"{name} {shown(number)} is not from {_bound(low)} to {_bound(high)}")
     return number
 
 
 def check_seconds(name: str, value: Any, low: float, high: float) -> float:
-    """A number of seconds.
+    """Return the value as a number of seconds.
 
     Raises:
-        TypeError: it is no number; neither a bool nor a text is one.
-        ValueError: it is out of range, or no number at all.
+        TypeError: the value is not a number; neither a bool nor a text is one.
+        ValueError: the value is out of range, or NaN.
     """
     try:
         if isinstance(value, (bool, str, bytes, bytearray)):
@@ -42,32 +42,32 @@ def check_seconds(name: str, value: Any, low: float, high: float) -> float:
         number = float(value)
     except OverflowError:
         number = float("inf")
-    except Exception:  # whatever a class of somebody's own does when it is asked
-        raise TypeError(f"{name} {shown(value)} is no number of seconds") from None
+    except Exception:  # a class of the caller's may raise anything when it converts
+        raise TypeError(f"{name} {shown(value)} is not a number of seconds") from None
     if not low <= number <= high:
         raise ValueError(f"{name} {shown(value)} is not from {low} to {high}")
     return number
 
 
 def check_session_id(value: Any) -> int:
-    """A session id.
+    """Return the value as a session id.
 
     Raises:
-        TypeError: it is no whole number; a bool is none.
-        ValueError: it is out of range.
+        TypeError: the value is not a whole number; a bool is not one.
+        ValueError: the value is out of range.
     """
     return check_whole("session id", value, 1, MAX_SESSION_ID)
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it; a number of thousands of digits, say, cannot be."""
+    """The value for an error message; its type where repr fails, as for a very long number."""
     try:
         return repr(value)
-    except Exception:  # the error that is being made says more
+    except Exception:  # the error that quotes the value matters more
         return f"a {type(value).__name__}"
 
 
 def _bound(number: int) -> str:
-    """The bounds that are powers of two are known as such."""
+    """A bound as text; 2**n - 1 from 32 bits up is written so."""
     bits = number.bit_length()
     return f"2**{bits} - 1" if bits >= 32 and number == 2**bits - 1 else str(number)

@@ -1,11 +1,11 @@
 """Twisted's timers on a clock that never steps.
 
 The reactor's own timers run on the wall clock: when it is set back by an hour, every delayed call
-stands still for that hour.  `SteadyClock` keeps its calls on `time.monotonic` and asks the reactor
-for one alarm only.  Whoever can tell that time has passed without the reactor's help (the persist
-thread, at least once a second) has `SteadyClock.catch_up` called, which runs what is due and sets
-the alarm anew, from the wall clock as it is then.  Once nobody can any more, there is
-`sleep_apart`.
+stalls for that hour.  `SteadyClock` keeps its calls on `time.monotonic` and asks the reactor for a
+single alarm.  The persist threads, which do not depend on the reactor's timers, have
+`SteadyClock.catch_up` called at least once a second; it runs the calls that are due and sets the
+alarm again, from the wall clock as it is then.  After the last persist thread has ended,
+`sleep_apart` takes its place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zope.interface import implementer
 from playerstate.log import PrintableLogger
 
 JOIN_WITHIN = 1.0
-"""Seconds that a thread is given to end whose work is done."""
+"""Seconds that a thread whose work is done has to end."""
 
 _log = PrintableLogger()
 _due_time = methodcaller("getTime")
@@ -34,10 +34,10 @@ _due_time = methodcaller("getTime")
 class SteadyClock:
     """`IReactorTime` on a monotonic clock.  Reactor thread only.
 
-    Meant for the few calls of a service: each is looked at whenever one is due.
+    Meant for the few calls of a service: all of them are scanned whenever one is due.
 
     Args:
-        reactor: the `IReactorTime` that wakes us.
+        reactor: the `IReactorTime` that gives the alarm.
         monotonic: seconds that never step.
     """
 
@@ -56,7 +56,7 @@ class SteadyClock:
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
     ) -> DelayedCall:
-        """Call `callable` after `delay` seconds; what it raises is logged."""
+        """Call `callable` after `delay` seconds; an exception that it raises is logged."""
         due = self.seconds() + delay
         call = DelayedCall(due, callable, args, kw, self._cancelled, self._moved, self.seconds)
         self._calls.append(call)
@@ -66,21 +66,21 @@ class SteadyClock:
     def every(self, interval: float, function: Callable[[], object]) -> Repetition:
         """Call `function` every `interval` seconds, the first time after one interval.
 
-        What it raises is logged and does not end the repetition; a turn missed is not made up for.
+        An exception is logged and does not end the repetition; a missed call is not made up for.
         """
         return Repetition(self, interval, function)
 
     def getDelayedCalls(self) -> list[DelayedCall]:
-        """The calls to come."""
+        """The pending calls."""
         return list(self._calls)
 
     def catch_up(self) -> None:
-        """Run every call that is due, in order of time, and set the alarm for the next."""
+        """Run every call that is due, earliest first, and set the alarm for the next."""
         now = self.seconds()
         due = sorted((call for call in self._calls if call.getTime() <= now), key=_due_time)
         for call in due:
             if not call.active() or call.getTime() > now:
-                continue  # an earlier one cancelled it, moved it, or caught up itself
+                continue  # an earlier call cancelled or moved it, or called `catch_up` itself
             self._calls.remove(call)
             call.called = 1
             with _log.failuresHandled("{call} failed", call=call.func):
@@ -108,7 +108,7 @@ class SteadyClock:
 
 
 class Repetition:
-    """A call made again and again, until it is cancelled; see `SteadyClock.every`."""
+    """A call repeated until it is cancelled; see `SteadyClock.every`."""
 
     def __init__(self, clock: SteadyClock, interval: float, function: Callable[[], object]) -> None:
         self._clock = clock
@@ -121,16 +121,16 @@ class Repetition:
         self._function()
 
     def cancel(self) -> None:
-        """Call no more; harmless when it was cancelled before."""
+        """Stop the repetition; idempotent."""
         if self._call.active():
             self._call.cancel()
 
 
 def sleep_apart(reactor: IReactorFromThreads, seconds: float) -> Deferred[None]:
-    """A Deferred that fires after so many seconds, on the reactor thread.
+    """Return a Deferred that fires after this many seconds, on the reactor thread.
 
-    A thread of its own sleeps that long, on the monotonic clock: for the end of a program, when no
-    `SteadyClock` is caught up any more.  It is joined before the Deferred fires.
+    A separate thread sleeps that long, on the monotonic clock, and is joined before the Deferred
+    fires.  For the end of a program, when no persist thread catches a `SteadyClock` up any more.
     """
     slept: Deferred[None] = Deferred()
 

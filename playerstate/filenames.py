@@ -1,20 +1,20 @@
-"""Names of files beside which others are made, by adding to the name."""
+"""The names of files that get further files beside them, named by a suffix."""
 
 from __future__ import annotations
 
 import os
 
 NAME_BYTES = 220
-"""The longest name: the system's limit is 255, and those of the files beside it are longer."""
+"""The longest name: the system's limit is 255, and the suffixes of the further files need room."""
 PATH_BYTES = 4000
-"""The longest path, likewise below the system's 4096."""
+"""The longest path, below the system's 4096 for the same reason."""
 
 
 def check_name(path: str) -> None:
-    """See that the files beside this one can be named too, and that it can be told of.
+    """Check that the files beside this one can be named, and that its name can be logged.
 
     Raises:
-        ValueError: they cannot, in words that end with what to do.
+        ValueError: the name is unusable; the message ends with what to do.
     """
     if not path or "\0" in path:
         raise ValueError("it names no file; name one")

@@ -1,16 +1,17 @@
-"""The counters of one service, and the identities that tie them.
+"""The counters of one service, and the identities between them.
 
 An *update* is a MOVE, a DELTA or a call of ``update``.  Each is *received* once and ends as exactly
-one of *applied*, *stale*, *malformed* and *rejected*; any other message that came to nothing is
+one of *applied*, *stale*, *malformed* and *rejected*; any other message that had no effect is
 counted with them.  `Ledger.take_in` counts all of these, and nothing else does.
 
-Each applied update ends as *committed*, *superseded* by a newer update of the same player before it
-reached the store, *outdated*, left out because the store held a newer one, or *abandoned* by a stop
-that gave up; until then it is *pending*.  So does each update *recovered* from what a process
-before left, or a stop before.  `Snapshot.imbalance` checks both sums, which come out over any
-number of stops and starts.
+Each applied update ends as *committed*; *superseded* by a newer update of the same player before it
+reached the store; *outdated*, left out because the store held a newer row or another server has the
+player; *quarantined*, because the store can never take it; or *abandoned* by a stop that gave up.
+Until then it is *pending*.  The same holds for each update *recovered* from what a previous process
+or an earlier stop left.  `Snapshot.imbalance` checks both sums, which hold over any number of stops
+and starts.
 
-Reactor thread only.  A snapshot is a value, and may go anywhere.
+Reactor thread only.  A snapshot is an immutable value, and may be used on any thread.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Counts = dict[str, int]
 
 
 class Outcome(Enum):
-    """What becomes of an update, or of another message that comes to nothing.
+    """What becomes of an update, or of another message that has no effect.
 
-    The value is the counter it is counted by, and the reason where that is kept by reason.
+    The value is the name of the counter, and the reason where it is counted by reason.
     """
 
     APPLIED = ("applied", "")
@@ -47,7 +48,7 @@ class Outcome(Enum):
 
     @classmethod
     def malformed(cls, reason: str) -> Outcome:
-        """That of what is malformed for this reason."""
+        """The outcome of a message that is malformed for this reason."""
         return cls(("malformed", reason))
 
 
@@ -56,19 +57,20 @@ _APPLIED, _STALE = Outcome.APPLIED, Outcome.STALE
 
 @attrs.frozen(slots=False)
 class Gauges:
-    """What is measured at the moment, not counted.
+    """Values measured at one moment, not counted.
 
     Attributes:
-        players_online: players who joined and did not leave.
-        players_leaving: players who left and are not yet saved.
-        pending: applied updates that are neither committed nor superseded nor left out.
-        queue_depth: rows in the ring.
-        queue_size: rows it can hold.
-        degraded: why rows have not got into the store for longer than they may, or why a live file
-            that was lost cannot be made anew; empty if all is well.
+        players_online: players who joined and have not left.
+        players_leaving: players who left and are not saved yet.
+        pending: applied or recovered updates that are not settled yet: neither committed nor
+            superseded, outdated, quarantined or abandoned.
+        queue_depth: rows in the rings.
+        queue_size: rows that the rings can hold.
+        degraded: why rows have not reached the store for longer than allowed, or why a lost live
+            file cannot be made anew; empty if all is well.
         degraded_seconds: for how long that has lasted.
-        oldest_unsaved_seconds: age of the first update not yet committed of the player who has
-            waited longest; 0 where everything is committed.
+        oldest_unsaved_seconds: age of the first uncommitted update of the player who has waited
+            longest; 0 where everything is committed.
     """
 
     players_online: int = 0
@@ -83,36 +85,37 @@ class Gauges:
 
 @attrs.define(slots=False)
 class Counters:
-    """What is counted; each number only grows.
+    """The counters; each number only grows.
 
     Attributes:
-        received: updates, and other messages that came to nothing.
-        applied: updates that are now in the live table.
-        recovered: updates that a process before this one left, and that the store did not have.
-        stale: updates not above the highest applied, and other messages of the past.
+        received: updates, and other messages that had no effect.
+        applied: updates written to the live table.
+        recovered: updates that a previous process left and that the store did not have.
+        stale: updates not above the highest sequence applied, and other late messages.
         malformed: by reason, messages that cannot be read or carry a value outside its field.
-        rejected: by reason, messages that are well formed but have no business here.
-        swept: rows handed to the persist thread.
+        rejected: by reason, messages that are well formed but not accepted.
+        swept: rows handed to the persist threads.
         superseded: updates overtaken by a newer one before they were saved.
         committed: rows committed to the store.
-        outdated: rows left out because the store held a newer one, or the player was another
-            server's.
+        outdated: rows left out because the store held a newer one, or because another server has
+            taken the player over.
         quarantined: rows that the store can never take.
-        abandoned: updates whose saving a stop gave up; the next start may find them again.
-        thread_deaths: persist threads that died and were followed by another.
-        overflows: sweeps that did not fit into the ring.
-        commits: transactions.
-        commit_seconds, commit_seconds_max, commit_seconds_last: how long they took.
-        commit_rows_max, commit_rows_last: how many rows they had.
-        age_at_commit_seconds_max: the greatest age an update had when it was committed.
+        abandoned: updates whose saving a stop gave up; the next start may recover them.
+        thread_deaths: persist threads that died of an error.
+        overflows: sweeps that did not fit into a ring.
+        commits: transactions, as the persist threads report them.
+        commit_seconds, commit_seconds_max, commit_seconds_last: how long the writes took.
+        commit_rows_max, commit_rows_last: how many rows they committed.
+        age_at_commit_seconds_max: the greatest age of an update when it was committed.
         store_errors: by kind, errors of the store; the batch was kept each time.
-        joins: conversations and joins begun; restored: those who found a stored or live state.
-        joins_refused: by reason, JOINs over the wire.
-        joins_limited: JOINs dropped unread, since their source had too many waiting.
+        joins: conversations and joins begun.
+        restored: joins that found a stored or live state.
+        joins_refused: by reason, refused JOINs.
+        joins_limited: JOINs dropped unread because too many from the same source were waiting.
         leaves: players who left and were saved.
         receipts: receipts sent.
-        unsent: messages that the system would not take; as good as lost on the way.
-        kernel_drops: datagrams the system dropped because the socket's buffer was full.
+        unsent: messages that the system did not accept for sending; the same as lost in transit.
+        kernel_drops: datagrams that the system dropped because the socket's buffer was full.
     """
 
     received: int = 0
@@ -149,12 +152,12 @@ class Counters:
 
 @attrs.define(slots=False)
 class Ledger(Counters):
-    """The counters of one service, for all of its runs; who meets an event raises its counter."""
+    """The counters of one service, over all its runs; the code that sees an event counts it."""
 
     gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
 
     def take_in(self, outcome: Outcome, number: int = 1) -> None:
-        """Count what was received, and what became of it: the first of the two sums holds."""
+        """Count `number` received messages and what became of them, so that the first sum holds."""
         self.received += number
         if outcome is _APPLIED:
             self.applied += number
@@ -167,7 +170,7 @@ class Ledger(Counters):
     def commit(
         self, rows: int, outdated: int, quarantined: int, superseded: int, seconds: float
     ) -> None:
-        """Count one commit, and what was settled with it."""
+        """Count one commit report, and the rows settled by it."""
         self.commits += 1
         self.committed += rows
         self.outdated += outdated
@@ -180,7 +183,7 @@ class Ledger(Counters):
         self.commit_rows_max = max(self.commit_rows_max, rows)
 
     def snapshot(self) -> Snapshot:
-        """All counters and gauges as they are now."""
+        """Return all counters and gauges as they are now."""
         counters = {
             field.name: _copied(getattr(self, field.name)) for field in attrs.fields(Counters)
         }
@@ -188,7 +191,7 @@ class Ledger(Counters):
 
 
 def count(counts: Counts, reason: str, number: int = 1) -> None:
-    """Raise one of the counters that are kept by reason."""
+    """Raise the counter of this reason."""
     counts[reason] = counts.get(reason, 0) + number
 
 
@@ -197,7 +200,7 @@ class Snapshot(Counters, Gauges):
     """The ledger at one moment: every counter and every gauge."""
 
     def imbalance(self) -> list[str]:
-        """The identities that do not hold, each in words; empty when the books balance."""
+        """The identities that do not hold, each as text; empty when all hold."""
         malformed, rejected = sum(self.malformed.values()), sum(self.rejected.values())
         pending = self.pending
         taken_in = self.applied + self.stale + malformed + rejected
@@ -220,7 +223,7 @@ class Snapshot(Counters, Gauges):
         return wrong
 
     def summary(self, before: Snapshot) -> str:
-        """One line for the log: what happened since `before`, and how things stand."""
+        """One line for the log: what happened since `before`, and the present gauges."""
         commits = self.commits - before.commits
         mean = 1000 * (self.commit_seconds - before.commit_seconds) / commits if commits else 0.0
         return (
@@ -245,7 +248,7 @@ def _copied(value: Any) -> Any:
 
 
 def _since(now: Counts, before: Counts) -> str:
-    """How many there were since `before`, and why: ``3 (stopping 1, not_joined 2)``."""
+    """How many were counted since `before`, by reason: ``3 (stopping 1, not_joined 2)``."""
     risen = {reason: number - before.get(reason, 0) for reason, number in now.items()}
     reasons = ", ".join(f"{reason} {number}" for reason, number in risen.items() if number)
     return f"{sum(risen.values())} ({reasons})" if reasons else "0"

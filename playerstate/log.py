@@ -1,4 +1,4 @@
-"""How we log: whatever comes from outside as it may be shown."""
+"""Logging, with text from outside made printable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from playerstate.printable import one_line
 
 _NUMBERS = (int, float)
 _OWN = ("log_failure", "log_operation")
-"""What Twisted adds to an event by itself, and reads again."""
+"""Event keys that Twisted sets itself, and reads again."""
 
 
 class PrintableLogger(Logger):
-    """A logger whose events hold text from outside as it may be shown, traces included.
+    """A logger that makes text from outside printable in its events, tracebacks included.
 
-    Whatever is no number becomes the text that it is shown by: a state, or an exception, whose
-    message may quote what was in a row or in a file's name.
+    Every value that is not a number becomes printable text: for instance a state, or an exception
+    whose message quotes a row or the name of a file.
     """
 
     def emit(self, level: Any, format: str | None = None, **values: object) -> None:
@@ -41,7 +41,7 @@ class PrintableLogger(Logger):
 
 
 class _PrintableFailure(Failure):
-    """A copy of a failure whose trace may be shown."""
+    """A copy of a failure whose traceback is printable."""
 
     def getTraceback(self, *options: Any, **named: Any) -> str:  # noqa: N802 - Twisted calls it
         """See `twisted.python.failure.Failure.getTraceback`."""

@@ -1,6 +1,6 @@
-"""Text that players or others chose, as it may be shown on a terminal or written into a log.
+"""Makes text from outside, such as a player's, safe to show on a terminal or write to a log.
 
-What is stored stays exact; this is for showing alone.
+For display only; what is stored stays exact.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    r"""The text on one line, with all that a terminal might act upon escaped.
+    r"""The text on one line, with everything that a terminal might act upon escaped.
 
-    Control characters, line ends, marks of direction, lone surrogates and whatever else Python
+    Control characters, line ends, direction marks, lone surrogates and everything else that Python
     calls not printable become ``\n``, ``\x1b``, ``\u202e`` and the like, and a backslash becomes
-    two, so that what is shown can be read back.
+    two, so that the original can be read back.
     """
     return one_line(text.replace("\\", "\\\\"))
 
 
 def one_line(text: str) -> str:
-    """The same with backslashes as they are: for a whole line, in which some were escaped before.
+    """As `printable`, but backslashes stay: for a whole line of which parts were escaped before.
 
-    What it was done to once it leaves alone.
+    Idempotent.
     """
     if text.isprintable():
         return text
@@ -30,5 +30,5 @@ def one_line(text: str) -> str:
 
 
 def printable_json(value: Any) -> str:
-    """The value in JSON, on one line of printable ASCII."""
+    """The value as JSON, on one line of printable ASCII."""
     return json.dumps(value).replace("\x7f", "\\u007f")

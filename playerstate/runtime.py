@@ -1,4 +1,4 @@
-"""What the service takes from the process around it: the reactor, the clocks, and threads."""
+"""What a service gets from its process: the reactor, the clocks and the threads."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import attrs
 
 
 class PersistThread(Protocol):
-    """What is needed of a persist thread; `threading.Thread` is one."""
+    """The part of a thread's interface that is used; `threading.Thread` provides it."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the thread, `timeout` seconds at most."""
+        """Wait for the thread to end, `timeout` seconds at most."""
 
 
 StartThread = Callable[[Callable[[], None], str], PersistThread]
-"""Starts a thread with this work, under this name."""
+"""Starts a thread that runs this function, under this name."""
 
 
 def start_persist_thread(run: Callable[[], None], name: str) -> PersistThread:
     """Start a thread for one persister.
 
-    It is a daemon thread, so that one stuck in a write never keeps the process from exiting; its
-    owner joins it all the same.
+    It is a daemon thread, so that one stuck in a write cannot keep the process from exiting; its
+    owner joins it nevertheless.
     """
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
@@ -35,7 +35,7 @@ def start_persist_thread(run: Callable[[], None], name: str) -> PersistThread:
 
 @attrs.frozen
 class Runtime:
-    """The reactor, the clocks and the threads of a service, so that tests can put their own.
+    """The reactor, the clocks and the thread starter of a service; tests replace them.
 
     Attributes:
         reactor: provides ``IReactorTime`` and ``IReactorFromThreads``.

@@ -1,8 +1,8 @@
-"""Those who wait for one event, each by a Deferred of their own.
+"""Callers that wait for one event, each by a Deferred of its own.
 
-What a Deferred calls may ask anew, at once.  So all who wait are taken out before the first is
-told: who asks meanwhile waits for the next event, and a loop over those who wait has an end.
-Reactor thread only.
+A callback of such a Deferred may add another waiter at once.  So all waiters are taken out before
+the first Deferred fires: a waiter added meanwhile waits for the next event, and a loop over the
+waiters ends.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ N = TypeVar("N")
 
 
 class Waiters(Generic[T, N]):
-    """Deferreds of one event, each with a note of what it is about.
+    """The Deferreds that wait for one event, each with a note for the owner.
 
-    Cancelling one ends the waiting of that caller, and nothing else.
+    Cancelling a Deferred removes that waiter, and has no other effect.
     """
 
     def __init__(self) -> None:
@@ -29,22 +29,22 @@ class Waiters(Generic[T, N]):
         return len(self._notes)
 
     def add(self, note: N) -> Deferred[T]:
-        """One more who waits."""
+        """Add a waiter, and return its Deferred."""
         waiter: Deferred[T] = Deferred(self._forget)
         self._notes[waiter] = note
         return waiter
 
     def notes(self) -> list[tuple[Deferred[T], N]]:
-        """All who wait, in the order in which they came, each with its note."""
+        """All waiters with their notes, in the order in which they were added."""
         return list(self._notes.items())
 
     def take(self) -> list[Deferred[T]]:
-        """Take all out, to be told by `tell`."""
+        """Remove and return all waiters; `tell` gives them a result."""
         taken, self._notes = list(self._notes), {}
         return taken
 
     def take_some(self, some: list[Deferred[T]]) -> list[Deferred[T]]:
-        """Take these out, to be told by `tell`."""
+        """Remove and return these waiters; `tell` gives them a result."""
         for waiter in some:
             del self._notes[waiter]
         return some
@@ -54,7 +54,7 @@ class Waiters(Generic[T, N]):
 
 
 def tell(taken: list[Deferred[T]], result: T | Failure) -> None:
-    """Give all of these the result, but for those who cancelled since they were taken."""
+    """Fire all of these Deferreds with the result, except those cancelled since they were taken."""
     for waiter in taken:
         if not waiter.called:
             waiter.callback(result)

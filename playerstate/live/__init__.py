@@ -1,1 +1,1 @@
-"""The live table: the rows of all who are online, the file they lie in, and recovery from it."""
+"""The live table: the rows of players online or leaving, their file, and its recovery."""

@@ -1,9 +1,9 @@
 """The live file: the live table in a file that outlives the process.
 
-The rows of the live table lie in a file mapped into memory, so that a move is safe against the
-death of the process with the write that applies it, and with no system call.  What the kernel has
-written back when the power goes is another matter: the live file is never synced, and the store is
-what stands against that.
+The rows of the live table lie in a memory-mapped file, so the write that applies a move also makes
+it survive the death of the process, without a system call.  A power cut is another matter: the live
+file is never synced, so how much of it the kernel has written back is unknown.  Against that, only
+the store is safe.
 
 A file begins with a header of whole pages:
 
@@ -17,14 +17,15 @@ offset type  what
 24     u32   bytes of the header
 28     u32   1 after a clean stop: everything is in the store
 32     16    the store's identity
-48     u32   bytes of the schema's text, which follows: UTF-8
--16    u64   counts the looks at the file, from a random number: a copy is told from it
--8     u64   slots that may have been written, the first ones; 0 for all
+48     u32   bytes of the schema's text, which follows, in UTF-8
+-16    u64   how often the file was checked, plus a random number: exposes a copy
+-8     u64   how many slots, from the first, may have been written; 0 for all
 ====== ===== ==================================================================
 
-The halves of slot 0, 1, ... follow it.  The file has its whole size at once, and is never grown or
-cut while mapped.  It is allocated slot after slot, before a slot comes into use, because a write to
-a mapped hole on a full disk kills the process; what follows is a hole that nobody reads either.
+The halves of slot 0, 1, ... follow the header.  The file has its full size from the start, and is
+never extended or truncated while mapped.  Its slots are allocated in order, each before its first
+use, because a write to a mapped hole on a full disk kills the process; the rest of the file is a
+hole that is never read.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ from playerstate.state.layout import RowLayout
 from playerstate.state.schema import MAX_FIELDS_BYTES, Field, StateSchema
 
 MAKING = ".making"
-"""Ends the name of a live file that is not whole yet."""
+"""Suffix of a live file that is not complete yet."""
 RECOVERING = ".recovering"
-"""Ends the name of a live file whose rows are being saved."""
+"""Suffix of a live file whose rows are being saved."""
 PAGE = 4096
 FORMAT = 1
 SLOTS_AT_ONCE = 65_536
-"""Slots that are read together from what was left."""
+"""Slots of a leftover that are read at a time."""
 
 _MAGIC = b"PSLIVE\0\0"
 _HEADER = struct.Struct("<8sIIQII16sI")
@@ -71,14 +72,14 @@ _log = PrintableLogger()
 
 
 def check_apart(path: str, files: Iterable[str]) -> None:
-    """See that a live file would not take the place of a file of the store's.
+    """Check that a live file would not replace one of the store's own files.
 
     Args:
-        path: the live file's.
-        files: those that the store makes, if any.
+        path: of the live file.
+        files: the files that the store makes, if any.
 
     Raises:
-        ValueError: it would.
+        ValueError: it would replace one, or cannot have this name.
     """
     try:
         check_name(path)
@@ -95,56 +96,57 @@ class RowMemory(Protocol):
 
     @property
     def unsaved_notice(self) -> str:
-        """What becomes of unsaved rows when the process ends, in words."""
+        """What happens to unsaved rows when the process ends, as a clause for log and errors."""
 
     def claim(self, identity: bytes) -> Leftover | None:
-        """What a process before this one left, for a store of this identity; None for nothing."""
+        """Take over what a previous process left of the store of this identity, if anything."""
 
     def discard(self) -> None:
-        """What was left is in the store.
+        """Remove the claimed leftover: all of it is in the store.
 
         Raises:
-            LiveFileUnusable: it cannot be removed; while it is there, nothing new may be kept.
+            LiveFileUnusable: it cannot be removed; until it is, no new rows may be kept.
         """
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
-        """Zeroed memory for so many players of a store of this identity."""
+        """Return zeroed memory for `capacity` players of the store of this identity."""
 
     def reserve(self, used: int) -> None:
-        """See that the first `used` bytes of it may be written.
+        """Make sure that the first `used` bytes of the memory can be written.
 
         Raises:
-            LiveFileUnusable: there is no room for them; it may be tried again.
+            LiveFileUnusable: there is no room for them; the caller may try again.
         """
 
     def is_cut(self) -> bool:
-        """Whether rows may have been cut off, so that who touches them dies; a fraction of `lost`.
+        """Whether rows may have been cut off, so that touching them would kill the process.
 
-        To be asked before the rows are touched, as often as the table is used.
+        Far cheaper than `lost`.  The caller asks before each use of the table.
         """
 
     def lost(self) -> str:
-        """What has become of the file that makes the next start miss the rows; empty if nothing."""
+        """What happened to the file that makes the next start miss the rows; empty if nothing."""
 
     def salvage(self, used: int) -> memoryview | None:
-        """Go over to memory of the process, with what can be read of the first `used` bytes.
+        """Switch to anonymous memory, with a copy of what can be read of the first `used` bytes.
 
-        To be called once something was lost, and before the rows are touched again: who wrote to
-        the file wrote to them, and the process dies that touches what was cut off.
+        To be called once the file is lost, and before the rows are touched again: another process
+        that wrote to the file wrote to the rows, and touching rows that were cut off kills this
+        process.
 
         Returns:
-            The memory; None where that was done before.
+            The memory; None where the switch was made before.
         """
 
     def renew(self, used: int) -> memoryview:
-        """A file anew, after `salvage`, with the first `used` bytes of what is in memory.
+        """Make a new file after `salvage`, with the first `used` bytes of what is in memory.
 
         Raises:
-            LiveFileUnusable: it cannot be made; the rows stay where they are.
+            LiveFileUnusable: the file cannot be made; the rows stay where they are.
         """
 
     def close(self, clean: bool) -> None:
-        """Let go of it; `clean` where everything in it is in the store."""
+        """Release the memory; `clean` where everything in it is in the store."""
 
 
 class AnonymousMemory:
@@ -160,7 +162,7 @@ class AnonymousMemory:
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
         """See `RowMemory.open`."""
-        # Anonymous memory: the system gives it page by page, as it is touched.
+        # The system allocates anonymous memory page by page, as it is touched.
         return memoryview(mmap.mmap(-1, LiveTable.bytes_needed(schema, capacity)))
 
     def reserve(self, used: int) -> None:
@@ -179,7 +181,7 @@ class AnonymousMemory:
 
     def renew(self, used: int) -> memoryview:
         """See `RowMemory.renew`."""
-        raise NotImplementedError("it is never lost")
+        raise NotImplementedError("anonymous memory is never lost")
 
     def close(self, clean: bool) -> None:
         """See `RowMemory.close`."""
@@ -189,16 +191,16 @@ class LiveFile:
     """Rows that outlive the process.
 
     Args:
-        path: the file's.
+        path: of the file.
     """
 
     def __init__(self, path: str) -> None:
-        # By whatever name the file is called, it is the same one.
+        # Resolved: two names of one file are one live file.
         self.path = os.path.realpath(path)
         self._recovering = self.path + RECOVERING
         self._header = b""
         self._slot_bytes = self._reserved = self._looks = 0
-        # What has become of the file, while the rows are in memory of the process alone.
+        # What happened to the file, while the rows are in anonymous memory; empty otherwise.
         self._lost = ""
         self._map: mmap.mmap | None = None
         self._fd: int | None = None
@@ -214,26 +216,27 @@ class LiveFile:
     def claim(self, identity: bytes) -> Leftover | None:
         """See `RowMemory.claim`.
 
-        The live file is renamed first and removed only by `discard`, so a process killed
-        anywhere in between leaves it to the next.  One that makes no sense, or is another store's,
-        is given a name of its own and left alone.
+        The live file is renamed first and removed only by `discard`, so a process killed anywhere
+        in between leaves it to the next.  A file that makes no sense, or belongs to another store,
+        is set aside.
 
         Raises:
-            LiveFileUnusable: it cannot be read.
+            LiveFileUnusable: the file cannot be read, or is in use.
         """
         try:
-            # The name alone stands while nobody has joined: a file beside it holds no player.
+            # While the `.recovering` file exists no player can join, so a file of the plain name
+            # holds no player.
             _check_ours(self.path)
             _check_free(self.path)
             if os.path.exists(self._recovering):
-                # It would need room beside the one that is made next.
+                # It would take disk space beside the file that is made next.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.path)
             elif not os.path.exists(self.path):
                 return None
             else:
                 os.rename(self.path, self._recovering)
-            # Held until it is forgotten: nobody else is to take it for theirs.
+            # Locked until it is discarded, so that no other process claims it.
             self._recovering_fd = os.open(self._recovering, os.O_RDONLY | os.O_CLOEXEC)
             _lock(self._recovering_fd, self.path)
             try:
@@ -241,7 +244,7 @@ class LiveFile:
             except NotALiveFile as error:
                 aside = self._set_aside()
                 _log.critical(
-                    "the live file {path} is no live file: {error}; it was set aside as {aside},"
+                    "the live file {path} is not a live file: {error}; it was set aside as {aside},"
                     " and nothing of it was saved",
                     path=self.path,
                     error=error,
@@ -281,7 +284,7 @@ class LiveFile:
             self._recovering_fd = None
 
     def _set_aside(self) -> str:
-        """Give it a name of its own, under which it is left alone; return that."""
+        """Rename the claimed file to a unique name, under which it is kept; return that name."""
         aside = f"{self.path}.{_stamp()}"
         os.rename(self._recovering, aside)
         self._let_go_of_recovering()
@@ -290,7 +293,7 @@ class LiveFile:
     def discard(self) -> None:
         """See `RowMemory.discard`."""
         try:
-            with contextlib.suppress(FileNotFoundError):  # somebody was faster
+            with contextlib.suppress(FileNotFoundError):  # an operator removed it
                 os.unlink(self._recovering)
             _sync_directory(self.path)
         except OSError as error:
@@ -304,7 +307,7 @@ class LiveFile:
         """Make the file and map it.
 
         Raises:
-            LiveFileUnusable: there is no room for it, or no leave to make it.
+            LiveFileUnusable: there is no room for it, or no permission to make it.
         """
         text = schema.canonical.encode()
         header_bytes = -(-(_HEADER.size + len(text) + _TAIL.size) // PAGE) * PAGE
@@ -316,7 +319,7 @@ class LiveFile:
         self._slot_bytes = LiveTable.bytes_needed(schema, 1)
         self._reserved = self._slot_bytes * min(capacity, FIRST_PLACES)
         self._lost = ""
-        # Another file is not to have the same count.
+        # Random, so that no other file has the same count.
         self._looks = int.from_bytes(os.urandom(6), "little")
         self._fd, self._map = self._make(self._slot_bytes * capacity, b"")
         return memoryview(self._map)[header_bytes:]
@@ -329,7 +332,7 @@ class LiveFile:
         if used <= self._reserved:
             return
         if why := self.lost():
-            raise LiveFileUnusable(f"the live file {self.path} was {why}, and is to be made anew")
+            raise LiveFileUnusable(f"the live file {self.path} was {why}; it is made anew shortly")
         assert self._fd is not None
         start = len(self._header) + _TAIL.size
         try:
@@ -347,7 +350,7 @@ class LiveFile:
         if self._lost or self._fd is None or self._map is None:
             return False
         try:
-            # Half as dear as fstat; nobody else uses the position.
+            # Half the cost of fstat; the file position is used for nothing else.
             return os.lseek(self._fd, 0, os.SEEK_END) != len(self._map)
         except OSError:
             return True
@@ -355,8 +358,8 @@ class LiveFile:
     def lost(self) -> str:
         """See `RowMemory.lost`.
 
-        The file is asked, not the mapping: what was cut off cannot be touched there.  Each look
-        is counted in the file, so that a copy of it made before is known for one.
+        It checks the file, not the mapping, in which touching a page that was cut off kills the
+        process.  Each check raises a count in the file, which exposes a copy made before it.
         """
         if self._lost or self._fd is None or self._map is None:
             return self._lost
@@ -370,7 +373,7 @@ class LiveFile:
             self._looks += 1
             os.pwrite(self._fd, self._tail(), len(self._header))
         except OSError as error:
-            return f"not to be read or written any more ({error.strerror})"
+            return f"unreadable or unwritable ({error.strerror})"
         try:
             there = os.stat(self.path)
         except OSError:
@@ -393,7 +396,7 @@ class LiveFile:
         return memoryview(kept)[start:]
 
     def renew(self, used: int) -> memoryview:
-        """See `RowMemory.renew`.  What bears the name of the file now is given one of its own."""
+        """See `RowMemory.renew`.  A file that now has the live file's name is renamed and kept."""
         assert self._fd is not None
         assert self._map is not None
         start = len(self._header) + _TAIL.size
@@ -405,12 +408,16 @@ class LiveFile:
         return memoryview(mapping)[start:]
 
     def _make(self, size: int, rows: bytes | memoryview) -> tuple[int, mmap.mmap]:
-        """A file of the header and so many bytes, which begin with these rows; mapped.
+        """Make and map a file of the header and `size` more bytes, which begin with these rows.
 
-        It is made under another name, so that there is a whole live file or none.
+        The file is made under another name and then renamed, so that there is a complete live file
+        or none.
+
+        Returns:
+            The open file and its mapping.
 
         Raises:
-            LiveFileUnusable: there is no room for it, or no leave to make it.
+            LiveFileUnusable: there is no room for it, or no permission to make it, or it is in use.
         """
         header = self._header + self._tail()
         start = len(header)
@@ -420,13 +427,13 @@ class LiveFile:
             with contextlib.ExitStack() as undo:
                 fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 undo.callback(os.close, fd)
-                _lock(fd, self.path)  # whoever makes a live file of this name holds this
+                _lock(fd, self.path)  # serializes processes that make this live file
                 if not _is_named(fd, making):
                     raise LiveFileUnusable(_in_use(self.path))
                 undo.callback(os.unlink, making)
                 if self._fd is None or not _is_named(self._fd, self.path):
                     _check_free(self.path)
-                os.ftruncate(fd, 0)  # what a start left that was killed
+                os.ftruncate(fd, 0)  # left by a start that was killed
                 os.ftruncate(fd, size)
                 os.posix_fallocate(fd, 0, start + self._reserved)
                 os.pwrite(fd, header, 0)
@@ -446,20 +453,20 @@ class LiveFile:
         return fd, mapping
 
     def _make_way(self) -> None:
-        """Give what was put in the place of our file a name of its own."""
+        """Rename a file that has replaced ours, if there is one."""
         with contextlib.suppress(FileNotFoundError):
             os.stat(self.path)
             if self._fd is None or not _is_named(self._fd, self.path):
                 os.rename(self.path, f"{self.path}.{_stamp()}")
 
     def close(self, clean: bool) -> None:
-        """Say in the header whether everything is in the store."""
+        """See `RowMemory.close`; the header notes a clean stop."""
         if clean and self._fd is not None and not self.lost():
             os.pwrite(self._fd, _CLEAN.pack(1), _CLEAN_AT)
-        # The mapping goes with the last view of it.
+        # The mapping is freed with the last view of it.
         self._map = None
         if self._fd is not None:
-            # The mapping has a duplicate of it, and would keep the lock.
+            # The mapping holds a duplicate of the descriptor, which would keep the lock.
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = None
@@ -471,11 +478,11 @@ class Leftover:
     """What a process that ended left in its live file.
 
     Attributes:
-        identity: the store's whose live file it was.
-        clean: whether everything in it was in the store already.
-        records: one record a player who was online and had changed, sorted by session id; of
-            `RowLayout.record` of `fields`.
-        fields: what the state class had then.
+        identity: of the store whose live file it was.
+        clean: whether the store already had everything in it.
+        records: one record for each player who was online or leaving and had changed, sorted by
+            session id; of `RowLayout.record` of `fields`.
+        fields: of the state class at that time.
     """
 
     identity: bytes
@@ -485,24 +492,24 @@ class Leftover:
 
 
 class NotALiveFile(ValueError):
-    """The file makes no sense as a live file; the message says why."""
+    """The file is not a live file, or a damaged one; the message says why."""
 
 
 def read_leftover(path: str | int) -> Leftover:
     """Read the live file of a process that has ended.
 
     Args:
-        path: its name; or an open file, which stays open: a name may come to be another file's.
+        path: its name; or an open file, which stays open: a name may pass to another file.
 
     Raises:
-        NotALiveFile: the file is not one, or not whole.
-        OSError: it cannot be read.
+        NotALiveFile: the file is not a live file, or is damaged.
+        OSError: the file cannot be read.
     """
     with open(path, "rb", closefd=isinstance(path, str)) as file:
         file.seek(0)
         start = file.read(_HEADER.size)
         if len(start) < _HEADER.size or not start.startswith(_MAGIC):
-            raise NotALiveFile("it does not begin as one")
+            raise NotALiveFile("it does not begin with the header of one")
         header = _HEADER.unpack(start)
         _, file_format, size, slots, header_bytes, clean, identity, text_bytes = header
         if file_format != FORMAT:
@@ -515,31 +522,31 @@ def read_leftover(path: str | int) -> Leftover:
         except (ValueError, struct.error, OverflowError, MemoryError) as error:
             raise NotALiveFile(f"its schema is damaged: {error}") from None
         if layout.size != size:
-            raise NotALiveFile("its rows are not of the size of its fields")
+            raise NotALiveFile("the size of its rows does not fit its fields")
         if os.fstat(file.fileno()).st_size != header_bytes + 2 * slots * size:
-            raise NotALiveFile(f"it is not of the size that {slots} slots take")
-        # A version before this one had no such tail: zeros, or the end of the text.
+            raise NotALiveFile(f"its size is not that of {slots} slots")
+        # Earlier versions wrote no tail: zeros stand there, or the end of the text.
         if file.tell() <= (tail_at := header_bytes - _TAIL.size):
             file.seek(tail_at)
             _, used = _TAIL.unpack(file.read(_TAIL.size))
             slots = min(slots, used or slots)
         file.seek(header_bytes)
-        # As blocks of bytes: numpy leaves out the padding where it joins rows of fields.
+        # As blocks of bytes: numpy drops the padding where it joins structured rows.
         found = [np.zeros(0, f"V{size}")]
         room = np.empty(2 * min(slots, SLOTS_AT_ONCE), layout.dtype)
-        # A file system that is asked for its holes may count mapped rows among them: all is read.
+        # Holes are read too: a file system may report rows that were only mapped as a hole.
         for first in range(0, slots, SLOTS_AT_ONCE):
             count = min(SLOTS_AT_ONCE, slots - first)
             halves = room[: 2 * count]
             if file.readinto(halves.view(np.uint8).data) != halves.nbytes:
-                raise NotALiveFile("it was cut while it was read")
+                raise NotALiveFile("it was cut while it was being read")
             if not halves["version"].any():
                 continue
             rows = _newest_whole(halves)
             online = (rows["session_id"] > 0) & (rows["updated_at"] > 0)
             found.append(rows.view(f"V{size}")[online])
     changed = np.concatenate(found).view(layout.dtype)
-    # Once each: after a power cut, the page of a slot that a player has left may be an old one.
+    # One row a player: after a power cut, a slot that a player left may still hold an old row.
     ordered = changed[np.lexsort((changed["updated_at"], changed["session_id"]))]
     last = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered["session_id"][1:], ordered["session_id"][:-1], out=last[:-1])
@@ -549,11 +556,11 @@ def read_leftover(path: str | int) -> Leftover:
 
 @contextlib.contextmanager
 def held(path: str) -> Iterator[int]:
-    """Hold a live file that no process uses, and give its open file.
+    """Lock a live file that no process uses, and yield its file descriptor.
 
     Raises:
-        LiveFileUnusable: it is in use, or no file that was ever a live file.
-        OSError: it cannot be opened.
+        LiveFileUnusable: the file is in use, or never was a live file.
+        OSError: the file cannot be opened.
     """
     _check_ours(path)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -565,24 +572,24 @@ def held(path: str) -> Iterator[int]:
 
 
 def mark_clean(fd: int) -> None:
-    """Note in a live file that is held that everything in it is in the store."""
+    """Note in a locked live file that everything in it is in the store, and sync it."""
     os.pwrite(fd, _CLEAN.pack(1), _CLEAN_AT)
     os.fsync(fd)
 
 
 def _stamp() -> str:
-    """Ends the name of what is set aside."""
+    """A unique suffix for a file that is set aside."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{time.time_ns() % 10**9}"
 
 
 def _check_ours(path: str) -> None:
-    """See that a file of this name, if there is one, is a live file, or was one before a power cut.
+    """Check that a file of this name, if there is one, is a live file, or was before a power cut.
 
     Raises:
-        LiveFileUnusable: it is something else, which is not ours to rename.
+        LiveFileUnusable: it is another kind of file, which must not be renamed.
     """
     try:
-        # Looked at before it is opened: to open a device or a pipe may do something, or wait.
+        # Checked before it is opened: opening a device or a pipe may have effects, or block.
         regular = stat.S_ISREG(os.stat(path).st_mode)
         if regular:
             with open(path, "rb") as file:
@@ -591,19 +598,19 @@ def _check_ours(path: str) -> None:
     except FileNotFoundError:
         return
     if not regular:
-        raise LiveFileUnusable(f"{path} is there and is no live file; name another file, or none")
+        raise LiveFileUnusable(f"{path} exists and is not a live file; name another file, or none")
 
 
 def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
-    """See that no live file beside the store is passed over that holds unsaved players of it.
+    """Check that this start does not ignore a live file with unsaved players beside the store.
 
     Args:
-        path: where one of this store lies if nothing else was said; None where there is no place.
-        used: the live file that this start looks into, if any.
-        identity: the store's.
+        path: the default live file of this store; None where it has none.
+        used: the live file that this start uses, if any.
+        identity: of the store.
 
     Raises:
-        LiveFileUnusable: there is one.
+        LiveFileUnusable: there is such a file, or it cannot be read.
     """
     if path is None:
         return
@@ -628,7 +635,7 @@ def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
             raise LiveFileUnusable(
                 f"the live file {name} holds {len(leftover.records)} players of this store whose"
                 " newest state may be unsaved, and this start does not use it; start once with"
-                f" the live file {path} and stop, bring it in by `playerstate live apply`, or move"
+                f" the live file {path} and stop, save them with `playerstate live apply`, or move"
                 " the file away to do without them"
             )
         _log.critical(
@@ -640,7 +647,11 @@ def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
 
 
 def _lock(fd: int, path: str) -> None:
-    """Hold the file for as long as it is open."""
+    """Lock the file until it is closed.
+
+    Raises:
+        LiveFileUnusable: another process holds the lock.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -652,7 +663,7 @@ def _in_use(path: str) -> str:
 
 
 def _is_named(fd: int, path: str) -> bool:
-    """Whether an open file bears this name still."""
+    """Whether this is still the name of the open file."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
@@ -660,7 +671,7 @@ def _is_named(fd: int, path: str) -> bool:
 
 
 def _sync_directory(path: str) -> None:
-    """Have the directory of this file on disk: an old name must not come back."""
+    """Sync the directory of this file, so that a power cut does not bring an old name back."""
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -669,7 +680,7 @@ def _sync_directory(path: str) -> None:
 
 
 def _check_free(path: str) -> None:
-    """See that no other process holds the file, if there is one."""
+    """Check that no other process has locked the file, if there is one."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         _lock(file.fileno(), path)
 

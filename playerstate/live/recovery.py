@@ -1,7 +1,7 @@
-"""What a process before left in its live file, and the store does not have.
+"""Recovery: the rows that a previous process left in its live file and the store does not have.
 
-Reactor thread, at start.  The rows found are saved before anybody joins; `playerstate.live.file`
-says how they were left.
+Reactor thread, at start.  The rows found are saved before any player can join;
+`playerstate.live.file` says how they came to be left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = PrintableLogger()
 def find_unsaved(
     leftover: Leftover | None, schema: StateSchema, reader: IStateReader
 ) -> npt.NDArray[np.void]:
-    """The rows that are newer than the store's, of today's state class; the log tells of them."""
+    """Return and log the rows that are newer than the store's, as rows of today's state class."""
     if leftover is None:
         return np.zeros(0, RowLayout(schema.fields).dtype)
     rows, carried = as_rows(leftover, schema)
@@ -34,7 +34,7 @@ def find_unsaved(
     for index, session_id in enumerate(rows["session_id"].tolist()):
         try:
             found = reader.load(session_id)
-        except Exception:  # then it is written, and the writer's guard compares
+        except Exception:  # the row is written then, and the store's guard compares
             continue
         if isinstance(found, Deferred):  # likewise
             found.addErrback(lambda _: None)
@@ -43,20 +43,21 @@ def find_unsaved(
         newer[index] = found is None or found.updated_at < rows["updated_at"][index]
         if found is not None and newer[index]:
             _keep_stored(records[index], found, carried[index], schema)
-    _tell(rows[newer], len(rows))
+    _log_found(rows[newer], len(rows))
     return rows[newer]
 
 
 def as_rows(
     leftover: Leftover, schema: StateSchema
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
-    """What remains, as rows of today's state class; fields are found by name.
+    """The leftover as rows of today's state class; fields are matched by name.
 
-    A field that is new gets its default.  So does one of another type, and a text that has grown
-    too long: the store's own migration has refused or allowed that before.
+    A new field gets its default.  So does a field of another type, and a text that is too long
+    today: the store's own migration has allowed that before, or refused the start.
 
     Returns:
-        The rows; and which values are what was left, one line a row and one column a field.
+        The rows; and which values come from the leftover, a 2-D array of one line a row and one
+        column a field.
     """
     layout = RowLayout(schema.fields)
     rows = np.zeros(len(leftover.records), layout.dtype)
@@ -78,14 +79,14 @@ def as_rows(
 def _keep_stored(
     record: np.void, found: Stored, carried: npt.NDArray[np.bool_], schema: StateSchema
 ) -> None:
-    """Leave fields as they are stored of which the run that left this row says nothing."""
+    """Take the stored value for each field that the leftover does not have."""
     for place, (field, value) in enumerate(zip(schema.fields, found.values, strict=True)):
         if not carried[place]:
-            with suppress(InvalidState):  # what nobody can load is not to keep the service down
+            with suppress(InvalidState):  # a bad stored value must not prevent the start
                 record[field.name] = field.encode(value)
 
 
-def _tell(rows: npt.NDArray[np.void], players: int) -> None:
+def _log_found(rows: npt.NDArray[np.void], players: int) -> None:
     if not len(rows):
         _log.warn(
             "the last run did not stop cleanly: the store has all of the {players} players in"
@@ -96,8 +97,8 @@ def _tell(rows: npt.NDArray[np.void], players: int) -> None:
     newest = int(rows["updated_at"].max())
     _log.warn(
         "the last run did not stop cleanly: of {players} players in its live file, {rows} are"
-        " newer than in the store, the newest of {newest} UTC; they are saved before anybody"
-        " joins",
+        " newer than in the store, the newest of {newest} UTC; they are saved before any player"
+        " can join",
         players=players,
         rows=len(rows),
         newest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(newest / 1e6)),

@@ -1,9 +1,9 @@
-"""The live state of every player online: packed rows in one buffer of fixed size.
+"""The live table: packed rows of all players online or leaving, in one buffer of fixed size.
 
-Everything here belongs to the reactor thread.  A player holds a *slot* from `LiveTable.admit` to
-`LiveTable.release`; freed slots are given out again, newest first, so that the part of the table
-in use stays short.  A change writes the row and raises one flag byte; a sweep looks at the flag
-bytes, one a slot, and at the rows that are dirty, and at nothing else.
+Reactor thread only.  A player holds a *slot* from `LiveTable.admit` to `LiveTable.release`; freed
+slots are reused, the last freed first, so that the part of the table in use stays short.  A change
+writes the row and sets one flag byte; a sweep reads the flag bytes, one a slot, and the dirty rows,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from playerstate.state.schema import StateSchema
 Slots = npt.NDArray[np.intp]
 
 FIRST_PLACES = 16_384
-"""Places that a table has room for from the beginning, if it may have so many.  As they come into
-use there are twice as many, and again: what nobody uses takes no room."""
+"""Slots that a table has room for at first, unless its capacity is smaller.  The room doubles each
+time it is used up, so slots that are never used take no memory."""
 
 _HEAD = struct.Struct("<qqqQ").unpack_from
-"""Session id, slot and generation, ``updated_at``, sequence: they lie together in a half."""
+"""Session id, slot and generation, ``updated_at``, sequence: adjacent in a half."""
 _HEAD_AT = 8
 _LATEST = 2**63 - 1
-"""The last ``updated_at`` there is, which only a store can bring, and which stays."""
+"""The last possible ``updated_at``.  Only a store can bring it, and it stays."""
 
 
 class TableFull(Exception):
@@ -37,10 +37,10 @@ class TableFull(Exception):
 
 
 class RowSink(Protocol):
-    """Where a sweep pushes rows; `playerstate.saving.ring.Ring` is one."""
+    """What a sweep pushes rows into; `playerstate.saving.ring.Ring` is one."""
 
     def push(self, rows: npt.NDArray[np.void], indices: Slots) -> int:
-        """Take ``rows[indices]``, as many as fit, and return how many that was."""
+        """Take as many of ``rows[indices]`` as fit, and return how many that was."""
 
 
 class Sweep(NamedTuple):
@@ -48,9 +48,9 @@ class Sweep(NamedTuple):
 
     Attributes:
         pushed: rows handed over, now clean.
-        left: rows of the same part that are dirty still; its next sweep begins with them.
-        full: whether some of those did not fit.
-        oldest: when the oldest of the pushed rows was dirtied, in the table's seconds; None where
+        left: rows of the same part that are still dirty; its next sweep begins with them.
+        full: whether some of the dirty rows did not fit into the sink.
+        oldest: when the oldest of the pushed rows became dirty, in the table's seconds; None where
             nothing was pushed.
     """
 
@@ -67,21 +67,20 @@ class LiveTable:
         schema: the state's schema.
         capacity: the most players at a time.
         now: seconds on a clock that never steps; dates the first unsaved update of a player.
-        buffer: where the rows lie, `bytes_needed` of it, zeroed.  What is written there is applied;
-            see `playerstate.state.layout` for what of it outlives the process.
-        reserve: sees that so many bytes from the buffer's beginning may be written, before they
-            are; what it raises leaves the table as it was.
-        first_version: of the rows written; see `disown`.
+        buffer: holds the rows; `bytes_needed` bytes, zeroed.  A row written there is applied; see
+            `playerstate.state.layout` for what of it outlives the process.
+        reserve: called before that many bytes from the buffer's start are written, to make sure
+            that they can be; where it raises, the table is unchanged.
+        first_version: the version before that of the first row written; see `disown`.
 
     Attributes:
         slots: the slot of each player, by session id.
         saved: by slot, the highest sequence of the row's generation that the store holds.
         saved_at: by slot, the newest ``updated_at`` that the store holds.
         last_non_base: by slot, the last sequence whose state is not that of a move: an update
-        without a
-            number came after it, or a join gave the number.
-        room: how many slots these three have; it grows as far as `capacity`, and they are others
-            then.
+            without a sequence came after it, or a join gave the sequence.
+        room: slots in the three arrays above; it grows up to `capacity`, and the arrays are
+            replaced each time.
     """
 
     def __init__(
@@ -99,18 +98,18 @@ class LiveTable:
         self.capacity = capacity
         self._now = now
         self._reserve = reserve
-        # Where the half of each slot lies that counts, among all halves.
+        # By slot, the index of its current half among all halves.
         self._place = array("q")
         self.saved = np.zeros(0, np.uint64)
         self.saved_at = np.zeros(0, np.int64)
         self.last_non_base = array("q")
         self._dirty = bytearray()
         self._dirtied_at = np.zeros(0, np.float64)
-        # Each slot's, beside its row: a commit of many rows is to be noted without touching them.
+        # By slot, as in its row: a commit of many rows is settled without touching the rows.
         self._generations = np.zeros(0, np.uint32)
         self._part_of: Callable[[int], int] | None = None
         self._parts = np.zeros(0, np.uint8)
-        # The slot that the next sweep of each part begins with.
+        # By part, the slot that its next sweep begins with.
         self._resume = [0]
         self._size = layout.size
         self._put = layout.write
@@ -127,10 +126,10 @@ class LiveTable:
         self._generation = 0
 
     def _make_room(self, room: int) -> None:
-        """Have so many slots."""
+        """Grow the arrays to `room` slots."""
         self._reserve(2 * self._size * room)
         more = room - self.room
-        # Others each, since what numpy looks at cannot grow.
+        # New objects, since an array that numpy has a view of cannot be resized.
         self._place = self._place + array("q", np.arange(2 * self.room, 2 * room, 2).tobytes())
         self._places = np.frombuffer(self._place, np.int64)
         self.saved = np.append(self.saved, np.zeros(more, np.uint64))
@@ -145,31 +144,31 @@ class LiveTable:
         self.room = room
 
     def divide(self, parts: int, part_of: Callable[[int], int]) -> None:
-        """Have the players be in so many parts, each of which is swept by itself.
+        """Divide the players into parts, each of which is swept by itself.
 
         Args:
-            parts: 2 to 255.
+            parts: how many, 2 to 255.
             part_of: the part of a session id, from 0 up; always the same.
 
         Raises:
-            ValueError: there is a player already.
+            ValueError: players are, or have been, in the table.
         """
         if self._high_water:
-            raise ValueError("a table that players are in cannot be divided")
+            raise ValueError("a table that has had players cannot be divided")
         self._part_of = part_of
         self._parts = np.zeros(self.room, np.uint8)
         self._resume = [0] * parts
 
     @staticmethod
     def bytes_needed(schema: StateSchema, capacity: int) -> int:
-        """The size of the buffer for so many players."""
+        """The size of the buffer for `capacity` players."""
         return 2 * RowLayout(schema.fields).size * capacity
 
     def lie_in(self, buffer: memoryview) -> None:
-        """Go over to a buffer that holds the same rows as the present one, up to `used_bytes`."""
+        """Switch to a buffer that holds the same rows as the present one, up to `used_bytes`."""
         self._buffer = buffer
         self._halves = np.frombuffer(buffer, self._layout.dtype)
-        # As blocks of bytes: numpy leaves out the padding where it copies rows of fields.
+        # As blocks of bytes: numpy drops the padding where it copies structured rows.
         self._blocks = self._halves.view(f"V{self._size}")
         self._heads = self._halves.view(self._layout.head)["head"]
         self._tails = self._halves["version_again"]
@@ -179,14 +178,14 @@ class LiveTable:
         self._fields = self._halves["fields"]
 
     def disown(self) -> list[int]:
-        """Take out of the buffer what this table did not write there.
+        """Remove from the buffer every row that this table did not write there.
 
-        Whose slot it is, of which generation, and which half counts, the table knows by itself;
-        the version of a row says that it was written by this table and no other.  A player whose
-        row was lost stands at the spawn, clean, with the date and the number that are saved.
+        The table keeps the session id, the generation and the current half of each slot outside the
+        buffer as well; the version of a row tells whether this table wrote it.  A player whose row
+        was lost gets the spawn state, clean, with the date and the sequence that are saved.
 
         Returns:
-            The slots of those players.
+            The slots of the players whose rows were lost.
         """
         high = self._high_water
         places = self._places[:high]
@@ -202,7 +201,7 @@ class LiveTable:
             & (rows["slot"] == np.arange(high))
             & (rows["generation"] == self._generations[:high])
         )
-        # The half that does not count may be another's, and newer by its version.
+        # The other half may be foreign too, with a higher version.
         self._blocks[places ^ 1] = np.zeros((), self._blocks.dtype)
         self._blocks[places[~ours]] = np.zeros((), self._blocks.dtype)
         lost: list[int] = slots[~ours[slots]].tolist()
@@ -211,7 +210,7 @@ class LiveTable:
         return lost
 
     def restore(self, slot: int, values: tuple[Any, ...], updated_at: int) -> None:
-        """Give a player who was disowned the state that the store holds."""
+        """Give a player whose row `disown` removed the state that the store holds."""
         self.saved_at[slot] = updated_at
         self._rewrite(slot, self.session_id(slot), values, updated_at)
 
@@ -228,7 +227,7 @@ class LiveTable:
 
     @property
     def used_bytes(self) -> int:
-        """How much of the buffer was ever written, from its beginning."""
+        """How many bytes from the start of the buffer have ever been in use."""
         return 2 * self._size * self._high_water
 
     def __len__(self) -> int:
@@ -236,7 +235,7 @@ class LiveTable:
 
     @property
     def high_water(self) -> int:
-        """Slots from here on were never used."""
+        """The first slot of those that were never used."""
         return self._high_water
 
     def admit(self, session_id: int, values: tuple[Any, ...], updated_at: int) -> int:
@@ -244,7 +243,7 @@ class LiveTable:
 
         Raises:
             TableFull: there is no slot left.
-            LiveFileUnusable: there is no room for one more; it may be tried again.
+            LiveFileUnusable: there is no room for one more; the caller may try again.
             struct.error: a number cannot be packed; no slot was taken.
         """
         if self._free:
@@ -270,9 +269,9 @@ class LiveTable:
         return slot
 
     def start_generation(self, slot: int, sequence: int) -> None:
-        """Start a fresh generation of this player, numbered from `sequence`.
+        """Start a new generation of this player, whose sequences follow `sequence`.
 
-        That number counts as saved only if the state it stands for is.
+        `sequence` counts as saved only if the player's present state is saved.
         """
         if sequence != self.sequence(slot):
             self.last_non_base[slot] = sequence
@@ -303,12 +302,12 @@ class LiveTable:
         """Write a player's accepted values, unless they are stale.
 
         ``updated_at`` grows with each change even where the wall clock does not:
-        ``max(now, last + 1)``.
+        ``max(now, last + 1)``, up to 2**63 - 1.
 
         Args:
             slot: the player's slot.
-            sequence: this update's number, stale if that is not above the highest applied; None
-                for one that has none, and leaves the highest as it is.
+            sequence: of this update, which is stale if that is not above the highest applied; None
+                for an update without one, which leaves the highest as it is.
             values: accepted packed values.
             now: the wall clock, microseconds since the Unix epoch.
 
@@ -337,7 +336,7 @@ class LiveTable:
         )
         self._place[slot] = place
         if last == _LATEST:
-            self.saved_at[slot] = 0  # the same date once more: only a commit can bear it out
+            self.saved_at[slot] = 0  # the date is the same again, so only a commit shows it saved
         if self._dirty[slot]:
             return False
         self._dirty[slot] = 1
@@ -356,9 +355,9 @@ class LiveTable:
         """Do what `apply` does to many players at once; all arrays are of equal length.
 
         Args:
-            slots: each at most once.
+            slots: of the players, each at most once.
             sequences: each above its player's highest.
-            fields: accepted, packed as `StateSchema.dtype` is.
+            fields: accepted values, packed as in `StateSchema.dtype`.
             now: as in `apply`.
 
         Returns:
@@ -371,7 +370,7 @@ class LiveTable:
         rows["sequence"] = sequences
         rows["fields"] = fields.view(rows["fields"].dtype)
         places ^= 1
-        # All but the last version, and then that: a half is whole only where all of it is there.
+        # The closing version goes last: a half is whole only once all of it is written.
         self._heads[places] = rows.view(self._head_dtype)["head"]
         self._tails[places] = versions
         self._version += len(slots)
@@ -382,7 +381,7 @@ class LiveTable:
         return len(slots) - len(clean)
 
     def _raise_flags(self, clean: Slots) -> None:
-        """Make these dirty, as of now."""
+        """Mark the rows of these clean slots dirty, as of now."""
         if len(clean):
             self._dirty_flags[clean] = True
             self._dirtied_at[clean] = dirtied_at = self._now()
@@ -398,7 +397,7 @@ class LiveTable:
         sequence: int,
         values: tuple[Any, ...],
     ) -> None:
-        """Write the half that does not count, which then does."""
+        """Write the other half, and make it the current one."""
         self._version = version = self._version + 1
         place = self._place[slot] ^ 1
         row = (session_id, slot_and_generation, updated_at, sequence, values)
@@ -409,7 +408,7 @@ class LiveTable:
         return _HEAD(self._buffer, self._place[slot] * self._size + _HEAD_AT)
 
     def session_id(self, slot: int) -> int:
-        """Whose slot this is; 0 for nobody's."""
+        """The player of this slot; 0 for a free slot."""
         return self._head(slot)[0]
 
     def updated_at(self, slot: int) -> int:
@@ -441,22 +440,22 @@ class LiveTable:
 
     def is_saved(self, slot: int) -> bool:
         """Whether the store holds this player's newest state."""
-        # What is dirty may bear the date that is saved, where there is no later one.
+        # A dirty row has the same date as the saved one where there is no later date.
         return not self._dirty[slot] and self.updated_at(slot) == int(self.saved_at[slot])
 
     def part(self, slot: int) -> int:
-        """The part that this player is in; 0 in a table that is not divided."""
+        """The part of this player; 0 in a table that is not divided."""
         return 0 if self._part_of is None else int(self._parts[slot])
 
     def dirty_count(self, part: int | None = None) -> int:
-        """How many rows are dirty, of this part or of all."""
+        """How many rows of this part, or of all, are dirty."""
         flags = self._dirty_flags[: self._high_water]
         if part is not None and self._part_of is not None:
             flags = flags & (self._parts[: self._high_water] == part)
         return int(np.count_nonzero(flags))
 
     def oldest_dirty(self) -> float | None:
-        """When the oldest dirty row was dirtied, in the table's seconds; None if all are clean."""
+        """When the oldest dirty row became dirty, in the table's seconds; None if all are clean."""
         if not self._oldest_is_known:
             (dirty,) = self._dirty_flags[: self._high_water].nonzero()
             self._oldest = float(self._dirtied_at[dirty].min()) if len(dirty) else None
@@ -464,13 +463,13 @@ class LiveTable:
         return self._oldest
 
     def dirty_all(self, given_up: Collection[int] = ()) -> int:
-        """Make every changed player's row dirty, for a store that holds none of them.
+        """Mark the row of every changed player dirty, for a store that holds none of them.
 
-        Rows on their way to the store are left alone: they are going to be written there anyhow,
-        and one that came twice could be settled after its slot was given to another.
+        Rows in flight are left alone: they will be written to that store anyhow, and the commit of
+        a row sent twice could arrive after its slot was given to another player.
 
         Args:
-            given_up: slots of rows that are neither saved nor on their way.
+            given_up: slots of rows that are neither saved nor in flight.
 
         Returns:
             How many rows were clean.
@@ -500,16 +499,16 @@ class LiveTable:
         return unsaved
 
     def sweep(self, sink: RowSink, most: int | None = None, part: int = 0) -> Sweep:
-        """Push every dirty row, in one gather; begin where the last one ended.
+        """Push the dirty rows, in one gather; begin where the last sweep ended.
 
         Args:
-            sink: where to.
-            most: so many rows at most.
-            part: the part of a divided table whose rows are meant.
+            sink: what to push into.
+            most: push this many rows at most; None for no limit.
+            part: the part of a divided table to sweep.
         """
         high, resume = self._high_water, self._resume[part]
         flags = self._dirty_flags[:high]
-        # Where everybody has moved, as happens in a game that is played, there is nothing to find.
+        # Where every row is dirty, which is common in a busy game, there is nothing to search.
         dirty: Slots | range = range(high)
         places = self._places[:high][:most]
         divided = self._part_of is not None
@@ -534,7 +533,7 @@ class LiveTable:
         return Sweep(pushed, 0, False, oldest)
 
     def sweep_only(self, sink: RowSink, slots: list[int]) -> Sweep:
-        """Push those of the given slots that are dirty."""
+        """Push the dirty rows among the given slots."""
         chosen = np.unique(np.array(slots, np.intp))
         dirty = chosen[self._dirty_flags[chosen]]
         pushed = sink.push(self._halves, self._places.take(dirty)) if len(dirty) else 0
@@ -542,7 +541,7 @@ class LiveTable:
         return self._clean(dirty[:pushed], pushed, left, left > 0)
 
     def _clean(self, taken: Slots | slice, pushed: int, left: int, full: bool) -> Sweep:
-        """Note that the rows of these slots were pushed, while others are dirty still."""
+        """Mark the rows of these slots clean: they were pushed, while others are still dirty."""
         self._dirty_flags[taken] = False
         oldest = float(self._dirtied_at[taken].min()) if pushed else None
         self._oldest_is_known = False
@@ -557,9 +556,9 @@ class LiveTable:
     ) -> None:
         """Note what the store now holds; arrays of equal length, a slot at most once in each.
 
-        A row of another generation than the player's present one is saved all the same, but its
-        sequence is not that generation's; only if nothing has changed since does it bear out the
-        number that the present generation began with.
+        A row of an earlier generation counts as saved too, but its sequence belongs to that
+        generation.  Only if the player has not changed since does it show that the sequence with
+        which the present generation started is saved.
         """
         self.saved_at[slots] = updated_at
         same = self._generations[slots] == generations
@@ -569,5 +568,5 @@ class LiveTable:
         self.saved[slots[same]] = sequences[same]
         others, updated_at = slots[~same], updated_at[~same]
         places = self._places[others]
-        borne_out = self._updated_at[places] == updated_at
-        self.saved[others[borne_out]] = self._sequences[places[borne_out]]
+        unchanged = self._updated_at[places] == updated_at
+        self.saved[others[unchanged]] = self._sequences[places[unchanged]]

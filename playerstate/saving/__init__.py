@@ -1,1 +1,1 @@
-"""Changed rows on their way to the store: the ring, the persist thread's work, and the outbox."""
+"""The way of changed rows to the store: outbox, lanes, rings and persist threads."""

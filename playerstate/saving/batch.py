@@ -1,4 +1,4 @@
-"""A batch of rows: the newest of each player, and how far the writing of it came.
+"""A batch of rows: the newest of each player, and how much of it has been written.
 
 Persist thread.
 """
@@ -17,15 +17,14 @@ from playerstate.saving.ring import Rows
 def newest_of_each(rows: Rows) -> Rows:
     """The last row of each session id, sorted by session id.
 
-    Sorting is what makes a large batch fast: a table keyed by session id is then written page
-    after page.
+    Sorting makes a large batch fast: a table keyed by session id is then written page after page.
     """
     ids = rows["session_id"]
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     last = np.ones(len(rows), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=last[:-1])
-    # As blocks of bytes, since numpy would move them field by field.
+    # As blocks of bytes: numpy would move structured rows field by field.
     blocks = rows.view(np.dtype((np.void, rows.itemsize)))
     newest: Rows = blocks[order[last]].view(rows.dtype)
     return newest
@@ -33,15 +32,15 @@ def newest_of_each(rows: Rows) -> Rows:
 
 @attrs.define(eq=False)
 class Written:
-    """How far the writing of a batch came.
+    """How much of a batch has been written.
 
     Attributes:
-        left: pieces that were not tried, or failed.
-        saved: the pieces that are committed, without what the store left out.
+        left: pieces not tried yet, or failed.
+        saved: committed pieces, without the rows that the store left out.
         dropped: rows that the store left out for good.
-        refused: rows that it refused.
-        error: what ended the writing before the end of the batch.
-        seconds: how long it took.
+        refused: rows that the store refused.
+        error: the error that ended the writing before the end of the batch, if any.
+        seconds: how long the writing took.
     """
 
     left: list[Rows]
@@ -52,10 +51,10 @@ class Written:
     seconds: float = 0.0
 
     def took(self, left_out: LeftOut) -> None:
-        """The store took the last of the pieces, but for what it left out.
+        """Note that the store took the last of the pieces, except for what it left out.
 
         Raises:
-            ValueError: it says that it left out a record twice, or one that it was not given.
+            ValueError: the store reports as left out a record twice, or one that it was not given.
         """
         piece = self.left[-1]
         if len(left_out):
@@ -68,8 +67,8 @@ class Written:
         named = [*left_out.newer.tolist(), *left_out.fenced.tolist(), *left_out.refused]
         if len(set(named)) < len(named) or not all(0 <= at < len(piece) for at in named):
             raise ValueError(
-                f"of {len(piece)} records the store left out {sorted(named)[:20]}, by its word:"
-                " positions that are there, each once, are to be told"
+                f"the store reports positions {sorted(named)[:20]} of {len(piece)} records as left"
+                " out; it must report existing positions, each once"
             )
         for reason, positions in (
             (Reason.NEWER, left_out.newer),
@@ -81,7 +80,7 @@ class Written:
         return np.delete(piece, named)
 
     def refuses(self, error: RowRefused) -> None:
-        """The store refused the last of the pieces: its row, or a row in one of its halves."""
+        """Note that the store refused the last of the pieces; a piece of several rows is halved."""
         piece = self.left.pop()
         if len(piece) == 1:
             self.refused.append(Refused(piece, error))
@@ -90,6 +89,6 @@ class Written:
             self.left += [piece[middle:], piece[:middle]]
 
     def rest(self) -> Rows | None:
-        """What is to come again; None where all of the batch is settled."""
+        """The rows to be written again; None where the whole batch is settled."""
         kept = [*self.left, *(one.row for one in self.refused)]
         return newest_of_each(np.concatenate(kept, dtype=kept[0].dtype)) if kept else None

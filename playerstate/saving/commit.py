@@ -1,4 +1,4 @@
-"""What became of rows: the commit report, which the persist thread makes for the reactor thread."""
+"""The commit report, in which a persist thread tells the reactor thread what became of rows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from playerstate.interfaces import Reason
 from playerstate.saving.ring import Rows
 
 NAMED_AT_MOST = 20
-"""Players named in one log line, and reasons of a batch that have a line each."""
+"""Most players named in one log line, and most reasons of one commit that get a line each."""
 
 _why = attrgetter("why")
 
 
 class NotSaved(Exception):
-    """An applied update did not reach the store; the message says whose and why."""
+    """An applied update did not reach the store; the message names the players and the reasons."""
 
 
 @attrs.frozen
@@ -30,8 +30,8 @@ class Dropped:
 
     Attributes:
         session_id, slot, updated_at: of the row.
-        reason: why the store left it out.
-        why: the same in words.
+        reason: why the store left the row out.
+        why: the reason in words.
     """
 
     session_id: int
@@ -42,29 +42,29 @@ class Dropped:
 
     @classmethod
     def of(cls, row: np.void, reason: Reason, why: str) -> Dropped:
-        """This row, dropped for this reason."""
+        """Make one of a row in the ring's dtype."""
         ids = int(row["session_id"]), int(row["slot"]), int(row["updated_at"])
         return cls(*ids, reason, why)
 
     @property
     def outdated(self) -> bool:
-        """Whether the store has a say of its own in this player; else it can never take the row."""
+        """Whether the store left the row out as newer or fenced; otherwise it can never take it."""
         return self.reason is not Reason.REFUSED
 
 
 @attrs.frozen(eq=False)
 class Commit:
-    """A commit report: what became of rows in the persister's hands.
+    """A commit report: what became of the rows that a persister held.
 
     The arrays have one element a player.
 
     Attributes:
-        slots, generations, sequences, updated_at: columns of the rows committed.
-        dropped: rows that were not, and are settled all the same.
+        slots, generations, sequences, updated_at: columns of the committed rows.
+        dropped: rows that were not committed, and are settled all the same.
         superseded: rows for which the persister also held a newer one of the same player.
         read: every row below this cursor of the ring is settled.
         seconds: how long the writes took.
-        maintenance_seconds: how long the writer's maintenance took before them.
+        maintenance_seconds: how long the writer's last maintenance before them took.
     """
 
     slots: npt.NDArray[np.intp]
@@ -87,10 +87,9 @@ class Commit:
         seconds: float,
         maintenance_seconds: float,
     ) -> Commit:
-        """The report of these pieces of a batch.
+        """Make the report of these pieces of a batch.
 
-        Their columns are copied out here, on the persist thread: the reactor thread is to have
-        them ready.
+        The columns are copied here, on the persist thread, to save the reactor thread the work.
         """
         return cls(
             slots=_column(saved, "slot", np.intp),
@@ -106,7 +105,7 @@ class Commit:
 
     @property
     def settled(self) -> int:
-        """How many rows that were handed over are settled by this."""
+        """How many rows this report settles."""
         return len(self.slots) + len(self.dropped) + self.superseded
 
 
@@ -115,7 +114,7 @@ def _column(pieces: list[Rows], name: str, dtype: type[Any]) -> npt.NDArray[Any]
 
 
 def by_reason(dropped: Sequence[Dropped]) -> Iterator[tuple[str, list[int]]]:
-    """Whose rows were dropped for which reason; beyond some reasons, the rest for others."""
+    """Each reason with the session ids it concerns; reasons beyond `NAMED_AT_MOST` as one."""
     players: dict[str, list[int]] = {}
     for row in sorted(dropped, key=_why):
         players.setdefault(row.why, []).append(row.session_id)
@@ -126,13 +125,13 @@ def by_reason(dropped: Sequence[Dropped]) -> Iterator[tuple[str, list[int]]]:
 
 
 def not_saved(dropped: Sequence[Dropped]) -> NotSaved:
-    """Why the players were not saved whose rows were dropped."""
+    """The error of a caller whose rows were dropped: the players, by reason."""
     reasons = (f"{why}: not saved for player {named(ids)}" for why, ids in by_reason(dropped))
     return NotSaved("; ".join(reasons))
 
 
 def named(session_ids: list[int]) -> str:
-    """Some players' ids for a log line."""
+    """The first `NAMED_AT_MOST` session ids, for a log line, and how many more there are."""
     shown = ", ".join(map(str, session_ids[:NAMED_AT_MOST]))
     more = len(session_ids) - NAMED_AT_MOST
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,4 +1,4 @@
-"""What keeps rows from the store: since when, and what the log is told of it.  Reactor thread."""
+"""What keeps rows from the store, since when, and how it is logged.  Reactor thread only."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from playerstate.interfaces import IStateStore, StoreBusy
 from playerstate.log import PrintableLogger
 from playerstate.saving.persister import Persister
 
-BUSY_TOLD_EVERY = 10.0
-"""Seconds between two log lines that begin to tell of a busy store."""
-ERROR_TOLD_EVERY = 60.0
-"""Seconds between two log lines with the trace of one kind of error."""
+BUSY_LOGGED_EVERY = 10.0
+"""Seconds between two log lines that report the start of a busy period of the store."""
+ERROR_LOGGED_EVERY = 60.0
+"""Seconds between two log lines with the traceback of one kind of error."""
 
 _log = PrintableLogger()
 
 
 @attrs.frozen
 class Trouble:
-    """Why rows do not get into the store, and for how many seconds they have not."""
+    """Why rows do not reach the store, and for how many seconds they have not."""
 
     why: str
     seconds: float
 
 
 class StoreHealth:
-    """The trouble of one lane there is, if any, from its first error to the next commit.
+    """The present trouble of one lane, if any: from the first error to the next commit.
 
     Args:
-        store: named in the log.
-        clock: tells how long it lasts.
-        save_within: seconds that it may last before it is more than a short one.
-        logged_at: when each kind of error was logged; one dict for all lanes of a store, so that
-            what they all meet is told once.
+        store: named in log lines.
+        clock: measures how long the trouble lasts.
+        save_within: seconds that trouble may last before `current` reports it.
+        logged_at: when each kind of error was last logged; one dict for all lanes of a store, so
+            that an error that all of them meet is logged once.
     """
 
     def __init__(
@@ -51,23 +51,23 @@ class StoreHealth:
         self._save_within = save_within
         self._why = ""
         self._since: float | None = None
-        self._is_told = False
+        self._is_logged = False
         self._logged_at = logged_at
 
     def begin(self, why: str) -> None:
-        """Rows are kept for this reason."""
+        """Note that rows cannot be saved, for this reason."""
         self._why = why
         if self._since is None:
             self._since = self._clock.seconds()
-            self._is_told = False
+            self._is_logged = False
 
     def end(self) -> None:
-        """There is none, whatever there was; nobody need be told."""
+        """End any trouble, without a log line."""
         self._since = None
 
     def succeeded(self) -> None:
-        """The store took rows: whoever was told of trouble is told of its end."""
-        if self._since is not None and self._is_told:
+        """Note that the store took rows; if the trouble was logged, its end is logged too."""
+        if self._since is not None and self._is_logged:
             _log.info(
                 "the store {store} takes rows again, after {seconds:.1f} s",
                 store=self._store.describe(),
@@ -76,13 +76,13 @@ class StoreHealth:
         self._since = None
 
     def failed(self, error: Exception, rows: int) -> None:
-        """The store failed, and so many rows are kept; 0 where it was maintenance."""
+        """Note that the store failed, with `rows` kept; 0 where no rows were being written."""
         if rows:
             self.begin(str(error))
-        what = f"{rows} rows are kept and tried again" if rows else "this was maintenance"
+        what = f"{rows} rows are kept and tried again" if rows else "no rows were being written"
         kind = type(error).__name__
         if isinstance(error, StoreBusy):
-            if self._is_told or not self._may_tell(kind, BUSY_TOLD_EVERY):
+            if self._is_logged or not self._may_log(kind, BUSY_LOGGED_EVERY):
                 return
             _log.warn(
                 "the store {store} is busy: {error}; {what}",
@@ -90,7 +90,7 @@ class StoreHealth:
                 error=error,
                 what=what,
             )
-        elif self._may_tell(kind, ERROR_TOLD_EVERY):
+        elif self._may_log(kind, ERROR_LOGGED_EVERY):
             _log.failure(
                 "the store {store} failed; {what}",
                 Failure(error),
@@ -99,11 +99,11 @@ class StoreHealth:
             )
         else:
             return
-        self._is_told = True
+        self._is_logged = True
 
     def thread_failed(self, error: BaseException, what: str) -> None:
-        """Something is the matter with the persist thread; the trace is logged."""
-        if self._may_tell(f"thread {type(error).__name__}", ERROR_TOLD_EVERY):
+        """Log what is wrong with the persist thread, with the traceback of the error."""
+        if self._may_log(f"thread {type(error).__name__}", ERROR_LOGGED_EVERY):
             _log.failure(what, Failure(error))
 
     def current(self, persister: Persister, pending: int) -> Trouble | None:
@@ -118,8 +118,8 @@ class StoreHealth:
                 return Trouble(why, self._clock.seconds() - since)
         return None
 
-    def _may_tell(self, kind: str, every: float) -> bool:
-        """Whether this kind of error was not logged within so many seconds; it is to be now."""
+    def _may_log(self, kind: str, every: float) -> bool:
+        """Whether to log this kind of error now: at most once in `every` seconds."""
         now = self._clock.seconds()
         if now - self._logged_at.get(kind, -math.inf) < every:
             return False

@@ -1,8 +1,9 @@
-"""One way to the store: a ring, the persister that drains it, its thread, and what is on its way.
+"""A lane to the store: a ring, the persister that drains it, its thread, and the rows in flight.
 
-A lane sees the rows of its own players only; `playerstate.saving.outbox` feeds it, and is told what
-became of them.  Its methods belong to the reactor thread, but for those of `PersistListener`, which
-the persist thread calls, and which pass on what they are told by ``callFromThread``.
+A lane has the rows of its own players only.  `playerstate.saving.outbox` feeds it, and is notified
+of what becomes of them.  Its methods belong to the reactor thread, except those of
+`PersistListener`, which the persist thread calls, and which pass each report on by
+``callFromThread``.
 """
 
 from __future__ import annotations
@@ -28,68 +29,71 @@ from playerstate.saving.ring import Ring, Rows
 from playerstate.state.layout import RowLayout
 
 START_AGAIN_EVERY = 1.0
-"""Seconds between two tries to start a persist thread, where the system has no room for one."""
+"""Seconds between two attempts to start a persist thread, where the system cannot start one."""
 MOST_FLIGHTS = 64
+"""Flights that a lane tracks separately."""
 JOIN_WITHIN = 1.0
+"""Seconds that a persist thread that is ending has to be joined."""
 
 
 T = TypeVar("T")
 
 
 class LaneOwner(Protocol):
-    """What a lane reports to.  Reactor thread."""
+    """What a lane notifies.  Every method is called on the reactor thread."""
 
     def lane_committed(self, lane: Lane, commit: Commit) -> None:
         """Rows of this lane are settled."""
 
     def lane_recovered(self, commit: Commit) -> None:
-        """Rows of a lane are settled that a process before this one left."""
+        """Rows that a previous process left to a lane are settled."""
 
     def lane_replaced(self, lane: Lane) -> None:
-        """A lane found that the store is not the one that was opened, and stands still."""
+        """A lane found that the store is not the one that was opened, and now writes nothing."""
 
     def lane_held(self) -> None:
-        """A lane stands still, as it was told to, or has ended."""
+        """A lane's writer is closed, as `Lane.hold` requested or because the lane has ended."""
 
     def lane_ended(self) -> None:
-        """The persist thread of a lane has ended, and no other will follow it."""
+        """The persist thread of a lane has ended, and will not be replaced."""
 
     def lane_pending(self, number: int) -> int:
-        """How many rows are dirty that this lane is to save."""
+        """How many dirty rows this lane has to save."""
 
 
 @attrs.frozen
 class _Flight:
-    """A sweep's rows on their way: done when the ring was read up to `end`."""
+    """The rows of one sweep: in flight until the ring is read up to `end` and that is settled."""
 
     end: int
     oldest: float
 
 
 class Lane:
-    """A ring, its persister and thread, and the rows on their way through them.
+    """A ring, its persister and thread, and the rows in flight through them.
 
     Args:
-        owner: is told what becomes of rows.
-        number: among the lanes, from 0.
-        name: the persist thread's.
+        owner: is notified of what becomes of rows.
+        number: of the lane, from 0.
+        name: of the persist thread.
         layout: of the rows.
         store: opens the writer, on the persist thread.
-        ledger: where errors of the store and deaths of the thread are counted.
+        ledger: counts commits, errors of the store and deaths of the thread.
         clock: the service's timers.
-        runtime: where the thread comes from.
+        runtime: starts the thread.
         heart: takes the thread's beats.
-        health: what keeps this lane's rows from the store.
+        health: tracks what keeps this lane's rows from the store.
         queue_size: the ring's capacity.
-        recovered: rows that a process before this one left to this lane, saved before all others;
-            empty for none.
+        recovered: rows that a previous process left to this lane, saved before all others; empty
+            for none.
 
     Attributes:
-        ring: where sweeps push.
-        persister: drains it.
-        left_over: whether the last sweep did not fit.
-        in_flight: rows that are in the ring or in the persister's hands.
-        synced: whether all it saved is on disk; None until its thread has ended for good.
+        ring: sweeps push into it.
+        persister: drains the ring.
+        left_over: whether a sweep since the last commit did not fit.
+        in_flight: rows in the ring or held by the persister.
+        synced: whether all that the lane saved is on disk; None until its thread has ended for
+            good.
     """
 
     def __init__(
@@ -122,11 +126,11 @@ class Lane:
         self.in_flight = len(recovered)
         self.synced: bool | None = None
         self._flights: deque[_Flight] = deque()
-        # Nobody has a slot in the table as yet: theirs is their place among those recovered.
+        # No player has a slot in the table yet: here a slot is an index into `recovered`.
         recovered["slot"] = np.arange(len(recovered))
         self._unrecovered = recovered["session_id"].copy()
         if len(recovered):
-            # Ends with the recovery, whatever was read of the ring.
+            # This flight ends with the recovery, however far the ring is read.
             self._flights.append(_Flight(1 << 63, clock.seconds()))
         self._restart: IDelayedCall | None = None
         self._abandoned = False
@@ -147,9 +151,9 @@ class Lane:
         self._thread = self._start_thread(self.persister.run, self._name)
 
     def pushed(self, sweep: Sweep) -> None:
-        """A sweep pushed rows into the ring: follow them, and wake the persist thread.
+        """Track the rows that a sweep pushed into the ring, and wake the persist thread.
 
-        Of many flights the last are followed as one.
+        Beyond `MOST_FLIGHTS` flights, the last ones are tracked as one.
         """
         self.left_over |= sweep.full
         if sweep.oldest is None:
@@ -164,18 +168,18 @@ class Lane:
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest row on its way was dirtied, in the clock's seconds."""
+        """When the oldest row in flight became dirty, in the clock's seconds; None without one."""
         return min((flight.oldest for flight in self._flights), default=None)
 
     @property
     def unrecovered(self) -> list[int]:
-        """The players whom a process before this one left, and who are not in the store yet."""
+        """The session ids of recovered players who are not in the store yet."""
         left: list[int] = self._unrecovered[self._unrecovered != 0].tolist()
         return left
 
     @property
     def pending(self) -> int:
-        """Rows that are to be committed over this lane."""
+        """Rows that this lane has yet to commit: dirty or in flight."""
         return self._owner.lane_pending(self._number) + self.in_flight
 
     @property
@@ -189,48 +193,48 @@ class Lane:
         return self._is_held or self.synced is not None
 
     def hold(self) -> None:
-        """Have the writer closed, and nothing written until `resume`; the owner is told of it."""
+        """Close the writer, and write nothing until `resume`; the owner is notified of it."""
         if not self.is_held:
             self._holds += 1
             self.persister.hold(self._holds)
 
     def resume(self) -> None:
-        """What is there now may be written."""
-        self._holds += 1  # what is still on its way of a hold before is void
+        """Let the lane write again, to the store that is there now."""
+        self._holds += 1  # a report still under way of an earlier hold is void
         self._is_held = False
         self._health.end()
         self.persister.resume()
 
     def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
-        """See `playerstate.saving.outbox.Outbox.reopen`; the lane stands still."""
+        """See `playerstate.saving.outbox.Outbox.reopen`; the lane must be held."""
 
         def on_thread() -> None:
             try:
                 outcome: T | Exception = go_over()
-            except Exception as error:  # goes to `then`, which is to judge it
+            except Exception as error:  # passed to `then`, which handles it
                 outcome = error
             self._call_from_thread(then, outcome)
 
         self.persister.reopen(on_thread)
 
     def close(self) -> None:
-        """What the persist thread tells from now on comes too late, and changes nothing."""
+        """Ignore every report of the persist thread from now on."""
         self._is_closed = True
 
-    def _call_from_thread(self, note: Callable[..., object], *told: object) -> None:
-        """Have the reactor thread note what the persist thread tells."""
-        self._call_reactor(self._take, note, told)
+    def _call_from_thread(self, note: Callable[..., object], *report: object) -> None:
+        """Pass a report of the persist thread on to the reactor thread."""
+        self._call_reactor(self._take, note, report)
 
-    def _take(self, note: Callable[..., object], told: tuple[object, ...]) -> None:
+    def _take(self, note: Callable[..., object], report: tuple[object, ...]) -> None:
         if not self._is_closed:
-            note(*told)
+            note(*report)
 
     def finish(self) -> None:
-        """Let the persist thread end once it has committed what it was given."""
+        """Have the persist thread end once it has committed all its rows."""
         self.persister.finish()
 
     def abandon(self) -> None:
-        """Let the persist thread end as soon as it can."""
+        """Have the persist thread end as soon as it can."""
         self._abandoned = True
         self.persister.abandon()
         if self._restart is not None and self._restart.active():
@@ -238,35 +242,35 @@ class Lane:
             self._note_end(False)
 
     def join_thread(self, timeout: float) -> None:
-        """Join the persist thread, which has ended or is about to."""
+        """Join the persist thread, which has ended or is about to; `timeout` in seconds."""
         self._thread.join(timeout)
 
     def committed(self, commit: Commit) -> None:
-        """Rows are in the store.  Persist thread, as are the methods up to `thread_ended`."""
+        """See `PersistListener`.  Persist thread, as are the methods up to `thread_ended`."""
         self._call_from_thread(self._note_commit, commit)
 
     def recovered(self, commit: Commit) -> None:
-        """What a process before this one left is in the store."""
+        """See `PersistListener`."""
         self._call_from_thread(self._note_recovered, commit)
 
     def failed(self, error: Exception, rows: int) -> None:
-        """The store failed."""
+        """See `PersistListener`."""
         self._call_from_thread(self._note_failure, error, rows)
 
     def replaced(self, error: Exception) -> None:
-        """The store is not the one that was opened."""
+        """See `PersistListener`."""
         self._call_from_thread(self._note_replaced, error)
 
     def held(self, number: int) -> None:
-        """The writer is closed, as `hold` asked for."""
+        """See `PersistListener`."""
         self._call_from_thread(self._note_held, number)
 
     def died(self, error: BaseException) -> None:
-        """The persist thread is about to end by an error."""
+        """See `PersistListener`."""
         self._call_from_thread(self._note_death, error)
 
     def thread_ended(self, synced: bool) -> None:
-        """The persist thread is about to end."""
+        """See `PersistListener`."""
         self._call_from_thread(self._note_end, synced)
 
     def _note_commit(self, commit: Commit) -> None:
@@ -282,7 +286,7 @@ class Lane:
         self._owner.lane_recovered(commit)
 
     def _land(self, commit: Commit) -> None:
-        """Count a commit, and let go of the flights that it ends."""
+        """Count a commit, and remove the flights that it ends."""
         dropped = len(commit.dropped)
         outdated = sum(row.outdated for row in commit.dropped)
         self._ledger.commit(
@@ -312,7 +316,7 @@ class Lane:
             self._owner.lane_held()
 
     def _note_death(self, error: BaseException) -> None:
-        """Start the next persist thread, unless this one was given up anyhow."""
+        """Start the next persist thread, unless the lane was abandoned."""
         self._ledger.thread_deaths += 1
         what = "the persist thread died; what it held is kept for the next"
         self._health.thread_failed(error, what)
@@ -323,17 +327,17 @@ class Lane:
         self._start_again()
 
     def _start_again(self) -> None:
-        """Start the next thread at once, which rests first: only with one alive is time certain."""
+        """Start the next thread at once; it rests first, but its beats keep the timers running."""
         self._thread.join(JOIN_WITHIN)
         try:
             self._thread = self._start_thread(self.persister.run, self._name)
-        except Exception as error:  # no room for a thread just now; trouble goes on
+        except Exception as error:  # the system cannot start a thread now; the trouble goes on
             self._health.thread_failed(error, "no persist thread can be started")
             self._health.begin(f"no persist thread can be started: {error}")
             self._restart = self._clock.callLater(START_AGAIN_EVERY, self._start_again)
             return
         if not self.pending:
-            # Nothing waits for a commit, and so none will come to say that all is well.
+            # No row is pending, so no commit will come to end the trouble.
             self._health.end()
 
     def _note_end(self, synced: bool) -> None:

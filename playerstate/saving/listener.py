@@ -1,4 +1,4 @@
-"""Who the persist thread speaks to."""
+"""What a persist thread reports to: the interface between it and the reactor thread."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from playerstate.saving.commit import Commit
 
 
 class PersistListener(Protocol):
-    """What the persist thread tells.  Every method is called on the persist thread."""
+    """Receives a persist thread's reports.  Every method is called on the persist thread."""
 
     def committed(self, commit: Commit) -> None:
         """Rows are in the store, or settled otherwise."""
 
     def recovered(self, commit: Commit) -> None:
-        """The same of rows that a process before this one left; those committed are on disk."""
+        """The same for rows that a previous process left; those committed are on disk."""
 
     def failed(self, error: Exception, rows: int) -> None:
-        """So many rows are kept after this error, or the writer's maintenance met it (0 rows)."""
+        """The store failed; `rows` rows are kept, 0 where none were being written."""
 
     def replaced(self, error: Exception) -> None:
-        """The store is not the one that was opened; the writer waits for `Persister.resume`."""
+        """The store is not the one that was opened; nothing is written until `Persister.resume`."""
 
     def held(self, number: int) -> None:
-        """The writer was closed, as this call of `Persister.hold` asked for."""
+        """The writer is closed, as the call of `Persister.hold` with this number requested."""
 
     def beat(self) -> None:
-        """The thread woke by itself; at most `MAX_SLEEP` passed since the last."""
+        """The thread woke; it slept at most `MAX_SLEEP` seconds since the last beat."""
 
     def died(self, error: BaseException) -> None:
-        """The thread is about to end by an error; what it held is kept for the next thread."""
+        """The thread is about to die of an error; the rows it held are kept for the next thread."""
 
     def thread_ended(self, synced: bool) -> None:
-        """The thread is about to end as it was told to, with its writer closed.
+        """The thread is about to end as requested, with its writer closed.
 
         Args:
             synced: whether everything committed is known to be on disk.

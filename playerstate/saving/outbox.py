@@ -1,7 +1,7 @@
-"""The way of a changed row to the store, and the report that it was committed.
+"""The outbox: hands changed rows to the lanes, and settles them once they are committed.
 
-`Outbox` decides when to sweep and who waits, over one lane or several; a lane has the ring, the
-persist thread, and what is on its way through them.  Reactor thread only.
+`Outbox` decides when to sweep, and keeps the callers who wait for a flush, over one lane or
+several; a lane has the ring, the persist thread, and the rows in flight.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from playerstate.state.layout import RowLayout
 from playerstate.waiters import Waiters, tell
 
 SAVE_TOGETHER = 0.05
-"""Seconds within which players who are to be saved at once share a commit."""
+"""Seconds for which `Outbox.save_soon` collects players, so that they share a commit."""
 ROWS_A_TURN = 16_384
-"""Rows that one turn of the reactor hands over at most, which takes a fraction of a millisecond."""
-OVERFLOW_TOLD_EVERY = 10.0
+"""Most rows handed over in one turn of the reactor, which takes a fraction of a millisecond."""
+OVERFLOW_LOGGED_EVERY = 10.0
+"""Seconds between two log lines about a full queue."""
 THREAD_NAME = "playerstate-persist"
-"""The persist thread's; of several it is followed by the number of the lane, from 1 up."""
+"""The name of the persist thread; with several lanes, a lane number from 1 up follows it."""
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ _log = PrintableLogger()
 
 @attrs.define(eq=False)
 class _Flush:
-    """A caller waits until nothing dirtied up to `since` is unsaved."""
+    """A caller who waits until no update made up to `since` is unsaved."""
 
     since: float
     dropped: list[Dropped] = attrs.field(factory=list)
@@ -57,22 +58,22 @@ class Outbox:
 
     Args:
         table: the live table, without players; it is divided among the lanes.
-        layout: its rows' layout.
-        store: opens the writers, on the persist threads, and says how many there are to be.
-        ledger: where sweeps, commits and errors are counted.
+        layout: of the table's rows.
+        store: opens the writers, on the persist threads, and gives the number of lanes.
+        ledger: counts sweeps, commits and errors.
         clock: the service's timers.
-        runtime: where the threads come from.
+        runtime: starts the threads.
         queue_size: the capacity of each ring.
         save_within: seconds within which an applied update is to be committed.
-        settled: called after each commit, when the table knows of it.
-        recovered: rows that a process before this one left, to be saved first, sorted by session
-            id; empty for none.
-        when_recovered: called when they are all in the store.
-        replaced: called when the store was found to be replaced, and once more with each commit
-            that it has taken all the same: what it holds is not saved.
-        reopen: called when the store was replaced, and every writer is closed; is to call `resume`
-            once it can be written.
-        guard: called before rows are taken from the table, or noted there.
+        settled: called after each commit, once it is noted in the table.
+        recovered: rows that a previous process left, to be saved first, sorted by session id; empty
+            for none.
+        when_recovered: called once all of `recovered` is settled.
+        replaced: called when a lane finds the store replaced, and again with each commit that the
+            replaced store still took: what it holds is not saved.
+        reopen: called once the store was replaced and every writer is closed; calls `resume` once
+            the store can be written.
+        guard: called before rows are taken from the table, and before a commit is noted there.
 
     Attributes:
         ended: fires when all persist threads have ended, with whether all they saved is on disk.
@@ -106,7 +107,7 @@ class Outbox:
         self._guard = guard
         self._pace = Pace(save_within)
         self._sweeping: IDelayedCall | None = None
-        self._overflow_told_at = -math.inf
+        self._overflow_logged_at = -math.inf
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes: Waiters[None, _Flush] = Waiters()
@@ -140,7 +141,7 @@ class Outbox:
         """Start the persist threads and the sweeps.
 
         Raises:
-            Exception: a thread cannot be started; those before it have been told to end.
+            Exception: a thread cannot be started; those started before it were ended.
         """
         self._swept_at = self._clock.seconds()
         for lane in self._lanes:
@@ -152,33 +153,33 @@ class Outbox:
         self._sweep_call = self._clock.callLater(self._pace.interval(False), self.sweep)
 
     def _end_started(self, failed: Lane) -> None:
-        """End the threads of the lanes before this one, of which nobody has asked anything yet."""
+        """End the threads of the lanes before `failed`, which have had no rows yet."""
         for lane in self._lanes[: self._lanes.index(failed)]:
             lane.abandon()
             lane.join_thread(JOIN_WITHIN)
 
     def finish(self) -> None:
-        """Let the persist threads end once they have committed what they were given."""
+        """Have the persist threads end once they have committed all their rows."""
         for lane in self._lanes:
             lane.finish()
 
     def abandon(self) -> None:
-        """Let the persist threads end as soon as they can."""
+        """Have the persist threads end as soon as they can."""
         self._abandoned = True
         for lane in self._lanes:
             lane.abandon()
 
     def end(self, why: NotSaved) -> None:
-        """Nothing more is saved: all who wait get `why`."""
+        """Fail every waiting flush with `why`: no more rows will be saved."""
         tell(self._flushes.take(), Failure(why))
 
     def close(self) -> None:
-        """What the persist threads tell from now on comes too late, and changes nothing."""
+        """Ignore every report of the persist threads from now on."""
         for lane in self._lanes:
             lane.close()
 
     def join_threads(self, timeout: float) -> None:
-        """Join the persist threads, which have ended or are about to, within so many seconds."""
+        """Join the persist threads, which have ended or are about to; `timeout` seconds in all."""
         for lane in self._lanes:
             lane.join_thread(timeout / len(self._lanes))
 
@@ -194,7 +195,7 @@ class Outbox:
 
     @property
     def in_flight(self) -> int:
-        """Rows on their way to the store."""
+        """Rows in the rings or held by the persisters."""
         return sum(lane.in_flight for lane in self._lanes)
 
     @property
@@ -203,13 +204,14 @@ class Outbox:
         return self._table.dirty_count() + self.in_flight
 
     def unrecovered(self) -> list[int]:
-        """The players whom a process before this one left, and who are not in the store yet."""
+        """The session ids, sorted, of recovered players who are not in the store yet."""
         return sorted(player for lane in self._lanes for player in lane.unrecovered)
 
     def oldest_unsaved(self) -> float | None:
-        """When the first update not yet committed was applied of the player who waits longest.
+        """When the oldest uncommitted row became dirty, in the clock's seconds.
 
-        In the clock's seconds; None where everything is committed.
+        That is the first uncommitted update of the player who has waited longest; None where
+        everything is committed.
         """
         oldest = [self._table.oldest_dirty(), *(lane.oldest for lane in self._lanes)]
         return min((one for one in oldest if one is not None), default=None)
@@ -232,7 +234,7 @@ class Outbox:
         self._plan_sweep()
 
     def _sweep_some(self) -> None:
-        """Hand over as many rows as one turn of the reactor has time for; the rest in the next."""
+        """Hand over up to `ROWS_A_TURN` rows now, and the rest in later turns of the reactor."""
         self._guard()
         room, is_more = ROWS_A_TURN, False
         for number, lane in enumerate(self._lanes):
@@ -245,7 +247,7 @@ class Outbox:
             self._sweeping = self._clock.callLater(0.0, self._sweep_some)
 
     def _plan_sweep(self) -> None:
-        """Set the time of the next sweep, from the last one and from how full a ring is now."""
+        """Schedule the next sweep, by the time of the last one and by how full the rings are."""
         crowded = any(lane.ring.depth > lane.ring.capacity // 2 for lane in self._lanes)
         delay = max(0.0, self._swept_at + self._pace.interval(crowded) - self._clock.seconds())
         if self._sweep_call.active():
@@ -254,7 +256,7 @@ class Outbox:
             self._sweep_call = self._clock.callLater(delay, self.sweep)
 
     def save_soon(self, slot: int) -> None:
-        """Hand this row over without waiting for the next sweep."""
+        """Hand this row over within `SAVE_TOGETHER` seconds, without waiting for the next sweep."""
         self._soon[slot] = None
         if self._soon_call is None:
             self._soon_call = self._clock.callLater(SAVE_TOGETHER, self._save_soon)
@@ -271,10 +273,11 @@ class Outbox:
             self._hand_over(lane, self._table.sweep_only(lane.ring, slots))
 
     def saved_since(self, since: float) -> Deferred[None]:
-        """Sweep, and wait until nothing is unsaved that was dirtied up to `since`.
+        """Sweep, and wait until no row is unsaved that became dirty up to `since`.
 
         Returns:
-            A Deferred that fails with `NotSaved` where the store held something newer.
+            A Deferred that fails with `NotSaved` where rows were dropped meanwhile, or `end` was
+            called.
         """
         self.sweep()
         if self.oldest_unsaved() is None:
@@ -289,11 +292,11 @@ class Outbox:
             self._log_overflow(lane, sweep)
 
     def _log_overflow(self, lane: Lane, sweep: Sweep) -> None:
-        if self._clock.seconds() - self._overflow_told_at < OVERFLOW_TOLD_EVERY:
+        if self._clock.seconds() - self._overflow_logged_at < OVERFLOW_LOGGED_EVERY:
             return
-        self._overflow_told_at = self._clock.seconds()
+        self._overflow_logged_at = self._clock.seconds()
         _log.warn(
-            "the queue of {size} rows is full: {pushed} rows went in, {left} wait for the next"
+            "the queue of {size} rows is full: {pushed} rows were queued, {left} wait for the next"
             " commit; {overflows} sweeps did not fit so far; a larger queue size avoids it",
             size=lane.ring.capacity,
             pushed=sweep.pushed,
@@ -302,20 +305,20 @@ class Outbox:
         )
 
     def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
-        """Have the persist thread that found the store replaced go over to what is there now.
+        """Have the persist thread that found the store replaced switch to the store there now.
 
         Args:
-            go_over: called on that thread, while no writer of any lane is open.
+            go_over: makes the switch; called on that thread, while no writer of any lane is open.
             then: called on the reactor thread, with what `go_over` returned or raised.
         """
         self._finder.reopen(go_over, then)
 
     def put_off(self) -> None:
-        """What is there now cannot be gone over to as yet; `reopen` is called again."""
+        """Note that the switch is not possible yet; the caller will call `reopen` again."""
         self._finder.persister.put_off()
 
     def resume(self) -> None:
-        """The store was replaced, and what is there now may be written."""
+        """Let the lanes write again, to the store that has replaced the opened one."""
         self._reopening = False
         for lane in self._lanes:
             lane.resume()
@@ -347,7 +350,7 @@ class Outbox:
         self._fire_flushes()
 
     def lane_replaced(self, lane: Lane) -> None:
-        """See `LaneOwner`; the writers of the other lanes are closed before anything else."""
+        """See `LaneOwner`; the writers of the other lanes are closed first."""
         if not self._reopening:
             self._holding = self._reopening = True
             self._finder = lane

@@ -2,7 +2,7 @@
 
 An update waits at most one interval for its sweep, then for a commit that may already be running,
 then for its own.  So an update is saved within ``interval + 2 * commit``, and the interval is what
-`save_within` leaves when two commits, each as slow as the slowest of late, are taken off.
+`save_within` leaves after two commits, each as slow as the slowest of late.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import attrs
 
 SHARE = 0.6
-"""The part of `save_within` that is planned with; the rest is for a commit slower than any of late.
-"""
+"""The part of `save_within` that is planned for; the rest is reserve for a commit slower than any
+of late."""
 
 LEAST_SHARE = 0.05
 """The interval never falls below this part of `save_within`, however slow commits are."""
 
 CROWDED_DIVISOR = 5
-"""How much sooner the next sweep comes while the ring is more than half full."""
+"""The interval is divided by this while the ring is more than half full."""
 
 FORGET = 0.9
-"""How much of the slowest commit is remembered at each that follows."""
+"""The time of the slowest commit is multiplied by this at each later commit."""
 
 
 @attrs.define
@@ -35,7 +35,7 @@ class Pace:
     _slowest: float = attrs.field(default=0.0, init=False)
 
     def committed(self, seconds: float) -> None:
-        """Learn how long the writer was busy with a batch, in seconds."""
+        """Note how long the writer was busy with a batch, in seconds."""
         self._slowest = max(seconds, self._slowest * FORGET)
 
     def interval(self, crowded: bool) -> float:

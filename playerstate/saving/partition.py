@@ -1,4 +1,4 @@
-"""Which lane a player's rows go by: the same in every run, whoever else is in the game."""
+"""Which lane takes a player's rows: the same in every run, whatever other players are online."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from playerstate.saving.ring import Rows
 
 _GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 divided by the golden ratio: multiplying by it spreads ids that follow each other over the
-high bits.  Source: Knuth, The Art of Computer Programming, vol. 3, section 6.4."""
+"""2**64 divided by the golden ratio: multiplying by it spreads consecutive ids over the high bits.
+Source: Knuth, The Art of Computer Programming, vol. 3, section 6.4."""
 
 
 @attrs.frozen
 class Partition:
-    """Players dealt out to so many lanes by a hash of the session id."""
+    """Distributes players over `lanes` lanes by a hash of the session id."""
 
     lanes: int
 
@@ -23,7 +23,7 @@ class Partition:
         return ((session_id * _GOLDEN & 0xFFFF_FFFF_FFFF_FFFF) >> 32) % self.lanes
 
     def of_lane(self, lane: int, rows: Rows) -> Rows:
-        """The rows of the players of this lane, in their order."""
+        """The rows of this lane's players, in the order given."""
         if self.lanes == 1:
             return rows
         hashes = rows["session_id"].astype(np.uint64) * np.uint64(_GOLDEN) >> np.uint64(32)

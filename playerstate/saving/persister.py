@@ -3,14 +3,14 @@
 Rules.
 
 - A batch taken from the ring belongs to the `Persister`, not to its thread's stack, and leaves it
-  only by a commit: a failed write keeps it.
-- A batch holds the newest row of each player, sorted by session id.  Rows of one player come out of
-  the ring in the order of their making, so the newest is the last.
-- The thread sleeps on one event.  It clears the event *before* it looks into the ring, so a row
-  pushed after the look has its event still set: no wake-up is lost.
-- It speaks to the reactor thread through `PersistListener` alone.
+  only when it is settled: a failed write keeps it.
+- A batch holds the newest row of each player, sorted by session id.  Rows of one player leave the
+  ring in the order in which they were made, so the newest is the last.
+- The thread sleeps on one event.  It clears the event *before* it checks the ring, so a row pushed
+  after the check leaves the event set: no wake-up is lost.
+- It reports to the reactor thread through `PersistListener` alone.
 
-`Persister.step` is one turn without any waiting, and what tests drive; `Persister.run` is the
+`Persister.step` is one turn without any waiting, which tests call directly; `Persister.run` is the
 thread's whole life.
 """
 
@@ -32,30 +32,30 @@ from playerstate.saving.refusals import Refusals, Refused
 from playerstate.saving.ring import Ring, Rows
 
 MAX_SLEEP = 1.0
-"""Seconds the thread sleeps at most: each time it wakes it tells the reactor that time passes."""
+"""Most seconds that the thread sleeps; it sends the reactor a beat each time it wakes."""
 
 FIRST_RETRY = 0.05
 LAST_RETRY = 1.0
-"""Seconds before a batch is tried again, and before a thread goes on that follows one that died:
-doubled from the first to the last, each with jitter."""
+"""Backoff in seconds before a batch is tried again, and before a thread that replaces a dead one
+starts: doubled from the first to the last, each with jitter."""
 
 
 class Persister:
     """Drains one ring into one writer.
 
     Args:
-        ring: whose consumer this is.
-        record: the dtype under which a store sees a row.
+        ring: the persister is its consumer.
+        record: the dtype in which a store gets rows.
         open_writer: makes the writer; called on the persist thread.
-        listener: is told what happens.
+        listener: receives the reports.
         monotonic: seconds that never step.
         jitter: a number from 0 to 1, to spread retries.
-        recovered: rows that a process before this one left, to be saved before all others, one a
-            player, sorted by session id.
+        recovered: rows that a previous process left, to be saved before all others, one a player,
+            sorted by session id.
 
     Attributes:
-        writing_since: when the write under way began, in `monotonic`'s seconds; None without one.
-        maintaining_since: the same of the writer's maintenance.
+        writing_since: when the present write began, in `monotonic`'s seconds; None without one.
+        maintaining_since: the same for the writer's maintenance.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Persister:
         self._replaced = False
         self._hold = self._held = 0
         self._reopen: Callable[[], object] | None = None
-        self._awaits_word = False
+        self._awaits_outcome = False
         self._taken: Rows | None = recovered
         self._recovering = recovered is not None
         self._batch: Rows | None = None
@@ -96,11 +96,11 @@ class Persister:
         self.maintaining_since: float | None = None
 
     def wake(self) -> None:
-        """There are rows in the ring.  Reactor thread."""
+        """Wake the thread: there are rows in the ring.  Reactor thread."""
         self._wake.set()
 
     def finish(self) -> None:
-        """End the thread once the ring is empty and the batch committed.  Reactor thread."""
+        """End the thread once the ring is empty and the batch is settled.  Reactor thread."""
         self._finishing = True
         self._wake.set()
 
@@ -114,45 +114,46 @@ class Persister:
     def hold(self, number: int) -> None:
         """Close the writer, and write nothing until `resume`.  Reactor thread.
 
-        `PersistListener.held` is told when the writer is closed, with this number, which is above 0
-        and another each time; not by a thread that ends instead, or has found the same by itself.
+        Once the writer is closed, the thread calls `PersistListener.held` with `number`, which is
+        above 0 and different each time.  A thread that ends instead, or that itself finds the store
+        replaced, need not call it.
         """
         self._hold = number
         self._wake.set()
 
     def reopen(self, go_over: Callable[[], object]) -> None:
-        """Have the thread call this, once, while it stands still.  Reactor thread.
+        """Have the thread call `go_over` once, while it is held.  Reactor thread.
 
-        Neither the writer nor anything else of this is in use then.  A thread that dies of it
-        leaves it to the next.
+        Neither the writer nor anything else of the persister is in use during the call.  If the
+        call kills the thread, the next thread makes it again.
         """
-        self._reopen, self._awaits_word = go_over, True
+        self._reopen, self._awaits_outcome = go_over, True
         self._wake.set()
 
     def put_off(self) -> None:
-        """What is there cannot be gone over to just now.  Reactor thread.
+        """Note that the switch to another store is not possible now.  Reactor thread.
 
-        A thread that is to end and has nothing in hand ends then, and not before it has been told.
+        A thread that is to end and has no rows ends only after this or `resume`.
         """
-        self._awaits_word = False
+        self._awaits_outcome = False
         self._wake.set()
 
     def resume(self) -> None:
-        """The store that was replaced may be opened again.  Reactor thread."""
-        self._replaced = self._awaits_word = False
+        """Let the thread open a writer and write again.  Reactor thread."""
+        self._replaced = self._awaits_outcome = False
         self._hold = 0
         self._wake.set()
 
     @property
     def told_to_end(self) -> bool:
-        """Whether the thread is to end."""
+        """Whether `finish` or `abandon` was called."""
         return self._finishing or self._abandoned.is_set()
 
     def run(self) -> None:
-        """The thread's life: step, sleep until woken, until told to end.
+        """Run the thread: step, then sleep until woken, until `finish` or `abandon` ends it.
 
-        After `PersistListener.died` another thread may run it: it rests first, as after a failed
-        write, and goes on where the one before stopped.
+        After `PersistListener.died` another thread may call this: it rests first, as after a failed
+        write, and goes on where the dead thread stopped.
         """
         try:
             self._rest(self._first_rest())
@@ -160,7 +161,7 @@ class Persister:
             still = self._replaced or self._hold or self._abandoned.is_set()
             synced = not still and self._sync()
             self._close_writer()
-        except BaseException as error:  # even one from a bug: the listener starts the next thread
+        except BaseException as error:  # bugs included: the listener starts the next thread
             self._died = True
             self._close_writer()
             self._listener.died(error)
@@ -173,17 +174,17 @@ class Persister:
         return self._back_off() if died else 0.0
 
     def _rest(self, seconds: float) -> None:
-        """Wait without listening to sweeps: they must not hurry a store that is busy."""
+        """Wait, and let no sweep cut it short: sweeps must not hurry a busy store."""
         if seconds:
             self._abandoned.wait(seconds)
             self._listener.beat()
 
     def _live(self) -> None:
         while True:
-            self._wake.clear()  # before every look: what is set after one of them wakes
+            self._wake.clear()  # before each check: a flag set after its check wakes the thread
             if self._abandoned.is_set():
                 break
-            finishing = self._finishing  # before the look: what was pushed before it is then seen
+            finishing = self._finishing  # before the step: it takes all rows pushed before `finish`
             retry_after = self.step()
             if retry_after is None:
                 if finishing:
@@ -198,9 +199,10 @@ class Persister:
                 self._rest(retry_after)
 
     def step(self) -> float | None:
-        """Take what is in the ring, or the batch still in hand, and try to commit it once.
+        """Take the rows in the ring, or the batch still held, and try to commit them once.
 
-        Where the store was replaced, go over to what is there now, if told how.
+        While the persister is held or the store was replaced, make the switch that `reopen`
+        requested, if any, and write nothing.
 
         Returns:
             Seconds to wait before the next step: 0 after a commit, more after a failure; None
@@ -216,7 +218,7 @@ class Persister:
         except StoreReplaced as error:
             self._note_replaced(error)
             return MAX_SLEEP
-        except Exception as error:  # whatever it was, the rows are kept and the listener told
+        except Exception as error:  # of any kind: the rows are kept, and the listener is notified
             self._listener.failed(error, self._in_hand())
             if not isinstance(error, StoreBusy):
                 self._close_writer()
@@ -228,7 +230,7 @@ class Persister:
         return 0.0
 
     def _stand_still(self) -> float | None:
-        """Write nothing, with the writer closed; go over to another store, if told to."""
+        """Write nothing, with the writer closed; make the switch that `reopen` requested."""
         if (number := self._hold) and number != self._held:
             self._close_writer()
             self._held = number
@@ -242,14 +244,14 @@ class Persister:
                 raise
             return 0.0
         nothing = not self._in_hand() and not self._ring.depth
-        may_end = self._finishing and nothing and not self._awaits_word
+        may_end = self._finishing and nothing and not self._awaits_outcome
         return None if may_end else MAX_SLEEP
 
     def _in_hand(self) -> int:
         return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)
 
     def _take(self) -> None:
-        """Take rows from the ring, if none are in hand or those in hand were refused."""
+        """Add rows from the ring to the batch, if it is empty or holds rows that were refused."""
         if self._taken is None and (self._batch is None or self._refusals):
             taken = self._ring.take()
             self._taken = taken if len(taken) else None
@@ -265,10 +267,10 @@ class Persister:
         self._batch, self._taken = batch, None
 
     def _write(self, batch: Rows) -> Written:
-        """Give a batch to the writer, and see how far that comes; the batch stays in hand.
+        """Give a batch to the writer, and return how much was written; the batch is kept.
 
-        Where the store refuses a row and cannot say which, it is given ever smaller pieces, until
-        the refused rows stand alone.
+        Where the store refuses a row and cannot name it, it is given ever smaller pieces, until
+        each refused row is alone.
         """
         written = Written([batch])
         self.writing_since = started = self._monotonic()
@@ -284,26 +286,26 @@ class Persister:
                     written.refuses(error)
             if self._recovering:
                 self._writer.sync()
-        except BaseException as error:  # raised once what is committed has been reported
+        except BaseException as error:  # raised after the commit report
             written.error = error
         self.writing_since = None
         written.seconds = self._monotonic() - started
         return written
 
     def _settle(self, written: Written) -> None:
-        """Report what of a batch is settled, and let go of it; the rest is the batch from now on.
+        """Report the settled rows of a batch, and drop them; the other rows are the next batch.
 
-        Where this fails before the report, the whole batch is written again.
+        If this fails before the report, the whole batch is written again.
 
         Raises:
-            BaseException: what ended the writing, or kept a row from being set aside.
+            BaseException: what ended the writing, or prevented a row from being quarantined.
         """
         if self._recovering and written.error is not None:
-            raise written.error  # nothing is known to be on disk: all of it comes again
+            raise written.error  # nothing is known to be on disk: all of it is written again
         error = written.error
         committed = self._rows_committed + sum(map(len, written.saved))
         if error is None:
-            error = self._set_aside_hopeless(written, committed)
+            error = self._quarantine_hopeless(written, committed)
         rest = written.rest()
         if written.saved or written.dropped:
             self._report(written, rest is None)
@@ -312,14 +314,14 @@ class Persister:
         if error is not None:
             raise error
 
-    def _set_aside_hopeless(self, written: Written, committed: int) -> Exception | None:
-        """Set aside the refused rows that never will do; the others stay refused, to come again.
+    def _quarantine_hopeless(self, written: Written, committed: int) -> Exception | None:
+        """Quarantine the refused rows to give up; the others stay refused, to be written again.
 
-        They are set aside together: each may have a reason of its own, and a file is not to be
-        written for each.
+        They are quarantined in one call, so that rows with different reasons do not cost a file
+        write each.
 
         Returns:
-            What kept them from being set aside, if anything did; they stay refused then.
+            The error that prevented it, if any; all of the rows stay refused then.
         """
         again, given_up = self._refusals.judge(
             written.refused, self._rows_committed, committed, self._recovering
@@ -341,11 +343,11 @@ class Persister:
                     for row, why in zip(rows, reasons, strict=True)
                 ]
         if error is None:
-            self._tell_refused(again)
+            self._report_refused(again)
         return error
 
-    def _tell_refused(self, refused: list[Refused]) -> None:
-        """Tell the listener of rows that are kept, once, however many reasons they have."""
+    def _report_refused(self, refused: list[Refused]) -> None:
+        """Report the refused rows that are kept: one failure, however many reasons there are."""
         if not refused:
             return
         error = refused[0].error
@@ -372,7 +374,7 @@ class Persister:
         self._superseded = 0
 
     def _sync(self) -> bool:
-        """Bring everything committed to disk; whether that is known to have been done."""
+        """Sync everything committed to disk; return whether that succeeded."""
         try:
             if self._writer is None:
                 self._writer = self._open_writer()
@@ -380,7 +382,7 @@ class Persister:
         except StoreReplaced as error:
             self._note_replaced(error)
             return False
-        except Exception as error:  # the next start will look into the live file
+        except Exception as error:  # the live file stays for the next start
             self._listener.failed(error, 0)
             return False
         return True
@@ -400,12 +402,12 @@ class Persister:
         self._maintenance_seconds = self._monotonic() - started
 
     def _note_replaced(self, error: StoreReplaced) -> None:
-        self._replaced = self._awaits_word = True
+        self._replaced = self._awaits_outcome = True
         self._close_writer()
         self._listener.replaced(error)
 
     def _back_off(self) -> float:
-        """Exponential back-off with equal jitter: between half of the delay and all of it."""
+        """Exponential backoff in seconds with equal jitter: from half of the delay to all of it."""
         delay = min(FIRST_RETRY * 2.0**self._attempts, LAST_RETRY)
         self._attempts = min(self._attempts + 1, 16)
         return delay * (0.5 + self._jitter() / 2)
@@ -416,5 +418,5 @@ class Persister:
             return
         try:
             writer.close()
-        except Exception as error:  # nothing more can be done with it
+        except Exception as error:  # there is nothing more to do with the writer
             self._listener.failed(error, 0)

@@ -1,4 +1,4 @@
-"""Rows that the store refuses: how often, and which are to be set aside.  Persist thread."""
+"""Rows that the store refuses: how often, and when they are quarantined.  Persist thread only."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from playerstate.interfaces import RowRefused
 from playerstate.saving.ring import Rows
 
 REFUSALS = 3
-"""Times a row must be refused by name, or by itself, before it is set aside."""
+"""How often a row must be refused, by name or alone in a write, before it is given up."""
 
 
 @attrs.frozen(eq=False)
 class Refused:
-    """One row, as an array of one, and what the store refused it with."""
+    """One row, as an array of one, and the error with which the store refused it."""
 
     row: Rows
     error: RowRefused
 
     @property
     def session_id(self) -> int:
-        """Whose row it is."""
+        """The player of the row."""
         return int(self.row["session_id"][0])
 
 
 @attrs.define
 class _Count:
-    """How often a row was refused, and how many rows had been committed before the first time."""
+    """How often a row was refused, and how many rows were committed before the first refusal."""
 
     rows_committed: int
     times: int = 0
 
 
 class Refusals:
-    """Counts, by player, how often the rows were refused that will be given to the store again."""
+    """Counts by player the refusals of rows that will be given to the store again."""
 
     def __init__(self) -> None:
         self._counts: dict[int, _Count] = {}
@@ -44,20 +44,20 @@ class Refusals:
     def judge(
         self, refused: list[Refused], committed_before: int, committed: int, always: bool
     ) -> tuple[list[Refused], list[Refused]]:
-        """Tell the rows that are to come again from those that never will do.
+        """Separate the rows to write again from those to give up.
 
-        A row is given up when it was refused `REFUSALS` times, and others were committed since the
-        first: while no other row is committed it may be the store that is at fault.
+        A row is given up once it was refused `REFUSALS` times and other rows were committed since
+        the first refusal: while no other row is committed, the store may be at fault.
 
         Args:
-            refused: what the store refused of the batch just written; counts are kept of these
+            refused: what the store refused of the batch just written; counts are kept for these
                 alone.
-            committed_before: rows that had been committed before this batch.
-            committed: rows that have been now.
-            always: whether a row may be given up though no other was committed.
+            committed_before: how many rows had been committed before this batch.
+            committed: how many have been committed with it.
+            always: whether to give up a row even if no other was committed.
 
         Returns:
-            Those to come again, and those to be given up.
+            The rows to write again, and the rows to give up.
         """
         before, self._counts = self._counts, {}
         again: list[Refused] = []
@@ -71,6 +71,6 @@ class Refusals:
         return again, given_up
 
     def forget(self, settled: list[Refused]) -> None:
-        """These are settled: they will not come again."""
+        """Drop the counts of these rows, which are settled."""
         for one in settled:
             del self._counts[one.session_id]

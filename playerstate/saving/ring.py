@@ -4,24 +4,24 @@ Theory of operation.  `write` and `read` count the rows ever pushed and ever tak
 Row number ``n`` lies in place ``n % capacity``.  Two rules make the ring safe without a lock:
 
 - Each cursor has one writer: `write` belongs to the producer, `read` to the consumer.  The other
-  side only reads it, and may see an older value, which errs on the safe side: a producer sees
+  thread only reads it, and may see an older value, which errs on the safe side: a producer sees
   less room than there is, a consumer fewer rows.
-- The data moves before the cursor that passes it on.  The producer writes rows at or above `write`
+- The data moves before the cursor that publishes it.  The producer writes rows at or above `write`
   and below ``read + capacity``, then raises `write`; the consumer copies rows at or above `read`
-  and below `write`, then raises `read`.  So a place is never read before it is whole, and never
-  overwritten before it was copied.
+  and below `write`, then raises `read`.  So a place is never read before it is fully written, and
+  never overwritten before it was copied.
 
-The second rule needs the stores of the data to be visible before the store of the cursor.  Under
-the GIL the cursor is stored and loaded by a thread that holds it, and taking it over orders all
-that its last holder did before; in the free-threaded build CPython stores an attribute with release
-and loads it with acquire semantics.  The docs carry the whole argument.
+The second rule needs the stores of the data to be visible before the store of the cursor.  With
+a GIL, a thread holds it while it stores or loads a cursor, and acquiring it orders all that the
+previous holder did before; in the free-threaded build, CPython stores an attribute with release and
+loads it with acquire semantics.  The docs give the whole argument.
 
 =========== ================ ==================================== =========================
-call        who              full                                 empty
+call        thread           full                                 empty
 =========== ================ ==================================== =========================
 `push`      producer         pushes what fits, returns how many   pushes
 `take`      consumer         takes                                returns no rows
-`depth`     anyone           `capacity`                           0
+`depth`     any              `capacity`                           0
 =========== ================ ==================================== =========================
 """
 
@@ -55,7 +55,7 @@ class Ring:
         self.capacity = capacity
         self.dtype = dtype
         self._places = np.empty(capacity, np.dtype(f"V{dtype.itemsize}"))
-        # Written once, so that the system has given every page before the first row comes.
+        # Written once, so that the system allocates every page before the first row is pushed.
         self._places.view(np.uint8).fill(0)
         self.write = 0
         self.read = 0
@@ -64,14 +64,14 @@ class Ring:
     def depth(self) -> int:
         """Rows pushed and not yet taken.
 
-        Between two loads the other thread may move; `read` is loaded first, so the answer is never
-        below 0, and cut to `capacity`.
+        The other thread may move a cursor between the two loads: `read` is loaded first, so that
+        the result is never below 0, and it is limited to `capacity`.
         """
         read = self.read
         return min(self.write - read, self.capacity)
 
     def push(self, rows: Rows, indices: Indices) -> int:
-        """Push ``rows[indices]`` in that order, as many as fit; return how many that was.
+        """Push as many of ``rows[indices]`` as fit, in that order; return how many that was.
 
         One vectorised gather (two where it wraps) straight into the ring.  Producer only.
         """
@@ -88,14 +88,14 @@ class Ring:
         return count
 
     def take(self) -> Rows:
-        """Take every row there is, oldest first, as an array of the caller's own.
+        """Take all rows, oldest first, as an array that the caller owns.
 
         Consumer only.
         """
         read = self.read
         count = self.write - read
         start = read % self.capacity
-        # Copying slices would hold the GIL, for as long as the system takes to find the memory.
+        # Copying slices would hold the GIL for as long as the system takes to allocate the memory.
         taken = np.take(self._places, np.arange(start, start + count), mode="wrap")
         self.read = read + count
         return taken.view(self.dtype)

@@ -519,7 +519,7 @@ class RefusedStartTests(ProcessTestCase):
     def test_live_file_that_cannot_be(self) -> None:
         """A live file in a directory that is missing, or that is a directory: it is named."""
         os.mkdir(f"{self.directory}/moves")
-        for live_file, why in (("nowhere/moves", "must exist"), ("moves", "is no live file")):
+        for live_file, why in (("nowhere/moves", "must exist"), ("moves", "is not a live file")):
             line = self.refused("--listen", "udp:0", "--live-file", live_file)
             self.assertIn("--live-file: ", line)
             self.assertIn(f"{self.directory}/{live_file}", line)

@@ -81,7 +81,7 @@ class SessionIdTests(ServiceTestCase):
                 for place, value in enumerate(values):
                     with self.subTest(name, kind=kind, place=place):
                         told = refusal(lambda call=call, value=value: call(value))
-                        self.assertRegex(told, f"^{kind}: session id .* is (not from|no whole)")
+                        self.assertRegex(told, f"^{kind}: session id .* is not (from|a whole)")
         self.assertEqual(self.stepped.service.ledger.snapshot(), before)
         self.assertEqual(len(self.stepped.service.table), 1)
         self.assertEqual(self.stepped.service.state(1), at(5))
@@ -106,7 +106,7 @@ class NumberTests(ServiceTestCase):
         service = self.start().service
         for value in ("1", 1.5, True, [1], *ODD):
             told = refusal(lambda value=value: service.join(7, sequence=value))
-            self.assertRegex(told, "^TypeError: sequence .* is no whole number")
+            self.assertRegex(told, "^TypeError: sequence .* is not a whole number")
         self.assertEqual(len(service.table), 0)
         self.successResultOf(service.join(7, sequence=np.uint32(3)))
         self.assertEqual(service.progress(7), Progress(3, 3))
@@ -116,7 +116,7 @@ class NumberTests(ServiceTestCase):
         for name in ("max_players", "queue_size", "save_within", "stop_within"):
             for value in ("1", b"1", None, True, *ODD):
                 told = refusal(lambda name=name, value=value: SteppedService(**{name: value}))
-                self.assertRegex(told, f"^TypeError: {name} .* is no (whole )?number")
+                self.assertRegex(told, f"^TypeError: {name} .* is not a (whole )?number")
             for value in (-1, 10**400):
                 told = refusal(lambda name=name, value=value: SteppedService(**{name: value}))
                 self.assertRegex(told, f"^ValueError: {name} .* is not from")
@@ -134,7 +134,7 @@ class NumberTests(ServiceTestCase):
         service = self.start().service
         for value in ("1", None, True, *ODD):
             told = refusal(lambda value=value: Gateway(service, idle_timeout=value))
-            self.assertRegex(told, "^TypeError: idle_timeout .* is no number of seconds")
+            self.assertRegex(told, "^TypeError: idle_timeout .* is not a number of seconds")
 
 
 class PlainTests(SynchronousTestCase):

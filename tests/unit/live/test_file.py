@@ -65,13 +65,13 @@ STORED_AT = 1_600_000_000_000_000
 
 
 class Mute:
-    """A transport whose peers hear nothing."""
+    """A transport that sends nothing."""
 
     def send(self, *message: object) -> None:
-        """Nobody is there."""
+        """Drop it."""
 
     def end(self, *peer: object) -> None:
-        """Nobody is there."""
+        """Drop it."""
 
 
 @attrs.frozen
@@ -93,7 +93,7 @@ class Wide:
 
 
 def write_live_file(path: str, schema: StateSchema, capacity: int, identity: bytes) -> LiveTable:
-    """A table in a new live file, with nobody in it."""
+    """A table in a new live file, without players."""
     live_file = LiveFile(path)
     table = LiveTable(schema, capacity, lambda: 0.0, live_file.open(schema, capacity, identity))
     table.live_file = live_file  # type: ignore[attr-defined]
@@ -268,7 +268,7 @@ class FileTests(SynchronousTestCase):
         self.assertIs(LiveFile(path).claim(IDENTITY), None)
 
     def test_in_use_while_it_is_made(self) -> None:
-        """One who makes a live file of this name is not robbed of it before it has the name."""
+        """Another process that is making a live file of this name keeps it."""
         path = self.mktemp()
         refused: list[str] = []
         allocate = os.posix_fallocate
@@ -288,7 +288,7 @@ class FileTests(SynchronousTestCase):
         del table
 
     def test_made_by_another_meanwhile(self) -> None:
-        """One who was slower, and holds what no longer bears the name, lets go of it."""
+        """A start that locked a file which no longer has the name gives up."""
         path = self.mktemp()
         lock = live_file_module._lock
 
@@ -313,7 +313,7 @@ class FileTests(SynchronousTestCase):
         del table
 
     def test_in_use_while_recovering(self) -> None:
-        """One who still saves what was left is not robbed of it, nor of the new live file."""
+        """Another process that still saves a leftover keeps it, and its new live file."""
         path = self.mktemp()
         table = write_live_file(path, SCHEMA, 2, IDENTITY)
         table.apply(table.admit(5, (0.0, 0.0), 0), 1, (1.0, 2.0), 3)
@@ -449,7 +449,7 @@ class HistoryTests(SynchronousTestCase):
     @settings(max_examples=60, deadline=None)
     @given(STEPS)
     def test_random_histories(self, steps: list[tuple[str, int, float, int]]) -> None:
-        """What remains is what a dict would hold; versions only grow; who left is gone."""
+        """A leftover equals a dict model; versions only grow; players who left are gone."""
         path = self.mktemp()
         table = write_live_file(path, SCHEMA, 4, IDENTITY)
         model: dict[int, tuple[float, float, int]] = {}
@@ -554,7 +554,7 @@ class NonsenseTests(SynchronousTestCase):
             read_leftover(path)
 
     def test_open_file(self) -> None:
-        """A live file that is open already is read as such, whoever bears its name now."""
+        """An open live file is read, whatever file has its name now."""
         path = self.live_file()
         fd = os.open(path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
@@ -780,7 +780,7 @@ class RecoveryTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_that_cannot_be_removed(self) -> None:
-        """While the old live file cannot be removed, nobody joins: it would hide what follows."""
+        """While the old live file cannot be removed, no player can join: it would hide new rows."""
         self.crash(p1=1.0)
         faults = [OSError(30, "Read-only file system")] * 2
 
@@ -813,7 +813,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertIn("cannot be removed", str(error))
 
     def test_removed_by_somebody(self) -> None:
-        """Where somebody has removed the old live file by hand, players may join."""
+        """Once the operator has removed the old live file, players can join."""
         self.crash(p1=1.0)
         stepped = self.start()
         os.remove(self.path + RECOVERING)
@@ -951,7 +951,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual(self.store.players[1].values, (1.0, 0.0))
 
     def test_rows_that_are_refused(self) -> None:
-        """A row the store can never take does not keep everybody out for good."""
+        """A row that the store can never take does not keep players out for good."""
         self.crash(p1=1.0, p2=2.0, p3=3.0)
         write = self.store.write
 
@@ -1030,7 +1030,7 @@ class RecoveryTests(RecoveryTestCase):
 
 
 class SetAsideTests(RecoveryTestCase):
-    """Live files that cannot be used are kept, and told of loudly; the start goes on."""
+    """Live files that cannot be used are kept, and logged as critical; the start goes on."""
 
     def refuse_to_lose(self, content: bytes) -> None:
         """Start with this in the live file's place: it is set aside as it is."""
@@ -1055,7 +1055,7 @@ class SetAsideTests(RecoveryTestCase):
             file.write(content)
 
     def levels_of_setting_aside(self) -> list[Any]:
-        """The levels of the log lines, from now on, that tell of it."""
+        """Collects the levels of the log lines that report it, from now on."""
         levels: list[Any] = []
 
         def observe(event: Any) -> None:
@@ -1081,7 +1081,7 @@ class SetAsideTests(RecoveryTestCase):
         """A file that never was one is not ours to rename: the start is refused."""
         self.replace(b"a shopping list" * 1000)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertIn("exists and is not a live file; name another file", str(error))
         self.assertEqual(self.content(), b"a shopping list" * 1000)
         self.assertEqual(self.files(), ["moves.live"])
 
@@ -1089,11 +1089,11 @@ class SetAsideTests(RecoveryTestCase):
         """Neither is a device, a pipe or a directory, which are not even opened."""
         os.mkfifo(self.path)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertIn("exists and is not a live file; name another file", str(error))
         os.unlink(self.path)
         os.mkdir(self.path)
         error = self.assertRaises(StoreUnusable, self.start)
-        self.assertIn("is there and is no live file; name another file", str(error))
+        self.assertIn("exists and is not a live file; name another file", str(error))
         self.assertEqual(self.files(), ["moves.live"])
 
     def test_names_that_cannot_be(self) -> None:
@@ -1139,7 +1139,7 @@ class SetAsideTests(RecoveryTestCase):
         self.refuse_to_lose(b"")
 
     def test_clean_one_of_another_store(self) -> None:
-        """One that holds nothing unsaved is not deleted either, but nobody need be alarmed."""
+        """One that holds nothing unsaved is not deleted either; the log line is not critical."""
         stepped = self.start()
         stepped.join(1)
         stepped.service.update(1, PlayerState(1.0, 0.0))
@@ -1159,7 +1159,7 @@ class SetAsideTests(RecoveryTestCase):
 
 
 class Cutting:
-    """A transport on which a file is cut as soon as somebody is told something.
+    """A transport that cuts a file as soon as something is sent.
 
     Attributes:
         cuts: whether it is, for now.
@@ -1178,7 +1178,7 @@ class Cutting:
             os.truncate(self._path, 0)
 
     def end(self, session_id: int, peer: object) -> None:
-        """Nobody is there."""
+        """Drop it."""
 
 
 class LostTests(RecoveryTestCase):
@@ -1238,7 +1238,7 @@ class LostTests(RecoveryTestCase):
         self.check_renewed(stepped, "written over")
 
     def test_cannot_be_made(self) -> None:
-        """It is tried again for as long as it cannot be made, and told of once."""
+        """It is tried again for as long as it cannot be made, and logged once."""
         stepped = self.moved()
         os.rename(self.directory, self.directory + ".away")
         for _ in range(3):
@@ -1269,7 +1269,7 @@ class LostTests(RecoveryTestCase):
         return stepped
 
     def check_read_again(self, stepped: SteppedService, why: str) -> None:
-        """Who was overwritten stands where the store has them, and nothing else is saved."""
+        """An overwritten player gets the stored state, and nothing else is saved."""
         stepped.reactor.advance(1.5)
         self.assertIn(f"was {why} while", self.log.having("it was made anew")[0])
         self.assertIn("player 1, 2", self.log.having("cut off or written over")[0])
@@ -1316,7 +1316,7 @@ class LostTests(RecoveryTestCase):
             self.successResultOf(stepped.stop())
 
     def test_cut_while_a_commit_is_under_way(self) -> None:
-        """The word that rows are saved comes before anything else looks."""
+        """The commit report arrives before anything else checks the file."""
         stepped = self.moved()
         left = stepped.service.leave(1)
         stepped.reactor.advance(0.1)
@@ -1393,7 +1393,7 @@ class LostTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_cut_is_mended_at_once(self) -> None:
-        """Who notices does not wait for the next look: the next turn makes the file anew."""
+        """Once noticed, the file is made anew in the next turn, not at the next check."""
         stepped = self.saved_and_moved()
         os.truncate(self.path, 0)
         stepped.service.update(2, PlayerState(7.0, 0.0))
@@ -1424,7 +1424,7 @@ class LostTests(RecoveryTestCase):
         self.check_read_again(stepped, "written over")
 
     def test_copied_over_before_a_sweep(self) -> None:
-        """A sweep looks first: what somebody else wrote is not saved under a player's id."""
+        """A sweep checks first: rows that another process wrote are not saved as a player's."""
         stepped = self.saved_and_moved()
         stepped.service.update(1, PlayerState(8.0, 0.0))
         with open(self.path, "r+b") as file:
@@ -1441,7 +1441,7 @@ class LostTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_half_that_does_not_count(self) -> None:
-        """A row of somebody else's beside one of ours is not what the next start finds."""
+        """The next start does not find a foreign row beside one of ours."""
         stepped = self.saved_and_moved()
         stepped.service.update(1, PlayerState(8.0, 0.0))
         table = stepped.service.table
@@ -1457,7 +1457,7 @@ class LostTests(RecoveryTestCase):
         self.check_first_lost(stepped)
 
     def test_older_copy_of_itself(self) -> None:
-        """A copy made a look ago is told from the file, though its header is the same."""
+        """A copy made before the last check is detected, though its header is the same."""
         stepped = self.moved()
         shutil.copyfile(self.path, f"{self.directory}/older")
         stepped.service.run.salvage.check()
@@ -1529,7 +1529,7 @@ class LostTests(RecoveryTestCase):
         self.stopped_in_vain(stepped)
 
     def test_stop_that_syncs_another_store(self) -> None:
-        """Gone over to in the last moment, a store that syncs well has nobody in it."""
+        """A store switched to at the last moment syncs, but holds no players."""
         stepped = self.moved()
         stepped.service.flush()
         stepped.settle()
@@ -1560,7 +1560,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         return SQLiteStore(f"{self.directory}/players.db", StateSchema.of(state), synchronous)
 
     def test_recovers(self) -> None:
-        """What was applied and not saved is in the database before anybody joins."""
+        """Applied and unsaved updates are in the database before any player can join."""
         stepped = self.start(self.sqlite())
         for session_id in (1, 2):
             stepped.join(session_id)
@@ -1660,7 +1660,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.assertTrue(read_leftover(self.path).clean)
 
     def test_stop_that_cannot_sync(self) -> None:
-        """Where nobody knows whether it is on disk, the live file does not say so."""
+        """After a failed sync the live file is not marked clean."""
 
         def fail(writer: SQLiteWriter) -> None:
             raise OSError(5, "Input/output error")
@@ -1674,7 +1674,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.flushLoggedErrors(OSError)
 
     def test_sync_beside_a_reader(self) -> None:
-        """While somebody reads what is older, a sync reaches the log instead."""
+        """While another connection reads an older snapshot, a sync reaches the log instead."""
         store = self.sqlite()
         stepped = self.start(store)
         stepped.join(1)
@@ -1796,7 +1796,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         self.assertIn("0 of 1 players applied", self.live("apply", aside, url).output)
 
     def test_row_that_cannot_be_applied(self) -> None:
-        """Where the store can never take a row the command says whose, and why."""
+        """Where the store can never take a row, the command names the player and the reason."""
         database = self.unclean()
         os.rename(self.path, f"{self.path}.aside")
         with contextlib.closing(apsw.Connection(database)) as connection:
@@ -1816,7 +1816,7 @@ class SQLiteRecoveryTests(RecoveryTestCase):
         for arguments, why in (
             (("apply", self.path, missing), "is no database that exists"),
             (("apply", self.path, "memory:"), "is no database that exists"),
-            (("show", database), "is no live file"),
+            (("show", database), "is not a live file"),
             (("show", f"{self.directory}/missing"), "cannot read"),
         ):
             result = self.live(*arguments)
@@ -1870,7 +1870,7 @@ class StepsTests(RecoveryTestCase):
         self.assertEqual(reads, [2 * 256])
 
     def test_no_room_for_a_step(self) -> None:
-        """Who finds no place may come again; nobody else is troubled."""
+        """A player refused for lack of room may try again; no other player is affected."""
         stepped = self.start(max_players=1000)
         for player in range(1, 65):
             stepped.join(player)
@@ -1888,7 +1888,7 @@ class StepsTests(RecoveryTestCase):
         self.successResultOf(stepped.stop())
 
     def test_file_of_an_earlier_version(self) -> None:
-        """One that does not say how many places were used is read whole."""
+        """One that does not record how many slots were used is read whole."""
         self.crash(p1=1.0)
         with open(self.path, "r+b") as file:
             file.seek(PAGE - 16)

@@ -112,7 +112,7 @@ class TableTestCase(SynchronousTestCase):
 
 
 class SlotTests(TableTestCase):
-    """Who has which slot."""
+    """The players' slots."""
 
     def test_admit(self) -> None:
         """A new player has the state and the age that the store holds, clean and saved."""
@@ -177,7 +177,7 @@ class SlotTests(TableTestCase):
         self.assertEqual(self.table.high_water, 4)
 
     def test_release(self) -> None:
-        """A released player is in the table no more, and the slot is nobody's."""
+        """A released player is no longer in the table, and the slot is free."""
         (slot,) = self.admit(1)
         self.table.release(slot)
         self.assertEqual(self.table.slots, {})
@@ -466,7 +466,7 @@ class MemoryTests(TableTestCase):
         self.assertEqual(self.memory.halves[2:].tobytes(), bytes(6 * 2 * 64))
 
     def test_release(self) -> None:
-        """A released player is gone from the buffer too: the present half is nobody's."""
+        """A released player is gone from the buffer too: the current half has no player."""
         (slot,) = self.admit(1)
         self.move(slot)
         self.table.release(slot)
@@ -542,7 +542,7 @@ class DirtyAllTests(TableTestCase):
         self.assertEqual(self.table.unsaved().tolist(), [1])
 
     def test_saved_at_of_the_dirty(self) -> None:
-        """Of a player who was dirty too, the store holds nothing."""
+        """The store holds nothing of players who were already dirty, either."""
         slot = self.table.admit(1, SPAWN, 50)
         self.move(slot)
         self.assertEqual(self.table.dirty_all(), 0)
@@ -550,7 +550,7 @@ class DirtyAllTests(TableTestCase):
         self.assertEqual(self.table.saved_at[slot], 0)
 
     def test_nobody(self) -> None:
-        """In a table with nobody, and in slots that are free, there is nothing to save again."""
+        """In an empty table, and in free slots, there is nothing to save again."""
         self.assertEqual(self.table.dirty_all(), 0)
         (slot,) = self.admit(1)
         self.move(slot)
@@ -610,7 +610,7 @@ class SweepTests(TableTestCase):
         self.assertIsNone(self.table.oldest_dirty())
 
     def test_divided_slot_of_another(self) -> None:
-        """Who takes the slot of a player is in a part of their own."""
+        """A player who takes over a slot is in their own part."""
         self.table.divide(2, lambda session_id: session_id % 2)
         (slot,) = self.admit(1)
         self.table.release(slot)
@@ -618,12 +618,12 @@ class SweepTests(TableTestCase):
         self.assertEqual(self.table.part(slot), 0)
 
     def test_divided_too_late(self) -> None:
-        """A table that somebody is in is not divided."""
+        """A table with a player in it is not divided."""
         self.admit(1)
         self.assertRaises(ValueError, self.table.divide, 2, lambda session_id: 0)
 
     def test_some_at_a_time_into_little_room(self) -> None:
-        """What does not fit is told from what was not to be pushed."""
+        """Rows that did not fit are distinguished from rows beyond the limit."""
         self.move(*self.admit(1, 2, 3, 4, 5))
         self.sink.room = 1
         sweep = self.table.sweep(self.sink, 2)

@@ -1,4 +1,4 @@
-"""The commit report, and how the log and callers are told of rows that were dropped."""
+"""The commit report, and how dropped rows reach the log and the callers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DroppedTests(SynchronousTestCase):
     """Rows that the store does not hold and will not be given again."""
 
     def test_of_row(self) -> None:
-        """It says whose row it was, where it lay and of when it was."""
+        """It holds the row's player, slot and date."""
         rows = np.zeros(1, LAYOUT.dtype)
         rows["session_id"], rows["slot"], rows["updated_at"] = 42, 7, 99
         self.assertEqual(
@@ -65,12 +65,12 @@ class DroppedTests(SynchronousTestCase):
         self.assertEqual(found, {Reason.NEWER: True, Reason.FENCED: True, Reason.REFUSED: False})
 
     def test_by_reason(self) -> None:
-        """Players are told together whose rows were dropped for the same reason."""
+        """Players whose rows were dropped for the same reason are named together."""
         rows = [dropped(3, "hp"), dropped(1, "mp"), dropped(2, "hp")]
         self.assertEqual(list(by_reason(rows)), [("hp", [3, 2]), ("mp", [1])])
 
     def test_many_reasons(self) -> None:
-        """Beyond some reasons, the players of the others are told together."""
+        """Beyond some reasons, the players of the other reasons are named together."""
         rows = [dropped(number, f"reason {number:03}") for number in range(100)]
         found = list(by_reason(rows))
         self.assertEqual(len(found), NAMED_AT_MOST + 1)

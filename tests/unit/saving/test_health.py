@@ -1,4 +1,4 @@
-"""What keeps rows from the store, and what the log is told of it."""
+"""What keeps rows from the store, and how it is logged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import StoreBusy
-from playerstate.saving.health import BUSY_TOLD_EVERY, ERROR_TOLD_EVERY, StoreHealth, Trouble
+from playerstate.saving.health import BUSY_LOGGED_EVERY, ERROR_LOGGED_EVERY, StoreHealth, Trouble
 from playerstate.stores.memory import MemoryStore
 from tests.kit.players import SCHEMA, ServiceTestCase
 
@@ -56,11 +56,11 @@ class HealthTests(ServiceTestCase):
         self.assertEqual(len(self.told("takes rows again")), 1)
 
     def test_told_again(self) -> None:
-        """A lane that fails for longer than the first is told of in its turn."""
+        """A lane that fails for longer than the first is logged in its turn."""
         self.one.failed(StoreBusy("locked"), 3)
         self.other.failed(StoreBusy("locked"), 2)
         self.one.succeeded()
-        self.reactor.advance(BUSY_TOLD_EVERY)
+        self.reactor.advance(BUSY_LOGGED_EVERY)
         self.other.failed(StoreBusy("locked"), 2)
         self.assertEqual(len(self.told("is busy")), 2)
 
@@ -69,7 +69,7 @@ class HealthTests(ServiceTestCase):
         for error in (OSError("disk"), KeyError("bug"), OSError("disk")):
             self.one.failed(error, 1)
         self.assertEqual(len(self.flushLoggedErrors()), 2)
-        self.reactor.advance(ERROR_TOLD_EVERY)
+        self.reactor.advance(ERROR_LOGGED_EVERY)
         self.other.failed(OSError("disk"), 1)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 

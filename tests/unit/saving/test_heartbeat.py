@@ -39,7 +39,7 @@ class HeartbeatTests(ServiceTestCase):
         self.assertEqual(len(self.reactor._calls), 1)
 
     def test_silence(self) -> None:
-        """A reactor that takes none is told of once, and again after it has run."""
+        """A reactor that takes no beat is logged once, and again after it has run."""
         for _ in range(2):
             for _ in range(30):
                 self.heart.beat()

@@ -1,4 +1,4 @@
-"""Several lanes: the same promises, each lane with its own players, told once."""
+"""Several lanes: the same promises, each lane with its own players, each event logged once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LanesTestCase(ServiceTestCase):
     """A service with four lanes, and players in each."""
 
     def setUp(self) -> None:
-        """Start it, with everybody in it."""
+        """Start it, with all players online."""
         super().setUp()
         self.store = self.make_store()
         self.stepped = self.start(store=self.store, **self.options())
@@ -57,7 +57,7 @@ class LanesTestCase(ServiceTestCase):
         return {}
 
     def move_all(self, x: float = 1.0) -> None:
-        """Everybody changes."""
+        """All players change."""
         for player in PLAYERS:
             self.service.update(player, at(x))
 
@@ -68,7 +68,7 @@ class LanesTestCase(ServiceTestCase):
         return result
 
     def at_place(self, x: float) -> list[int]:
-        """Who is stored at this place."""
+        """The players stored with this position."""
         return sorted(key for key, values in self.stored(self.stepped).items() if values[0] == x)
 
 
@@ -76,7 +76,7 @@ class SavingTests(LanesTestCase):
     """What each lane saves."""
 
     def test_own_players(self) -> None:
-        """Each lane saves its own players, and nobody else's."""
+        """Each lane saves its own players, and no others."""
         self.move_all()
         flushed = self.service.flush()
         saved: list[int] = []
@@ -100,7 +100,7 @@ class SavingTests(LanesTestCase):
         self.assertEqual(self.at_place(1.0), [player])
 
     def test_place_of_another(self) -> None:
-        """Who takes the place of a player of another lane is saved by their own."""
+        """A player who takes over a slot from another lane is saved by their own lane."""
         one, other = of_lane(1)[0], next(n for n in range(100, 200) if Partition(4).lane_of(n) == 3)
         self.service.update(one, at(1))
         self.service.leave(one)
@@ -117,7 +117,7 @@ class SavingTests(LanesTestCase):
         self.assertEqual(self.at_place(7.0), [other])
 
     def test_quarantine(self) -> None:
-        """A row that the store can never take is set aside by its lane, told and counted once."""
+        """A row that the store can never take is quarantined, logged and counted once."""
         player = of_lane(1)[0]
         self.store.refused = {player: "hp"}
         self.move_all()
@@ -265,7 +265,7 @@ class RecoveryTests(ServiceTestCase):
     """What a process before left."""
 
     def test_all_lanes(self) -> None:
-        """Invariant 13: it goes by the lanes of its players; nobody joins before all are saved."""
+        """Invariant 13: it is saved by its players' lanes; no player joins before all is."""
         players = {player: Stored((float(player), 0.0), 9) for player in PLAYERS}
         memory = leave_behind(self, players)
         stepped = self.start(store=FaultyStore(SCHEMA, LANES))
@@ -282,7 +282,7 @@ class RecoveryTests(ServiceTestCase):
         self.assertEqual(stepped.service.ledger.recovered, len(PLAYERS))
 
     def test_some_lanes(self) -> None:
-        """Lanes to which nothing was left keep nobody waiting."""
+        """Lanes without a leftover delay no player."""
         (player,) = of_lane(2)[:1]
         leave_behind(self, {player: Stored((5.0, 0.0), 9)})
         stepped = self.start(store=FaultyStore(SCHEMA, LANES))
@@ -299,13 +299,13 @@ class ReplacedTests(LanesTestCase):
         return FragileStore(LANES)
 
     def find(self, lane: int) -> None:
-        """Have this lane find out, and tell."""
+        """Have this lane find and report it."""
         self.store.successor = {}
         self.stepped.threads[lane].persister._maintain()
         self.stepped.reactor.deliver()
 
     def save_all(self) -> None:
-        """Everybody is saved."""
+        """All players are saved."""
         self.move_all()
         flushed = self.service.flush()
         self.stepped.settle()
@@ -381,7 +381,7 @@ class ReplacedTests(LanesTestCase):
         self.assertEqual(self.at_place(3.0), [*PLAYERS])
 
     def test_found_while_stopping(self) -> None:
-        """A lane whose thread has ended keeps nobody waiting, and the loss is told."""
+        """A lane whose thread has ended delays no other lane, and the loss is logged."""
         self.save_all()
         stopped = self.service.stopService()
         for thread in self.stepped.threads[:3]:
@@ -397,7 +397,7 @@ class ReplacedTests(LanesTestCase):
 
 
 class ThirdPartyStore(MemoryStore):
-    """A store of somebody else's, with a writer object for each lane.
+    """A third-party store, with a writer object for each lane.
 
     Attributes:
         writers: what each saved, by the name of its thread.

@@ -107,7 +107,7 @@ class SweepTests(ServiceTestCase):
         self.assertEqual(stepped.service.ledger.snapshot().queue_depth, 5)
 
     def test_only_what_changed(self) -> None:
-        """A sweep hands over those who changed since the last, and each of them once."""
+        """A sweep hands over the players who changed since the last, each once."""
         stepped = self.start()
         for session_id in range(1, 6):
             stepped.join(session_id)
@@ -164,7 +164,7 @@ class SteppingClockTests(ServiceTestCase):
         self.service.join(1)
 
     def live(self, seconds: float) -> None:
-        """Time passes, told by the thread's beat each second, while the reactor's clock stands."""
+        """Time passes, with the thread's beat each second, while the reactor's clock stands."""
         for _ in range(round(seconds)):
             self.monotonic += 1.0
             self.threads[0].persister._listener.beat()
@@ -209,7 +209,7 @@ class SteppingClockTests(ServiceTestCase):
 
 
 class OldestUnsavedTests(ServiceTestCase):
-    """The age of the first update not yet committed of who waits longest."""
+    """The age of the first uncommitted update of the player who has waited longest."""
 
     def setUp(self) -> None:
         """A service with two players."""
@@ -461,7 +461,7 @@ class OverflowTests(ServiceTestCase):
         return stepped
 
     def test_nothing_is_lost(self) -> None:
-        """Whatever the ring's size, everybody is saved, the rest at once after each commit."""
+        """Whatever the ring's size, all players are saved, the rest at once after each commit."""
         for queue_size in (2, 4, 256):
             stepped = self.crowd(queue_size)
             stepped.reactor.advance(3.0)
@@ -477,7 +477,7 @@ class OverflowTests(ServiceTestCase):
             self.assertEqual(stepped.service.ledger.swept, self.PLAYERS)
 
     def test_what_is_left_goes_first(self) -> None:
-        """The next sweep begins with who did not fit, though the others move all the time."""
+        """The next sweep begins with the rows that did not fit, while other players move."""
         stepped = self.crowd(4, 12)
         written: list[int] = []
         write = stepped.store.write
@@ -495,7 +495,7 @@ class OverflowTests(ServiceTestCase):
         self.assertEqual(written, [*range(1, 13), *range(1, 13)])
 
     def test_nobody_starves(self) -> None:
-        """With a ring of 2 and everybody moving, each is saved as often as any other."""
+        """With a ring of 2 and all players moving, each is saved as often as any other."""
         stepped = self.crowd(2, 50)
         counts = dict.fromkeys(range(1, 51), 0)
         write = stepped.store.write
@@ -558,7 +558,7 @@ class OverflowTests(ServiceTestCase):
         self.assertEqual(len(lines), 2)
         self.assertTrue(
             lines[0].startswith(
-                "the queue of 2 rows is full: 2 rows went in, 4 wait for the next commit;"
+                "the queue of 2 rows is full: 2 rows were queued, 4 wait for the next commit;"
                 " 1 sweeps did not fit so far"
             ),
             lines[0],
@@ -586,7 +586,7 @@ class TroubleTests(ServiceTestCase):
             self.stepped.step()
 
     def test_busy_for_a_while(self) -> None:
-        """A store busy for 20 s is told of when it begins and when it ends; nothing is lost."""
+        """A store busy for 20 s is logged when it begins and when it ends; nothing is lost."""
         self.play(5.0)
         self.stepped.store.failures.extend(StoreBusy("database is locked") for _ in range(200))
         self.play(40.0)
@@ -601,7 +601,7 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(self.service.ledger.snapshot().pending, 0)
 
     def test_busy_again(self) -> None:
-        """Trouble that comes again is told of again, at most every 10 s."""
+        """Trouble that comes again is logged again, at most every 10 s."""
         for wait in (4.0, 12.0, 4.0):
             self.stepped.store.failures.append(StoreBusy("database is locked"))
             self.play(wait)
@@ -633,7 +633,7 @@ class TroubleTests(ServiceTestCase):
         self.assertEqual(self.service.ledger.store_errors, {"OSError": 700})
 
     def test_kinds_are_told_apart(self) -> None:
-        """Errors of different kinds are each told of."""
+        """Errors of different kinds are each logged."""
         self.service.update(1, at(1))
         self.service.flush()
         self.stepped.store.failures.extend([OSError(28, "full"), RuntimeError("else")])
@@ -687,7 +687,7 @@ class TroubleTests(ServiceTestCase):
 
 
 class DegradedTests(ServiceTestCase):
-    """Nothing has been saved for longer than it may: it is told, and is known to the program."""
+    """Nothing has been saved for longer than allowed: it is logged, and the program can see it."""
 
     def setUp(self) -> None:
         """A service with one player."""
@@ -725,7 +725,7 @@ class DegradedTests(ServiceTestCase):
         self.assertEqual((books.degraded, books.degraded_seconds), expected)
 
     def test_begins_after_save_within(self) -> None:
-        """It begins `save_within` after the first failure, not before, and tells for how long."""
+        """It begins `save_within` after the first failure, not before, with its duration."""
         self.stepped.reactor.advance(2.0)
         self.break_down()
         self.stepped.reactor.advance(5.0)
@@ -749,7 +749,7 @@ class DegradedTests(ServiceTestCase):
         self.check_gauges()
 
     def test_told_once(self) -> None:
-        """Its beginning and its end are told once each, within a second, however long it lasts."""
+        """Its start and its end are logged once each, within a second, however long it lasts."""
         self.break_down()
         self.wait(5.0)
         self.assertEqual(self.begins(), [])
@@ -766,7 +766,7 @@ class DegradedTests(ServiceTestCase):
         self.assertEqual((len(self.begins()), len(self.ends())), (1, 1))
 
     def test_again(self) -> None:
-        """What comes again is told of again, and counts from its own beginning."""
+        """Trouble that comes again is logged again, and measured from its own start."""
         for _ in range(3):
             self.break_down()
             self.wait(8.0)
@@ -776,7 +776,7 @@ class DegradedTests(ServiceTestCase):
         self.assertEqual((len(self.begins()), len(self.ends())), (3, 3))
 
     def test_short_trouble(self) -> None:
-        """A store that takes rows every now and then is no trouble, nor told of as such."""
+        """A store that takes rows now and then is not in trouble, and not logged as such."""
         for _ in range(20):
             self.break_down()
             self.wait(4.0)
@@ -800,7 +800,7 @@ class DegradedTests(ServiceTestCase):
         self.assertEqual(self.begins(), [])
 
     def test_stuck_write(self) -> None:
-        """A write that does not come to an end is told of while it lasts; its end ends it."""
+        """A write that does not end is logged while it lasts; its end ends the trouble."""
         write = self.store.write
         seen: list[Trouble | None] = []
 
@@ -829,7 +829,7 @@ class DegradedTests(ServiceTestCase):
         self.assertEqual(len(self.ends()), 1)
 
     def test_stuck_maintenance(self) -> None:
-        """Maintenance that does not come to an end is told of where rows wait for it."""
+        """Maintenance that does not end is logged if rows wait for it."""
         seen: list[Trouble | None] = []
 
         def stick() -> None:
@@ -865,7 +865,7 @@ class DegradedTests(ServiceTestCase):
         self.assertEqual(self.stored(self.stepped), {1: (3.0, 3.0), 2: (2.0, 0.0)})
 
     def test_a_row_that_is_refused(self) -> None:
-        """One row that the store refuses is trouble only as long as nobody else is saved."""
+        """One row that the store refuses is trouble only as long as no other player is saved."""
         self.store.cursed = {1}
         self.break_down()
         self.store.failures.clear()
@@ -890,7 +890,7 @@ class DegradedTests(ServiceTestCase):
         self.check_gauges()
 
     def test_while_stopping(self) -> None:
-        """It is told during a stop as well."""
+        """It is logged during a stop as well."""
         self.break_down()
         stopped = self.service.stopService()
         self.wait(10.0)
@@ -991,7 +991,7 @@ class ThreadDeathTests(ServiceTestCase):
         self.assertIs(self.service.trouble, None)
 
     def test_while_the_clock_is_set_back(self) -> None:
-        """The next thread is there at once: without one nobody tells of time that passes."""
+        """The next thread starts at once: without one, the timers are not caught up."""
         self.service.run.outbox._lanes[0].died(SystemExit("out"))
         dead = self.stepped.thread
         self.stepped.reactor.rightNow -= 3600.0

@@ -79,12 +79,12 @@ def players_in(commit: Commit) -> list[Player]:
 
 
 def outdated(session_id: int, sequence: int, reason: Reason = Reason.NEWER) -> Dropped:
-    """What is told of a row that the writer left out for good."""
+    """What is reported of a row that the writer left out for good."""
     return Dropped(session_id, session_id + 100, sequence + 1000, reason, reason.value)
 
 
 def quarantined(session_id: int, sequence: int, why: str) -> Dropped:
-    """What is told of a row that was set aside."""
+    """What is reported of a quarantined row."""
     return Dropped(session_id, session_id + 100, sequence + 1000, Reason.REFUSED, why)
 
 
@@ -93,7 +93,7 @@ class Killed(BaseException):
 
 
 class Listener:
-    """Notes what the persist thread tells, and on which thread."""
+    """Records the persist thread's reports, and on which thread they are made."""
 
     def __init__(self) -> None:
         self.commits: queue.Queue[Commit] = queue.Queue()
@@ -143,7 +143,7 @@ class Listener:
 
 @implementer(IStateWriter)
 class Writer:
-    """Fails as the test told the store, and otherwise notes what it is given."""
+    """Fails as the test set up the store, and otherwise records what it is given."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -279,7 +279,7 @@ class WatchedRing(Ring):
 
 
 class PersisterTestCase(SynchronousTestCase):
-    """A persister between a ring of 16 rows and a store that does as it is told."""
+    """A persister between a ring of 16 rows and a scripted store."""
 
     def setUp(self) -> None:
         """Make them."""
@@ -307,22 +307,22 @@ class PersisterTestCase(SynchronousTestCase):
         self.assertEqual(self.ring.push(rows, np.arange(len(rows))), len(rows))
 
     def commit(self) -> Commit:
-        """The one commit told and not yet looked at."""
+        """The one commit reported since the last look."""
         self.assertEqual(self.listener.commits.qsize(), 1)
         return self.listener.commits.get_nowait()
 
     def commits(self) -> list[tuple[list[Player], tuple[Dropped, ...]]]:
-        """The commits told and not yet looked at: whom they committed, and whom they did not."""
+        """The commits reported since the last look: the rows committed, and the rows dropped."""
         told = [self.listener.commits.get_nowait() for _ in range(self.listener.commits.qsize())]
         return [(players_in(commit), commit.dropped) for commit in told]
 
     def failure(self) -> tuple[Exception, int]:
-        """The one failure told and not yet looked at."""
+        """The one failure reported since the last look."""
         self.assertEqual(self.listener.failures.qsize(), 1)
         return self.listener.failures.get_nowait()
 
     def failures(self) -> list[tuple[str, int]]:
-        """The failures told and not yet looked at: the message, and how many rows are kept."""
+        """The failures reported since the last look: the message, and how many rows are kept."""
         told = [self.listener.failures.get_nowait() for _ in range(self.listener.failures.qsize())]
         return [(str(error), rows) for error, rows in told]
 
@@ -393,7 +393,7 @@ class CommitTests(PersisterTestCase):
         self.assertEqual(commit.superseded, 0)
 
     def test_fenced_rows(self) -> None:
-        """Rows of players who are another server's by now are told with that reason."""
+        """Rows of players whom another server has taken over are reported with that reason."""
         self.push((1, 10), (2, 20), (3, 30))
         self.store.fenced = [1]
         self.assertEqual(self.persister.step(), 0.0)
@@ -520,7 +520,7 @@ class FailureTests(PersisterTestCase):
             self.store.written.clear()
 
     def test_writer_that_does_not_close(self) -> None:
-        """A writer that fails to close is told of, and let go of all the same."""
+        """A writer that fails to close is reported, and dropped all the same."""
         self.push((1, 1))
         write_error, close_error = OSError("disk"), OSError("close")
         self.store.write_errors.append(write_error)
@@ -614,14 +614,14 @@ class FailureTests(PersisterTestCase):
             self.assertGreater(self.persister.step(), 0.0)
             ((why, kept),) = self.failures()
             self.assertEqual(kept, 2)
-            self.assertIn("positions that are there, each once", why)
+            self.assertIn("it must report existing positions, each once", why)
             self.assertEqual(self.commits(), [])
         self.store.left_out, self.store.fenced = [], []
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.commits(), [([(1, 1), (2, 2)], ())])
 
     def test_bug_in_the_listener(self) -> None:
-        """Invariant 3: rows whose commit could not be told are kept until it can."""
+        """Invariant 3: rows whose commit could not be reported are kept until it can."""
         self.push((1, 1), (2, 1), (2, 2))
 
         def broken(commit: Commit) -> None:
@@ -637,7 +637,7 @@ class FailureTests(PersisterTestCase):
         self.assertEqual((commit.superseded, commit.read), (1, 3))
 
     def test_listener_that_cannot_be_told_of_a_failure(self) -> None:
-        """Invariant 3: the rows are kept even where the failure itself cannot be told."""
+        """Invariant 3: the rows are kept even if the failure itself cannot be reported."""
         self.push((1, 1))
         self.store.write_errors.append(OSError("disk"))
 
@@ -651,7 +651,7 @@ class FailureTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(1, 1)], ())])
 
     def test_maintenance_fails(self) -> None:
-        """Failed maintenance is told as an error of no rows; the commit stands, and the writer."""
+        """Failed maintenance is reported as an error of no rows; commit and writer stay."""
         self.push((1, 1))
         error = OSError("checkpoint")
         self.store.maintenance_errors.append(error)
@@ -725,7 +725,7 @@ class RefusedTests(PersisterTestCase):
         self.assertCountEqual(second[1], [quarantined(*player, "hp") for player in bad])
 
     def test_own_error(self) -> None:
-        """The listener is told the error that the store raised, not one like it."""
+        """The listener gets the very error that the store raised."""
         error = RowRefused("hp")
         self.store.write_errors.append(error)
         self.push((1, 1))
@@ -849,7 +849,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(second.read, 3)
 
     def test_good_row_forgives(self) -> None:
-        """A player whose row was committed begins to be counted anew."""
+        """The refusals of a player whose row was committed are counted from 0 again."""
         self.store.bad.update({(2, 2): "hp", (2, 4): "hp"})
         self.push((1, 1), (2, 2))
         self.persister.step()
@@ -864,7 +864,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.store.kept_aside, [((2, 4), "hp")])
 
     def test_one_player_who_is_always_bad(self) -> None:
-        """A player all of whose rows are bad is set aside in the end, however often they change."""
+        """A player whose rows are all bad is quarantined in the end, however often they change."""
         self.push((1, 1), (2, 1))
         for number in range(1, 3 * REFUSALS):
             self.store.bad[2, number] = "hp"
@@ -885,7 +885,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(second, ([], (quarantined(3, 3, "hp"),)))
 
     def test_busy_while_splitting(self) -> None:
-        """What was committed before the store became busy is told once; the rest comes later."""
+        """What was committed before the store became busy is reported once; the rest later."""
         self.push((1, 1), (2, 2), (3, 3), (4, 4))
         self.store.bad[4, 4] = "hp"
         self.store.write_errors.extend([None, None, StoreBusy("locked")])
@@ -913,7 +913,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(1, 1), (2, 2)], ())])
 
     def test_outdated_before_a_failure(self) -> None:
-        """Rows that were left out before the store failed are told once."""
+        """Rows that were left out before the store failed are reported once."""
         self.push((1, 1), (2, 2))
         self.store.older.add((1, 1))
         self.store.write_errors.extend([RowRefused("both"), None, StoreBusy("locked")])
@@ -923,7 +923,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(2, 2)], ())])
 
     def test_refused_together_only(self) -> None:
-        """Rows that are refused only together are all committed, and none is told of."""
+        """Rows that are refused only together are all committed, and none is reported."""
         self.push((1, 1), (2, 2))
         self.store.write_errors.append(RowRefused("both"))
         self.assertEqual(self.persister.step(), 0.0)
@@ -931,7 +931,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.failures(), [])
 
     def test_abandoned_while_splitting(self) -> None:
-        """Abandoned between two pieces, it begins no other, and tells what was committed."""
+        """Abandoned between two pieces, it begins no other, and reports what was committed."""
         self.push((1, 1), (2, 2))
         self.store.write_errors.append(RowRefused("both"))
         self.store.on_write = self.persister.abandon
@@ -965,7 +965,7 @@ class RefusedTests(PersisterTestCase):
 
     def test_each_for_a_reason_of_its_own(self) -> None:
         """Invariant 7: bad rows with a reason each are set aside together, or come again together;
-        each is told of once."""
+        each is reported once."""
         self.store.names_bad = True
         bad = {(number, number): f"hp {number}" for number in range(2, 12)}
         self.store.bad.update(bad)
@@ -1001,7 +1001,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual([self.persister.step() for _ in range(3)], [0.05, 0.1, 0.2])
 
     def test_finish(self) -> None:
-        """Told to finish, the thread does so, though one of its rows is bad."""
+        """Asked to finish, the thread does so, though one of its rows is bad."""
         self.patch(persister_module, "LAST_RETRY", 0.001)
         self.push((1, 1), (2, 2))
         self.store.bad[2, 2] = "hp"
@@ -1014,7 +1014,7 @@ class RefusedTests(PersisterTestCase):
 
 
 class HoldTests(PersisterTestCase):
-    """A persister that is told to stand still."""
+    """A persister that is held."""
 
     def test_hold(self) -> None:
         """It closes its writer, says so once, and writes nothing until it may go on."""
@@ -1038,7 +1038,7 @@ class HoldTests(PersisterTestCase):
         self.assertEqual((self.listener.holds, self.store.writers), ([7], []))
 
     def test_each_time(self) -> None:
-        """Told again before it took a step in between, it answers that as well."""
+        """Held again before it took a step in between, it reports that as well."""
         self.persister.hold(1)
         self.persister.step()
         self.persister.resume()
@@ -1059,7 +1059,7 @@ class HoldTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(1, 1)], ())])
 
     def test_finish(self) -> None:
-        """Told to end with nothing in hand it ends, and knows of nothing that it is on disk."""
+        """Finished without rows it ends, and reports that nothing is known to be on disk."""
         self.persister.hold(1)
         self.persister.finish()
         self.persister.run()
@@ -1071,12 +1071,12 @@ class RecoveredTests(PersisterTestCase):
     """What a process before this one left."""
 
     def recovery(self) -> Commit:
-        """The one recovery told and not yet looked at."""
+        """The one recovery reported since the last look."""
         self.assertEqual(self.listener.recoveries.qsize(), 1)
         return self.listener.recoveries.get_nowait()
 
     def test_first(self) -> None:
-        """They are saved before any row of the ring, and told by themselves."""
+        """They are saved before any row of the ring, and reported separately."""
         self.persister = self.make((1, 10), (3, 30))
         self.push((2, 5), (3, 31))
         self.assertEqual(self.persister.step(), 0.0)
@@ -1090,7 +1090,7 @@ class RecoveredTests(PersisterTestCase):
         self.assertTrue(self.listener.recoveries.empty())
 
     def test_synced_before_it_is_told(self) -> None:
-        """That they are saved is told when they are on disk, and later commits need no sync."""
+        """They are reported as saved once they are on disk, and later commits need no sync."""
         self.persister = self.make((1, 10))
         synced: list[bool] = []
         self.listener.on_commit = lambda commit: synced.append(self.store.is_synced)
@@ -1102,7 +1102,7 @@ class RecoveredTests(PersisterTestCase):
         self.assertEqual(self.store.syncs, 1)
 
     def test_sync_fails(self) -> None:
-        """Until they are known to be on disk they are kept, written again, and not told of."""
+        """Until they are known to be on disk they are kept, written again, and not reported."""
         self.persister = self.make((1, 10), (2, 20))
         self.store.older.add((2, 20))
         errors: list[Exception] = [StoreBusy("locked"), OSError("disk")]
@@ -1125,7 +1125,7 @@ class RecoveredTests(PersisterTestCase):
         self.assertIsNone(self.persister.step())
 
     def recoveries(self) -> int:
-        """How many recoveries were told and not yet looked at."""
+        """How many recoveries were reported since the last look."""
         return self.listener.recoveries.qsize()
 
     def test_busy(self) -> None:
@@ -1139,7 +1139,7 @@ class RecoveredTests(PersisterTestCase):
         self.assertEqual(players_in(self.recovery()), [(1, 10)])
 
     def test_busy_while_splitting(self) -> None:
-        """What was written before the store became busy is not told before it was synced."""
+        """What was written before the store became busy is not reported before it was synced."""
         self.persister = self.make((1, 1), (2, 2))
         synced: list[bool] = []
         self.listener.on_commit = lambda commit: synced.append(self.store.is_synced)
@@ -1167,7 +1167,7 @@ class RecoveredTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(1, 11)], ())])
 
     def test_bad_among_others(self) -> None:
-        """The others are told first, and the recovery lasts until the last one is settled."""
+        """The others are reported first, and the recovery lasts until the last one is settled."""
         self.persister = self.make((1, 10), (2, 20))
         self.store.bad[2, 20] = "hp"
         for _ in range(REFUSALS):
@@ -1213,7 +1213,7 @@ class ReplacedTests(PersisterTestCase):
         self.commits()
 
     def test_told(self) -> None:
-        """It is told, not as a failure, and the writer is closed."""
+        """It is reported, not as a failure, and the writer is closed."""
         self.replace()
         self.assertEqual(self.listener.replacements, [self.error])
         self.assertEqual(self.failures(), [])
@@ -1233,7 +1233,7 @@ class ReplacedTests(PersisterTestCase):
         self.assertEqual(self.commits(), [([(1, 2)], ())])
 
     def test_found_by_a_write(self) -> None:
-        """A write that finds it is told as that, and its rows go to the next writer."""
+        """A write that finds it is reported as such, and its rows go to the next writer."""
         error = StoreReplaced("gone")
         self.store.write_errors.append(error)
         self.push((1, 1))
@@ -1284,7 +1284,7 @@ class ReplacedTests(PersisterTestCase):
         self.assertIn((2, 4), committed)
 
     def test_finish_waits(self) -> None:
-        """Told to finish, the thread waits for the store that takes the place."""
+        """Asked to finish, the thread waits for the store that takes the place."""
         self.patch(persister_module, "MAX_SLEEP", 0.001)
         self.replace()
         self.push((1, 2))
@@ -1428,7 +1428,7 @@ class EndTests(ThreadTestCase):
     """How the thread ends."""
 
     def test_finish(self) -> None:
-        """Told to finish, it commits what is in the ring, closes the writer, says so and ends."""
+        """Asked to finish, it commits what is in the ring, closes the writer, says so and ends."""
         self.push((1, 1))
         closed: list[bool] = []
         self.listener.on_end = lambda: closed.append(self.store.writers[0].closed)
@@ -1440,7 +1440,7 @@ class EndTests(ThreadTestCase):
         self.assertIs(self.listener.synced, True)
 
     def test_finish_of_nothing(self) -> None:
-        """Told to finish with nothing to do, it syncs what others committed, and writes nothing."""
+        """Asked to finish with nothing to do, it syncs earlier commits, and writes nothing."""
         self.persister.finish()
         self.run_to_end()
         self.assertEqual([writer.closed for writer in self.store.writers], [True])
@@ -1448,7 +1448,7 @@ class EndTests(ThreadTestCase):
         self.assertIs(self.listener.synced, True)
 
     def test_told_to_end(self) -> None:
-        """It says whether it was told to end, in either way."""
+        """It says whether `finish` or `abandon` was called."""
         self.assertFalse(self.persister.told_to_end)
         self.persister.finish()
         self.assertTrue(self.persister.told_to_end)
@@ -1491,7 +1491,7 @@ class EndTests(ThreadTestCase):
         self.assertEqual(self.failures(), [("gone", 0)])
 
     def test_finish_while_the_store_fails(self) -> None:
-        """Invariant 3: told to finish, it goes on trying until the batch is committed."""
+        """Invariant 3: asked to finish, it goes on trying until the batch is committed."""
         self.patch(persister_module, "FIRST_RETRY", 0.001)
         self.push((1, 1))
         self.store.write_errors.extend([StoreBusy("locked"), OSError("disk"), StoreBusy("locked")])
@@ -1572,7 +1572,7 @@ class DeathTests(ThreadTestCase):
         self.assertIs(self.listener.synced, True)
 
     def test_killed_while_it_writes(self) -> None:
-        """Invariant 3: the death is told, the writer closed; the next thread commits the rows."""
+        """Invariant 3: the death is reported, the writer closed; the next thread commits."""
         self.push((2, 1), (1, 1), (2, 2))
         error = Killed()
         self.store.write_errors.append(error)
@@ -1585,7 +1585,7 @@ class DeathTests(ThreadTestCase):
         self.assertEqual(len(self.store.writers), 2)
 
     def test_killed_while_it_splits(self) -> None:
-        """Invariant 3: what was committed before the death is told once, by the dying thread."""
+        """Invariant 3: commits before the death are reported once, by the dying thread."""
         self.push((1, 1), (2, 2))
         error = Killed()
         self.store.write_errors.extend([RowRefused("both"), None, error])
@@ -1609,7 +1609,7 @@ class DeathTests(ThreadTestCase):
         self.assertEqual(self.commits(), [([(1, 1)], ())])
 
     def test_killed_in_its_sleep(self) -> None:
-        """An error from the listener's beat kills the thread, and is told."""
+        """An error from the listener's beat kills the thread, and is reported."""
         self.patch(persister_module, "MAX_SLEEP", 0.001)
         error = ZeroDivisionError()
 
@@ -1640,7 +1640,7 @@ class DeathTests(ThreadTestCase):
         self.assertEqual(self.commits(), [([(1, 1)], ())])
 
     def test_writer_that_does_not_close(self) -> None:
-        """A writer that fails to close does not keep the death from being told."""
+        """A writer that fails to close does not keep the death from being reported."""
         self.push((1, 1))
         error = Killed()
         self.store.write_errors.append(error)
@@ -1729,7 +1729,7 @@ class ThreadTests(ThreadTestCase):
         self.assertEqual(maintenances, [1, 2, 3, 4])
 
     def test_maintenance_while_idle_fails(self) -> None:
-        """Maintenance that fails while there is nothing to write is told, and the thread lives."""
+        """Maintenance that fails without rows to write is reported, and the thread lives."""
         self.patch(persister_module, "MAX_SLEEP", 0.001)
         self.push((1, 1))
 
@@ -1743,7 +1743,7 @@ class ThreadTests(ThreadTestCase):
         self.assertEqual((self.listener.deaths, self.listener.synced), ([], True))
 
     def test_finish_wakes(self) -> None:
-        """Told to finish, it does not sleep to the end."""
+        """Asked to finish, it does not sleep to the end."""
         self.patch(persister_module, "MAX_SLEEP", 10 * PATIENCE)
         self.start()
         self.idle()
@@ -1820,7 +1820,7 @@ class ThreadTests(ThreadTestCase):
 
 
 class Accounts(Listener):
-    """Keeps account of every row, and finds fault with what is told too early or twice."""
+    """Accounts for every row, and rejects reports made too early or twice."""
 
     def __init__(self, store: Store, ring: Ring) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class RefusalsTests(SynchronousTestCase):
     def judge(
         self, *players: int, before: int = 0, now: int = 1, always: bool = False
     ) -> list[int]:
-        """Have these refused once more; return who is given up."""
+        """Have these refused once more; return the players who are given up."""
         again, given_up = self.refusals.judge([refused(p) for p in players], before, now, always)
         self.assertCountEqual([one.session_id for one in again + given_up], players)
         return [one.session_id for one in given_up]
@@ -61,7 +61,7 @@ class RefusalsTests(SynchronousTestCase):
         self.assertEqual(self.judge(1, 2), [])
 
     def test_forget(self) -> None:
-        """Who is settled is counted no more; the others are."""
+        """Settled players are no longer counted; the others are."""
         one, other = refused(1), refused(2)
         self.refusals.judge([one, other], 0, 1, False)
         self.refusals.forget([one])
