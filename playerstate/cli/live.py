@@ -98,7 +98,7 @@ def _open(path: str, stack: ExitStack) -> tuple[Leftover, int]:
         fd = stack.enter_context(held(path))
         return read_leftover(fd), fd
     except NotALiveFile as error:
-        raise click.ClickException(f"{path} is no live file: {error}") from error
+        raise click.ClickException(f"{path} is not a live file: {error}") from error
     except OSError as error:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
     except StoreUnusable as error:
