@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import LiveFileUnusable, StoreUnusable, file_store
 from playerstate.listening import Listen, parse_protocol_id
-from playerstate.live.file import check_apart
+from playerstate.live.names import check_apart
 from playerstate.log import PrintableLogger
 from playerstate.players.service import NotRunning, PlayerStateService
 from playerstate.printable import one_line

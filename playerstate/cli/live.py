@@ -10,7 +10,8 @@ import click
 
 from playerstate.cli.terminal import say, say_json
 from playerstate.interfaces import StoreBusy, StoreUnusable, file_store
-from playerstate.live.file import Leftover, NotALiveFile, held, mark_clean, read_leftover
+from playerstate.live.leftover import Leftover, NotALiveFile, read_leftover
+from playerstate.live.names import held, mark_clean
 from playerstate.live.recovery import find_unsaved
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema

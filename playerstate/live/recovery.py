@@ -14,7 +14,7 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred
 
 from playerstate.interfaces import IStateReader, Stored
-from playerstate.live.file import Leftover
+from playerstate.live.leftover import Leftover
 from playerstate.log import PrintableLogger
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import InvalidState, StateSchema, folded

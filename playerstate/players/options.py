@@ -8,7 +8,7 @@ import attrs
 
 from playerstate.arguments import check_seconds, check_whole
 from playerstate.interfaces import MOST_LANES, IStateStore, file_store
-from playerstate.live.file import check_apart
+from playerstate.live.names import check_apart
 
 
 @attrs.frozen

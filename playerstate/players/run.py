@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
-from playerstate.live.file import RowMemory
+from playerstate.live.memory import RowMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning

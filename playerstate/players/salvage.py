@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import Stored, StoreUnusable
-from playerstate.live.file import RowMemory
+from playerstate.live.memory import RowMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.saving.commit import named

@@ -17,7 +17,8 @@ from playerstate.arguments import check_session_id, check_whole
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
-from playerstate.live.file import AnonymousMemory, LiveFile
+from playerstate.live.file import LiveFile
+from playerstate.live.memory import AnonymousMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning, ServerFull

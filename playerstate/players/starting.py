@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred, TimeoutError
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, StoreUnusable, file_store
 from playerstate.ledger import Ledger
-from playerstate.live.file import RowMemory, check_beside
+from playerstate.live.memory import RowMemory
+from playerstate.live.names import check_beside
 from playerstate.live.recovery import find_unsaved
 from playerstate.players.errors import NotRunning
 from playerstate.players.options import Options

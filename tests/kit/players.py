@@ -21,7 +21,8 @@ from playerstate.conversations.gateway import Gateway, Run
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.interfaces import IFileStore, Records, RowRefused, Stored, StoreReplaced
 from playerstate.ledger import Outcome
-from playerstate.live.file import AnonymousMemory, Leftover
+from playerstate.live.leftover import Leftover
+from playerstate.live.memory import AnonymousMemory
 from playerstate.players import service as service_module
 from playerstate.players.service import PlayerStateService
 from playerstate.state.layout import RowLayout

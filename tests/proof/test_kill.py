@@ -10,7 +10,7 @@ import time
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.live.file import RECOVERING
+from playerstate.live.names import RECOVERING
 from tests.kit.crash_load import Crowd, Process
 
 KILLS = int(os.environ.get("PLAYERSTATE_KILLS", "3"))

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema
 from playerstate.conversations.gateway import Gateway
-from playerstate.live.file import PAGE
+from playerstate.live.leftover import PAGE
 from playerstate.stores.sqlite import writer as sqlite_writer
 from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.testing import SteppedService

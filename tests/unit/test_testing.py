@@ -24,7 +24,7 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from playerstate import PlayerState, StateSchema, StoreBusy
 from playerstate.interfaces import IStateReader, IStateStore, IStateWriter
-from playerstate.live.file import read_leftover
+from playerstate.live.leftover import read_leftover
 from playerstate.players.service import ServerFull
 from playerstate.testing import (
     EPOCH,

@@ -36,17 +36,13 @@ from playerstate.conversations.gateway import LOOK_EVERY, Gateway
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.interfaces import StoreBusy, Stored, StoreReplaced, StoreUnusable
 from playerstate.live import file as live_file_module
+from playerstate.live import leftover as leftover_module
+from playerstate.live import names as names_module
 from playerstate.live import table as table_module
-from playerstate.live.file import (
-    FORMAT,
-    MAKING,
-    PAGE,
-    RECOVERING,
-    AnonymousMemory,
-    LiveFile,
-    NotALiveFile,
-    read_leftover,
-)
+from playerstate.live.file import LiveFile
+from playerstate.live.leftover import FORMAT, PAGE, NotALiveFile, read_leftover
+from playerstate.live.memory import AnonymousMemory
+from playerstate.live.names import MAKING, RECOVERING
 from playerstate.live.recovery import as_rows
 from playerstate.live.table import LiveTable, TableFull
 from playerstate.state.kinds import Text
@@ -250,7 +246,7 @@ class FileTests(SynchronousTestCase):
 
     def test_read_in_pieces(self) -> None:
         """Rows of every piece are found, in the first and the last slot of it as well."""
-        self.patch(live_file_module, "SLOTS_AT_ONCE", 3)
+        self.patch(leftover_module, "SLOTS_AT_ONCE", 3)
         path = self.mktemp()
         table = write_live_file(path, SCHEMA, 20, IDENTITY)
         for player in range(1, 12):
@@ -290,13 +286,14 @@ class FileTests(SynchronousTestCase):
     def test_made_by_another_meanwhile(self) -> None:
         """A start that locked a file which no longer has the name gives up."""
         path = self.mktemp()
-        lock = live_file_module._lock
+        lock = names_module.lock
 
         def slow(fd: int, name: str) -> None:
             os.rename(path + MAKING, path)
             lock(fd, name)
 
-        self.patch(live_file_module, "_lock", slow)
+        self.patch(live_file_module, "lock", slow)
+        self.patch(names_module, "lock", slow)
         error = self.assertRaises(StoreUnusable, LiveFile(path).open, SCHEMA, 2, IDENTITY)
         self.assertIn("is in use by another process", str(error))
         self.assertEqual(os.path.getsize(path), 0)
@@ -1859,13 +1856,13 @@ class StepsTests(RecoveryTestCase):
         self.assertEqual(stepped.service.table.room, 256)
         self.kill(stepped)
         reads: list[int] = []
-        newest = live_file_module._newest_whole
+        newest = leftover_module._newest_whole
 
         def counting(halves: Any) -> Any:
             reads.append(len(halves))
             return newest(halves)
 
-        self.patch(live_file_module, "_newest_whole", counting)
+        self.patch(leftover_module, "_newest_whole", counting)
         self.assertEqual(len(remaining(self.path)), 201)
         self.assertEqual(reads, [2 * 256])
 

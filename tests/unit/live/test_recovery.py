@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.interfaces import Stored
 from playerstate.live import recovery
-from playerstate.live.file import Leftover
+from playerstate.live.leftover import Leftover
 from playerstate.state.layout import RowLayout
 from tests.kit.players import SCHEMA
 
