@@ -27,7 +27,8 @@ from playerstate.wire.messages import (
     encode_refused,
 )
 
-JOIN_ERROR_TOLD_EVERY = 60.0
+JOIN_ERROR_LOGGED_EVERY = 60.0
+"""Seconds between two log entries of joins that failed with an unexpected error."""
 
 REPLACED_KEPT = 8
 """Nonces kept of each player's replaced conversations, so that a late JOIN cannot take the player
@@ -75,7 +76,7 @@ class Joins:
         self._silence = silence
         self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
-        self._error_told_at = -math.inf
+        self._error_logged_at = -math.inf
 
     def received(
         self, transport: Transport, session_id: int, peer: Any, join: Join
@@ -187,7 +188,7 @@ class Joins:
         else:
             reason = RefusedReason.STORE
             if not failure.check(StoreBusy):
-                self._tell_error(conversation.session_id, failure)
+                self._log_join_error(conversation.session_id, failure)
         self._refuse(
             conversation.transport,
             conversation.session_id,
@@ -209,8 +210,8 @@ class Joins:
             self._codec.encode_welcome(nonce, updated_at, values, conversation.secret)
         )
 
-    def _tell_error(self, session_id: int, failure: Failure) -> None:
+    def _log_join_error(self, session_id: int, failure: Failure) -> None:
         now = self._seconds()
-        if now - self._error_told_at >= JOIN_ERROR_TOLD_EVERY:
-            self._error_told_at = now
+        if now - self._error_logged_at >= JOIN_ERROR_LOGGED_EVERY:
+            self._error_logged_at = now
             _log.failure("player {session_id} cannot join", failure, session_id=session_id)

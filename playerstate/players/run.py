@@ -171,7 +171,7 @@ class Run:
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
         self.clock.every(SUMMARY_EVERY, self._summarise)
-        self.clock.every(1.0, self._tell_trouble)
+        self.clock.every(1.0, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
@@ -294,7 +294,7 @@ class Run:
         """See `playerstate.players.service.PlayerStateService.trouble`."""
         return self.outbox.trouble() or self.salvage.trouble
 
-    def _tell_trouble(self) -> None:
+    def _log_trouble(self) -> None:
         trouble = self.outbox.trouble()
         if (trouble is not None) == self._degraded:
             return

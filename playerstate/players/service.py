@@ -163,7 +163,7 @@ class PlayerStateService(Service):
             start(
                 *(self.options, self._memory, self.ledger, runtime),
                 when_recovered=self._ready,
-                on_leave=self._tell_leave,
+                on_leave=self._notify_leave,
             )
         )
         if not starting.called:
@@ -350,7 +350,7 @@ class PlayerStateService(Service):
         """
         self._listeners.remove(listener)
 
-    def _tell_leave(self, session_id: int) -> None:
+    def _notify_leave(self, session_id: int) -> None:
         for listener in list(self._listeners):
             with _log.failuresHandled("player {id} leaves all the same", id=session_id):
                 listener.on_leave(session_id)

@@ -44,7 +44,7 @@ async def _save(run: Run) -> float:
     """Save everything, or give up; return the seconds that the persist thread may take to end."""
     clock, within = run.clock, run.options.stop_within
     deadline = clock.seconds() + within
-    progress = clock.every(1.0, partial(_tell_progress, run, deadline))
+    progress = clock.every(1.0, partial(_log_progress, run, deadline))
     try:
         await run.outbox.saved_since(math.inf).addTimeout(within, clock)
     except TimeoutError:
@@ -75,7 +75,7 @@ def _close(run: Run, synced: bool) -> None:
             close()
 
 
-def _tell_progress(run: Run, deadline: float) -> None:
+def _log_progress(run: Run, deadline: float) -> None:
     _log.info(
         "stopping: {pending} updates still wait for {store}; giving up in {seconds:.0f} s",
         pending=run.outbox.pending,

@@ -195,7 +195,7 @@ class ReturningTests(ProcessTestCase):
         player = self.player(server, 42)
         player.join()
         os.kill(server.pid, signal.SIGHUP)
-        server.wait_for("SIGHUP: there is nothing to reload, the server goes on")
+        server.wait_for("SIGHUP: there is nothing to reload, the server keeps running")
         player.move(7.0, 8.0)
         player.wait_applied()
         self.assertEqual(server.stop(), -signal.SIGTERM)
