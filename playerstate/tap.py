@@ -185,7 +185,7 @@ class Options(usage.Options):
         for listen in self["listen"]:
             place = listen.port, listen.interface
             if listen.port and place in places:
-                _end(f"--listen {listen}: an earlier --listen is the same; name another port")
+                _end(f"--listen {listen}: an earlier --listen has this place; name another port")
             places.add(place)
             if listen.scheme == "udp" and not (listen.is_loopback or self["insecure"]):
                 _end(
