@@ -1,11 +1,11 @@
-"""Keeps where every player of a game stands, and saves it without the game ever waiting.
+"""Keeps the state of every player of a game, and saves it without the game ever waiting.
 
-Programs import from five modules, the *doors*: this one, `playerstate.interfaces` for stores of
-one's own, `playerstate.client` for players, `playerstate.tokens` for login services and
-`playerstate.testing` for tests.  What they list in ``__all__`` is public; every other module and
-name may change between any two versions.
+Programs import from five modules, the *doors*: this one, `playerstate.interfaces` for their own
+stores, `playerstate.client` for players, `playerstate.tokens` for login services and
+`playerstate.testing` for tests.  The names in their ``__all__`` are public; every other module and
+name may change in any version.
 
-A name of this module is imported when it is asked for: a login service does not load a server, and
+Each name of this module is imported on first use: a login service does not load a server, and
 ``twistd --help`` loads neither.
 """
 
@@ -80,7 +80,7 @@ __all__ = [
     "within",
 ]
 
-if not TYPE_CHECKING:  # a type checker knows every name, and what is none
+if not TYPE_CHECKING:  # a type checker knows the names from the imports above
     _NAMES = {
         "conversations.gateway": ["Gateway"],
         "interfaces": ["StoreBusy", "StoreUnusable"],
@@ -110,7 +110,7 @@ if not TYPE_CHECKING:  # a type checker knows every name, and what is none
     _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
     def __getattr__(name: str) -> object:
-        """A public name, looked up once: it is an attribute from then on."""
+        """Import a public name on first use; it is an attribute from then on."""
         if name not in _MODULES:
             raise AttributeError(f"module 'playerstate' has no attribute {name!r}")
         found: object = getattr(_import_module(f"playerstate.{_MODULES[name]}"), name)

@@ -1,24 +1,24 @@
-"""What a store is, as zope interfaces, each with its thread and its failures.
+"""The zope interfaces of a store, with the thread and the errors of each method.
 
 A store is opened by a factory from a URL, and hands out two ends: a *reader*, used on the reactor
 thread alone, and a *writer*, made and used on the persist thread alone.  The two share nothing but
 the stored rows, so neither ever waits for the other.
 
-The `StateSchema` that a factory is given says what a player is.  Of it, a store needs:
+The `StateSchema` that a factory is given describes a player.  Of it, a store needs:
 
 - ``schema.fields``, each with its ``name``, its ``kind``, and its ``default`` as a plain value.
-  Names differ in more than the case of their letters, and none is ``session_id`` or ``updated_at``.
-- Of a kind: ``column``, which of four things a column of it is to hold
-  (`Column`), so that a store maps these to types of its own and need not
-  know the kinds; ``size``, the most bytes that a text takes; ``name``, for people to read.
-- *Plain values*, which it keeps and gives back: a ``float``, ``int``, ``bool`` or ``str`` each, of
-  just that type.  They are finite, but may lie outside the bounds of today's class.
-- Records have the fields packed.  ``schema.decode`` makes plain values of the fields of one record,
-  ``field.kind.decode`` of a single one, for a store that takes the records column by column.
+  Names differ by more than case, and none is ``session_id`` or ``updated_at``.
+- Of a kind: ``column``, one of the four types of column (`Column`), which a store maps to its own
+  types without knowing the kinds; ``size``, the most bytes that a text takes; ``name``, for people
+  to read.
+- *Plain values*, which it stores and returns: each a ``float``, ``int``, ``bool`` or ``str``, of
+  exactly that type.  They are finite, but may lie outside the bounds of the present class.
+- Records, whose fields are packed.  ``schema.decode`` makes plain values of the fields of one
+  record, ``field.kind.decode`` of a single field, for a store that takes records by columns.
 
-The class may have changed since the store was last used.  A field may be new, so that its default
-fills the column, or gone, so that its column stays; it may want another column, or be a text of
-fewer bytes than are stored.  `IStateStore.migrate` fits the store to it, or refuses.
+The class may have changed since the store was last used.  A field may be new: its default fills the
+column.  It may be gone: its column stays.  It may need another type of column, or be a text of
+fewer bytes than are stored.  `IStateStore.migrate` adapts the store to the class, or refuses.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ __all__ = [
 ]
 
 Records = npt.NDArray[np.void]
-"""Rows as a store sees them, a structured array: ``session_id``, each field by its name (a bool as
+"""Rows given to a store, a structured array: ``session_id``, each field by its name (a bool as
 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
 
 
 MOST_LANES = 64
-"""The most lanes a store may ask for."""
+"""The most lanes that a store may have."""
 
 
 class StoreUnusable(Exception):
@@ -70,11 +70,14 @@ class StoreUnusable(Exception):
 
 
 class LiveFileUnusable(StoreUnusable):
-    """The same of the live file, which may be another file, or none."""
+    """The live file cannot be used as it is; the message names it and says what to do.
+
+    The operator may name another live file, or none.
+    """
 
 
 class StoreBusy(Exception):
-    """Somebody else holds the store just now; the same call may succeed later."""
+    """Another process or connection holds the store now; the same call may succeed later."""
 
 
 class StoreReplaced(Exception):
@@ -82,11 +85,11 @@ class StoreReplaced(Exception):
 
 
 class RowRefused(Exception):
-    """The store can never take one of these rows, and cannot say which."""
+    """The store can never take one of these rows, and cannot tell which."""
 
 
 class Reason(enum.Enum):
-    """Why a store leaves a record out of a write; the value says it in words."""
+    """Why a store leaves a record out of a write; the value is the text for the log."""
 
     NEWER = "the store holds a newer state"
     FENCED = "the store takes this player's states from another server"
@@ -104,13 +107,13 @@ _NONE = _positions([])
 class LeftOut:
     """Which records a store left out of a write, by their positions, and for which `Reason`.
 
-    Its length is the number of them; each is in one of the three.
+    Its length is their number; each is in exactly one of the three.
 
     Attributes:
         newer: the store holds a newer ``updated_at`` of these players.
-        fenced: these players' states belong to another server by now.
-        refused: the store can never take these, since a constraint, a type or a size is against
-            it; each with that in words.
+        fenced: another server has taken these players over.
+        refused: the store can never take these, because of a constraint, a type or a size; each
+            with that reason in words.
     """
 
     newer: npt.NDArray[np.intp] = attrs.field(default=_NONE, converter=_positions)
@@ -123,7 +126,7 @@ class LeftOut:
 
 @attrs.frozen
 class Stored:
-    """One player as a store holds them.
+    """One player as stored.
 
     Attributes:
         values: plain values, in the order of the schema's fields.
@@ -138,14 +141,14 @@ class IStateReader(Interface):
     """Loads players.  Reactor thread only."""
 
     def load(session_id: int) -> Stored | Deferred[Stored | None] | None:
-        """One stored player, or None where there is none.
+        """One stored player; None if the store has no such player.
 
         A store across a network must return a Deferred, and stop its work when that is cancelled;
-        one whose answer takes microseconds may return it plainly.
+        a store that answers within microseconds may return the answer itself.
 
         Raises:
-            StoreBusy: not now; the player may ask again.
-            Exception: anything else, by raising or by the Deferred; the join fails with it.
+            StoreBusy: not now; the client may ask again.
+            Exception: any other error, raised or by the Deferred; the join fails with it.
         """
 
     def close() -> None:
@@ -156,73 +159,74 @@ class IStateWriter(Interface):
     """Saves players.  Made and used on the persist thread only, but for `interrupt`."""
 
     def write(records: Records) -> LeftOut:
-        """Save one record a player, sorted by session id: all of them or none.  May block.
+        """Save the records, one for each player, sorted by session id: all or none.  May block.
 
-        A record is left out where the store holds a newer ``updated_at`` of that player; one of
-        the same age is written again.  When this returns, those that it does not name are
-        committed, and none of those that it names.
+        A record is left out if the store holds a newer ``updated_at`` of that player; one with the
+        same ``updated_at`` is written again.  When this returns, every record is committed except
+        those that the result names, and none of those is.
 
         Returns:
-            The records left out; mostly none.  Those refused come again, until they are set aside.
+            The records left out; mostly none.  Refused records come again, until they are
+            quarantined.
 
         Raises:
             StoreBusy: nothing was written; the same records come again.
-            RowRefused: nothing was written, since one of the records can never be; for a store
-                that cannot say which.  The records come again in halves.
-            Exception: anything else.  Nothing may have been written; the writer is closed, and
+            RowRefused: nothing was written, since the store can never take one of the records and
+                cannot tell which.  The records come again in halves.
+            Exception: any other error; nothing may have been written.  The writer is closed, and
                 the same records go to a new one.
         """
 
     def maintain() -> None:
-        """Do what is due between two batches; called once a second at least.  May block.
+        """Do the maintenance due between two batches; called at least once a second.  May block.
 
         Raises:
             StoreReplaced: the store, an `IFileStore`, is not the one that was opened; the writer
                 is closed.
-            Exception: anything else is logged.
+            Exception: any other error, which is logged.
         """
 
     def quarantine(records: Records, reasons: Sequence[str]) -> None:
-        """Keep these records, which `write` refused time and again, where an operator finds them.
+        """Keep these records, which `write` refused repeatedly, where the operator finds them.
 
-        All of a batch come together, however many, each with the reason of its own.
+        All such records of a batch come in one call, however many, each with its own reason.
 
         Raises:
             Exception: none of them is known to be kept; they come again.
         """
 
     def sync() -> None:
-        """Bring everything committed to disk, past every cache.  May block.
+        """Flush everything committed to disk, past every cache.  May block.
 
         Raises:
-            Exception: it is not known to be there.
+            Exception: it is not known to be on disk.
         """
 
     def interrupt() -> None:
-        """Make a running `write` end soon, by raising.  Any thread; harmless when nothing runs."""
+        """Make a running `write` raise soon.  Any thread; does nothing if none runs."""
 
     def close() -> None:
         """Give back what the writer holds.  No call follows."""
 
 
 class IStateStore(Interface):
-    """What a URL opens: one place where players are kept.
+    """One place where players are stored, opened by a URL.
 
     Opening touches nothing: files, locks and connections wait for `prepare`.  A store across a
-    network answers `prepare`, `migrate` and `open_reader` by Deferreds.  Each is awaited for 30
-    seconds and cancelled then, or by a stop: whoever made it is to let go of all that was taken
-    for it.  What fails raises or fails the Deferred.
+    network answers `prepare`, `migrate` and `open_reader` by Deferreds.  The service waits 30
+    seconds for each, and then cancels it, as does a stop: the store must then release all that the
+    call took.  An error is raised, or fails the Deferred.
     """
 
     schema: StateSchema = Attribute("The schema of the players it keeps.")
     lanes: int = Attribute(
-        """How many writers it gains from at a time, from 1 to 64.
+        """The number of writers that work best at a time, from 1 to 64.
 
-        Each is on a persist thread of its own, and saves players of its own, always the same."""
+        Each runs on its own persist thread, and saves its own players, always the same."""
     )
 
     def prepare() -> bytes | Deferred[bytes]:
-        """Take hold of the store: lock it, and look whether it can be used.  Changes nothing in it.
+        """Lock the store, and check whether it can be used.  Changes nothing in it.
 
         Reactor thread, at start.
 
@@ -230,17 +234,19 @@ class IStateStore(Interface):
             The identity that `migrate` last gave it, 16 bytes; zeros for a store that has none.
 
         Raises:
-            StoreUnusable: with one line that says what is wrong and what to do; nothing is held.
+            StoreUnusable: its message, one line, says what is wrong and what to do; nothing is
+                held.
         """
 
     def migrate(identity: bytes) -> bytes | Deferred[bytes]:
-        """Create the store, or fit it to the schema, and give it this identity.
+        """Create the store, or adapt it to the schema, and give it this identity.
 
-        The identity ties a live file to the store whose it is: one restored from a copy of earlier
-        days has another.  Reactor thread, after `prepare`.
+        The identity ties a live file to its store: a store restored from an older copy has another
+        identity.  Reactor thread, after `prepare`.
 
         Returns:
-            The identity it has now; another than this where it cannot be told from its copies.
+            The identity it has now; it differs from the given one if the store cannot be told from
+            its copies.
 
         Raises:
             StoreUnusable: as for `prepare`; nothing was changed.
@@ -250,26 +256,26 @@ class IStateStore(Interface):
         """A reader.  Reactor thread, after `migrate`, and after `IFileStore.reopen`."""
 
     def open_writer() -> IStateWriter:
-        """A writer.  Persist thread, after `migrate`; may block, and may raise as `write` does."""
+        """A writer.  Persist thread, after `migrate`.  May block; raises what `write` raises."""
 
     def describe() -> str:
         """The store in a few words, for the log.  Any thread."""
 
     def close() -> None:
-        """Let go of what `prepare` took.  Reactor thread, after both ends are closed."""
+        """Release what `prepare` took.  Reactor thread, after readers and writers are closed."""
 
 
 class IFileStore(IStateStore):
-    """A store that keeps files, which may be removed or replaced while they are in use.
+    """A store that keeps files, which another process may remove or replace while in use.
 
     It answers at once where `IStateStore` allows a Deferred.
     """
 
     path: str = Attribute("The file in which the players are.")
-    files: Sequence[str] = Attribute("Every file that it may make; none is put in their place.")
-    live_path: str = Attribute(
-        "Where the live file of this store lies, unless it is told elsewhere."
+    files: Sequence[str] = Attribute(
+        "Every file that it may make; the live file must be none of them."
     )
+    live_path: str = Attribute("The default path of the live file of this store.")
 
     def prepare() -> bytes:
         """See `IStateStore.prepare`; the lock is held until `close`, through every `reopen`."""
@@ -281,36 +287,37 @@ class IFileStore(IStateStore):
         """See `IStateStore.open_reader`."""
 
     def reopen(identity: bytes, online: Set[int]) -> list[int] | None:
-        """Go over to the store that has taken the place of the one that was opened.
+        """Switch over to the store that has replaced the one that was opened.
 
-        Called where the writer has raised `StoreReplaced`.  Persist thread, with the writer closed
-        and the old reader still open, which nobody uses meanwhile: it may be asked once more, and
-        closed.  May block.  Where this raises it is called again; once it has returned,
-        `open_reader` is.
+        Called after the writer has raised `StoreReplaced`.  Persist thread, with the writer closed
+        and the old reader still open, which the service does not use meanwhile: this method may
+        use it once more, and close it.  May block.  If this raises it is called again; once it has
+        returned, the service calls `open_reader`.
 
         Args:
-            identity: for the store that is there now.
+            identity: for the replacement.
             online: the players whose rows will be written again.
 
         Returns:
-            Other players whose newest state went with the old store, at most a thousand; None
-            where it cannot be told who they are.
+            Other players whose newest state was lost with the old store, at most a thousand; None
+            if they are unknown.
 
         Raises:
-            StoreUnusable: what is there now cannot be used, or nothing can be put there.
+            StoreUnusable: the replacement cannot be used, or no store can be created.
         """
 
 
 def file_store(store: IStateStore) -> IFileStore | None:
-    """The store as one that keeps files, where it is one."""
+    """The store as an `IFileStore`; None if it keeps no files."""
     found: IFileStore | None = IFileStore(store, None)
     return found
 
 
 class IStoreBrowser(Interface):
-    """Looks into a store without knowing the state class, beside a server or without one.
+    """Reads a store without knowing the state class, whether or not a server runs on it.
 
-    Every method may raise `StoreUnusable`, with one line that says what is wrong and what to do.
+    Every method may raise `StoreUnusable`, whose message, one line, says what is wrong and what to
+    do.
     """
 
     columns: tuple[str, ...] = Attribute("Names of the columns, ``session_id`` first.")
@@ -319,30 +326,30 @@ class IStoreBrowser(Interface):
         """How many players the store holds."""
 
     def latest(limit: int | None) -> Iterator[tuple[Any, ...]]:
-        """Rows in the order of `columns`, the latest changed first; None for all."""
+        """At most `limit` rows, None for all, in the order of `columns`, latest changed first."""
 
     def find(session_id: int) -> tuple[Any, ...] | None:
-        """One player's row, or None."""
+        """One player's row; None if there is none."""
 
     def close() -> None:
-        """Give back what the browser holds."""
+        """Release what the browser holds."""
 
 
 class IStoreFactory(Interface):
-    """Opens stores of one URL scheme.  Provide `twisted.plugin.IPlugin` as well, to be found."""
+    """Opens stores of one URL scheme.  Also provide `twisted.plugin.IPlugin`, to be found."""
 
-    scheme: str = Attribute("What stands before the first colon of the URLs.")
+    scheme: str = Attribute("The part of the URLs before the first colon.")
 
     def open(url: str, schema: StateSchema) -> IStateStore:
-        """A store, as yet untouched; relative paths are resolved here.
+        """A store, not yet prepared; relative paths are resolved here.
 
         Raises:
             StoreUnusable: the URL cannot be understood.
         """
 
     def browse(url: str) -> IStoreBrowser:
-        """Look into a store that exists.
+        """A browser of an existing store.
 
         Raises:
-            StoreUnusable: there is nothing to look into.
+            StoreUnusable: there is no store at that URL.
         """

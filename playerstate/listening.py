@@ -1,7 +1,7 @@
-r"""Where a server listens and under which addresses it is known, as the command line writes it.
+r"""Parses where a server listens, and its protocol id, as given on the command line.
 
-``udp:PORT:interface=ADDRESS`` is the plain transport, ``netcode:PORT:interface=ADDRESS`` the one
-that speaks netcode; a colon inside an address is written ``\:``.
+``udp:PORT:interface=ADDRESS`` is the plain transport, ``netcode:PORT:interface=ADDRESS`` the
+netcode transport; a colon inside an address is written ``\:``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _FORM = "udp:PORT:interface=ADDRESS or netcode:PORT:interface=ADDRESS"
 
 @attrs.frozen
 class Listen:
-    """One place to listen at.
+    """One port and interface to listen on.
 
     Attributes:
         scheme: ``udp`` or ``netcode``.
-        port: the port's number; 0 for any that is free.
-        interface: an IP address of this machine, or one for all of them.
+        port: the port number; 0 for any free one.
+        interface: an IP address of this machine, or the wildcard address.
     """
 
     scheme: str
@@ -32,10 +32,10 @@ class Listen:
 
     @classmethod
     def parse(cls, text: str) -> Listen:
-        """Read the text.
+        """Parse the text.
 
         Raises:
-            ValueError: saying what is allowed.
+            ValueError: the text is wrong; the message says what is allowed.
         """
         if remedy := _escaped(text):
             raise ValueError(f"the colons of an IPv6 address are written \\:, so write {remedy}")
@@ -49,7 +49,7 @@ class Listen:
         for part in parts[1:]:
             key, _, value = part.partition("=")
             if key != "interface":
-                raise ValueError(f"there is no {part!r}; must be {_FORM}")
+                raise ValueError(f"unknown part {part!r}; must be {_FORM}")
             interface = value
         try:
             ipaddress.ip_address(interface)
@@ -66,17 +66,17 @@ class Listen:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the interface."""
         return ipaddress.ip_address(self.interface).is_loopback
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it is at every address of this machine, and so names none."""
+        """Whether the interface is the wildcard address, which names no single one."""
         return ipaddress.ip_address(self.interface).is_unspecified
 
 
 def _escaped(text: str) -> str | None:
-    """The text as it must be written, where its interface is an IPv6 address with bare colons."""
+    """The text with the bare colons of an IPv6 interface escaped; None if it has none."""
     start, key, address = text.partition(":interface=")
     try:
         ipaddress.IPv6Address(address.strip("[]"))
@@ -89,7 +89,7 @@ def parse_protocol_id(text: str) -> int:
     """A protocol id, ``0x`` and hex digits or a decimal number.
 
     Raises:
-        ValueError: it is none of 64 bits.
+        ValueError: the text is not a number of up to 64 bits.
     """
     try:
         value = int(text, 0) if text.isascii() and text.isalnum() else -1

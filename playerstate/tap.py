@@ -1,4 +1,4 @@
-"""``twistd playerstate``: its options, and how its services are put together."""
+"""``twistd playerstate``: its options, and the composition of its services."""
 
 from __future__ import annotations
 
@@ -73,24 +73,24 @@ def _power_of_two(text: str) -> int:
 
 
 _NETCODE_NEEDS = {
-    "key-file": "a key that the login service has too; `playerstate key PATH` makes one",
+    "key-file": "a key shared with the login service; `playerstate key PATH` creates one",
     "protocol-id": "the game's number, the same for its clients and its login service",
 }
 
 _LISTEN_REMEDIES = {
-    errno.EADDRINUSE: "end what listens there, or name another port",
+    errno.EADDRINUSE: "stop the program that listens there, or name another port",
     errno.EADDRNOTAVAIL: "the interface must be an address of this machine",
-    errno.EACCES: "name a port from 1024 up, or give this user the right to lower ones",
+    errno.EACCES: "name a port from 1024 up, or allow this user lower ones",
 }
 
 
 class Options(usage.Options):
-    """What ``twistd playerstate`` takes; every bad value ends it with one line."""
+    """The options of ``twistd playerstate``; a bad value ends it with one line."""
 
     synopsis = "[options]"
     longdesc = (
-        "Takes players' moves over UDP, keeps where they stand, and saves it in batches from a"
-        " thread of its own. A returning player stands where they left."
+        "Receives players' moves over UDP, keeps each player's newest state, and saves it in"
+        " batches from a thread of its own. Returning players continue where they left."
     )
 
     optParameters = [
@@ -98,12 +98,12 @@ class Options(usage.Options):
             "store",
             "s",
             "sqlite:players.db",
-            "Where to save: sqlite:PATH[?synchronous=normal], or memory:, which forgets.",
+            "Where to save: sqlite:PATH[?synchronous=normal], or memory:, which is lost at a stop.",
         ],
         ["state", None, DEFAULT_STATE, "The state class, as MODULE:CLASS."],
         [
             *("live-file", "j", None),
-            "File that keeps moves beyond the death of the process, or none [default: beside the"
+            "File in which moves outlive the process, or none [default: beside the"
             " database, ending in .live; playerstate.live for stores without a file].",
         ],
         ["save-within", None, "5", "Seconds within which a move is to be saved."],
@@ -114,7 +114,7 @@ class Options(usage.Options):
         ["protocol-id", None, None, "netcode: the game's number, up to 64 bits, such as 0x1122."],
         [
             *("max-token-lifetime", None, None),
-            "netcode: seconds for which the login service's tokens live, at the most"
+            "netcode: the longest lifetime of the login service's tokens, in seconds"
             f" [default: {EXPIRES}].",
         ],
     ]
@@ -153,14 +153,14 @@ class Options(usage.Options):
         self["public"].append(self._parse("public", text, Address.parse))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse, and end with one line where Twisted would print its whole help."""
+        """Parse; on an error, end with one line, where Twisted would print its whole help."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
             _end(f"{str(error).rstrip('.')}; --help lists the options")
 
     def postOptions(self) -> None:
-        """Turn the texts into what they mean."""
+        """Convert the texts to values, and check how they fit together."""
         for name, parse in self._parsers.items():
             self._convert(name, parse)
         self._convert("store", lambda url: open_store(url, self["state"]))
@@ -185,21 +185,23 @@ class Options(usage.Options):
         for listen in self["listen"]:
             place = listen.port, listen.interface
             if listen.port and place in places:
-                _end(f"--listen {listen}: something listens there already; name another port")
+                _end(f"--listen {listen}: an earlier --listen has this place; name another port")
             places.add(place)
             if listen.scheme == "udp" and not (listen.is_loopback or self["insecure"]):
                 _end(
-                    f"--listen interface={listen.interface}: the plain transport believes whoever"
-                    " sends and encrypts nothing, so it listens on loopback alone; listen with"
-                    " netcode, or let it listen there all the same by --insecure, on a network you"
-                    " trust"
+                    f"--listen interface={listen.interface}: the plain transport checks no sender"
+                    " and encrypts nothing, so it listens on loopback only; listen with netcode, or"
+                    " allow this interface by --insecure, on a network you trust"
                 )
 
     def _check_netcode(self, listens: Sequence[Listen]) -> None:
         if not listens:
             for name in ("public", *self._netcode_parsers):
                 if self[name]:
-                    _end(f"--{name}: nothing listens with netcode; add --listen netcode:PORT")
+                    _end(
+                        f"--{name} is for netcode, and no --listen uses it; add --listen"
+                        " netcode:PORT"
+                    )
             return
         for name, why in _NETCODE_NEEDS.items():
             if self[name] is None:
@@ -211,9 +213,9 @@ class Options(usage.Options):
         for listen in listens:
             if listen.is_wildcard and not self["public"]:
                 _end(
-                    f"--listen {listen}: a token names the servers that it is for, and"
-                    f" {listen.interface} names none; say by --public ADDRESS:PORT how clients"
-                    " reach this one"
+                    f"--listen {listen}: a token names its servers by address, and"
+                    f" {listen.interface} names none; give the address by which clients reach this"
+                    " server with --public ADDRESS:PORT"
                 )
 
     def _convert(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -227,7 +229,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The whole server; nothing is opened before it is started."""
+    """The whole server; it opens nothing before it is started."""
     service = PlayerStateService(
         options["store"],
         save_within=options["save-within"],
@@ -256,7 +258,7 @@ def makeService(options: Options) -> IService:
 
 
 class _Server(MultiService):
-    """The services in their order, ending in one line where one of them cannot start."""
+    """The services in order; if one cannot start, the process ends with one line."""
 
     def __init__(self, options: Options, service: PlayerStateService) -> None:
         super().__init__()
@@ -264,7 +266,7 @@ class _Server(MultiService):
         self._service = service
 
     def startService(self) -> None:
-        """Start the store's service, and the transports once its store is open."""
+        """Start the players' service, and the transports once its store is open."""
         _log.info("{versions}", versions=_versions())
         _mind_hangup()
         _check_log(self._options.parent or {})
@@ -272,7 +274,7 @@ class _Server(MultiService):
         try:
             self._service.startService()
         except StoreUnusable as error:
-            self._cannot_start(_told(error))
+            self._cannot_start(_unusable(error))
         opened = self._service.opened()
         if opened.called:
             self._listen()
@@ -293,18 +295,18 @@ class _Server(MultiService):
             self._cannot_start(f"--listen {listen}: cannot listen there: {why.strerror}; {remedy}")
 
     def _listen_late(self, _: None) -> None:
-        """The store is open, a while after the process has come up."""
+        """The store is open, some time after the process started."""
         if self.running:
             self._listen()
 
     def _end_late(self, failure: Failure) -> None:
-        """The server cannot start, which shows when its reactor runs already: end that."""
+        """The server cannot start, and the reactor runs already: log one line, and stop it."""
         if failure.check(NotRunning):
-            return  # it was stopped meanwhile
+            return  # stopped meanwhile
         if failure.check(SystemExit):
             _log.critical("{line}", line=failure.value)
         else:
-            _log.critical("playerstate: {line}", line=_told(failure.value))
+            _log.critical("playerstate: {line}", line=_unusable(failure.value))
         from twisted.internet import reactor
 
         self._fail_at_exit()
@@ -312,7 +314,7 @@ class _Server(MultiService):
             reactor.stop()
 
     def stopService(self) -> Deferred[Any]:
-        """Stop the services; the process fails if not everything could be saved."""
+        """Stop the services; the exit status is 1 if not everything could be saved."""
         stopped: Deferred[Any] = super().stopService()
         return stopped.addCallback(self._set_exit_status)
 
@@ -323,18 +325,18 @@ class _Server(MultiService):
     def _fail_at_exit(self) -> None:
         from twisted.internet import reactor
 
-        # twistd would end by the signal that stopped it, and knows no status of its own.
+        # twistd would end by the signal that stopped it, and has no way to set a status.
         reactor._exitSignal = None  # type: ignore[attr-defined]
         atexit.register(os._exit, 1)
 
     def _cannot_start(self, line: str) -> NoReturn:
-        """End the process; do what twistd does after an exception, but without a traceback.
+        """End the process as twistd does after an exception, but without a traceback.
 
-        What a process prints at its end goes to its log.
+        What the process prints at its end goes to its log.
         """
         daemon: Mapping[str, Any] = self._options.parent or {}
         if (pipe := daemon.get("statusPipe")) is not None:
-            # The process that was started waits here, to print what its daemon met.
+            # The parent process waits on this pipe, to print the error of its daemon.
             os.write(pipe, f"1 playerstate: {one_line(line)}".encode()[:100])
             os.close(pipe)
         if (pidfile := daemon.get("pidfile")) and os.path.exists(pidfile):
@@ -342,13 +344,13 @@ class _Server(MultiService):
         _end(line)
 
 
-def _told(error: BaseException | None) -> str:
-    """What keeps the store's service from starting, by the option that it is about."""
+def _unusable(error: BaseException | None) -> str:
+    """The line for a store or live file that cannot be used, with the option at fault."""
     return f"--live-file: {error}" if isinstance(error, LiveFileUnusable) else f"--store: {error}"
 
 
 def _versions() -> str:
-    """What runs here, for a log that is read far from its machine."""
+    """The versions of this server and what it runs on, for its log."""
     try:
         ours = version("playerstate")
     except PackageNotFoundError:
@@ -360,24 +362,24 @@ def _versions() -> str:
 
 
 def _check_log(daemon: Mapping[str, Any]) -> None:
-    """Tell of a log that Twisted would go on with in silence when it is asked to rotate it."""
+    """Warn if Twisted could not rotate the log, which it would not report itself."""
     path = daemon.get("logfile") or ("" if daemon.get("nodaemon", True) else "twistd.log")
     if not os.path.isfile(path):
         return
     places = (path, os.path.dirname(path) or ".")
     if not all(os.access(place, os.W_OK) for place in places):
         _log.warn(
-            "SIGUSR1 will not begin another log: the user that the server runs as may not write"
-            " {path} or its directory, and must be given both",
+            "SIGUSR1 cannot rotate the log: the user that the server runs as may not write"
+            " {path} or its directory; grant it both",
             path=os.path.abspath(path),
         )
 
 
 def _mind_hangup() -> None:
-    """Have SIGHUP stop the server cleanly with its terminal, and do nothing where it has none.
+    """Make SIGHUP stop the server cleanly if it has a terminal, and do nothing if it has none.
 
-    Whether there is a terminal is looked up now, since at a hangup it is gone. A SIGHUP that is
-    ignored, as under nohup, stays ignored.
+    The terminal is looked up now, since it is gone at a hangup. If SIGHUP is ignored, as under
+    nohup, it stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -404,13 +406,13 @@ def _stop_for_hangup() -> None:
     try:
         reactor.stop()
     except ReactorNotRunning:
-        _log.info("it is stopping already")
+        _log.info("the server is stopping already")
 
 
 def _go_on_after_hangup() -> None:
     _log.info(
-        "SIGHUP: there is nothing to reload, the server goes on; options are read at a start, and"
-        " SIGTERM stops it"
+        "SIGHUP: there is nothing to reload, the server keeps running; options are read at a start,"
+        " and SIGTERM stops it"
     )
 
 

@@ -1,7 +1,7 @@
-"""For tests of programs that embed the service, and for our own: no thread, no socket, no waiting.
+"""For tests of embedding programs, and for our own: no threads, no sockets, no waiting.
 
-`SteppedService` is the real service over a real ring and a real store, on a clock that moves when
-told and a persist thread that takes a step when told::
+`SteppedService` is the real service over a real ring and a real store; the test advances its clock
+and steps its persist thread::
 
     stepped = SteppedService()
     stepped.join(42)
@@ -71,7 +71,7 @@ class MemoryReactor(Clock):
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = deque()
 
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
-        """Have it called by the next `deliver` or `advance`; any thread."""
+        """Queue a call for the next `deliver` or `advance`; any thread."""
         self._calls.append((callable, args, kwargs))
 
     def deliver(self) -> None:
@@ -81,7 +81,7 @@ class MemoryReactor(Clock):
             function(*args, **kwargs)
 
     def advance(self, amount: float) -> None:
-        """Let time pass, after the calls from threads."""
+        """Make the calls that came from threads, then let time pass."""
         self.deliver()
         super().advance(amount)
 
@@ -92,7 +92,7 @@ class MemoryReactor(Clock):
         interface: str = "",
         maxPacketSize: int = 8192,
     ) -> MemoryPort:
-        """Open a port in memory; 0 takes the next that is free, from 49152 up."""
+        """Open a port in memory; 0 takes the lowest free number from 49152 up."""
         if port == 0:
             port = next(number for number in count(49_152) if number not in self.ports)
         if port in self.ports:
@@ -107,7 +107,7 @@ class MemoryPort:
     """A UDP port in memory.
 
     Attributes:
-        sent: what was written and not yet taken, as (datagram, address).
+        sent: datagrams written and not yet taken, as (datagram, address).
     """
 
     maxThroughput = 256 * 1024
@@ -130,20 +130,20 @@ class MemoryPort:
         self.sent: deque[tuple[bytes, Address]] = deque()
 
     def receive(self, datagram: bytes, address: Address) -> None:
-        """A datagram arrives, cut to the packet size as a real port cuts it; lost if closed."""
+        """Deliver a datagram, truncated to the packet size as by a real port; lost if closed."""
         if not self._open:
             return
         self._protocol.datagramReceived(datagram[: self._max_packet_size], address)
 
     def receive_many(self, datagrams: list[bytes], addresses: list[Address]) -> None:
-        """Datagrams arrive together, for a `playerstate.transports.recvmmsg.BatchProtocol`."""
+        """Deliver datagrams together to a `playerstate.transports.recvmmsg.BatchProtocol`."""
         if not self._open:
             return
         cut = [datagram[: self._max_packet_size] for datagram in datagrams]
         self._protocol.datagrams_received(cut, addresses)  # type: ignore[attr-defined]
 
     def take(self) -> list[tuple[bytes, Address]]:
-        """What was sent since the last time."""
+        """The datagrams sent since the last call, as (datagram, address)."""
         taken = list(self.sent)
         self.sent.clear()
         return taken
@@ -155,10 +155,10 @@ class MemoryPort:
         self.sent.append((packet, addr))
 
     def startListening(self) -> None:
-        """It has been since it was made."""
+        """Does nothing: the port listens since it was made."""
 
     def connect(self, host: str, port: int) -> None:
-        """Not offered."""
+        """Not supported."""
         raise NotImplementedError("a port in memory is not connected")
 
     def getHost(self) -> IPv4Address:
@@ -166,7 +166,7 @@ class MemoryPort:
         return IPv4Address("UDP", self._interface, self._number)
 
     def getHandle(self) -> socket.socket:
-        """A socket that is bound to nothing, for its options."""
+        """An unbound socket, for its options."""
         return self._handle
 
     def fileno(self) -> int:
@@ -191,17 +191,18 @@ class MemoryPort:
 
 
 class FaultyStore(MemoryStore):
-    """A memory store that fails and stalls as told.
+    """A memory store that fails and stalls as the test tells it to.
 
     Args:
-        schema, lanes: as of `MemoryStore`.
+        schema, lanes: as for `MemoryStore`.
 
     Attributes:
-        failures: raised by the next writes, one each.
-        refused: players whose rows no write takes, by session id, each with the reason.
-        fenced: session ids of players who are another server's.
-        held: loads not yet answered, as (session id, Deferred); None while loads are plain.
-        writes: the number of rows of each write that succeeded, those left out among them.
+        failures: exceptions that the next writes raise, one each.
+        refused: reasons by session id; every write refuses these players' rows.
+        fenced: session ids of players whom another server has taken over.
+        held: loads not yet answered, as (session id, Deferred); None while loads are answered at
+            once.
+        writes: the number of rows of each write that succeeded, including those left out.
     """
 
     def __init__(self, schema: StateSchema, lanes: int = 1) -> None:
@@ -213,11 +214,11 @@ class FaultyStore(MemoryStore):
         self.writes: list[int] = []
 
     def hold_loads(self) -> None:
-        """From now on, answer loads by a Deferred, when `release_loads` is called."""
+        """From now on, hold each load until `release_loads` is called."""
         self.held = []
 
     def release_loads(self) -> None:
-        """Answer the loads that are held."""
+        """Answer the held loads."""
         held, self.held = self.held or [], []
         for session_id, answer in held:
             answer.callback(super().load(session_id))
@@ -248,7 +249,7 @@ class FaultyStore(MemoryStore):
 
 
 class SteppedThread:
-    """Stands in for the persist thread; `Persister.run` runs when told, on the caller's thread."""
+    """Stands in for the persist thread; the test runs `Persister.run`, on its own thread."""
 
     def __init__(self, run: Callable[[], None]) -> None:
         self._run = run
@@ -256,15 +257,15 @@ class SteppedThread:
 
     @property
     def persister(self) -> Persister:
-        """Whose thread this would be."""
+        """The persister whose thread this stands in for."""
         persister: Persister = self._run.__self__  # type: ignore[attr-defined]
         return persister
 
     def run(self) -> None:
-        """Live the thread's whole life.
+        """Run the thread from its start to its end.
 
         Raises:
-            RuntimeError: it was not told to end, and would wait for ever.
+            RuntimeError: the persister was not told to end, so that this would never return.
         """
         if not self.persister.told_to_end:
             raise RuntimeError("the persist thread was not told to end")
@@ -276,7 +277,7 @@ class SteppedThread:
 
 
 class SteppedService:
-    """A started service whose clock and persist thread move when told.
+    """A started service whose clock and persist threads the test drives.
 
     Args:
         state: the state class.
@@ -287,7 +288,7 @@ class SteppedService:
         service: the service.
         reactor: its reactor; `MemoryReactor.advance` lets time pass.
         store: its store.
-        wall_step: seconds by which the wall clock was stepped.
+        wall_step: seconds to add to the wall clock; set it to step that clock.
     """
 
     def __init__(
@@ -317,58 +318,58 @@ class SteppedService:
         thread = SteppedThread(run)
         ending = any(persister.told_to_end for persister in self._threads)
         if ending and thread.persister not in self._threads:
-            self._threads = {}  # they were of a run before
+            self._threads = {}  # those of an earlier run
         self._threads[thread.persister] = thread
         return thread
 
     @property
     def threads(self) -> list[SteppedThread]:
-        """The persist threads, one a lane; of each the last that was started."""
+        """The persist threads, one for each lane; the last that was started of each."""
         return list(self._threads.values())
 
     @property
     def thread(self) -> SteppedThread:
-        """The persist thread of a service that has one."""
+        """The persist thread of a service with one lane."""
         (thread,) = self._threads.values()
         return thread
 
     def join(self, session_id: int) -> Joined:
-        """Join, where the store answers at once.
+        """Join a player, of a store that answers at once.
 
         Raises:
-            Exception: what the service refused the join with.
-            RuntimeError: the store has not answered; ask the service, and wait for its Deferred.
+            Exception: the error with which the service refused the join.
+            RuntimeError: the store has not answered; call ``service.join`` and keep its Deferred.
         """
         outcomes: list[Joined | Failure] = []
         self.service.join(session_id).addBoth(outcomes.append)
         if not outcomes:
             raise RuntimeError(
-                f"player {session_id} has no answer yet: the store holds its load; ask by"
-                " service.join, and keep the Deferred"
+                f"player {session_id} has no answer yet: the store holds the load; call"
+                " service.join instead, and keep the Deferred"
             )
         if isinstance(outcome := outcomes[0], Failure):
             outcome.raiseException()
         return outcome
 
     def step(self) -> float | None:
-        """One step of each persist thread; what they report reaches the service.
+        """Run one step of each persist thread, and deliver its reports to the service.
 
         Returns:
-            What `Persister.step` returns; of several lanes the shortest wait.
+            What `Persister.step` returns; the shortest wait of several lanes.
         """
         waits = [thread.persister.step() for thread in self.threads]
         self.reactor.deliver()
         return min((wait for wait in waits if wait is not None), default=None)
 
     def settle(self) -> None:
-        """Step until no persist thread has anything left to do, or the store fails."""
+        """Step until no persist thread has work left, or the store fails."""
         while self.step() == 0.0:
             pass
 
     def stop(self) -> Deferred[None]:
-        """Stop the service, with persist threads that save what is left and end.
+        """Stop the service; its persist threads save what is left, and end.
 
-        Where the store fails, the time passes that they wait before they try again.
+        If the store fails, the clock advances by the time that they wait before a retry.
         """
         stopped = self.service.stopService()
         persister = self.threads[0].persister

@@ -1,7 +1,7 @@
-"""For the game's login service: connect tokens, and the key that they are sealed with.
+"""For the game's login service: connect tokens, and the key that seals them.
 
-A player logs in, with whatever the game asks for, and is handed a connect token: 2,048 bytes that
-let this player connect once, within some seconds, to the servers named in it.  The login service
+A player logs in, in the game's own way, and gets a connect token: 2,048 bytes that let this player
+connect once, within some seconds, to the servers named in it.  The login service
 and the game servers share nothing but a key and the game's protocol id::
 
     key = read_key("/etc/mygame/key")
@@ -9,7 +9,7 @@ and the game servers share nothing but a key and the game's protocol id::
         42, key=key, protocol_id=0x1122334455667788, addresses=["203.0.113.7:40000"]
     )
 
-A token is a secret of the player it is made for: hand it out over TLS.
+A token is a secret of its player: hand it out over TLS only.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from playerstate.transports.netcode.tokens import (
 __all__ = ["EXPIRES", "TIMEOUT", "KeyUnusable", "connect_token", "create_key", "read_key"]
 
 EXPIRES = 30
-"""Seconds for which a token lives, unless told; a server takes none that lives longer than it is
-told by ``--max-token-lifetime``, 30 likewise."""
+"""Seconds for which a token lives by default.  A server rejects tokens that live longer than its
+``--max-token-lifetime``, 30 by default."""
 TIMEOUT = 5
-"""Seconds of silence after which either end takes the other to be gone, unless told.  A player who
-crashed cannot connect again before: more would be felt.  Less would end connections over a network
-that only stutters."""
+"""Seconds of silence after which either end drops the connection, by default.  A player whose
+client crashed cannot connect again before, and would notice more seconds.  Fewer would end
+connections over a network that only stutters."""
 _HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
 
 
 class KeyUnusable(Exception):
-    """A key file that cannot be used; says why, and what to do."""
+    """A key file cannot be used; the message says why, and what to do."""
 
 
 def connect_token(
@@ -63,26 +63,25 @@ def connect_token(
     """Make a connect token: good for one connection of one player.
 
     Args:
-        session_id: whose it is, from 1 to 2^63 - 1.
+        session_id: the player's, from 1 to 2^63 - 1.
         key: 32 bytes, shared with the game servers; see `read_key`.
-        protocol_id: of the game, 64 bits, as the servers are told it.
+        protocol_id: the game's, 64 bits, the same as the servers' ``--protocol-id``.
         addresses: of the servers, as a client reaches them, such as ``203.0.113.7:40000`` or
-            ``[2001:db8::1]:40000``; 1 to 32, tried in order.  Each server remembers for itself
-            which tokens were used: a token that names several can be used once at each.
-        own_addresses: what the servers are told with ``--public``, if that differs, as behind a
-            relay; `addresses` by default.
+            ``[2001:db8::1]:40000``; 1 to 32, tried in order.  Each server remembers
+            used tokens by itself: a token that names several servers works once at each.
+        own_addresses: the servers' ``--public`` addresses, if they differ, as behind a relay;
+            `addresses` by default.
         expires: seconds for which the token lives, at least 1.
-        timeout: seconds of silence after which either end takes the other to be gone; servers take
-            1 to 60.
-        user_data: up to 256 bytes that a server hands to its program when the player connects.
-        wall_clock: seconds since the Unix epoch.
-        random_bytes: so many random bytes, fit for keys.
+        timeout: seconds of silence after which either end drops the connection, 1 to 60.
+        user_data: up to 256 bytes that a server passes to its program when the player connects.
+        wall_clock: returns seconds since the Unix epoch.
+        random_bytes: returns that many random bytes, fit for keys.
 
     Returns:
-        2,048 bytes, to be given to that player's client alone.
+        2,048 bytes, for that player's client only.
 
     Raises:
-        TypeError: an argument is of another type; the message names it.
+        TypeError: an argument has the wrong type; the message names it.
         ValueError: an argument is out of range, or no address; the message names it.
     """
     session_id = check_session_id(session_id)
@@ -111,20 +110,20 @@ def connect_token(
 
 
 def create_key(path: str, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
-    """Make a key file that its owner alone can read: 64 hex digits.
+    """Create a key file that only its owner can read: 64 hex digits.
 
     Raises:
-        KeyUnusable: there is a file already, or it cannot be written.
+        KeyUnusable: the file exists already, or cannot be written.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise KeyUnusable(
-            "there is such a file already; remove it if no server uses it, or name another"
+            "the file exists already; remove it if no server uses it, or name another"
         ) from None
     except OSError as error:
         raise KeyUnusable(
-            f"cannot be made: {error.strerror}; name another file, in a directory that this user"
+            f"cannot be created: {error.strerror}; name another file, in a directory that this user"
             " may write"
         ) from error
     with open(descriptor, "w", encoding="ascii") as file:
@@ -135,35 +134,35 @@ def read_key(path: str) -> bytes:
     """The 32 bytes of a key file.
 
     Raises:
-        KeyUnusable: there is none, others than its owner can read it, or it holds something else
-            than 64 hex digits.
+        KeyUnusable: there is no such file, users other than its owner can read or write it, or it
+            does not hold 64 hex digits.
     """
     try:
-        # What is no file is not to be waited for, and its rights are not ours to speak of.
+        # Opening a FIFO must not block; permissions are checked of regular files only.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="ascii", errors="replace") as file:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                raise KeyUnusable("is no regular file; name the file of a key")
+                raise KeyUnusable("is not a regular file; name a key file")
             text = file.read(4096).strip()
     except FileNotFoundError:
         raise KeyUnusable(
-            f"there is no such file; `playerstate key {path}` makes one, to be shared with the"
+            f"there is no such file; `playerstate key {path}` creates one, to be shared with the"
             " login service"
         ) from None
     except OSError as error:
         raise KeyUnusable(
-            f"cannot be read: {error.strerror}; name the file of a key, which this user may read"
+            f"cannot be read: {error.strerror}; name a key file that this user may read"
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeyUnusable(
-            "others than its owner can read or write it, and whoever has the key can be any"
-            f" player; chmod 600 {path}, and make another key if somebody may have read it"
+            "users other than its owner can read or write it, and a holder of the key can pose as"
+            f" any player; chmod 600 {path}, and create a new key if another user may have read it"
         )
     if not _HEX_KEY.fullmatch(text):
         raise KeyUnusable(
             f"does not hold a key, which is {2 * KEY_BYTES} hex digits; `playerstate key PATH`"
-            " makes one"
+            " creates one"
         )
     return bytes.fromhex(text)
 

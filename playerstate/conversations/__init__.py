@@ -1,1 +1,1 @@
-"""What players say and are told: conversations, moves, joins, receipts."""
+"""Conversations with clients: JOINs, moves, receipts, LEAVEs."""

@@ -1,4 +1,4 @@
-"""One player's conversation, its phases, and what is asked of the transport that carries it."""
+"""One player's conversation, its phases, and the interface of the transport that carries it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _NUMBER = struct.Struct("<I")
 
 
 class Transport(Protocol):
-    """What the gateway asks of a transport."""
+    """What the gateway needs of a transport."""
 
     def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
-        """Send a message of the conversation of this nonce; it may be lost on the way."""
+        """Send a message of the conversation with this nonce; it may be lost on the way."""
 
     def end(self, session_id: int, peer: Any) -> None:
-        """Let go of a peer that was just told, by a GONE, that its conversation is over."""
+        """Forget a peer to which a GONE was just sent: its conversation is over."""
 
 
 class Phase(Enum):
-    """How far a conversation has come; it goes down this list, and may leave phases out."""
+    """The phase of a conversation; it moves down this list, and may skip phases."""
 
     JOINING = "its JOIN waits for the store"
-    PLAYING = "the player is online, and stands in the conversation's slot"
-    LEAVING = "the player is being saved, in that slot still; moves come in up to a last one"
-    DEPARTED = "the player left and is saved; who did not hear so is told once more"
-    OVER = "it is forgotten"
+    PLAYING = "the player is online, in the conversation's slot"
+    LEAVING = "the player is being saved, still in that slot; moves are accepted up to a last one"
+    DEPARTED = "the player left and is saved; a repeated LEAVE is answered again"
+    OVER = "it has ended, and is forgotten"
 
 
 Replaced = tuple[tuple[int, float], ...]
-"""Nonces of one player that a newer JOIN replaced, the newest first, and when."""
+"""Nonces of one player that a newer JOIN replaced, the newest first, each with the time."""
 
 
 @attrs.define(eq=False)
@@ -45,21 +45,21 @@ class Conversation:
     """One player's conversation; `playerstate.conversations.registry.Registry` sets its phase.
 
     Attributes:
-        session_id: whose it is.
-        transport, peer: where the player is.  The two belong together: a peer means nothing to
-            another transport than its own.
+        session_id: the player's.
+        transport, peer: where the player is.  The two belong together: a peer means something to
+            its own transport only.
         nonce: of the JOIN that began it.
-        join_sequence: the JOIN's; every move is numbered above it.
-        replaced: the nonces that this conversation replaced of late, and when.
+        join_sequence: the sequence of the JOIN; every move has a higher one.
+        replaced: the nonces that this conversation replaced recently, and when.
         phase: see `Phase`.
-        slot: the player's place in the live table, while PLAYING and LEAVING.
-        secret: the WELCOME's; a repeat of the JOIN that knows it moves the conversation there.
-        is_used: whether a LEAVE or a PING came; moves are seen by their numbers.
-        last_accepted: while LEAVING, the highest sequence still taken in.
-        waits_for: the join of one that is JOINING, the leave of one that is LEAVING.
-        receipt: the last one, of one that is DEPARTED.
-        until: when such a one is forgotten.
-        answered_at: when such a one was last answered.
+        slot: the player's slot in the live table, while PLAYING and LEAVING.
+        secret: the WELCOME's; a repeated JOIN that carries it moves the conversation to its peer.
+        is_used: whether a LEAVE or a PING came; moves show by their sequences.
+        last_accepted: while LEAVING, the highest sequence still accepted.
+        waits_for: the join while JOINING, the leave while LEAVING.
+        receipt: while DEPARTED, the last one.
+        until: while DEPARTED, when it is forgotten.
+        answered_at: while DEPARTED, when it was last answered.
     """
 
     session_id: int
@@ -77,20 +77,21 @@ class Conversation:
     receipt: bytes = b""
     until: float = math.inf
     answered_at: float = -math.inf
-    # The last two bases, each its sequence and its fields, packed; empty for none.
+    # The last two bases, each the packed sequence and fields; empty for none.
     _newer: bytes = b""
     _older: bytes = b""
 
     def is_at(self, transport: Transport, peer: Any) -> bool:
-        """Whether the player is there; two transports may each have a peer of the same address."""
+        """Whether the player is there; peers of two transports may have equal addresses."""
         return self.transport is transport and self.peer == peer
 
     def rejects(self, peer: Any, nonce: int | None) -> Outcome | None:
-        """Why a message from there has no business here, if it has none.
+        """Why a message from this peer is rejected; None if it is not.
 
         Args:
             peer: where it came from.
-            nonce: of the conversation that it is of; None where a peer has no late ones.
+            nonce: of the conversation it belongs to; None if the transport delivers no messages
+                of a peer's earlier conversations.
         """
         if self.peer != peer:
             return Outcome.OTHER_ADDRESS
@@ -99,7 +100,7 @@ class Conversation:
         return None
 
     def find_base(self, sequence: int) -> bytes | None:
-        """The packed fields of the base of this number, if it is one of the last two."""
+        """The packed fields of the base with this sequence, if it is one of the last two."""
         number = _NUMBER.pack(sequence & MAX_SEQUENCE)
         for base in (self._newer, self._older):
             if base.startswith(number):
@@ -107,7 +108,7 @@ class Conversation:
         return None
 
     def keep_base(self, sequence: int, fields: bytes) -> None:
-        """Keep packed fields as the newest base, unless the newest bears this number already."""
+        """Keep packed fields as the newest base, unless the newest has this sequence already."""
         number = _NUMBER.pack(sequence)
         if not self._newer.startswith(number):
             self._older, self._newer = self._newer, number + fields
@@ -117,18 +118,18 @@ class Conversation:
         self.transport.send(self.session_id, self.peer, self.nonce, message)
 
     def send_gone(self, reason: GoneReason) -> None:
-        """Tell the player that this conversation is over, and the transport to let go."""
+        """Send the player a GONE with this reason, and have the transport forget the peer."""
         self.send(encode_gone(self.nonce, reason))
         self.transport.end(self.session_id, self.peer)
 
     def wait_for(self, what: Deferred[Any]) -> None:
-        """Wait for this and for nothing else; so a player is waited for once."""
+        """Wait for this Deferred only: a conversation waits for one thing at a time."""
         self.wait_no_more()
         if not what.called:
             self.waits_for = what
 
     def wait_no_more(self) -> None:
-        """Let go of what is waited for; a leave goes on, a join that nobody else wants does not."""
+        """Cancel the waiting.  A leave goes on; a load is cancelled with its last waiter."""
         what, self.waits_for = self.waits_for, None
         if what is not None:
             what.cancel()

@@ -1,4 +1,4 @@
-"""How conversations end: by a LEAVE, by silence, with the connection, by the program, at a stop.
+"""How conversations end: by a LEAVE, idleness, a lost connection, the program, or a stop.
 
 Reactor thread only.
 """
@@ -21,19 +21,19 @@ from playerstate.saving.commit import NotSaved
 from playerstate.wire.messages import LEAVE, GoneReason, encode_receipt
 
 LINGER = 5.0
-"""Seconds for which one who left is still answered with the last receipt."""
+"""Seconds for which a player who left is still answered with the last receipt."""
 
 _NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
-"""Why a leave may come to nothing here."""
+"""The expected errors of a leave."""
 
 
 class Departures:
-    """Ends conversations, and answers those who leave; listens to the service.
+    """Ends conversations, and answers leaving players; listens to the service.
 
     Args:
-        service: a running one, which players leave.
-        registry: of conversations.
-        receipts, silence: of the players in them.
+        service: the running service, which players leave.
+        registry: the conversations.
+        receipts, silence: by the slots of their players.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Departures:
     def received(
         self, session_id: int, peer: Any, nonce: int | None, kind: int, sequence: int
     ) -> Outcome | None:
-        """Take in a LEAVE or a PING, by its kind, with its number; see `Intake.one`.
+        """Accept or reject a LEAVE or a PING, by its kind and sequence; see `Intake.one`.
 
         Returns:
-            What it comes to, if it is not answered.
+            The outcome to count; None if it was accepted.
         """
         conversation = self._registry.current.get(session_id)
         if conversation is None:
@@ -74,7 +74,7 @@ class Departures:
         self._receipts.paid[conversation.slot] += 1.0
         conversation.is_used = True
         if kind == LEAVE and conversation.phase is Phase.PLAYING:
-            # It is long enough for a second one, which `_left` sends.
+            # A LEAVE is long enough to pay for a second receipt, which `_left` sends.
             self._receipts.show(conversation)
             self._leave(conversation, sequence)
             return None
@@ -91,15 +91,15 @@ class Departures:
             conversation.send(conversation.receipt)
 
     def _leave(self, conversation: Conversation, last_accepted: int) -> Deferred[None]:
-        """Take the player of this conversation offline, and answer again when that is saved.
+        """Take the player of this conversation offline, and answer again once saved.
 
         Args:
             conversation: one that is PLAYING.
-            last_accepted: the highest number of a move that is still taken in until then.
+            last_accepted: the highest sequence of a move that is still accepted until then.
         """
         self._registry.leave(conversation)
         left = self._service.leave(conversation.session_id)
-        # `on_leave` has let in none: it cannot know what the LEAVE said.
+        # `on_leave` has set it to what is applied: it does not know the sequence of the LEAVE.
         conversation.last_accepted = last_accepted
         conversation.wait_for(left)
         return left.addCallbacks(
@@ -128,7 +128,11 @@ class Departures:
             self._registry.end(conversation, reason)
 
     def on_leave(self, session_id: int) -> None:
-        """See `PlayersListener`: who was PLAYING is told; who is LEAVING is waited for."""
+        """See `PlayersListener`.
+
+        A conversation that is PLAYING ends with a GONE; one that is LEAVING goes on until saved,
+        without further moves.
+        """
         conversation = self._registry.current.get(session_id)
         if conversation is None:
             return
@@ -155,37 +159,37 @@ class Departures:
             self._end_and_leave(conversation, reason)
 
     def evict_idle(self) -> None:
-        """End the conversations of those who have been silent for too long."""
+        """End the conversations of players who have been silent for too long."""
         for slot in self._silence.idle():
             self._end_and_leave(self._registry.at_slot[slot], GoneReason.IDLE)
 
     def _end_and_leave(self, conversation: Conversation, reason: GoneReason | None) -> None:
-        """End a conversation, and take its player offline who was playing."""
+        """End a conversation, and take its player offline if it was PLAYING."""
         was_playing = conversation.phase is Phase.PLAYING
         self._registry.end(conversation, reason)
         if was_playing:
-            # What is not saved is in the log; there is nobody else to tell.
+            # The service logs what is not saved; no player is left to notify.
             left = self._service.leave(conversation.session_id)
             left.addErrback(lambda failure: failure.trap(*_NOT_LEFT))
             left.cancel()
 
     def all(self) -> Deferred[Any]:
-        """Take every player offline who has a conversation, and let nobody begin one.
+        """Take every player with a conversation offline, and let no conversation begin.
 
         Returns:
-            A Deferred that fires when all are saved, or the service gave up on it.
+            A Deferred that fires when all are saved, or the service gave up saving.
         """
         self._registry.closing = True
         for joining in list(self._registry.joining.values()):
             self._registry.end(joining)
         waiting: list[Deferred[Any]] = []
         for conversation in list(self._registry.current.values()):
-            # Moves that went on would keep the newest state from ever being the saved one.
+            # If moves went on, the newest state might never be the saved one.
             applied = self._table.sequence(conversation.slot)
             if conversation.phase is Phase.PLAYING:
                 waiting.append(self._leave(conversation, applied))
             elif conversation.waits_for is not None:
-                # Its leave may be settled already, and about to be told, in whose midst this is.
+                # Its leave may be settled already, with the callback still due.
                 conversation.last_accepted = min(conversation.last_accepted, applied)
                 waiting.append(conversation.waits_for)
         return DeferredList(waiting)

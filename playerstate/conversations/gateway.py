@@ -1,12 +1,12 @@
 """Players' conversations: JOIN, moves, receipts, LEAVE.
 
 The gateway stands between transports, which know addresses, and the service, which knows players.
-To it a *peer* is a token that a transport gave it: it is compared, handed back for sending, and
-never looked into.  Reactor thread only.
+A *peer* is an opaque token from a transport: the gateway compares it and hands it back for sending,
+and never looks into it.  Reactor thread only.
 
 A player has at most one conversation, named by the nonce of its JOIN.  It ends by a LEAVE that is
-saved, by idleness, by a JOIN with another nonce, by `Gateway.kick`, when the program around the
-service takes the player offline, or with the gateway.
+saved, by idleness, by a JOIN with another nonce, by `Gateway.kick`, when the embedding program
+takes the player offline, or when the gateway closes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from playerstate.wire.messages import (
 
 IDLE_LOOK_EVERY = 1.0
 LOOK_EVERY = 16
-"""So many messages are taken in one by one between two looks at the live table's file."""
+"""Messages taken one by one between two checks of the live file."""
 
 _UPDATES = (MOVE, DELTA)
 _NUMBERED = (LEAVE, PING)
@@ -55,10 +55,10 @@ class Gateway:
     """All conversations of one service.
 
     Args:
-        service: the players' service; started before `start`.
-        idle_timeout: seconds without a word after which a player is taken to have left.
-        jitter: a number from 0 to 1, to spread receipts over time.
-        draw_secret: a number of 64 bits, not 0, that nobody can guess, another each time.
+        service: the players' service; to be started before `start`.
+        idle_timeout: seconds without a message after which a player counts as gone.
+        jitter: returns a number from 0 to 1, to spread receipts over time.
+        draw_secret: returns a new unguessable number of 64 bits, not 0.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Gateway:
         self._closers: Waiters[None, None] = Waiters()
 
     def start(self) -> None:
-        """Begin to answer; harmless when another transport of this gateway had it begin.
+        """Begin to answer; does nothing if another transport has started this gateway already.
 
         Raises:
             NotRunning: the service was never started.
@@ -89,12 +89,13 @@ class Gateway:
             )
 
     def close(self) -> Deferred[None]:
-        """Take every player offline, saved, with a last receipt and word that the server stops.
+        """Take every player offline and save them; send each a last receipt and a GONE.
 
-        Transports that share a gateway stop together: each calls this, and the first means all.
+        Transports that share a gateway stop together: each calls this, and the first call closes
+        the conversations of all.
 
         Returns:
-            A Deferred that fires when all are saved, or the service gave up on it.
+            A Deferred that fires when all are saved, or the service gave up saving.
         """
         if (run := self._run) is None:
             return succeed(None)
@@ -110,7 +111,7 @@ class Gateway:
         tell(self._closers.take(), None)
 
     def kick(self, session_id: int) -> Deferred[Progress]:
-        """End a player's conversation; the player is told, taken offline and saved.
+        """End a player's conversation with a GONE, take the player offline and save them.
 
         Returns:
             What `PlayerStateService.leave` returns.
@@ -121,18 +122,18 @@ class Gateway:
         return self._run.departures.kick(session_id)
 
     def lost(self, session_id: int, peer: Any, reason: GoneReason | None = None) -> None:
-        """The transport knows that a peer is gone: its player leaves.
+        """A transport reports that a peer is gone: its player leaves.
 
         Args:
-            session_id: whose it was.
-            peer: itself.
-            reason: what to tell it, where it can still be reached; else it is told nothing.
+            session_id: the player's.
+            peer: the peer.
+            reason: sent in a GONE, if the peer can still be reached; None sends nothing.
         """
         if self._run is not None:
             self._run.departures.lost(session_id, peer, reason)
 
     def malformed(self, reason: str, number: int = 1) -> None:
-        """Count what cannot be read."""
+        """Count messages that cannot be read."""
         self.service.ledger.take_in(Outcome.malformed(reason), number)
 
     def received_many(
@@ -144,17 +145,18 @@ class Gateway:
         at: int,
         nonces: Sequence[int] | None = None,
     ) -> None:
-        """Take in messages that came at the same time, in their order.
+        """Receive messages that came at the same time, in their order.
 
-        Before the start and after the close they are refused, and not answered.
+        Before the start and after the close they are rejected, and not answered.
 
         Args:
-            transport: by which all of them came.
-            session_ids: whose each message is.
+            transport: the one by which all of them came.
+            session_ids: the player of each message.
             peers: where each came from.
-            messages: themselves, none of them empty.
-            at: where each message begins.
-            nonces: of the conversation that each message is of; None where a peer has no late ones.
+            messages: the messages, none of them empty.
+            at: the offset in each at which the message begins.
+            nonces: of the conversation each message belongs to; None if the transport delivers no
+                messages of a peer's earlier conversations.
         """
         if self._run is None:
             self.service.ledger.take_in(Outcome.STOPPING, len(messages))
@@ -163,10 +165,10 @@ class Gateway:
 
 
 class Run:
-    """What a gateway is from its start to its close.
+    """The state of a gateway from its start to its close.
 
     Args:
-        service: a running one.
+        service: the running service.
         idle_timeout, jitter, draw_secret: see `Gateway`.
         batch_min: see `Intake`.
     """
@@ -198,7 +200,7 @@ class Run:
         ]
 
     def stop(self) -> None:
-        """Nothing is done any more."""
+        """Stop the timers and the listening."""
         for repetition in self._repetitions:
             repetition.cancel()
         self._service.remove_listener(self.departures)
@@ -217,8 +219,10 @@ class Run:
         if len(messages) >= self.intake.batch_min:
             try:
                 left = self.intake.many(session_ids, peers, messages, at, nonces)
-            except Exception:  # what it applied is stale now, and the rest is not lost
-                _log.failure("messages could not be taken in together")
+            except Exception:  # below, what it applied is stale, and the rest is applied
+                _log.failure(
+                    "messages could not be processed together; they are processed one by one"
+                )
         for place, number in enumerate(left):
             if place % LOOK_EVERY == 0:
                 self._players.guard()
@@ -227,8 +231,8 @@ class Run:
                 self._received(
                     transport, session_ids[number], peers[number], messages[number], at, nonce
                 )
-            except Exception:  # one message's bug keeps nobody from taking in the next
-                _log.failure("a message could not be taken in")
+            except Exception:  # a bug met by one message must not stop the next
+                _log.failure("a message could not be processed")
 
     def _received(
         self,
@@ -239,9 +243,9 @@ class Run:
         at: int,
         nonce: int | None,
     ) -> None:
-        """Take in the message from `at` to the end of `data`; the service was guarded before.
+        """Receive the message from `at` to the end of `data`; the caller has called `guard`.
 
-        Here is counted what a message comes to; but for one that is answered, which is no update.
+        Counts the outcome of each message, except for answered ones, which are no updates.
         """
         kind = data[at]
         outcome: Outcome | None
@@ -261,7 +265,7 @@ class Run:
             self._ledger.take_in(outcome)
 
     def _tick(self) -> None:
-        """Send the receipts that are due, and forget who left long enough ago."""
+        """Send the receipts that are due, and forget players who left long enough ago."""
         now, registry = self._seconds(), self.registry
         self.silence.tick(now)
         registry.forget_departed(now)

@@ -1,20 +1,20 @@
-"""Moves, taken in one by one or many together, by one rule.
+"""Applies moves one by one or many together, by one rule.
 
-A MOVE or a DELTA is looked at in this order, and comes to the first that is true of it:
+A MOVE or a DELTA is checked in this order, and its outcome is the first that holds:
 
 1. ``NOT_JOINED``: the player has no conversation.
-2. ``OTHER_ADDRESS``, ``OTHER_CONVERSATION``: it is not of that conversation.
-3. malformed: it cannot be read, or a value lies outside of its field.  What can be read pays for
-   receipts, whatever else becomes of it.
-4. ``LEAVING``: its number is above the last that one who leaves may still make.
-5. ``STOPPING``: the service takes in no more.
-6. ``STALE``: its number is not above the highest applied.
+2. ``OTHER_ADDRESS``, ``OTHER_CONVERSATION``: it does not belong to that conversation.
+3. malformed: it cannot be read, or a value lies outside its field.  A message that can be read pays
+   for receipts, whatever its outcome.
+4. ``LEAVING``: its sequence is above the last that is accepted of a leaving player.
+5. ``STOPPING``: the service accepts no more updates.
+6. ``STALE``: its sequence is not above the highest applied.
 7. ``APPLIED``: it is in the live table.
 
-A DELTA's number and base are looked for between 3 and 4, and may bring ``UNKNOWN_BASE``.
+A DELTA's sequence and base are resolved between 3 and 4, where ``UNKNOWN_BASE`` may result.
 `Intake.one` does this for one message, `Intake.many` for the first MOVE of each player from whom
-nothing but MOVEs came, column by column.  What `many` does not apply it leaves alone, to be given
-to `one`, which alone says what becomes of the rest.  Reactor thread only.
+nothing but MOVEs came, column by column.  Messages that `many` does not apply are left to `one`,
+which alone decides their outcome.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from playerstate.wire.deltas import Delta, DeltaCodec
 from playerstate.wire.messages import MAX_SEQUENCE, MOVE, Codec, Malformed, receipts_for
 
 BATCH_MIN = 16
-"""So many messages that came at the same time are worth the fixed costs of numpy."""
+"""From this many messages at a time on, `many` is worth the fixed costs of numpy."""
 
-# What is looked at with each move; an enum is slower to look into than a module.
+# Used for each move: a module global is faster to look up than a member of an enum.
 _PLAYING = Phase.PLAYING
 _APPLIED, _STALE = Outcome.APPLIED, Outcome.STALE
 
 
 class Intake:
-    """Takes moves into the live table.
+    """Applies moves to the live table.
 
     Args:
-        run: the service's, whose players move.
+        run: the service's run, whose players move.
         current: the conversations that are PLAYING or LEAVING, by session id.
-        receipts, silence: what each move pays for, and when each player was last heard.
+        receipts, silence: the receipts each move pays for, and the time of each last message.
         batch_min: see `BATCH_MIN`.
 
     Attributes:
-        batch_min: so many messages that came at the same time are worth calling `many`.
+        batch_min: the fewest messages at a time for which to call `many`.
     """
 
     def __init__(
@@ -78,20 +78,23 @@ class Intake:
     def one(
         self, session_id: int, peer: Any, message: bytes, at: int, nonce: int | None
     ) -> Outcome:
-        """Take in the MOVE or DELTA from `at` to the end of `message`; the service was guarded.
+        """Apply or reject the MOVE or DELTA from `at` to the end of `message`.
+
+        The caller has called `guard`.
 
         Args:
-            session_id: whose it is.
+            session_id: the player's.
             peer: where it came from.
-            message: what came.
-            at: where in it the MOVE or DELTA begins.
-            nonce: of the conversation that it is of; None where a peer has no late ones.
+            message: the bytes.
+            at: the offset at which the MOVE or DELTA begins.
+            nonce: of the conversation it belongs to; None if the transport delivers no messages of
+                a peer's earlier conversations.
 
         Returns:
-            What became of it, which the caller counts.
+            The outcome, which the caller counts.
 
         Raises:
-            Malformed: the third of the above.
+            Malformed: the third check above.
         """
         conversation = self._current.get(session_id)
         if conversation is None:
@@ -130,12 +133,13 @@ class Intake:
         at: int,
         nonces: Sequence[int] | None,
     ) -> Sequence[int]:
-        """Apply of messages that came at the same time what can be applied at once, and count it.
+        """Apply the moves among messages of the same time that can be applied together; count them.
 
-        None is where fewer than `batch_min` remain.  All arguments are as in `one`, side by side.
+        Applies none if fewer than `batch_min` qualify.  The arguments are those of `one`, as
+        parallel sequences.
 
         Returns:
-            The numbers of the messages that are left, in order.
+            The positions of the messages that are left, in order.
         """
         numbers = range(len(messages))
         chosen, playing = self._choose(session_ids, peers, messages, at, nonces)
@@ -145,7 +149,7 @@ class Intake:
         slots = np.array([conversation.slot for conversation in playing], np.intp)
         sequences, fields = moves["sequence"], moves["fields"]
         good = self._schema.accept_many(fields)
-        self._run.guard()  # as late as can be: a cut of the file after it is not noticed
+        self._run.guard()  # as late as possible: a truncation after it goes unnoticed
         good &= sequences > self._table.sequences(slots)
         if not good.all():
             slots, sequences, fields = slots[good], sequences[good], fields[good]
@@ -167,7 +171,7 @@ class Intake:
         at: int,
         nonces: Sequence[int] | None,
     ) -> tuple[list[int], list[Conversation]]:
-        """Which messages are the first of those who only move, and of which conversations."""
+        """Each first message of players who sent MOVEs only, by position; their conversations."""
         size = at + self._codec.move_size
         firsts = dict(zip(reversed(session_ids), reversed(range(len(messages))), strict=True))
         for session_id, message in zip(session_ids, messages, strict=True):
@@ -193,7 +197,7 @@ class Intake:
         if sequence > MAX_SEQUENCE:
             raise Malformed("value")
         if sequence <= highest:
-            # A stale one need not be restored, and may be of a base that is no more.
+            # A stale one need not be restored, and its base may be gone.
             return self._apply(conversation, sequence, ())
         base = conversation.find_base(delta.base_of(sequence))
         if base is None:
@@ -201,6 +205,6 @@ class Intake:
         values = self._deltas.restore(delta, self._schema.struct.unpack(base))
         outcome = self._apply(conversation, sequence, values)
         if outcome is _APPLIED:
-            # A state that stood on another is no base: an error would be handed on.
+            # A state from a DELTA is no base: an error would be passed on.
             table.last_non_base[slot] = sequence
         return outcome

@@ -1,4 +1,4 @@
-"""JOINs: who is let in, who is welcomed once more, and who is told no.  Reactor thread only."""
+"""JOINs: admitted, welcomed once more, or refused.  Reactor thread only."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from playerstate.wire.messages import (
     encode_refused,
 )
 
-JOIN_ERROR_TOLD_EVERY = 60.0
+JOIN_ERROR_LOGGED_EVERY = 60.0
+"""Seconds between two log entries of joins that failed with an unexpected error."""
 
 REPLACED_KEPT = 8
-"""Nonces of each player's replaced conversations that are known, so that a JOIN that comes late
-does not take the player back from a newer one."""
+"""Nonces kept of each player's replaced conversations, so that a late JOIN cannot take the player
+back from a newer conversation."""
 REPLACED_FOR = 60.0
-"""Seconds for which they are known; no datagram is on its way for longer."""
+"""Seconds for which those nonces are kept; no datagram is in transit for longer."""
 
 _log = PrintableLogger()
 
@@ -44,7 +45,7 @@ def draw_secret() -> int:
 
 
 def _are_equal(secret: int, other: int) -> bool:
-    """Whether two secrets are equal, in a time that does not tell how far."""
+    """Whether two secrets are equal, compared in constant time."""
     return secrets.compare_digest(secret.to_bytes(8, "little"), other.to_bytes(8, "little"))
 
 
@@ -52,10 +53,10 @@ class Joins:
     """Begins conversations.
 
     Args:
-        service: a running one, which players join.
-        registry: of conversations.
-        receipts, silence: of the players in them.
-        draw_secret: a number of 64 bits, not 0, that nobody can guess, another each time.
+        service: the running service, which players join.
+        registry: the conversations.
+        receipts, silence: by the slots of their players.
+        draw_secret: returns a new unguessable number of 64 bits, not 0.
     """
 
     def __init__(
@@ -75,18 +76,18 @@ class Joins:
         self._silence = silence
         self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
-        self._error_told_at = -math.inf
+        self._error_logged_at = -math.inf
 
     def received(
         self, transport: Transport, session_id: int, peer: Any, join: Join
     ) -> Outcome | None:
-        """Take in a JOIN, and answer it now or when the store has.
+        """Receive a JOIN, and answer it now or when the store has answered.
 
         Returns:
-            What it comes to, if it is not answered.
+            The outcome to count; None if the JOIN is answered, or waits for the store.
 
         Raises:
-            Malformed: it is shorter than what it asks for.
+            Malformed: it is shorter than its answer would be.
         """
         if (reason := self._why_refused(session_id, join)) is not None:
             self._refuse(transport, session_id, peer, join.nonce, reason)
@@ -101,7 +102,7 @@ class Joins:
             joining.transport, joining.peer = transport, peer
             return None
         if join.secret:
-            # It is to move a conversation that is no more, and not to begin another.
+            # It is meant to move a conversation that is over, not to begin one.
             return Outcome.NOT_JOINED
         replaced = self._replaced(session_id)
         departed = self._registry.departed.get(session_id)
@@ -128,7 +129,7 @@ class Joins:
     def _repeat(
         self, current: Conversation, transport: Transport, peer: Any, join: Join
     ) -> Outcome | None:
-        """Welcome once more; from elsewhere only who has not played yet, or knows the secret."""
+        """Welcome once more; at another peer only if unused so far, or with the secret."""
         slot = current.slot
         if not current.is_at(transport, peer):
             is_unused = self._table.sequence(slot) == current.join_sequence and not current.is_used
@@ -142,7 +143,7 @@ class Joins:
         return None
 
     def _replaced(self, session_id: int) -> Replaced:
-        """The nonces that another JOIN replaces now, or that were replaced before."""
+        """The nonces that a new JOIN replaces now, and those replaced before."""
         now, registry = self._seconds(), self._registry
         replaced: Replaced = ()
         if (departed := registry.departed.get(session_id)) is not None:
@@ -153,7 +154,7 @@ class Joins:
         return tuple(each for each in replaced if now - each[1] < REPLACED_FOR)[:REPLACED_KEPT]
 
     def _ask(self, conversation: Conversation) -> None:
-        """Have the service let the player in."""
+        """Ask the service to admit the player."""
         joined = self._service.join(conversation.session_id, sequence=conversation.join_sequence)
         if not joined.called:
             self._registry.wait(conversation)
@@ -178,7 +179,7 @@ class Joins:
 
     def _not_joined(self, failure: Failure, conversation: Conversation) -> None:
         if conversation.phase is not Phase.JOINING:
-            return  # it ended, and the waiting with it
+            return  # it ended, and its waiting was cancelled
         self._registry.end(conversation)
         if failure.check(ServerFull):
             reason = RefusedReason.FULL
@@ -187,7 +188,7 @@ class Joins:
         else:
             reason = RefusedReason.STORE
             if not failure.check(StoreBusy):
-                self._tell_error(conversation.session_id, failure)
+                self._log_join_error(conversation.session_id, failure)
         self._refuse(
             conversation.transport,
             conversation.session_id,
@@ -209,8 +210,8 @@ class Joins:
             self._codec.encode_welcome(nonce, updated_at, values, conversation.secret)
         )
 
-    def _tell_error(self, session_id: int, failure: Failure) -> None:
+    def _log_join_error(self, session_id: int, failure: Failure) -> None:
         now = self._seconds()
-        if now - self._error_told_at >= JOIN_ERROR_TOLD_EVERY:
-            self._error_told_at = now
+        if now - self._error_logged_at >= JOIN_ERROR_LOGGED_EVERY:
+            self._error_logged_at = now
             _log.failure("player {session_id} cannot join", failure, session_id=session_id)

@@ -1,8 +1,9 @@
-"""When a player is told how far the moves have come.
+"""Decides when to send a RECEIPT, which says how far a player's moves have come.
 
-A RECEIPT is due where a number has changed since the last, at most every so often for one player,
-and spread over that time, so that many players are never told at once.  It has to be paid for by
-what came from the player's address, so that nobody gets more bytes than were sent in its name.
+A RECEIPT is due when one of its two sequences has changed since the last, at most once a period for
+one player, and spread over that period, so that the RECEIPTs of many players never go out at once.
+It must be paid for by bytes that came from the player's address, so that the address of a victim
+never gets more bytes than were sent in its name.
 Reactor thread only.
 """
 
@@ -21,31 +22,31 @@ from playerstate.state.schema import StateSchema
 from playerstate.wire.messages import MAX_SEQUENCE, encode_receipt
 
 TICK = 0.02
-"""Seconds between two looks at whose receipts are due."""
+"""Seconds between two checks for receipts that are due."""
 RECEIPT_EVERY = 0.1
 RECEIPTS_A_SECOND = 10_000
 """One player gets a receipt at most every ``max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)``."""
 
 _IN_HAND = 2.0
-"""RECEIPTs that one can have paid for: the one that says applied, and the one that says saved."""
+"""The most RECEIPTs a conversation can have paid for: one says applied, one says saved."""
 
 
 class Receipts:
-    """What was shown to whom, by slot of the live table.
+    """What each player was last sent, by slot of the live table.
 
-    Every `players` is how many have a conversation.
+    An argument `players` is always the number of players with a conversation.
 
     Attributes:
-        paid: how many RECEIPTs each slot's conversation has paid for, to be added to with each of
-            its messages.  An array's elements are set faster than numpy's.
-        paid_at: the same, for many at once.
+        paid: how many RECEIPTs each slot's conversation has paid for; the callers add to it with
+            each of its messages.  An array's elements are set faster than numpy's.
+        paid_at: the same memory as a numpy array, for many slots at once.
 
     Args:
-        schema: of the players' state.
-        table: says how far each has come.
+        schema: the players' schema.
+        table: the live table, which holds each player's sequences.
         ledger: where receipts are counted.
-        seconds: the time, on a clock that never steps.
-        jitter: a number from 0 to 1, to spread receipts over time.
+        seconds: returns the time, on a clock that never steps.
+        jitter: returns a number from 0 to 1, to spread receipts over time.
     """
 
     def __init__(
@@ -70,18 +71,18 @@ class Receipts:
         self._next_slot = 0
 
     def begin(self, slot: int, sequence: int, players: int) -> None:
-        """A conversation begins at this slot, with a WELCOME that shows this number."""
+        """A conversation begins at this slot, above this sequence."""
         self._fit()
         self._applied[slot] = self._saved[slot] = sequence
         self._at[slot] = self._seconds() - self._jitter() * _period(players)
         self.restart(slot)
 
     def restart(self, slot: int) -> None:
-        """A JOIN came from a new address, and what was paid from elsewhere is not spent on it."""
+        """A JOIN came from a new address: what the old one paid is not spent on the new one."""
         self.paid[slot] = 1.0
 
     def _fit(self) -> None:
-        """Have a place for each slot that the table has room for."""
+        """Grow the arrays to the table's room."""
         if more := self._table.room - len(self._at):
             self._applied = np.append(self._applied, np.zeros(more, np.uint64))
             self._saved = np.append(self._saved, np.zeros(more, np.uint64))
@@ -94,7 +95,7 @@ class Receipts:
         self._at[slot] = math.inf
 
     def answer(self, conversation: Conversation, players: int) -> None:
-        """Send a paid receipt now, or with the next that are due if the last is too recent."""
+        """Send a paid receipt now, or when the next is due if the last is too recent."""
         slot = conversation.slot
         if self._seconds() - self._at[slot] >= _period(players):
             self.show(conversation)
@@ -102,15 +103,15 @@ class Receipts:
             self._applied[slot] = MAX_SEQUENCE + 1
 
     def show(self, conversation: Conversation) -> None:
-        """Send a receipt that is paid for now."""
+        """Send a receipt now; it must be paid for."""
         slot, table = conversation.slot, self._table
         fields = self._pack_fields(*table.values(slot))
         self.show_this(conversation, table.sequence(slot), fields)
 
     def show_this(self, conversation: Conversation, applied: int, fields: bytes) -> None:
-        """Send a receipt for this move, the newest, whose packed fields are these.
+        """Send a receipt for the newest move, given its sequence and packed fields.
 
-        It does not touch the table's rows.
+        Does not touch the table's rows.
         """
         slot = conversation.slot
         saved = int(self._table.saved[slot])
@@ -118,24 +119,24 @@ class Receipts:
         self._at[slot] = self._seconds()
         self.paid[slot] = min(self.paid[slot], _IN_HAND) - 1.0
         self._ledger.receipts += 1
-        # What is a MOVE's state as it came is a base of DELTAs once it was shown.
+        # A state that came whole, by a MOVE, is a base for DELTAs once a receipt has shown it.
         if applied != self._table.last_non_base[slot]:
             conversation.keep_base(applied, fields)
         conversation.send(encode_receipt(applied, saved))
 
     def due(self, now: float, players: int) -> Iterator[tuple[int, int, bytes]]:
-        """The receipts that are due, so many at most that they spread over their period.
+        """The receipts that are due, limited so that they spread over their period.
 
-        All that they show is taken from the table at once: to send them takes milliseconds, and
-        who touches a row amid that would have to look at the file first.
+        Their contents are read from the table at once: sending takes milliseconds, and touching
+        rows in between would need a check of the live file each time.
 
         Returns:
-            Of each its slot, the highest sequence applied, and the packed fields.
+            For each, the slot, the highest sequence applied, and the packed fields.
         """
         self._fit()
         high, period = self._table.high_water, _period(players)
         sequences, saved = self._table.sequences(), self._table.saved[:high]
-        # The last one in hand is kept for when all is saved.
+        # The last paid receipt is kept for when all is saved.
         worth_it = (saved == sequences) | (self.paid_at[:high] >= _IN_HAND)
         changed = sequences != self._applied[:high]
         changed |= worth_it & (saved != self._saved[:high])
@@ -151,5 +152,5 @@ class Receipts:
 
 
 def _period(players: int) -> float:
-    """Seconds between two receipts of one player, at least."""
+    """The least number of seconds between two receipts of one player."""
     return max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)

@@ -1,8 +1,8 @@
 """All conversations of one run, found by player or by slot; the one place that sets their phase.
 
-A player has at most one that is PLAYING or LEAVING, whose slot is the player's in the live table;
-the service tells when that is to end, by `on_leave` or by the leave's Deferred.  Beside it, or
-without it, there may be one that is JOINING and one that is DEPARTED.  Reactor thread only.
+A player has at most one conversation that is PLAYING or LEAVING, in the player's slot of the live
+table; the service says when it ends, by `on_leave` or by the leave's Deferred.  With it or without
+it, there may be one that is JOINING and one that is DEPARTED.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Registry:
     """The conversations of one run.
 
     Args:
-        receipts, silence: what is kept by slot of those that are PLAYING or LEAVING.
-        most_departed: so many are remembered at most, of those who left last.
+        receipts, silence: kept by slot, for conversations that are PLAYING or LEAVING.
+        most_departed: the most DEPARTED conversations remembered; the oldest are forgotten first.
 
     Attributes:
-        joining: those that are JOINING, by session id.
-        current: those that are PLAYING or LEAVING, by session id; the same dict from start to end.
-        departed: those that are DEPARTED, by session id, who left first coming first.
+        joining: conversations that are JOINING, by session id.
+        current: those that are PLAYING or LEAVING, by session id; always the same dict.
+        departed: those that are DEPARTED, by session id, the oldest first.
         at_slot: those that are PLAYING or LEAVING, by slot.
-        closing: whether the gateway stops: no conversation begins, and each ends with word of it.
+        closing: whether the gateway closes: no conversation begins, and each ends with a GONE.
     """
 
     def __init__(self, receipts: Receipts, silence: Silence, most_departed: int) -> None:
@@ -56,12 +56,12 @@ class Registry:
         self._silence.begin(slot)
 
     def leave(self, conversation: Conversation) -> None:
-        """It is LEAVING from now on: no word is expected any more."""
+        """It is LEAVING from now on: its silence no longer counts."""
         conversation.phase = Phase.LEAVING
         self._silence.end(conversation.slot)
 
     def depart(self, conversation: Conversation, receipt: bytes, until: float) -> None:
-        """It is DEPARTED from now on, and this receipt sent again until then."""
+        """It is DEPARTED from now on, and answered with this receipt until then."""
         self._take_out(conversation)
         while len(self.departed) >= self._most_departed:
             self.end(next(iter(self.departed.values())))
@@ -70,7 +70,7 @@ class Registry:
         self.departed[conversation.session_id] = conversation
 
     def end(self, conversation: Conversation, reason: GoneReason | None = None) -> None:
-        """It is OVER, with a word to the player if there is a reason."""
+        """It is OVER; the player is sent a GONE if a reason is given."""
         self._take_out(conversation)
         conversation.phase = Phase.OVER
         if reason is not None:
@@ -78,7 +78,7 @@ class Registry:
         conversation.wait_no_more()
 
     def forget_departed(self, now: float) -> None:
-        """End those that are DEPARTED for long enough."""
+        """End the DEPARTED conversations whose time is over."""
         while self.departed:
             conversation = next(iter(self.departed.values()))
             if conversation.until > now:

@@ -1,7 +1,7 @@
-"""Who has fallen silent: when each player was last heard, by slot of the live table.
+"""Finds idle players, by the time of each player's last message, by slot of the live table.
 
-The time for which the process itself stood still is nobody's silence: what was said meanwhile waits
-in the sockets, and is read first.  Reactor thread only.
+The time for which the process itself was suspended does not count: messages sent meanwhile wait in
+the sockets, and are read first.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ import numpy as np
 from playerstate.live.table import LiveTable
 
 STOOD_STILL = 1.0
-"""Seconds between two ticks after which the process is taken to have been stopped."""
+"""Seconds between two ticks above which the process counts as having been suspended."""
 
 
 class Silence:
-    """When each conversation was last heard.
+    """When the last message of each conversation came.
 
     Args:
-        table: whose slots they are.
-        seconds: the time, on a clock that never steps.
-        timeout: seconds without a word after which a player is taken to have left.
+        table: the live table, for its slots.
+        seconds: returns the time, on a clock that never steps.
+        timeout: seconds without a message after which a player is idle.
 
     Attributes:
-        now: when the clock last ticked; a word that comes until the next is of that time.
-        last_heard: by slot, infinite where nobody is waited for.  To be set with each word to
-            `now`: an array's elements are set faster than numpy's, and this is for every move.
-        last_heard_at: the same, for many at once.
+        now: the time of the last tick, which dates all messages until the next.
+        last_heard: by slot, infinite where no message is expected.  The callers set it to `now`
+            with each message: an array's elements are set faster than numpy's, and this runs for
+            every move.
+        last_heard_at: the same memory as a numpy array, for many slots at once.
     """
 
     def __init__(self, table: LiveTable, seconds: Callable[[], float], timeout: float) -> None:
@@ -43,33 +44,33 @@ class Silence:
         self._fit()
 
     def _fit(self) -> None:
-        """Have a place for each slot that the table has room for."""
+        """Grow the array to the table's room."""
         if more := self._table.room - len(self.last_heard):
             self.last_heard = self.last_heard + array("d", [math.inf]) * more
             self.last_heard_at = np.frombuffer(self.last_heard, np.float64)
 
     def begin(self, slot: int) -> None:
-        """A player is heard here for the first time."""
+        """A conversation begins at this slot."""
         self._fit()
         self.last_heard[slot] = self._seconds()
 
     def end(self, slot: int) -> None:
-        """No word is expected from here."""
+        """No message is expected from this slot any more."""
         self.last_heard[slot] = math.inf
 
     def tick(self, now: float) -> None:
-        """The clock goes on."""
+        """Advance `now`; add the time for which the process was suspended to every slot."""
         self._stood_still = self._is_late(now)
         if self._stood_still:
             self.last_heard_at[: self._table.high_water] += now - self.now
         self.now = now
 
     def _is_late(self, now: float) -> bool:
-        """Whether the process stood still since the last tick, and words wait in the sockets."""
+        """Whether the process was suspended since the last tick, and messages may wait unread."""
         return now - self.now > min(STOOD_STILL, self._timeout / 2)
 
     def idle(self) -> list[int]:
-        """The slots of those who have been silent for too long."""
+        """The slots of players who have been silent for longer than the timeout."""
         if self._stood_still or self._is_late(self._seconds()):
             return []
         last_heard = self.last_heard_at[: self._table.high_water]

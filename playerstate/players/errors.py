@@ -1,4 +1,4 @@
-"""What the service says no with."""
+"""The errors with which the service refuses a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class NotOnline(LookupError):
 
 
 class ServerFull(Exception):
-    """As many players as the service was made for are in it already."""
+    """The service holds `max_players` players already."""
 
 
 class NotRunning(Exception):

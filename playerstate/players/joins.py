@@ -1,4 +1,4 @@
-"""Players who join: taken over where they are in the table, else loaded from the store.
+"""Joins: a player still in the table is taken over there, any other is loaded from the store.
 
 Reactor thread only.
 """
@@ -23,12 +23,12 @@ from playerstate.state.schema import InvalidState, StateSchema
 
 @attrs.frozen
 class Joined:
-    """A player who has joined.
+    """The result of a join.
 
     Attributes:
-        state: where the player stands now, an instance of the state class.
-        restored: whether that was ever saved or changed; False for one who spawns.
-        updated_at: when it was last changed, microseconds since the Unix epoch; 0 for never.
+        state: the player's newest state, an instance of the state class.
+        restored: whether that state was ever saved or changed; False for a player who spawns.
+        updated_at: when it last changed, microseconds since the Unix epoch; 0 for never.
     """
 
     state: Any
@@ -40,9 +40,9 @@ class Joins:
     """The joins of one run.
 
     Args:
-        schema: of the players.
-        table: the live table, which they are admitted to.
-        leaves: is told of who returns.
+        schema: the players' schema.
+        table: the live table, to which players are admitted.
+        leaves: the leaves of the same run; notified of each player who returns.
         ledger: where joins are counted.
         load: reads a player from the store, as `IStateReader.load`.
         guard: called before the table's rows are touched.
@@ -70,16 +70,16 @@ class Joins:
         self._refusal: Exception | None = None
 
     def __len__(self) -> int:
-        """How many players wait for the store."""
+        """The number of players whose load is under way."""
         return len(self._loads)
 
     def refuse_all(self, why: Exception) -> None:
-        """From now on nobody joins, and who waits gets `why`."""
+        """Refuse every join from now on; joins that wait fail with `why`."""
         self._refusal = why
         self._loads.fail_all(why)
 
     def has_room(self, session_id: int) -> bool:
-        """Whether this player could join now as far as `max_players` goes."""
+        """Whether `max_players` leaves room for this player to join now."""
         return (
             len(self._table) + len(self._loads) < self._max_players
             or session_id in self._table.slots
@@ -87,7 +87,7 @@ class Joins:
         )
 
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:
-        """See `playerstate.players.service.PlayerStateService.join`; both are in their range."""
+        """See `playerstate.players.service.PlayerStateService.join`; both are checked."""
         if self._refusal is not None:
             return fail(self._refusal)
         if session_id in self._table.slots:
@@ -101,7 +101,7 @@ class Joins:
             if isinstance(found, Deferred):
                 return self._loads.begin(session_id, found, sequence)
             return succeed(self._enter(session_id, found, sequence))
-        except Exception:  # goes to the one who joins, who is to judge it
+        except Exception:  # passed to the caller, who decides what to do
             return fail()
 
     def _full(self) -> ServerFull:
@@ -109,7 +109,7 @@ class Joins:
 
     def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
         if self._refusal is not None:
-            raise self._refusal  # stopped by one who shared the load
+            raise self._refusal  # another waiter of the same load stopped the service
         self._guard()
         table = self._table
         slot = table.slots.get(session_id)
@@ -129,7 +129,7 @@ class Joins:
         values, updated_at = self._schema.spawn, 0
         if stored is not None:
             values, updated_at = self._stored(session_id, stored)
-            # 0 is a player who was never stored; a row of that date, imported, is one who was.
+            # 0 means never stored; an imported row may carry that date, and its player was stored.
             updated_at = max(updated_at, 1)
         try:
             return self._table.admit(session_id, values, updated_at)
@@ -137,7 +137,10 @@ class Joins:
             raise StoreBusy(str(error)) from error
 
     def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:
-        """What a store holds of a player, which other hands may have put there."""
+        """The packed values and the date of a stored player.
+
+        Both are checked, since another program may have written the row.
+        """
         try:
             values = self._schema.encode(stored.values)
             try:

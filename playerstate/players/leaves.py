@@ -1,7 +1,7 @@
-"""Players who leave: they stay in the table until the store holds their newest state.
+"""Leaves: a player stays in the table until the store holds the newest state.
 
-A leave that is not yet saved may be followed by a return, which keeps the player's place; whoever
-waits for that leave is told all the same, once what it was about is saved.  Reactor thread only.
+A player may return before the leave is saved, and keeps the slot.  The Deferred of that leave still
+fires, once the state at the time of the leave is saved.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from playerstate.waiters import Waiters, tell
 
 @attrs.frozen
 class Progress:
-    """How far a player's moves have come, by the numbers that their transport gave them.
+    """How far a player's moves have come, by the sequences that their client gave them.
 
-    Both stand where the join set them for a player who only ever changed by ``update``.
+    ``update`` changes neither: without moves, both stay where the join set them.
 
     Attributes:
         applied: the highest sequence applied.
@@ -34,7 +34,7 @@ class Progress:
 
     @classmethod
     def of(cls, table: LiveTable, slot: int) -> Progress:
-        """That of the player at this slot."""
+        """The progress of the player at this slot."""
         return cls(table.sequence(slot), int(table.saved[slot]))
 
 
@@ -42,12 +42,12 @@ class Leaves:
     """The leaves of one service, by slot.
 
     Args:
-        table: the live table, which they are released from.
-        ledger: where they are counted.
+        table: the live table, from which players are released.
+        ledger: where leaves are counted.
         save_soon: hands over the row of a slot, without waiting for the next sweep.
 
     Attributes:
-        by_slot: who has left and is not yet saved.
+        by_slot: players who have left and are not yet saved.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Leaves:
         self._dropped: dict[int, Dropped] = {}
 
     def leaving(self) -> int:
-        """How many players have left and are not yet saved."""
+        """The number of players who have left and are not yet saved."""
         return sum(not leaver.returned for leaver in self.by_slot.values())
 
     def has_left(self, slot: int) -> bool:
@@ -69,10 +69,10 @@ class Leaves:
         return leaver is not None and not leaver.returned
 
     def begin(self, slot: int) -> Deferred[Progress]:
-        """Let the player at this slot go, once saved.
+        """Release the player at this slot, once saved.
 
         Args:
-            slot: the player's.
+            slot: the player's slot.
 
         Returns:
             See `playerstate.players.service.PlayerStateService.leave`.
@@ -95,20 +95,20 @@ class Leaves:
         return leaver.wait(table.updated_at(slot))
 
     def returned(self, slot: int) -> None:
-        """The player at this slot has joined again, if they had left at all."""
+        """The player at this slot joined; ends the leave under way, if there is one."""
         if (leaver := self.by_slot.get(slot)) is not None:
             leaver.returned = True
             leaver.turn += 1
 
     def settled(self, dropped: tuple[Dropped, ...]) -> None:
-        """A commit is noted in the table: let go of who has left and is saved.
+        """A commit is noted in the table: release the players who have left and are saved.
 
         Args:
-            dropped: rows that the store does not hold and will not be given again.
+            dropped: rows that the store does not hold and that will not be written again.
         """
         self._dropped.update((row.slot, row) for row in dropped)
-        # All is in order before the first is told, who may join, leave and stop at once.
-        told: list[tuple[list[Deferred[Progress]], Progress | Failure]] = []
+        # All state is settled before the first callback, which may join, leave or stop at once.
+        due: list[tuple[list[Deferred[Progress]], Progress | Failure]] = []
         for slot, leaver in list(self.by_slot.items()):
             progress, lost = Progress.of(self._table, slot), self._dropped_newest(slot)
             if not leaver.returned and (lost is not None or self._table.is_saved(slot)):
@@ -120,12 +120,12 @@ class Leaves:
                 waiters = leaver.take_past(saved_at)
                 if leaver.returned and not leaver.waiters:
                     del self.by_slot[slot]
-            told.append((waiters, progress if lost is None else Failure(not_saved([lost]))))
-        for waiters, result in told:
+            due.append((waiters, progress if lost is None else Failure(not_saved([lost]))))
+        for waiters, result in due:
             tell(waiters, result)
 
     def end(self, why: NotSaved) -> None:
-        """Nothing more is saved: all who wait get `why`."""
+        """Nothing more is saved: every waiter fails with `why`."""
         leavers = list(self.by_slot.values())
         self.by_slot.clear()
         waiting = [leaver.waiters.take() for leaver in leavers]
@@ -133,7 +133,7 @@ class Leaves:
             tell(waiters, Failure(why))
 
     def take_given_up(self) -> list[int]:
-        """Forget whose newest rows the store will not be given again, and return their slots."""
+        """Return the slots of players whose newest row was dropped, and forget all dropped rows."""
         given_up = [slot for slot in self._dropped if self._dropped_newest(slot) is not None]
         self._dropped.clear()
         return given_up
@@ -144,7 +144,7 @@ class Leaves:
         self._ledger.leaves += 1
 
     def _dropped_newest(self, slot: int) -> Dropped | None:
-        """Why the store does not hold this player's newest row and will not, if that is so."""
+        """The dropped row of this player, if it is the newest; else None."""
         dropped = self._dropped.get(slot)
         if dropped is not None and dropped.updated_at == self._table.updated_at(slot):
             return dropped
@@ -160,14 +160,15 @@ class _Leaver:
     waiters: Waiters[Progress, tuple[int, int]] = attrs.field(factory=Waiters)
 
     def wait(self, target: int) -> Deferred[Progress]:
-        """A Deferred for when what was changed up to `target` is saved."""
+        """A Deferred that fires when the player is saved up to `target`, an ``updated_at``."""
         return self.waiters.add((self.turn, target))
 
     def take_past(self, saved_at: int | None) -> list[Deferred[Progress]]:
-        """Take out who waits for a leave that a return has ended, and has what it was about saved.
+        """Take out the waiters of leaves that a return has ended and that are saved by now.
 
         Args:
-            saved_at: the newest ``updated_at`` that the store holds; None takes all of those.
+            saved_at: the newest ``updated_at`` that the store holds; None takes the waiters of
+                every ended leave.
         """
         return self.waiters.take_some(
             [

@@ -1,4 +1,4 @@
-"""What the service tells of its players, to whoever keeps something by them."""
+"""Callbacks by which the service notifies other parts of what happens to its players."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class PlayersListener(Protocol):
-    """Is told what the service does with players; called on the reactor thread."""
+    """Receives the service's notifications about players, on the reactor thread."""
 
     def on_leave(self, session_id: int) -> None:
-        """A player in the live table is about to be taken offline, whoever asked for that.
+        """A player in the live table is about to be taken offline, at anyone's request.
 
-        Nothing has changed as yet: the slot is the player's until the newest state is saved, which
-        may be so before `PlayerStateService.leave` returns.  From here on the service leaves it to
-        the listener that nobody applies moves of this player, which would put the leave off; those
-        up to the number of a LEAVE that the player sent are the exception.  What this raises is
-        logged, and the leave goes on.
+        Nothing has changed yet: the slot is the player's until the newest state is saved, possibly
+        before `PlayerStateService.leave` returns.  From here on the listener must see to it that no
+        move of this player is applied, since each would delay the leave; moves up to the sequence
+        of a LEAVE that the player sent are the exception.  An exception raised here is logged, and
+        the leave goes on.
         """

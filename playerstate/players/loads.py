@@ -1,6 +1,6 @@
-"""Loads under way: players who are joining while the store's answer is still on its way.
+"""Loads under way: joins that wait for the store's answer.
 
-Joins of one player at the same time share one load.  Reactor thread only.
+Concurrent joins of one player share one load.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class Loads(Generic[T]):
-    """Loads by session id, each with those who wait for it.
+    """Loads by session id, each with its waiters.
 
     Args:
-        enter: turns what was loaded into what a waiter gets: called with the session id, the
-            stored row or None, and the waiter's sequence; what it raises goes to that waiter.
+        enter: turns a loaded row into a waiter's result: called with the session id, the stored
+            row or None, and the waiter's sequence; what it raises fails that waiter.
     """
 
     def __init__(self, enter: Callable[[int, Stored | None, int | None], T]) -> None:
@@ -38,16 +38,16 @@ class Loads(Generic[T]):
     def begin(
         self, session_id: int, work: Deferred[Stored | None], sequence: int | None
     ) -> Deferred[T]:
-        """Follow a load, with a first waiter for it."""
+        """Track a load, and return the Deferred of its first waiter."""
         self._loads[session_id] = _Load(work)
         waiter = self.wait(session_id, sequence)
         work.addBoth(self._end, session_id, work)
         return waiter
 
     def wait(self, session_id: int, sequence: int | None) -> Deferred[T]:
-        """A Deferred of one waiter's own: cancelling it touches no other.
+        """A Deferred for one more waiter of a load; cancelling it affects no other waiter.
 
-        The load itself is cancelled with its last waiter.
+        Cancelling the last waiter cancels the load.
         """
         load = self._loads[session_id]
 
@@ -62,7 +62,7 @@ class Loads(Generic[T]):
         return waiter
 
     def fail_all(self, error: Exception) -> None:
-        """Cancel every load; all who wait get `error`."""
+        """Cancel every load; every waiter fails with `error`."""
         loads, self._loads = self._loads, {}
         for load in loads.values():
             load.work.cancel()
@@ -84,7 +84,7 @@ class Loads(Generic[T]):
                 continue
             try:
                 entered = self._enter(session_id, result, sequence)
-            except Exception:  # goes to the one who waits, who is to judge it
+            except Exception:  # passed to the waiter, who decides what to do
                 waiter.errback()
             else:
                 waiter.callback(entered)
@@ -96,6 +96,6 @@ class _Load(Generic[T]):
     waiters: dict[Deferred[T], int | None] = attrs.field(factory=dict)
 
     def next_waiter(self) -> tuple[Deferred[T], int | None]:
-        """Take the waiter who came first; what it does meanwhile may cancel others."""
+        """Take out the oldest waiter; its callbacks may cancel others."""
         waiter = next(iter(self.waiters))
         return waiter, self.waiters.pop(waiter)

@@ -1,4 +1,4 @@
-"""What a service is made with, held to what it may be."""
+"""The options of a service, checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playerstate.live.names import check_apart
 
 @attrs.frozen
 class Options:
-    """What a service was made with; see `playerstate.players.service.PlayerStateService`."""
+    """The options of a service; see `playerstate.players.service.PlayerStateService`."""
 
     store: IStateStore
     save_within: float
@@ -32,10 +32,10 @@ class Options:
         stop_within: float,
         live_file: str | os.PathLike[str] | None,
     ) -> Options:
-        """These, if all are in their range.
+        """The options, each checked for its type and range.
 
         Raises:
-            TypeError, ValueError: one is not; the message names it.
+            TypeError, ValueError: an option is wrong; the message names it.
         """
         save_within = check_seconds("save_within", save_within, 0.1, 86_400.0)
         max_players = check_whole("max_players", max_players, 1, 2**24)
@@ -44,7 +44,7 @@ class Options:
         if queue_size & (queue_size - 1):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
         if isinstance(store, (str, bytes, os.PathLike)):
-            raise TypeError(f"{store!r} is no store: give open_store(URL, STATE_CLASS)")
+            raise TypeError(f"{store!r} is no store: pass open_store(URL, STATE_CLASS)")
         check_whole("lanes of the store", getattr(store, "lanes", None), 1, MOST_LANES)
         if live_file is not None:
             live_file = os.fspath(live_file)

@@ -1,8 +1,9 @@
-"""What players are loaded from, and going over to a store that took the place of the one opened.
+"""The store's reader, and switching over to a store that replaced the one that was opened.
 
-To open, check and compare what is there now takes a second with a million players, so the persist
-thread does it, which has nothing else to do by then.  Until the reader is exchanged, nobody uses
-it here: who joins waits, for `JOINS_WAIT` seconds at most.  Reactor thread, but for that.
+Opening, checking and comparing the replacement takes a second with a million players, so the
+persist thread does it, which has nothing else to do by then.  Until the reader is exchanged, the
+reactor thread does not use it: joins wait, for `JOINS_WAIT` seconds at most.  All else here is
+called on the reactor thread.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ from playerstate.saving.outbox import Outbox
 from playerstate.waiters import Waiters, tell
 
 REOPEN_EVERY = 1.0
-"""Seconds between two tries to go over to what is there now."""
+"""Seconds between two attempts to switch over."""
 JOINS_WAIT = 5.0
-"""Seconds from the first try for which those who join wait; then they are told to ask again."""
+"""Seconds from the first attempt for which joins wait; then they fail with `StoreBusy`."""
 LOADS_A_TURN = 64
-"""Players who waited and are loaded in one turn of the reactor, some two milliseconds' work."""
+"""Waiting players loaded in one turn of the reactor, some two milliseconds of work."""
 
 _log = PrintableLogger()
 
 
 class Reopening:
-    """The store's reader, which is exchanged where the store was replaced.
+    """The store's reader, which is exchanged when the store was replaced.
 
     Args:
-        store: of the run.
-        identity: of the store.
-        reader: of the store, as it was opened.
-        table: the live table; its players are saved again.
+        store: the run's store.
+        identity: the store's identity.
+        reader: the reader that the start opened.
+        table: the live table, whose players are saved again.
         outbox: the way to the store.
-        clock: tells when to try again.
-        dirty_all: has everything in the table saved again.
+        clock: schedules the retries.
+        dirty_all: marks every row of the table dirty, so that it is saved again.
 
     Attributes:
-        stopping: whether a stop has begun, which waits for nobody who was lost.
-        in_doubt: whether players who have left may have been lost with a store that was replaced.
+        stopping: whether a stop has begun, which does not wait for lost players.
+        in_doubt: whether players who have left may have been lost with a replaced store.
     """
 
     def __init__(
@@ -90,11 +91,14 @@ class Reopening:
         return waiting.addCallback(lambda _: self._reader.load(session_id))
 
     def finish(self) -> None:
-        """The persist thread has ended before it went over: it is done here, where nobody plays."""
+        """Switch over here, if the persist thread ended before it could.
+
+        Blocks the reactor thread, at the end of a stop, when no player plays any more.
+        """
         if self._under_way:
             try:
                 lost: list[int] | Exception | None = self._go_over(frozenset(self._table.slots))
-            except Exception as error:  # is judged as the thread's is
+            except Exception as error:  # treated like one from the persist thread
                 lost = error
             self._gone_over(lost)
 
@@ -104,16 +108,16 @@ class Reopening:
         self._reader.close()
 
     def _busy(self) -> StoreBusy:
-        why = self._cannot_reopen or "what is there now is being looked at"
+        why = self._cannot_reopen or "its replacement is being checked"
         return StoreBusy(f"{self._store.describe()} was removed or replaced: {why}")
 
     def disbelieve(self) -> None:
-        """The store was removed or replaced: nobody is to be told any more that they are saved."""
+        """The store was removed or replaced: report no player as saved any more."""
         self.in_doubt = True
         self._dirty_all()
 
     def begin(self) -> None:
-        """Every writer is closed: go over to what is there now, and save all again."""
+        """Every writer is closed: switch over to the replacement, and save all again."""
         self.disbelieve()
         if not self._under_way:
             self._under_way = True
@@ -129,19 +133,19 @@ class Reopening:
         self._outbox.reopen(lambda: self._go_over(online), self._gone_over)
 
     def _go_over(self, online: Set[int]) -> list[int] | None:
-        """The players lost; None where they cannot be named.  Persist thread."""
+        """The lost players' session ids; None where they are unknown.  Persist thread."""
         if self._files is None:
             raise StoreUnusable(f"{self._store.describe()} keeps no files that could be replaced")
         return self._files.reopen(self._identity, online)
 
     def _gone_over(self, lost: list[int] | Exception | None) -> None:
-        """The persist thread has gone over, and can be given what is to be saved; or has not."""
+        """The persist thread has switched over and can save again, or has failed to."""
         try:
             if isinstance(lost, Exception):
                 raise lost
             assert self._files is not None
             reader = self._files.open_reader()
-        except Exception as error:  # what is there cannot be used yet, which is told as trouble
+        except Exception as error:  # not usable yet: logged, retried, and reported as trouble
             self._try_again(error)
             return
         self._reader.close()
@@ -151,10 +155,10 @@ class Reopening:
             self._patience.cancel()
             self._patience = None
         self.in_doubt = self.stopping and lost != []
-        self._dirty_all()  # who joined meanwhile
+        self._dirty_all()  # includes players who joined meanwhile
         _log.critical(
             "the store {store} was removed or replaced while it was in use; the {again} players"
-            " in the game are saved again, lost is the newest state of {others}",
+            " in the game are saved again; lost: the newest state of {others}",
             store=self._store.describe(),
             again=len(self._table),
             others=_others(lost),
@@ -172,9 +176,9 @@ class Reopening:
         self._clock.callLater(REOPEN_EVERY, self._try)
 
     def _load_some(self) -> None:
-        """Load of those who waited as many as one turn of the reactor has time for."""
+        """Load waiting players, as many as one turn of the reactor has time for."""
         if self._under_way:
-            return  # it was replaced again: they wait on
+            return  # replaced again: they keep waiting
         waiting = [waiter for waiter, _ in self._waiting.notes()]
         if len(waiting) > LOADS_A_TURN:
             self._clock.callLater(0.0, self._load_some)
@@ -182,7 +186,7 @@ class Reopening:
 
 
 def _others(lost: list[int] | None) -> str:
-    """Who else lost the newest state with a store that was replaced; None where that is unknown."""
+    """The offline players whose newest state a replaced store took with it, for the log."""
     if lost is None:
-        return "others who changed since what is there now, and cannot be named"
+        return "others who changed after the replacement was made, and cannot be named"
     return f"{len(lost)} others: {named(lost) or 'none'}"

@@ -1,7 +1,7 @@
 """One run of the service, from a start to the end of the stop that follows it.
 
-A `Run` is complete when it is made: the table, the way to the store, who joins and who leaves.
-Another start makes another.  Reactor thread only.
+A `Run` is complete when it is made: the table, the way to the store, the joins and the leaves.
+Each start makes a new one.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from playerstate.state.schema import InvalidState
 FORGET_EVERY = 1.0
 SUMMARY_EVERY = 60.0
 CHECK_EVERY = 1.0
-"""Seconds between two looks at the file in which the live table lies."""
+"""Seconds between two checks of the live file."""
 
 _log = PrintableLogger()
 
 
 @attrs.frozen(eq=False)
 class Opened:
-    """What a start took hold of, and a stop gives back.
+    """What a start opened, and a stop closes.
 
     Attributes:
-        identity: the store's.
-        reader: the store's.
+        identity: the store's identity.
+        reader: the store's reader.
         memory: where the live table lies.
-        buffer: the table's room in it.
-        recovered: rows that a process before left, and that the store does not have.
+        buffer: the table's part of that memory.
+        recovered: rows that an earlier process left, and that the store does not have.
     """
 
     identity: bytes
@@ -65,23 +65,24 @@ class Run:
     """Everything of one run.
 
     Args:
-        options: what the service was made with.
-        opened: what the start took hold of.
-        ledger: the service's, for all of its runs.
-        clock: timers that stand a wall clock that steps; this run's alone.
-        runtime: the reactor, the clocks and the thread.
-        when_recovered: called once what a process before left is saved, if anything is left.
-        on_leave: told of each player who is about to be taken offline.
+        options: the service's options.
+        opened: what the start opened.
+        ledger: the service's counters, over all of its runs.
+        clock: timers that no step of the wall clock disturbs; this run's alone.
+        runtime: the reactor, the clocks and the thread starter.
+        when_recovered: called once the rows that an earlier process left are saved, if there are
+            any.
+        on_leave: called with the session id of each player who is about to be taken offline.
 
     Attributes:
-        wall_clock: nanoseconds since the Unix epoch.
+        wall_clock: returns nanoseconds since the Unix epoch.
         table: the live table.
         outbox: the way to the store.
         joins, leaves: players who come and go.
-        reopening: the store's reader, and going over to a store that took its place.
-        salvage: looks after the file in which the table lies.
-        accepts: whether joins and updates are taken in: not from the beginning of a stop on.
-        recovering: whether what a process before left is still being saved.
+        reopening: the store's reader, and switching over to a store that replaced it.
+        salvage: watches the live file, and recreates it.
+        accepts: whether joins and updates are accepted; False once a stop begins.
+        recovering: whether rows that an earlier process left are still being saved.
         gave_up: whether the stop gave up on saving, or lost players.
     """
 
@@ -113,7 +114,7 @@ class Run:
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
             *(schema, options.max_players, clock.seconds, opened.buffer, memory.reserve),
-            # A row that another process wrote is told from ours by its version.
+            # The version tells our rows from those that another process wrote.
             first_version=int.from_bytes(os.urandom(7), "little"),
         )
         self.outbox = Outbox(
@@ -165,12 +166,12 @@ class Run:
         """Start the persist thread and the timers.
 
         Raises:
-            RuntimeError: no thread can be started; nothing was.
+            RuntimeError: no thread can be started; nothing was started.
         """
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
         self.clock.every(SUMMARY_EVERY, self._summarise)
-        self.clock.every(1.0, self._tell_trouble)
+        self.clock.every(1.0, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
@@ -183,8 +184,8 @@ class Run:
         try:
             self.memory.discard()
         except StoreUnusable as error:
-            # The next start would take it for the newest, and let go of what came after it.
-            _log.critical("nobody may join: {error}", error=error)
+            # The next start would take the leftover for the newest rows, over what came after it.
+            _log.critical("no player can join: {error}", error=error)
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False
@@ -193,13 +194,13 @@ class Run:
             self._when_recovered()
 
     def refuse(self) -> None:
-        """A stop begins: no join and no update is taken in from now on."""
+        """A stop begins: accept no join and no update from now on."""
         self.accepts = False
         self.reopening.stopping = True
         self.joins.refuse_all(NotRunning("the service is stopping"))
 
     def end(self) -> None:
-        """The stop is over: count what it gave up on, and what comes late no more."""
+        """The stop is over: count the updates it abandoned, and ignore late commit reports."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
         _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
@@ -218,15 +219,16 @@ class Run:
         return self.joins.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See that the rows of the live table may be touched, as a transport's turn begins.
+        """Make sure that the rows of the live table may be touched, as a transport's turn begins.
 
-        The process dies that touches rows whose file was cut meanwhile.  A quarter of a
-        microsecond, half of one with its calls; whatever else the service is asked for does this
-        by itself.  Who writes to `table` without asking the service does it first.
+        A process that touches rows whose file was truncated meanwhile dies.  Takes a quarter of a
+        microsecond, half of one with its calls.  Every other call of the service does this by
+        itself; a caller that writes to `table` directly must do it first.
         """
         if self.memory.is_cut():
             self.salvage.guard()
-            self.clock.callLater(0.0, self.salvage.check)  # which tells callers: not in their call
+            # Not now: it calls callbacks, which must not run within the caller's call.
+            self.clock.callLater(0.0, self.salvage.check)
 
     def update(self, session_id: int, state: Any) -> None:
         """See `playerstate.players.service.PlayerStateService.update`."""
@@ -292,7 +294,7 @@ class Run:
         """See `playerstate.players.service.PlayerStateService.trouble`."""
         return self.outbox.trouble() or self.salvage.trouble
 
-    def _tell_trouble(self) -> None:
+    def _log_trouble(self) -> None:
         trouble = self.outbox.trouble()
         if (trouble is not None) == self._degraded:
             return
@@ -309,12 +311,12 @@ class Run:
             )
 
     def _guard_and_dirty_all(self) -> None:
-        """The store is not to be had: everything is to be saved into the next one."""
+        """The store is lost: mark everything dirty, to be saved into its replacement."""
         self.guard()
         self.ledger.recovered += self.table.dirty_all(self.leaves.take_given_up())
 
     def gauges(self) -> Gauges:
-        """What is measured at the moment."""
+        """The current gauges."""
         oldest = self.outbox.oldest_unsaved()
         leaving = self.leaves.leaving()
         trouble = self.trouble
@@ -330,10 +332,10 @@ class Run:
         )
 
     def _settled(self, commit: Commit) -> None:
-        """A commit is noted in the table: let go of who has left and is saved."""
+        """A commit is noted in the table: release the players who have left and are saved."""
         self.leaves.settled(commit.dropped)
 
 
 def _given_up() -> NotRunning:
-    """Why nothing is saved any more; no `NotSaved`, on which a caller may try again."""
+    """The error once saving was given up; not `NotSaved`, on which a caller may retry."""
     return NotRunning("the service is stopping, and has given up saving")

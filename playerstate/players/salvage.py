@@ -1,8 +1,8 @@
-"""The live table's file, watched while it is in use, and made anew where it was lost.
+"""Watches the live file while it is in use, and recreates it when it was lost.
 
-Reactor thread.  The rows are the file: who writes over it has written over the players, and who
-cuts it has taken them away.  So the table tells which rows are its own; the others are read from
-the store again, and nothing that somebody else wrote is saved under a player's id.
+Reactor thread.  The rows are the file: a process that overwrites it overwrites the players, and one
+that truncates it removes them.  So the table tells which rows are its own; the others are loaded
+from the store again, and nothing that another process wrote is saved under a player's id.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _log = PrintableLogger()
 
 
 class Salvage:
-    """Looks after the file of one run.
+    """Watches the live file of one run.
 
     Args:
-        schema: of the players.
-        table: whose rows lie there.
+        schema: the players' schema.
+        table: the live table, whose rows lie in the file.
         memory: the file.
-        clock: tells how long it has been missing.
+        clock: measures how long the file has been missing.
         load: reads a player from the store, as `IStateReader.load`.
-        in_flight: how many rows are on their way to the store.
-        restored: called when players have the state again that the store holds.
+        in_flight: returns how many rows are on their way to the store.
+        restored: called when players have been set back to the state that the store holds.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Salvage:
         self._load = load
         self._in_flight = in_flight
         self._restored = restored
-        # The date of each player whose row was not ours, until the store's is there.
+        # `updated_at` of each player whose row was not ours, until the stored row is loaded.
         self._disowned: dict[int, int] = {}
         self._cannot_renew = ""
         self._lost_at = 0.0
@@ -68,10 +68,10 @@ class Salvage:
         return Trouble(self._cannot_renew, self._clock.seconds() - self._lost_at)
 
     def guard(self) -> str:
-        """See that the rows are the table's own; to be called before any is taken from there.
+        """Make sure that the rows are the table's own; to be called before any is read.
 
         Returns:
-            What has become of the file; empty if nothing.
+            What happened to the file; empty if nothing.
         """
         if not (why := self._memory.lost()):
             return ""
@@ -82,9 +82,9 @@ class Salvage:
         return why
 
     def check(self) -> None:
-        """See that the next start would find the live table, and make it anew where it would not.
+        """Make sure that the next start will find the live file; recreate it if it would not.
 
-        Players play on where it cannot be made: their moves reach the store as ever.
+        If it cannot be recreated, play goes on: moves still reach the store.
         """
         if why := self.guard():
             self._renew(why)
@@ -99,8 +99,8 @@ class Salvage:
             self._disowned[session_id] = self._table.updated_at(self._table.slots[session_id])
         _log.critical(
             "the rows of {count} players in the live file were cut off or written over: player"
-            " {players}; they are read from the store again, and what it does not have of them is"
-            " lost",
+            " {players}; they are loaded from the store again, and what it does not have of them"
+            " is lost",
             count=len(lost),
             players=named(lost),
         )
@@ -113,7 +113,7 @@ class Salvage:
                 self._cannot_renew = str(error)
                 _log.critical(
                     "the live file was {why} while it was in use, and cannot be made anew: {error};"
-                    " it is tried again, and until then a kill loses what is not yet committed",
+                    " the server retries, and until then a kill loses what is not yet committed",
                     why=why,
                     error=error,
                 )
@@ -127,7 +127,7 @@ class Salvage:
         )
 
     def _reload(self) -> None:
-        """Read the disowned from the store, which has everything by now that was on its way."""
+        """Load the disowned players from the store, which now has all rows that were in flight."""
         disowned, self._disowned = self._disowned, {}
         for session_id, dated in disowned.items():
             loading = maybeDeferred(self._load, session_id)
@@ -138,7 +138,7 @@ class Salvage:
     def _loaded(self, stored: Stored | None, session_id: int, dated: int) -> None:
         slot = self._table.slots.get(session_id)
         if slot is None or self._table.updated_at(slot) != dated or self._table.is_dirty(slot):
-            return  # gone, or moved since, which gave all of the state anew
+            return  # left, or moved since: a move carries the whole state
         if stored is None:
             self._table.restore(slot, self._schema.spawn, 0)
         else:
@@ -146,5 +146,5 @@ class Salvage:
             self._table.restore(slot, values, max(stored.updated_at, 1))
 
     def _again(self, failure: Failure, session_id: int, dated: int) -> None:
-        """The store cannot be read just now; the next look tries again."""
+        """The store cannot be read now; the next check retries."""
         self._disowned[session_id] = dated

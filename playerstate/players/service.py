@@ -1,7 +1,7 @@
 """The service: a handle on its runs, for as long as the program lives.
 
-Each start makes a ``Run``, which lives to the end of the stop; what is asked
-meanwhile is asked of it.  Everything here runs on the reactor thread.
+Each start makes a ``Run``, which lives to the end of the stop; calls in between are passed to it.
+Everything here runs on the reactor thread.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = PrintableLogger()
 
 
 class PlayerStateService(Service):
-    """Keeps where every online player stands, and saves it without the reactor ever waiting.
+    """Keeps every online player's state, and saves it without ever blocking the reactor.
 
     Add it to an application, or call `startService` and `stopService` yourself.  Reactor thread
     only.
@@ -50,22 +50,21 @@ class PlayerStateService(Service):
     Args:
         store: where players are kept, from `playerstate.open_store`.
         save_within: seconds within which every applied update is to be committed.
-        queue_size: rows the ring to the persist thread holds; a power of two.
-        max_players: the most players at a time, those included who left and are not yet saved.
-        stop_within: seconds that `stopService` gives the store to take what is unsaved.
-        live file: path of the file that keeps what is applied beyond the death of the process; None
-            for none.
-        runtime: the reactor, the clocks and the thread; the real ones by default.
+        queue_size: rows that the ring to the persist thread holds; a power of two.
+        max_players: the most players at a time, including those who left and are not yet saved.
+        stop_within: seconds that `stopService` gives the store to take the unsaved rows.
+        live_file: path of the file in which applied updates outlive the process; None for none.
+        runtime: the reactor, the clocks and the thread starter; the real ones by default.
 
     Attributes:
         store, schema, options: what it was made with.
-        ledger: the counters, which go on over stops and starts;
-            `playerstate.ledger.Ledger.snapshot` is for reading them.
+        ledger: the counters, which continue over stops and starts;
+            read them by `playerstate.ledger.Ledger.snapshot`.
 
     Raises:
         TypeError: an argument is no number, or `store` is no store; the message names it.
-        ValueError: an argument is out of its range, or `live_file` is a file of the store's; the
-            message names it.
+        ValueError: an argument is out of its range, or `live_file` is one of the store's files;
+            the message names it.
     """
 
     name = "playerstate"
@@ -105,7 +104,7 @@ class PlayerStateService(Service):
 
     @property
     def run(self) -> Run:
-        """The run under way; another after each start.
+        """The current run; a new one after each start.
 
         Raises:
             NotRunning: there is none.
@@ -116,7 +115,7 @@ class PlayerStateService(Service):
 
     @property
     def clock(self) -> SteadyClock:
-        """Timers that stand a wall clock that steps; another after each start.
+        """Timers that no step of the wall clock disturbs; a new clock after each start.
 
         Raises:
             NotRunning: the service is not started.
@@ -125,7 +124,7 @@ class PlayerStateService(Service):
 
     @property
     def table(self) -> LiveTable:
-        """The live table; another after each start.
+        """The live table; a new one after each start.
 
         Raises:
             NotRunning: the service is not started.
@@ -138,12 +137,12 @@ class PlayerStateService(Service):
         return self._gave_up if self._run is None else self._run.gave_up
 
     def startService(self) -> None:
-        """Take hold of the store, save what a process before left, start the persist thread.
+        """Open the store, start the persist thread, save the rows that an earlier process left.
 
-        Harmless while it runs.
+        Does nothing while the service starts or runs.
 
         Raises:
-            StoreUnusable: as `IStateStore.prepare` does; nothing was started.
+            StoreUnusable: see `IStateStore.prepare`; nothing was started.
             NotRunning: the service is stopping, or an asyncio event loop runs that is not the
                 reactor's, so that nothing would be saved.
         """
@@ -153,7 +152,7 @@ class PlayerStateService(Service):
             if self._run.accepts:
                 return
             raise NotRunning(
-                "the service is stopping: start it again when the Deferred of stopService fired"
+                "the service is stopping: start it again once the Deferred of stopService has fired"
             )
         runtime = self._runtime
         if runtime is None:
@@ -165,7 +164,7 @@ class PlayerStateService(Service):
             start(
                 *(self.options, self._memory, self.ledger, runtime),
                 when_recovered=self._ready,
-                on_leave=self._tell_leave,
+                on_leave=self._notify_leave,
             )
         )
         if not starting.called:
@@ -180,11 +179,12 @@ class PlayerStateService(Service):
     def opened(self) -> Deferred[None]:
         """Wait until the store is open: joins are answered, and transports may be started.
 
-        Who joins gets `StoreBusy` until what a process before left is saved, as `started` tells.
+        Joins fail with `StoreBusy` until the rows that an earlier process left are saved; wait for
+        that with `started`.
 
         Returns:
-            A Deferred that fires then, at once where that is so already; it fails as that of
-            `started` does.
+            A Deferred that fires then, at once if the store is open already.  It fails as the
+            Deferred of `started` does.
         """
         if self._starting is not None:
             return self._open_waiters.add(None)
@@ -196,10 +196,10 @@ class PlayerStateService(Service):
         """Wait until players may join.
 
         Returns:
-            A Deferred that fires when the store is open and what a process before left is saved:
-            at once where that is so already.  It fails with `NotRunning` where the service is not
-            started, or stopped before it was ready; with `StoreUnusable`, or whatever else the
-            store failed with, where it could not be started.
+            A Deferred that fires when the store is open and the rows that an earlier process left
+            are saved, at once if both are so already.  It fails with `NotRunning` if the service is
+            not started, or was stopped before it was ready; with `StoreUnusable`, or any other
+            error of the store, if it could not be started.
         """
         run = self._run
         if self._starting is None:
@@ -258,7 +258,7 @@ class PlayerStateService(Service):
     def _stopped(self, result: Failure | None, run: Run) -> None:
         self._gave_up = run.gave_up
         self._run = None
-        # Whoever is told may start the service again, and then stop it: that is another stop.
+        # A callback may start the service again and stop it: its waiters belong to that stop.
         stopped = self._stop_waiters.take()
         end_waiting(run, NotSaved("the service has stopped"))
         tell(stopped, result)
@@ -268,19 +268,20 @@ class PlayerStateService(Service):
         return self._run is not None and self._run.joins.has_room(session_id)
 
     def join(self, session_id: int, *, sequence: int | None = None) -> Deferred[Joined]:
-        """Bring a player online, where they left or at the spawn.
+        """Bring a player online with the last saved state, or at the spawn.
 
         A player who is online, or whose leave is not yet saved, is taken over with the newest
-        applied state.  Joins of the same player at the same time share one load; cancelling one
-        touches no other.
+        applied state.  Concurrent joins of one player share one load; cancelling one affects no
+        other.
 
         Args:
             session_id: 1 to 2**63 - 1.
-            sequence: the number above which this player's moves will be numbered, 0 to 2**32 - 1;
-                by default they go on as they were, for a player who is still there, or from 0.
+            sequence: this player's moves must have sequences above it, 0 to 2**32 - 1.  By default
+                the highest applied, for a player who is still in the live table, or 0.
 
         Returns:
-            A Deferred that fails with `NotRunning`, `ServerFull`, or what the store raised.
+            A Deferred of a `Joined`.  It fails with `NotRunning`, `ServerFull`, or the store's
+            error.
 
         Raises:
             TypeError: the session id or the sequence is no whole number.
@@ -294,12 +295,12 @@ class PlayerStateService(Service):
         return self._run.join(session_id, sequence)
 
     def guard(self) -> None:
-        """See that the rows of the live table may be touched; done by every call but `move`."""
+        """Make sure that the rows of the live table may be touched; see ``Run.guard``."""
         if self._run is not None:
             self._run.guard()
 
     def update(self, session_id: int, state: Any) -> None:
-        """Take in a player's whole state.  Never blocks.
+        """Apply a player's whole state.  Never blocks.
 
         Raises:
             InvalidState: a value lies outside its field; nothing has changed.
@@ -315,7 +316,7 @@ class PlayerStateService(Service):
         self._run.update(session_id, state)
 
     def state(self, session_id: int) -> Any:
-        """The newest applied state of a player online.
+        """The newest applied state of an online player.
 
         Raises:
             NotOnline: the player has not joined, or has left.
@@ -327,7 +328,7 @@ class PlayerStateService(Service):
         return self.run.state(session_id)
 
     def progress(self, session_id: int) -> Progress:
-        """How far the updates of a player have come who is online or leaving.
+        """How far the moves of an online or leaving player have come.
 
         Raises:
             NotOnline: the player is neither.
@@ -339,18 +340,18 @@ class PlayerStateService(Service):
         return self.run.progress(session_id)
 
     def add_listener(self, listener: PlayersListener) -> None:
-        """Tell this one, too, what is done with players, until `remove_listener`."""
+        """Notify this listener of what happens to players, until `remove_listener`."""
         self._listeners.append(listener)
 
     def remove_listener(self, listener: PlayersListener) -> None:
-        """Tell this one no more.
+        """Stop notifying this listener.
 
         Raises:
             ValueError: it was never added, or is removed already.
         """
         self._listeners.remove(listener)
 
-    def _tell_leave(self, session_id: int) -> None:
+    def _notify_leave(self, session_id: int) -> None:
         for listener in list(self._listeners):
             with _log.failuresHandled("player {id} leaves all the same", id=session_id):
                 listener.on_leave(session_id)
@@ -358,16 +359,16 @@ class PlayerStateService(Service):
     def leave(self, session_id: int) -> Deferred[Progress]:
         """Take a player offline and save them at once.
 
-        The player's place counts against `max_players` until the state is saved.  Cancelling the
-        Deferred stops the waiting, not the leave.
+        The player counts against `max_players` until the state is saved.  Cancelling the Deferred
+        stops the waiting, not the leave.
 
         Args:
-            session_id: whose leave it is.
+            session_id: the player's.
 
         Returns:
             A Deferred that fires when the player's newest state is committed.  It fails with
-            `NotOnline`, `NotRunning`, or with `NotSaved` where the store holds a newer state of
-            this player or the service stopped before it could be saved.
+            `NotOnline`, `NotRunning`, or with `NotSaved` if the store dropped that state or the
+            service stopped before it was saved.
 
         Raises:
             TypeError: the session id is no whole number.
@@ -383,7 +384,7 @@ class PlayerStateService(Service):
 
         Returns:
             A Deferred that fires when all of it is committed.  It fails with `NotRunning`, or with
-            `NotSaved` where the store held something newer or the service stopped before.
+            `NotSaved` if the store dropped a row or the service stopped before.
         """
         if self._run is None:
             return fail(self._not_running())
@@ -393,8 +394,8 @@ class PlayerStateService(Service):
     def trouble(self) -> Trouble | None:
         """What has kept rows from the store for longer than `save_within`; None if all is well.
 
-        While there is something the service is degraded: it takes joins and updates as ever, but
-        they are not being saved, or have no live file, which was lost and cannot be made anew.
+        While it is not None the service is degraded: it accepts joins and updates, but they are
+        not being saved, or there is no live file, which was lost and cannot be made anew.
         """
         return None if self._run is None else self._run.trouble
 

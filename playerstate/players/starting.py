@@ -1,4 +1,4 @@
-"""The order of a start: take hold of the store, find what a process before left, make the run.
+"""The order of a start: open the store, find what an earlier process left, make the run.
 
 Reactor thread only.
 """
@@ -25,7 +25,7 @@ from playerstate.players.run import Opened, Run
 from playerstate.runtime import Runtime
 
 ANSWER_WITHIN = 30.0
-"""Seconds that a store across a network is given for each answer of a start."""
+"""Seconds within which a store across a network must answer each call of a start."""
 
 T = TypeVar("T")
 
@@ -38,20 +38,21 @@ async def start(
     when_recovered: Callable[[], None],
     on_leave: Callable[[int], None],
 ) -> Run:
-    """A run whose persist thread is alive; awaits nothing where the store answers at once.
+    """A run whose persist thread is alive; awaits nothing if the store answers at once.
 
-    Cancelled, it gives all back.
+    When cancelled, it closes everything it opened.
 
     Args:
-        options: what the service was made with.
+        options: the service's options.
         memory: where the live table is to lie.
-        ledger: the service's, for all of its runs.
-        runtime: the reactor, the clocks and the thread.
-        when_recovered: called once what a process before left is saved, if anything is left.
-        on_leave: told of each player who is about to be taken offline.
+        ledger: the service's counters, over all of its runs.
+        runtime: the reactor, the clocks and the thread starter.
+        when_recovered: called once the rows that an earlier process left are saved, if there are
+            any.
+        on_leave: called with the session id of each player who is about to be taken offline.
 
     Raises:
-        StoreUnusable: the store or the live file cannot be used as it is; all was given back.
+        StoreUnusable: the store or the live file cannot be used as it is; all is closed again.
         RuntimeError: no persist thread can be started; likewise.
     """
     store = options.store
@@ -79,10 +80,10 @@ async def start(
 
 
 async def _answer(store: IStateStore, answer: T | Deferred[T], clock: SteadyClock) -> T:
-    """What a store answers, at once or across a network.
+    """A store's answer, given at once or across a network.
 
     Raises:
-        StoreUnusable: not in time.
+        StoreUnusable: the store did not answer within `ANSWER_WITHIN` seconds.
     """
     if not isinstance(answer, Deferred):
         return answer
@@ -90,13 +91,13 @@ async def _answer(store: IStateStore, answer: T | Deferred[T], clock: SteadyCloc
         return await answer.addTimeout(ANSWER_WITHIN, clock)
     except TimeoutError:
         raise StoreUnusable(
-            f"{store.describe()} has not answered within {ANSWER_WITHIN:g} s; see that it runs and"
-            " can be reached from here"
+            f"{store.describe()} has not answered within {ANSWER_WITHIN:g} s; check that it runs"
+            " and can be reached from here"
         ) from None
 
 
 def check_loop(reactor: object) -> None:
-    """Refuse a reactor that stands still while an asyncio event loop of its own runs us.
+    """Refuse a reactor that does not run while an asyncio event loop runs this code.
 
     Raises:
         NotRunning: nothing would be saved.

@@ -1,4 +1,4 @@
-"""The order of a stop: refuse what comes, save what is unsaved, join the thread, close the store.
+"""The order of a stop: refuse new work, save unsaved rows, join the threads, close the store.
 
 Reactor thread only.
 """
@@ -15,21 +15,21 @@ from playerstate.players.run import Run
 from playerstate.saving.commit import NotSaved, named
 
 CLOSE_WITHIN = 5.0
-"""Seconds the persist thread is given to close its writer, whatever is left of the deadline."""
+"""Seconds the persist thread has at least to close its writer, even past the deadline."""
 ABANDON_WITHIN = 1.0
-"""Seconds an interrupted persist thread is given to end, once the deadline has passed."""
+"""Seconds an interrupted persist thread has to end, once the deadline has passed."""
 
 _log = PrintableLogger()
 
 
 async def stop(run: Run) -> None:
-    """Bring a run to its end, saved if the store takes it within `Options.stop_within` seconds."""
+    """End a run, saving all that the store takes within `Options.stop_within` seconds."""
     run.refuse()
     end_within = await _save(run)
     try:
         synced = await run.outbox.ended.addTimeout(end_within, run.clock)
     except TimeoutError:
-        # The store stays locked: whatever the thread is stuck in may yet write.
+        # The store stays locked: the stuck call may still write.
         _log.critical(
             "the persist thread is stuck in the store {store}; going on without it",
             store=run.options.store.describe(),
@@ -41,10 +41,10 @@ async def stop(run: Run) -> None:
 
 
 async def _save(run: Run) -> float:
-    """Have everything saved, or give up; how many seconds the persist thread may take to end."""
+    """Save everything, or give up; return the seconds that the persist thread may take to end."""
     clock, within = run.clock, run.options.stop_within
     deadline = clock.seconds() + within
-    progress = clock.every(1.0, partial(_tell_progress, run, deadline))
+    progress = clock.every(1.0, partial(_log_progress, run, deadline))
     try:
         await run.outbox.saved_since(math.inf).addTimeout(within, clock)
     except TimeoutError:
@@ -54,30 +54,30 @@ async def _save(run: Run) -> float:
         _log.error("stopping: {error}", error=error)
     finally:
         progress.cancel()
-    # Everything is settled: let the thread close its writer.
+    # Everything is settled: the thread may close its writer.
     run.outbox.finish()
     return max(deadline - clock.seconds(), CLOSE_WITHIN)
 
 
 def _close(run: Run, synced: bool) -> None:
-    """The persist thread has ended: close what is left."""
+    """The persist thread has ended: close the reader, the live file and the store."""
     store = run.options.store
     if not run.gave_up:
         run.reopening.finish()
     if run.outbox.pending and not run.gave_up:
-        # The store was found to be replaced after it had taken everything.
+        # The last check found the store replaced, after it had taken everything.
         give_up(run, NotSaved("the store was removed or replaced while stopping"))
     run.gave_up |= run.reopening.in_doubt and not synced
     clean = synced and not run.gave_up
     for close in (run.reopening.close, partial(run.memory.close, clean=clean), store.close):
-        # Nothing more can be done with it, and whoever waits for the end must be told.
+        # A failure is logged only: the waiters of the stop must still be notified.
         with _log.failuresHandled("closing {store} failed", store=store.describe()):
             close()
 
 
-def _tell_progress(run: Run, deadline: float) -> None:
+def _log_progress(run: Run, deadline: float) -> None:
     _log.info(
-        "stopping: updates that wait for {store}: {pending}; giving up in {seconds:.0f} s",
+        "stopping: {pending} updates still wait for {store}; giving up in {seconds:.0f} s",
         pending=run.outbox.pending,
         store=run.options.store.describe(),
         seconds=deadline - run.clock.seconds(),
@@ -85,9 +85,9 @@ def _tell_progress(run: Run, deadline: float) -> None:
 
 
 def give_up(run: Run, why: NotSaved) -> None:
-    """Nothing more can be saved: say whose updates are not saved, and tell them."""
+    """Nothing more can be saved: log the players whose updates are not, and fail all waiters."""
     run.gave_up = True
-    run.salvage.check()  # the next start is to find it
+    run.salvage.check()  # so that the next start finds the live file
     unsaved = [*run.outbox.unrecovered(), *run.table.unsaved().tolist()]
     _log.error(
         "stopped with the newest state unsaved of player {players}; {why}; {notice}",
@@ -100,6 +100,6 @@ def give_up(run: Run, why: NotSaved) -> None:
 
 
 def end_waiting(run: Run, why: NotSaved) -> None:
-    """Nothing more is saved: tell all who wait for it."""
+    """Nothing more is saved: fail every waiter of a flush or a leave."""
     run.outbox.end(why)
     run.leaves.end(why)

@@ -1,4 +1,4 @@
-"""DELTA: a state as steps away from a *base*, a state that both sides have.
+"""DELTA: a state as steps away from a *base*, a state that both ends know.
 
 ====== ===== ==================================================================
 offset type  what
@@ -6,7 +6,7 @@ offset type  what
 0      u8    0x05
 1      u16   low 16 bits of the sequence
 3      u8    low 8 bits of the base's sequence
-4            one entry a field
+4            one entry for each field
 ====== ===== ==================================================================
 
 The entry of a field with a resolution is a number of steps on the field's grid, as a zigzag varint
@@ -26,21 +26,21 @@ from playerstate.state.schema import InvalidState, StateSchema
 from playerstate.wire.messages import DELTA, Malformed
 
 BASE_WITHIN = 256
-"""A base must be fewer than so many numbers back, or its low 8 bits would name another."""
+"""A base must be fewer than this many sequences back, or its low 8 bits would be ambiguous."""
 
 _HEAD = struct.Struct("<BHB")
 _MOST_STEPS = 2**64 - 1
-"""Of a zigzag number; what needs more bits is no step that anybody took."""
+"""The largest zigzag number; more than 64 bits are malformed."""
 
 
 @attrs.frozen
 class Delta:
-    """A DELTA as it came in.
+    """A received DELTA, not yet resolved.
 
     Attributes:
-        sequence: low 16 bits.
+        sequence: low 16 bits of its sequence.
         base: low 8 bits of the base's sequence.
-        entries: a field each: steps, or a packed value.
+        entries: one for each field: steps, or a packed value.
     """
 
     sequence: int
@@ -48,11 +48,11 @@ class Delta:
     entries: tuple[Any, ...]
 
     def sequence_after(self, highest: int) -> int:
-        """The whole sequence: of all that end in these bits, the one nearest to the highest."""
+        """The whole sequence: the one nearest to `highest` of those with these low bits."""
         return highest + ((self.sequence - highest + 0x8000) & 0xFFFF) - 0x8000
 
     def base_of(self, sequence: int) -> int:
-        """The whole sequence of the base, where this is the DELTA's own."""
+        """The whole sequence of the base, given the DELTA's own."""
         return sequence - ((sequence - self.base) & 0xFF)
 
 
@@ -67,7 +67,7 @@ class DeltaCodec:
         self._snaps = [(i, kind.snapped) for i, kind in enumerate(kinds) if kind.resolution]
 
     def snap(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The values with each on its field's grid, so that they survive as they are."""
+        """The values, each rounded to its field's grid, so that a DELTA carries them exactly."""
         snapped = list(values)
         for index, snap in self._snaps:
             snapped[index] = snap(snapped[index])
@@ -76,11 +76,11 @@ class DeltaCodec:
     def encode(
         self, sequence: int, base: int, base_values: tuple[Any, ...], values: tuple[Any, ...]
     ) -> bytes | None:
-        """The DELTA from one state to another; None where it cannot be said by one.
+        """The DELTA from one state to another; None if a DELTA cannot express it.
 
         Args:
-            sequence: the DELTA's number.
-            base: the base's number, below it and fewer than `BASE_WITHIN` back.
+            sequence: the DELTA's sequence.
+            base: the base's sequence, below it and fewer than `BASE_WITHIN` back.
             base_values: the base's packed values.
             values: packed values, on the grid.
         """
@@ -99,7 +99,7 @@ class DeltaCodec:
                     if (origin + steps) * resolution != value:
                         return None
                     _put_varint(message, steps << 1 if steps >= 0 else (-steps << 1) - 1)
-        except OverflowError:  # so far out that its steps cannot be counted
+        except OverflowError:  # more steps than 64 bits count
             return None
         return bytes(message)
 
@@ -128,7 +128,7 @@ class DeltaCodec:
         return Delta(sequence, base, tuple(entries))
 
     def restore(self, delta: Delta, base_values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The accepted packed values that a DELTA stands for.
+        """The accepted packed values of a DELTA on its base.
 
         Raises:
             Malformed: ``value``, for one outside its field.
@@ -154,7 +154,7 @@ def _put_varint(message: bytearray, number: int) -> None:
 
 
 def _take_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at this place, and the place behind it."""
+    """The number at this offset, and the offset behind it."""
     number = shift = 0
     while at < len(data):
         byte = data[at]

@@ -1,7 +1,7 @@
 """Bytes to messages and back: protocol version 1.  No addresses, no identity, no state.
 
-Integers and floats are little-endian.  A message begins with its type byte; the transport carries
-whose it is.  What cannot be read raises `Malformed` with the reason it is counted under.
+Integers and floats are little-endian.  A message begins with its type byte; the transport knows
+its player.  Bytes that cannot be read raise `Malformed`, with the reason they are counted under.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ MAX_JOIN_SIZE = 1200
 _JOIN = struct.Struct("<BBIIIQ")
 _NUMBERED = struct.Struct("<BI")
 _NUMBERED_SIZES = {0x03: 36, 0x04: 9}
-"""Bytes of a LEAVE and of a PING: zeros fill them up, so that no answer is longer.  A PING gets one
-RECEIPT and a LEAVE two, each with the bytes of its transport."""
+"""Bytes of a LEAVE and of a PING, padded with zeros so that no answer is longer.  A PING gets one
+RECEIPT and a LEAVE two, each with its transport's overhead."""
 _RECEIPT = struct.Struct("<BII")
 _ANSWER = struct.Struct("<BIB")
 _OVERHEADS = (12, 18)
-"""Bytes that each transport has before a message, and behind it."""
+"""Bytes that each transport adds to a message, before and behind it."""
 _UNASKED = (_ANSWER.size + max(_OVERHEADS)) + 2 * (_RECEIPT.size + max(_OVERHEADS))
-"""Bytes by which a JOIN is longer than its WELCOME: it pays for a GONE and two RECEIPTs, the bytes
-of their transport included, that come later without having been asked for."""
+"""Bytes by which a JOIN is longer than its WELCOME: they pay for a GONE and two RECEIPTs, with
+their transport's overhead, that the server sends later unasked."""
 
 _RESTORED = 0x01
 
@@ -62,7 +62,7 @@ class GoneReason(IntEnum):
 
 
 class Malformed(ValueError):
-    """The bytes are no message; ``reason`` is the name it is counted under."""
+    """The bytes are no message; ``reason`` is the name they are counted under."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -76,10 +76,10 @@ class Join:
     Attributes:
         version: of the protocol.
         fingerprint: of the client's schema; 0 for "do not check".
-        nonce: names the conversation; the answer carries it back.
+        nonce: names the conversation; the answer repeats it.
         sequence: the highest number this client has used for this player, 0 for none.
         size: bytes of the whole message; the answer is never longer.
-        secret: of the conversation that is to be moved to where this comes from; 0 for none.
+        secret: of the conversation to move to the sender's address; 0 for none.
     """
 
     version: int
@@ -92,7 +92,7 @@ class Join:
 
 @attrs.frozen
 class Welcome:
-    """Where the player stands now.
+    """The player's current state.
 
     Attributes:
         restored: whether the state was ever saved or changed.
@@ -111,7 +111,7 @@ class Welcome:
 
 @attrs.frozen
 class Receipt:
-    """The highest sequence taken in, and the highest whose state is in the store."""
+    """The highest sequence applied, and the highest saved."""
 
     applied: int
     saved: int
@@ -119,7 +119,7 @@ class Receipt:
 
 @attrs.frozen
 class Refused:
-    """Answer to a JOIN: no."""
+    """The JOIN with this nonce was refused."""
 
     nonce: int
     reason: int
@@ -127,19 +127,19 @@ class Refused:
 
 @attrs.frozen
 class Gone:
-    """The conversation of this nonce is over."""
+    """The conversation with this nonce is over."""
 
     nonce: int
     reason: int
 
 
 def encode_numbered(kind: int, sequence: int) -> bytes:
-    """A LEAVE or a PING, padded so that it may be answered."""
+    """A LEAVE or a PING, padded to pay for its answer."""
     return _NUMBERED.pack(kind, sequence).ljust(_NUMBERED_SIZES[kind], b"\0")
 
 
 def receipts_for(size: int) -> float:
-    """How many RECEIPTs are no longer than a message of so many bytes, by whichever transport."""
+    """How many RECEIPTs a message of this many bytes pays for, on any transport."""
     return min((size + before) / (_RECEIPT.size + before) for before in _OVERHEADS)
 
 
@@ -190,7 +190,7 @@ class Codec:
 
     Attributes:
         move_size, welcome_size: bytes of a MOVE and of a WELCOME.
-        join_size: bytes of a JOIN that may be welcomed, at least.
+        join_size: the least bytes of a JOIN that can be welcomed.
     """
 
     def __init__(self, schema: StateSchema) -> None:
@@ -207,7 +207,7 @@ class Codec:
     def encode_join(
         self, nonce: int, sequence: int, fingerprint: int | None = None, secret: int = 0
     ) -> bytes:
-        """A JOIN, padded so that it may be welcomed; the schema's fingerprint by default."""
+        """A JOIN, padded to pay for its WELCOME; with the schema's fingerprint by default."""
         if fingerprint is None:
             fingerprint = self._schema.fingerprint
         join = _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence, secret)
@@ -242,7 +242,7 @@ class Codec:
 
         Args:
             data: the messages.
-            at: where in each the MOVE begins, which goes to its end.
+            at: the offset in each at which the MOVE begins, which ends with the message.
         """
         layout = self._layouts.get(at)
         if layout is None:
@@ -260,10 +260,10 @@ class Codec:
         )
 
     def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
-        """Any message of a server.
+        """Any message from a server.
 
         Raises:
-            Malformed: it is none.
+            Malformed: the bytes are none.
         """
         kind = data[0] if data else None
         if kind == WELCOME:

@@ -195,7 +195,7 @@ class ReturningTests(ProcessTestCase):
         player = self.player(server, 42)
         player.join()
         os.kill(server.pid, signal.SIGHUP)
-        server.wait_for("SIGHUP: there is nothing to reload, the server goes on")
+        server.wait_for("SIGHUP: there is nothing to reload, the server keeps running")
         player.move(7.0, 8.0)
         player.wait_applied()
         self.assertEqual(server.stop(), -signal.SIGTERM)
@@ -335,7 +335,7 @@ class ReplacedTests(ProcessTestCase):
         player.wait_saved()
         Path(self.directory, name).unlink()
         line = server.wait_for(r"was removed or replaced while it was in use; the 1 players.*")[0]
-        self.assertIn(f"lost is the newest state of {lost}", line)
+        self.assertIn(f"lost: the newest state of {lost}", line)
         player.move(5.0, 6.0)
         player.wait_saved()
         self.assertEqual(server.stop(), -signal.SIGTERM)
@@ -389,7 +389,7 @@ class GaveUpTests(ProcessTestCase):
         player.wait_applied()
         self.assertEqual(server.stop(), 1, server.lines)
         line = next(line for line in server.lines if "was removed or replaced" in line)
-        self.assertIn("lost is the newest state of 1 others: 42", line)
+        self.assertIn("lost: the newest state of 1 others: 42", line)
         self.assertEqual(self.rows(), {})
         with open(f"{self.directory}/players.db.live", "rb") as file:
             self.assertEqual(file.read(32)[28:], bytes(4))  # not clean

@@ -129,7 +129,7 @@ class OptionsTests(OptionsTestCase):
             ("listen", "tcp:7777", "udp:PORT:interface=ADDRESS"),
             ("listen", "udp", "from 0 to 65535"),
             ("listen", "udp:70000", "from 0 to 65535"),
-            ("listen", "udp:7777:backlog=3", "no 'backlog=3'"),
+            ("listen", "udp:7777:backlog=3", "unknown part 'backlog=3'"),
             ("listen", "udp:7777:interface=example.org", "IP address"),
             ("store", "players.db", "memory:, sqlite:"),
             ("store", "mysql:players", "memory:, sqlite:"),
@@ -168,7 +168,7 @@ class OptionsTests(OptionsTestCase):
         for interface in ("0.0.0.0", r"\:\:", "192.0.2.1"):
             line = self.line("--listen", f"udp:7777:interface={interface}")
             self.assertIn("--insecure", line)
-            self.assertIn("believes whoever sends", line)
+            self.assertIn("checks no sender", line)
         options = self.parse("--insecure", "--listen", r"udp:7777:interface=\:\:")
         self.assertEqual(options["listen"], [Listen("udp", 7777, "::")])
 
@@ -249,7 +249,7 @@ class NetcodeOptionsTests(OptionsTestCase):
         for interface in ("0.0.0.0", r"\:\:"):
             listen = f"netcode:40000:interface={interface}"
             line = self.line("--listen", listen, *self.needs)
-            self.assertIn(f"--listen {listen}: a token names the servers that it is for", line)
+            self.assertIn(f"--listen {listen}: a token names its servers by address", line)
             self.assertIn("--public ADDRESS:PORT", line)
 
     def test_for_netcode_alone(self) -> None:
@@ -261,7 +261,7 @@ class NetcodeOptionsTests(OptionsTestCase):
             ("--max-token-lifetime", "30"),
         ):
             line = self.line(option, value)
-            self.assertIn(f"{option}: nothing listens with netcode", line)
+            self.assertIn(f"{option} is for netcode, and no --listen uses it", line)
 
     def test_bad_values(self) -> None:
         """A bad value ends the process with a line naming the option, the value and the allowed."""
@@ -286,12 +286,12 @@ class NetcodeOptionsTests(OptionsTestCase):
         """A key file that others can read is refused."""
         os.chmod(self.key, 0o644)
         line = self.line("--listen", "netcode:40000", *self.needs)
-        self.assertIn(f"--key-file {self.key}: others than its owner", line)
+        self.assertIn(f"--key-file {self.key}: users other than its owner", line)
 
     def test_same_place_twice(self) -> None:
         """Two transports cannot listen at one place; on any free port they can."""
         line = self.line("--listen", "netcode:40000", "--listen", "udp:40000", *self.needs)
-        self.assertIn("--listen udp:40000:interface=127.0.0.1: something listens there", line)
+        self.assertIn("--listen udp:40000:interface=127.0.0.1: an earlier --listen", line)
         self.parse("--listen", "netcode:0", "--listen", "udp:0", *self.needs)
 
     def test_made(self) -> None:

@@ -671,7 +671,7 @@ class OptionTests(SynchronousTestCase):
     def test_key_file(self) -> None:
         """A key that cannot be used is told, with what makes one."""
         line = self.refused("simulate", "--netcode", "--key-file", "none", "--protocol-id", "1")
-        self.assertIn("none: there is no such file; `playerstate key none` makes one", line)
+        self.assertIn("none: there is no such file; `playerstate key none` creates one", line)
 
     def test_protocol_id(self) -> None:
         """A protocol id has 64 bits."""

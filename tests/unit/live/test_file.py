@@ -794,7 +794,7 @@ class RecoveryTests(RecoveryTestCase):
             stepped.reactor.advance(1.0)
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.assertEqual(self.files(), ["moves.live"])
-        [line] = self.log.having("nobody may join")[:1]
+        [line] = self.log.having("no player can join")[:1]
         self.assertIn("cannot be removed: Read-only file system; remove it", line)
         self.successResultOf(stepped.stop())
 

@@ -87,7 +87,7 @@ class ReplacedTests(ServiceTestCase):
             self.told("was removed or replaced", LogLevel.critical),
             [
                 "the store memory was removed or replaced while it was in use; the 3 players in"
-                " the game are saved again, lost is the newest state of 1 others: 4"
+                " the game are saved again; lost: the newest state of 1 others: 4"
             ],
         )
         self.stepped.settle()

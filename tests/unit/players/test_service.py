@@ -1379,7 +1379,7 @@ class StopTests(ServiceTestCase):
             self.stepped.reactor.advance(1.0)
         lines = self.told("giving up in", LogLevel.info)
         self.assertEqual(len(lines), 3)
-        self.assertEqual(lines[0], "stopping: updates that wait for watched: 1; giving up in 4 s")
+        self.assertEqual(lines[0], "stopping: 1 updates still wait for watched; giving up in 4 s")
 
     def test_deadline(self) -> None:
         """At the deadline the writer is interrupted, and who waits gets `NotSaved`."""
