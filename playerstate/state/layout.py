@@ -12,7 +12,7 @@ offset type  what
 0      u64   version; 0 for a half never written
 8      i64   session id; 0 once the player is released
 16     u32   slot in the live table
-20     u32   generation: number of this player's join
+20     u32   generation: number of the join that the row belongs to
 24     i64   ``updated_at``, microseconds since the Unix epoch; 0 for never
 32     u64   sequence: the highest applied in this generation
 40     ...   fields, packed; zero padded
