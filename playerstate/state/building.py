@@ -1,9 +1,9 @@
-"""How a state is built: field by field, past whatever its class does by itself.
+"""Builds a state field by field, bypassing its class's own construction code.
 
-What is stored is restored even outside of bounds that are narrower now, so a state is put together
-without its class's ``__init__`` and validators, for which the schema's bounds stand.  A class that
-does more than attrs when it is built would refuse or change what a player was saved with: it is
-refused itself, at start.
+A stored value is restored even when it lies outside bounds that were narrowed since.  So a state is
+built without its class's ``__init__`` and validators; the schema's bounds replace them.  A class
+whose construction does more than attrs' could reject or change a saved state, so the class itself
+is refused at start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ATTRS_FILE = attrs.fields.__code__.co_filename
 
 
 def own_building(state_class: Any) -> str | None:
-    """What a class does of its own when it is built, in words; None where attrs alone builds it."""
+    """Describe the construction code that a class adds to attrs', or None where it adds none."""
     for hook in _HOOKS:
         if hasattr(state_class, hook):
             return f"defines {hook}"
@@ -44,14 +44,14 @@ def _file_of(function: Any) -> str:
 
 
 def builder(state_class: Any, defaults: Mapping[str, tuple[str, Any]]) -> Callable[..., Any]:
-    """Compile the building of a state from plain values, one argument a field.
+    """Compile a function that builds a state from plain values, one argument per field.
 
     Args:
-        state_class: for which `own_building` found nothing.
-        defaults: of each field by name, in order: the argument's name, and the default.
+        state_class: a class for which `own_building` returns None.
+        defaults: for each field name, in order: its ``__init__`` argument and its default.
 
     Raises:
-        ValueError: it cannot be built from its own defaults, in words that follow its name.
+        ValueError: it cannot be built from its own defaults; the message continues the class name.
     """
     for name in defaults:
         found = inspect.getattr_static(state_class, name, None)
@@ -59,9 +59,9 @@ def builder(state_class: Any, defaults: Mapping[str, tuple[str, Any]]) -> Callab
             raise ValueError(f"has a {type(found).__name__} {name} in place of its field")
     try:
         spawn = state_class(**dict(defaults.values()))
-    except Exception as error:  # whatever it does when it is built; it is refused for that
+    except Exception as error:  # the class's own code may raise anything
         raise ValueError(f"cannot be built from its defaults: {error!r}") from None
-    # What attrs keeps beside the fields, as the place of a cached hash.
+    # What attrs keeps beside the fields, such as a cached hash.
     beside = {name: value for name, value in _held(spawn).items() if name not in defaults}
     sets = [f"    set(state, {name!r}, v{index})" for index, name in enumerate(defaults)]
     sets += [f"    set(state, {name!r}, beside[{name!r}])" for name in beside]
@@ -79,7 +79,7 @@ def builder(state_class: Any, defaults: Mapping[str, tuple[str, Any]]) -> Callab
 
 
 def _held(state: Any) -> dict[str, Any]:
-    """All that an instance holds, in its dictionary and its slots."""
+    """All attributes of an instance, from its dictionary and its slots."""
     held = object.__getstate__(state)
     parts = held if isinstance(held, tuple) else (held,)
     return {name: value for part in parts for name, value in (part or {}).items()}

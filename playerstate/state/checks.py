@@ -1,7 +1,7 @@
-"""What the validators of an attrs class say, as bounds of a field, or why they cannot be.
+"""Reads the validators of an attrs class as bounds of its fields, or says why that is impossible.
 
-A player's state is built from what came over the wire or out of a store.  There the bounds of the
-schema hold and nothing else, so a validator that refuses more would fail a state that is saved
+A player's state is built from values off the wire or from a store, and only the schema's bounds
+check those.  A validator that rejects more than its bounds would fail for a state that is saved
 already.
 """
 
@@ -18,36 +18,36 @@ _NONE: Limits = (None, None)
 
 
 def held_to(kind: Kind, validator: Any) -> Kind:
-    """The kind within the bounds that a validator says.
+    """Narrow a kind to the bounds that a validator sets.
 
     Args:
-        kind: as its field's metadata says.
-        validator: of attrs; None for none.
+        kind: as declared by the field's metadata.
+        validator: an attrs validator, or None.
 
     Raises:
-        ValueError: it says something else, in words that end with what to do.
-        Exception: whatever a validator of somebody's own making does when it is looked at.
+        ValueError: the validator is more than a bound; the message ends with what to do.
+        Exception: any class: a game's own validator may raise anything when it is inspected.
     """
     limits = _limits_of(validator, kind)
     return kind.narrowed(limits) if isinstance(kind, Number) else kind
 
 
 def _limits_of(validator: Any, kind: Kind) -> Limits:
-    """The inclusive bounds that a validator says, each None where it says none."""
+    """The inclusive bounds that a validator sets; None for a side that it leaves open."""
     if validator is None:
         return _NONE
     name = type(validator).__name__ if type(validator).__module__.startswith("attr.") else ""
     found = _READERS[name](validator, kind) if name in _READERS else None
     if found is None:
         raise ValueError(
-            f"the validator {validator!r} cannot be held to what comes over the wire:"
+            f"the validator {validator!r} cannot be applied to updates from the wire:"
             " use within() or text(n), and check the rest in the game"
         )
     return found
 
 
-# What a validator says of a kind; None where that is nothing that could be held.  Kinds are told
-# apart here, since a validator is of numbers, of whole ones or of texts.
+# Each reader returns the limits that a validator sets for a kind, or None if it is no bound of that
+# kind.  They test the kind's class, since a validator applies to numbers, whole numbers or texts.
 
 
 def _and(validator: Any, kind: Kind) -> Limits:
@@ -73,10 +73,10 @@ def _max_length(validator: Any, kind: Kind) -> Limits | None:
     if not isinstance(kind, Text):
         return None
     if kind.size <= validator.max_length:
-        return _NONE  # no text of so many bytes has more characters
+        return _NONE  # a text never has more characters than bytes
     raise ValueError(
-        f"max_len({validator.max_length}) counts characters, and {kind.canonical} lets more of them"
-        f" in: use text({validator.max_length})"
+        f"max_len({validator.max_length}) counts characters, and {kind.canonical} allows more of"
+        f" them: use text({validator.max_length})"
     )
 
 
@@ -115,4 +115,4 @@ _READERS: Mapping[str, Callable[[Any, Kind], Limits | None]] = {
     "_NumberValidator": _number,
     "_InValidator": _in,
 }
-"""By the class of attrs."""
+"""Keyed by the name of attrs' validator class."""

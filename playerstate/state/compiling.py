@@ -1,6 +1,6 @@
 """The check of one player's packed values, compiled into one function of all fields.
 
-It runs for every move, so the loop over the fields is unrolled, as attrs does for its own methods.
+It runs for every move, so the loop over the fields is unrolled, as attrs unrolls its own methods.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from playerstate.state.kind import Kind
 from playerstate.state.kinds import CONDITIONS
 
 Refuse = Callable[[int, Any], NoReturn]
-"""Raises what says that this value is not for the kind at this position."""
+"""Called with a position and a value: raises the error that the kind there rejects the value."""
 
 
 def compile_accept(kinds: Sequence[Kind], refuse: Refuse) -> Callable[..., tuple[Any, ...]]:
-    """``accept(value, ...)``: the packed values, one argument each, as they are taken in."""
+    """Compile ``accept(value, ...)``: checks the packed values, one argument each; returns them."""
     accept: Callable[..., tuple[Any, ...]] = _compile(
         kinds, refuse, "{values}", "pass", "{accepted}"
     )
@@ -27,7 +27,7 @@ def compile_accept(kinds: Sequence[Kind], refuse: Refuse) -> Callable[..., tuple
 def compile_read(
     kinds: Sequence[Kind], refuse: Refuse
 ) -> Callable[[bytes, int], tuple[int, tuple[Any, ...]]]:
-    """``read(data, at)``: the u32 there, and the packed values behind it as they are taken in."""
+    """Compile ``read(data, at)``: the u32 at that offset, and the accepted values after it."""
     unpack = struct.Struct("<I" + "".join(kind.format for kind in kinds)).unpack_from
     read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]] = _compile(
         kinds,
@@ -43,7 +43,16 @@ def compile_read(
 def _compile(
     kinds: Sequence[Kind], refuse: Refuse, arguments: str, begin: str, result: str, **scope: Any
 ) -> Any:
-    """Compile a function that holds each value to its kind, between these first and last words."""
+    """Compile a function that checks each value against its kind.
+
+    Args:
+        kinds: of the fields, in order.
+        refuse: raises the error of a rejected value.
+        arguments: its parameter list.
+        begin: its statement before the checks.
+        result: what it returns.
+        scope: names that these use.
+    """
     names = [f"v{index}" for index in range(len(kinds))]
     checks = [
         f"    if not {condition}: refuse({index}, v{index})"

@@ -1,4 +1,4 @@
-"""The state class used where a game states none of its own, and how one is named."""
+"""The default state class, and how a state class is loaded by name."""
 
 import importlib
 import os
@@ -11,10 +11,10 @@ from playerstate.state.schema import SchemaError, StateSchema
 
 @attrs.frozen
 class PlayerState:
-    """Where a player stands; the defaults are where a player spawns.
+    """A player's position; the defaults are where a player spawns.
 
     Attributes:
-        x, y: the position, in the game's own units.
+        x, y: the coordinates, in the game's own units.
     """
 
     x: float = 350.0
@@ -25,12 +25,12 @@ DEFAULT_STATE = "playerstate:PlayerState"
 
 
 def load_schema(name: str) -> StateSchema:
-    """The schema of the state class called ``MODULE:CLASS``.
+    """Load the state class named ``MODULE:CLASS`` and compile its schema.
 
     The working directory is on the import path, as it is for ``python -m``.
 
     Raises:
-        SchemaError: there is no such class, or it cannot be packed; in one line.
+        SchemaError: there is no such class, or it cannot be packed; the message is one line.
     """
     module_name, _, class_name = name.partition(":")
     if not (module_name and class_name):
@@ -39,7 +39,7 @@ def load_schema(name: str) -> StateSchema:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module does when it is run
+    except Exception as error:  # running a module may raise anything
         raise SchemaError(
             f"cannot import {module_name}: {type(error).__name__}: {error}; must be MODULE:CLASS,"
             " and is looked for from the working directory"

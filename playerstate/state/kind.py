@@ -1,17 +1,17 @@
-"""What a kind of fields is: all that is asked of a field, but its name and its default.
+"""The interface of a kind: everything about a field except its name and its default.
 
-A kind knows how its values lie in a row and on the wire, which column a store keeps them in, what
-it takes, and what of an older kind's values it can carry on.  Who deals with fields asks the kind
-and not which kind it is; a new one is a new class in `playerstate.state.kinds`.
+A kind knows how its values lie in a row and on the wire, which column a store keeps them in, which
+values it accepts, and which values of an older kind it can carry over.  Other modules call these
+methods and never test which kind a field has; a new kind is a new class in
+`playerstate.state.kinds`.
 
-A value has two forms: *plain*, a ``float``, ``int``, ``bool`` or ``str``, as a program and a store
-have it; and *packed*, as `struct` packs it: a bool as 0 or 1, a text as its zero-padded bytes of
-UTF-8.
+A value has two forms: *plain*, a ``float``, ``int``, ``bool`` or ``str``, as programs and stores
+use it; and *packed*, as `struct` packs it: a bool as 0 or 1, a text as its zero-padded UTF-8 bytes.
 
-What a packed value must be is said twice, and a test holds the two to be the same rule: for one
-value as an expression, `Kind.condition` and `Kind.accepted`, which a schema compiles into one
-function of all its fields; and for a column of values, `Kind.check_column` and
-`Kind.settle_column`, which numpy runs through.
+The rule for packed values is written twice, and a test checks that both agree: for one value, as
+the expressions `Kind.condition` and `Kind.accepted`, which a schema compiles into one function of
+all its fields; and for a column of values, as `Kind.check_column` and `Kind.settle_column`, which
+numpy runs in bulk.
 
 Nothing here depends on a thread: a kind is immutable, and may be used from any.
 """
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 
 class Column(enum.Enum):
-    """What a column is to hold; a store has a type of its own for each."""
+    """The data type of a store's column; each store maps these four to types of its own."""
 
     REAL = "float64"
     INTEGER = "int64"
@@ -38,7 +38,7 @@ class Column(enum.Enum):
 
 @attrs.frozen
 class Bounds:
-    """What the state class says of a number's field, not looked at yet; each None for nothing."""
+    """The bounds of a number field as the state class declares them, unchecked; None if unset."""
 
     low: Any = None
     high: Any = None
@@ -49,9 +49,9 @@ class Kind(abc.ABC):
     """What a field holds; compared by value.
 
     Attributes:
-        name: ``float``, ``int``, ``bool`` or ``text``, as the schema's canonical text has it.
+        name: ``float``, ``int``, ``bool`` or ``text``, as in the schema's canonical text.
         plain: the type of the plain values.
-        column: what a store's column of it is to hold.
+        column: the data type of its column in a store.
         packed_as_is: whether a packed value is the plain value itself.
     """
 
@@ -63,7 +63,7 @@ class Kind(abc.ABC):
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """Bytes of a packed value; the most that a text takes."""
+        """Bytes of a packed value; for a text, the maximum."""
 
     @property
     @abc.abstractmethod
@@ -78,7 +78,7 @@ class Kind(abc.ABC):
     @property
     @abc.abstractmethod
     def allowed(self) -> str:
-        """What it takes, in words."""
+        """The accepted values, in words."""
 
     @property
     def canonical(self) -> str:
@@ -87,67 +87,67 @@ class Kind(abc.ABC):
 
     @property
     def resolution(self) -> float | None:
-        """The step of the grid that a DELTA counts in, or None."""
+        """The step of the grid in which a DELTA counts, or None."""
         return None
 
     @classmethod
     @abc.abstractmethod
     def declared(cls, bounds: Bounds, size: Any) -> Self:
-        """The kind as a state class declares it.
+        """Make the kind that a state class declares.
 
         Args:
-            bounds: what ``within`` said.
-            size: what ``text`` said; None for nothing.
+            bounds: the bounds given by ``within``.
+            size: the size given by ``text``; None if not given.
 
         Raises:
-            ValueError: this is not to be said of it, in words.
+            ValueError: these cannot be declared for this kind; the message says why.
         """
 
     @abc.abstractmethod
     def encode(self, value: Any) -> Any:
-        """A plain value, of a program or of a store, as packed; of the right type and size.
+        """Pack a plain value of a program or a store; checks its type and size.
 
-        Its bounds are not looked at: they bind updates, not what is stored.
+        Its bounds are not checked: they bind updates, not what is stored.
 
         Raises:
-            Exception: of any class: it cannot be held.
+            Exception: of any class: the field cannot hold the value.
         """
 
     def decode(self, packed: Any) -> Any:
-        """A packed value as plain."""
+        """Convert a packed value to a plain one."""
         return packed
 
     @abc.abstractmethod
     def parse(self, text: str) -> Any:
-        """The plain value that somebody wrote down; `encode` judges it.
+        """Parse a plain value from text that a person wrote; `encode` checks it.
 
         Raises:
-            ValueError: it reads like none.
+            ValueError: the text is no value of this kind.
         """
 
     @abc.abstractmethod
     def condition(self, value: str) -> str:
-        """What holds of a packed value that is accepted, as an expression; empty where all are.
+        """The Python expression that is true of accepted packed values; empty if all are accepted.
 
         Args:
-            value: the packed value's name.  The expression may use `CONDITIONS` besides.
+            value: the packed value's name.  The expression may also use the names in `CONDITIONS`.
         """
 
     def accepted(self, value: str) -> str:
-        """What such a value is taken in as, as an expression."""
+        """The Python expression for the form in which an accepted value is kept."""
         return value
 
     @abc.abstractmethod
     def check_column(self, column: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> None:
-        """Do what `condition` does to many values at once: leave `good` true for those alone."""
+        """Check `condition` for many values at once: clear `good` where it is false."""
 
-    def settle_column(  # noqa: B027  most kinds take their values in as they are
+    def settle_column(  # noqa: B027  most kinds keep accepted values unchanged
         self, column: npt.NDArray[Any], good: npt.NDArray[np.bool_]
     ) -> None:
-        """Do what `accepted` does to many values at once, in place, to those that are good."""
+        """Apply `accepted` to many values at once, in place, where `good` is true."""
 
     def carried(self, values: npt.NDArray[Any], before: Kind) -> npt.NDArray[np.bool_]:
-        """Which of the values of a field that was of another kind before it can carry on.
+        """Which values of a field that had another kind before can be carried over to this kind.
 
         Args:
             values: packed, of the older kind's `dtype`.
@@ -156,5 +156,5 @@ class Kind(abc.ABC):
         return np.full(len(values), type(before) is type(self))
 
     def snapped(self, packed: Any) -> Any:
-        """The value of the grid that lies nearest, of those within the bounds."""
+        """The nearest value on the grid that lies within the bounds."""
         return packed

@@ -1,4 +1,4 @@
-"""The four kinds of fields; `playerstate.state.kind` says what each method is for."""
+"""The four kinds of fields; `playerstate.state.kind.Kind` documents each method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INT64 = (-(2**63), 2**63 - 1)
 _CELLS = {"0": False, "false": False, "1": True, "true": True}
 
 Limits = tuple[float | None, float | None]
-"""The inclusive bounds of a value, each None where there is none."""
+"""The inclusive bounds of a value; None for a side that is unbounded."""
 
 
 @attrs.frozen
@@ -29,8 +29,8 @@ class Number(Kind):
     """A number with inclusive bounds, which bind updates and not what is stored.
 
     Attributes:
-        low, high: the bounds; the least and the greatest that it can hold where there are none.
-        least, greatest: these.
+        low, high: the bounds; by default `least` and `greatest`.
+        least, greatest: the range that the packed type can hold.
     """
 
     low: Any
@@ -69,7 +69,7 @@ class Number(Kind):
             raise ValueError(f"bound {bound!r} is not a number the field can hold")
 
     def narrowed(self, limits: Limits) -> Self:
-        """The kind within these bounds as well.
+        """The kind narrowed to these bounds as well.
 
         Raises:
             ValueError: no value lies within both.
@@ -81,7 +81,7 @@ class Number(Kind):
 
     @abc.abstractmethod
     def nearest(self, comparison: str, bound: float) -> float:
-        """The last number that compares so with a finite bound: the limit that it says."""
+        """The outermost number for which ``number COMPARISON bound`` holds; `bound` is finite."""
 
     def condition(self, value: str) -> str:
         """See `Kind.condition`; these comparisons also refuse NaN and the infinities."""
@@ -95,10 +95,10 @@ class Number(Kind):
 
 @attrs.frozen
 class Float(Number):
-    """A finite number of 64 bits; a negative zero is taken in as 0.0.
+    """A finite 64-bit float; a negative zero is accepted as 0.0.
 
     Attributes:
-        resolution: the step of the grid that a DELTA counts in, or None.
+        resolution: the step of the grid in which a DELTA counts, or None.
     """
 
     low: float = -_FLOAT_MAX
@@ -140,7 +140,7 @@ class Float(Number):
         return math.nextafter(limit, math.inf if up else -math.inf) if outside else limit
 
     def encode(self, value: Any) -> float:
-        """See `Kind.encode`; whatever has a float value is a number, but no text is."""
+        """See `Kind.encode`; anything that converts to float is a number, except text."""
         if isinstance(value, (str, bytes, bytearray)):
             raise TypeError
         number = float(value)
@@ -161,7 +161,7 @@ class Float(Number):
         np.add(column, 0.0, out=column, where=good)
 
     def snapped(self, packed: float) -> float:
-        """See `Kind.snapped`; a value so far out that its steps cannot be counted stays."""
+        """See `Kind.snapped`; a value too large to count in steps stays unchanged."""
         resolution = self.resolution
         if resolution is None:
             return packed
@@ -178,7 +178,7 @@ class Float(Number):
 
 @attrs.frozen
 class Int(Number):
-    """A whole number of 64 bits with a sign."""
+    """A signed 64-bit integer."""
 
     low: int = _INT64[0]
     high: int = _INT64[1]
@@ -197,7 +197,7 @@ class Int(Number):
         """See `Kind.declared`."""
         kind = super().declared(bounds, size)
         if bounds.resolution is not None:
-            raise ValueError("a resolution is for float, an int has one already")
+            raise ValueError("a resolution is for float; an int's step is always 1")
         return kind
 
     @classmethod
@@ -212,7 +212,7 @@ class Int(Number):
         return limit + {">": 1, "<": -1}.get(comparison, 0)
 
     def encode(self, value: Any) -> int:
-        """See `Kind.encode`; a float is no whole number, whatever its value."""
+        """See `Kind.encode`; a float is never accepted as an int, not even 1.0."""
         whole = operator.index(value)
         if not _INT64[0] <= whole <= _INT64[1]:
             raise OverflowError
@@ -223,7 +223,7 @@ class Int(Number):
         return int(text)
 
     def condition(self, value: str) -> str:
-        """See `Kind.condition`; any 64 bits are a whole number."""
+        """See `Kind.condition`; without bounds every 64-bit pattern is accepted."""
         return "" if (self.low, self.high) == _INT64 else super().condition(value)
 
     def check_column(self, column: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> None:
@@ -255,7 +255,7 @@ class Bool(Kind):
         return cls()
 
     def encode(self, value: Any) -> int:
-        """See `Kind.encode`; 0 and 1 are numbers, not truth values."""
+        """See `Kind.encode`; 0 and 1 are rejected: they are ints."""
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError
         return int(value)
@@ -265,7 +265,7 @@ class Bool(Kind):
         return bool(packed)
 
     def parse(self, text: str) -> bool:
-        """See `Kind.parse`: 0, 1, true or false, in whatever case."""
+        """See `Kind.parse`: 0, 1, true or false, in any case."""
         try:
             return _CELLS[text.strip().lower()]
         except KeyError:
@@ -282,10 +282,10 @@ class Bool(Kind):
 
 @attrs.frozen
 class Text(Kind):
-    """A text without NUL; packed, its bytes of UTF-8 with zeros behind them.
+    """A text without NUL; packed as its UTF-8 bytes, padded with zeros.
 
     Attributes:
-        size: the most bytes it takes.
+        size: the most bytes it holds.
     """
 
     size: int
@@ -319,7 +319,7 @@ class Text(Kind):
     def declared(cls, bounds: Bounds, size: Any) -> Self:
         """See `Kind.declared`."""
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError("str needs metadata=text(n), n bytes from 1")
+            raise ValueError("str needs metadata=text(n), where n is its size in bytes, at least 1")
         if bounds != Bounds():
             raise ValueError("within() is for float and int, text(n) for str")
         return cls(size)
@@ -348,7 +348,7 @@ class Text(Kind):
         good &= np.fromiter(map(_is_text, column.tolist()), np.bool_, len(column))
 
     def carried(self, values: npt.NDArray[Any], before: Kind) -> npt.NDArray[np.bool_]:
-        """See `Kind.carried`: a text of another size, if it fits."""
+        """See `Kind.carried`: texts of another size are carried over if they fit."""
         same = super().carried(values, before)
         return np.char.str_len(values) <= self.size if same.any() else same
 
@@ -364,20 +364,20 @@ def _is_text(packed: bytes) -> bool:
 
 
 CONDITIONS: Mapping[str, Any] = {"is_text": _is_text}
-"""What the expressions of `Kind.condition` use."""
+"""The names that expressions of `Kind.condition` may use."""
 
 KINDS: tuple[type[Kind], ...] = (Float, Int, Bool, Text)
-"""All there are."""
+"""All kinds."""
 
 _NAMED: Mapping[str, type[Kind]] = {kind.name: kind for kind in KINDS}
 _CANONICAL = re.compile(r"(\w+)(?:\((\d+)\))?(?:/.*)?")
 
 
 def of_canonical(canonical: str) -> Kind:
-    """The kind of which this is the canonical text; a resolution is passed over.
+    """The kind that has this canonical text; a resolution in it is ignored.
 
     Raises:
-        ValueError: it is of none.
+        ValueError: no kind has it.
     """
     found = _CANONICAL.fullmatch(canonical)
     kind = _NAMED.get(found[1]) if found else None
@@ -387,12 +387,12 @@ def of_canonical(canonical: str) -> Kind:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is an int or a float; a bool is none."""
+    """Whether a value is an int or a float; a bool counts as neither."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _span(plain: type, low: Any, high: Any) -> tuple[Any, Any]:
-    """The bounds of a number, as its own type."""
+    """The bounds of a number, converted to its plain type."""
     if low > high:
         raise ValueError(f"no value lies within {low!r} and {high!r}")
     return plain(low), plain(high)

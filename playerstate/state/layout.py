@@ -1,26 +1,26 @@
-"""How one player lies in memory, in the ring and in the live file.
+"""The layout of one player's row in memory, in the ring and in the live file.
 
 A row has a header, the packed fields and, at its head and its tail, the *version* under which it
-was written.  The live table keeps two such *halves* for each slot and writes them in turn, the
-version at the tail after everything else, so a process may be killed between any two machine
-instructions and leaves at least one half whole: the one whose two versions are equal, and of two
-such the one with the higher version.  Versions only grow.
+was written.  The live table keeps two such *halves* for each slot and writes them in turn, the tail
+version after everything else.  So a process that is killed between any two machine instructions
+leaves at least one whole half: a half is whole if its two versions are equal, and of two whole
+halves the one with the higher version is the newer.  Versions only grow.
 
 ====== ===== ==================================================================
 offset type  what
 ====== ===== ==================================================================
 0      u64   version; 0 for a half never written
-8      i64   session id; 0 once the player is gone
+8      i64   session id; 0 once the player is released
 16     u32   slot in the live table
-20     u32   generation: which conversation or join of this player
+20     u32   generation: number of the join that the row belongs to
 24     i64   ``updated_at``, microseconds since the Unix epoch; 0 for never
 32     u64   sequence: the highest applied in this generation
 40     ...   fields, packed; zero padded
 -8     u64   version again
 ====== ===== ==================================================================
 
-A half takes a power of two of bytes, from 64 to 2,048, so that both halves of a slot lie in one
-page of 4,096 bytes, and the rows of a table lie at one distance from each other.
+The size of a half is a power of two, from 64 to 2,048 bytes, so that both halves of a slot lie in
+one page of 4,096 bytes and the rows of a table are evenly spaced.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _OWN_BYTES = FIELDS_AT + 8
 
 
 class RowLayout:
-    """The layout of the rows of one list of fields.
+    """The layout of rows with these fields.
 
     Attributes:
-        size: bytes of a half.
+        size: of a half, in bytes.
         struct: packs a half: version, session id, slot and generation as one i64, ``updated_at``,
             sequence, the fields, version.
         write: writes a half: ``write(buffer, at, version, session_id, slot_and_generation,
             updated_at, sequence, values)``.
         fields: packs and unpacks the fields, which begin at `FIELDS_AT`.
-        dtype: a half, the fields as one block of bytes.
-        head: the same, as one block of all but the last version.
-        record: what a store sees of it: session id, each field by name, ``updated_at``.
+        dtype: a half, with the fields as one block of bytes.
+        head: a half, with everything but the tail version as one block of bytes.
+        record: the part that a store sees: session id, each field by name, ``updated_at``.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -97,10 +97,10 @@ class RowLayout:
 
 
 def _compile_write(half: struct.Struct, fields: int) -> Callable[..., None]:
-    """Compile the write of one half.
+    """Compile the function that writes one half.
 
-    It runs for every move: with the values named one by one it takes half the time that it takes
-    to splice them into a call.
+    It runs for every move: passing the values by name takes half the time of unpacking them into
+    the call.
     """
     values = "".join(f"v{index}, " for index in range(fields))
     head = "version, session_id, slot_and_generation, updated_at, sequence"

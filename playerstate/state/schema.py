@@ -1,19 +1,19 @@
 """A state class, compiled once into everything that is derived from it.
 
-A game states its player as an attrs class.  `StateSchema.of` reads that class once and yields the
-packed row, the wire fields, the columns a store keeps and the fingerprint that client and server
-compare, so that none of them is ever written down a second time.
+A game declares its player as an attrs class.  `StateSchema.of` reads that class once and derives
+the packed row, the wire fields, a store's columns and the fingerprint that client and server
+compare, so that none of them has to be declared a second time.
 
 A player's state takes three forms here:
 
-- a *state*: an instance of the attrs class, what a game works with;
+- a *state*: an instance of the attrs class, used by the game;
 - *plain values*: a tuple of ``float``, ``int``, ``bool`` and ``str``, in the order of the fields,
-  what a store keeps;
+  kept by a store;
 - *packed values*: the tuple that `StateSchema.struct` packs: a bool is 0 or 1, a text its
   zero-padded bytes.  Packed values that passed `StateSchema.accept` are *accepted*: finite, within
   their bounds, and without a negative zero.
 
-What a field holds is for its kind to say; see `playerstate.state.kind`.
+The kind of a field defines what it holds; see `playerstate.state.kind`.
 
 Nothing here depends on a thread: a schema is immutable, and may be used from any.
 """
@@ -42,7 +42,7 @@ MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
 
 RESERVED_NAMES = frozenset({"session_id", "updated_at", "rowid", "oid", "_rowid_"})
-"""Columns that every store has beside the fields, and what SQLite calls the first of them."""
+"""Columns that every store has beside the fields, and SQLite's aliases of the first."""
 
 _ALLOWED = "float, int, bool, or str with metadata=text(n)"
 _BY_TYPE = {kind.plain: kind for kind in KINDS}
@@ -58,9 +58,9 @@ class InvalidState(ValueError):
     """A value lies outside its field.
 
     Attributes:
-        field: the field's name; empty where the state as a whole is of the wrong type.
-        value: the value refused.
-        allowed: what the field takes, in words.
+        field: the field's name; empty if the state as a whole is of the wrong type.
+        value: the rejected value.
+        allowed: the values that the field accepts, in words.
     """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
@@ -71,28 +71,28 @@ class InvalidState(ValueError):
 
 
 def folded(name: str) -> str:
-    """A field's name as stores compare it: letters of ASCII alone lose their case, as in SQL."""
+    """A field's name as stores compare it: only ASCII letters are lowercased, as in SQL."""
     return name.encode().lower().decode()
 
 
 def within(
     low: float | None = None, high: float | None = None, *, resolution: float | None = None
 ) -> Mapping[str, Any]:
-    """Metadata of a number's field: the inclusive bounds of an update, and its grid on the wire.
+    """Metadata of a number field: the inclusive bounds of an update, and its grid on the wire.
 
     Args:
         low: the least value an update may carry; None for no bound.
         high: the greatest; None for no bound.
-        resolution: the step of a ``float`` field's grid when it is sent as a difference.  It
-            changes neither what is stored nor what a full update carries.
+        resolution: the step of the grid on which a ``float`` field is sent in a DELTA.  It changes
+            neither what is stored nor what a MOVE carries.
 
-    Bounds bind updates, not what is loaded: a row saved under wider bounds is still restored.
+    Bounds apply to updates, not to loaded rows: a row saved under wider bounds is still restored.
     """
     return {_BOUNDS_KEY: Bounds(low, high, resolution)}
 
 
 def text(size: int) -> Mapping[str, Any]:
-    """Metadata of a ``str`` field: the most bytes of UTF-8 it may hold."""
+    """Metadata of a ``str`` field: the most bytes of UTF-8 that it may hold."""
     return {_TEXT_KEY: size}
 
 
@@ -101,9 +101,9 @@ class Field:
     """One field of a state class.
 
     Attributes:
-        name: the attribute's name, also the column's.
-        kind: what it holds: ask it for the size, the format, the column, and what is allowed.
-        default: the spawn's value, as a plain value.
+        name: of the attribute and of its column.
+        kind: gives the field's size, format, column and allowed values.
+        default: the value at which a player spawns, plain.
     """
 
     name: str
@@ -116,36 +116,36 @@ class Field:
         return f"{self.name}:{self.kind.canonical}"
 
     def encode(self, value: Any) -> Any:
-        """A plain value as a packed value of the right type; its range is for `accept` to judge.
+        """Pack a plain value; its type and size are checked, its bounds are left to `accept`.
 
         Raises:
-            InvalidState: the field cannot hold it at all.
+            InvalidState: the field cannot hold the value at all.
         """
         try:
             return self.kind.encode(value)
-        except Exception:  # whatever a class of somebody's own does when it is asked for a number
+        except Exception:  # converting an object of the game's may raise anything
             raise self.refusal(value) from None
 
     def refusal(self, value: Any) -> InvalidState:
-        """The error that says this value is not for this field."""
+        """The error that rejects a value of this field."""
         return InvalidState(self.name, value, self.kind.allowed)
 
 
 @attrs.frozen(eq=False)
 class StateSchema:
-    """Everything that follows from one state class; made by `of`.
+    """Everything derived from one state class; made by `of`.
 
     Attributes:
         state_class: the attrs class.
         fields: its fields, in order.
-        canonical: the text the fingerprint is taken from: ``x:float,y:float``.
+        canonical: the text of which the fingerprint is taken: ``x:float,y:float``.
         fingerprint: CRC-32 of `canonical`.
         struct: packs and unpacks packed values, little-endian, without padding between fields.
-        accept: called with packed values, one argument a field; returns them accepted, or raises
-            `InvalidState`.
-        read: ``read(data, at)``: the u32 there, and the accepted packed values of the fields that
-            follow it; raises `InvalidState`.
-        dtype: the packed fields by name, for arrays.
+        accept: ``accept(value, ...)``, with one packed value per field: returns the accepted
+            values, or raises `InvalidState`.
+        read: ``read(data, at)``: returns the u32 at that offset and the accepted packed values of
+            the fields after it, or raises `InvalidState`.
+        dtype: of an array of packed fields, by name.
         spawn: the state class's defaults, as accepted packed values.
     """
 
@@ -167,7 +167,7 @@ class StateSchema:
         """Compile a state class; a schema is returned as it is.
 
         Raises:
-            SchemaError: naming the field that cannot be packed, and what is allowed.
+            SchemaError: a field cannot be packed; it names the field and what is allowed.
         """
         if isinstance(state_class, StateSchema):
             return state_class
@@ -211,13 +211,13 @@ class StateSchema:
         return self.struct.size
 
     def accept_many(self, rows: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-        """Do what `accept` does to many packed rows at once, in place.
+        """Apply `accept` to many packed rows at once, in place.
 
         Args:
-            rows: of the schema's `dtype`.
+            rows: an array of the schema's `dtype`.
 
         Returns:
-            Which rows are accepted; the others are left as they are.
+            A mask of the accepted rows; rejected rows are unchanged.
         """
         good = np.ones(len(rows), np.bool_)
         for field in self.fields:
@@ -227,29 +227,29 @@ class StateSchema:
         return good
 
     def values(self, state: Any) -> tuple[Any, ...]:
-        """A state as accepted packed values.
+        """Convert a state to accepted packed values.
 
         Raises:
-            InvalidState: naming the field and what it takes.
+            InvalidState: a value is not allowed; it names the field and the allowed values.
         """
         if not isinstance(state, self.state_class):
             raise InvalidState("", state, f"of class {self.state_class.__qualname__}")
         return self.accept(*self.encode(self._plain(state)))
 
     def state(self, values: tuple[Any, ...]) -> Any:
-        """Packed values as a state."""
+        """Build a state from packed values."""
         return self._build(*self.decode(values))
 
     def encode(self, plain: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Plain values as packed values; types and sizes are checked, bounds are not.
+        """Pack plain values; types and sizes are checked, bounds are not.
 
         Raises:
-            InvalidState: a value that its field cannot hold at all.
+            InvalidState: a field cannot hold its value at all.
         """
         return tuple(map(Field.encode, self.fields, plain))
 
     def decode(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Packed values as plain values."""
+        """Convert packed values to plain values."""
         if not self._decode:
             return values
         plain = list(values)
@@ -263,12 +263,12 @@ def _refused(state_class: type, name: str, why: str) -> SchemaError:
 
 
 def _read_class(state_class: Any) -> tuple[Field, ...]:
-    """The fields of an attrs class."""
+    """Read the fields of an attrs class."""
     if not (isinstance(state_class, type) and attrs.has(state_class)):
         raise SchemaError(f"{state_class!r} is not an attrs class: decorate it with attrs.frozen")
     try:
         attributes = attrs.fields(attrs.resolve_types(state_class))
-    except Exception as error:  # whatever a string annotation does when it is read
+    except Exception as error:  # evaluating a string annotation may raise anything
         raise _refused(
             state_class, _unreadable(state_class), f"{error}; allowed: {_ALLOWED}"
         ) from None
@@ -283,7 +283,9 @@ def _read_class(state_class: Any) -> tuple[Field, ...]:
     seen: dict[str, str] = {}
     for name in (field.name for field in fields):
         if name.casefold() in RESERVED_NAMES:
-            raise _refused(state_class, name, "this name is a column of the store's own; rename it")
+            raise _refused(
+                state_class, name, "the store has a column of this name; rename the field"
+            )
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise _refused(
@@ -299,13 +301,13 @@ def _read_class(state_class: Any) -> tuple[Field, ...]:
 
 
 def _unreadable(state_class: type) -> str:
-    """The first field whose annotation is a text that cannot be read."""
+    """The first field whose annotation is a string that cannot be evaluated."""
     scope = vars(sys.modules[state_class.__module__])
     for attribute in attrs.fields(state_class):
         try:
             if isinstance(attribute.type, str):
                 eval(attribute.type, scope)
-        except Exception:  # that is the one that is looked for
+        except Exception:  # this field is the one
             return str(attribute.name)
     return "*"
 
@@ -332,7 +334,7 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
         kind = held_to(kind, attribute.validator)
     except ValueError as error:
         raise _refused(state_class, name, str(error)) from None
-    except Exception as error:  # whatever a validator does when it is looked at
+    except Exception as error:  # inspecting a validator may raise anything
         raise _refused(state_class, name, f"its validator cannot be read: {error!r}") from None
     field = Field(name, kind)
     try:

@@ -1,4 +1,4 @@
-"""Stores, and how a URL finds the one that is meant.
+"""Stores, and how a store is found by its URL.
 
 A store is named by a URL, ``SCHEME:REST``.  Its factory is a Twisted plugin that provides
 `playerstate.interfaces.IStoreFactory`; a file in any ``twisted/plugins/`` directory on the path
@@ -19,12 +19,12 @@ from playerstate.state.schema import StateSchema
 @implementer(IPlugin, IStoreFactory)
 @attrs.frozen
 class StoreFactory:
-    """A factory that names its module as a string, so that finding it imports nothing.
+    """A factory that names its module as a string, so that finding the factory does not import it.
 
     Args:
-        scheme: of the URLs.
-        module: has ``open_url(url, schema)`` and ``browse_url(url)``, which `open` and `browse`
-            become.
+        scheme: of the store's URLs.
+        module: defines ``open_url(url, schema)`` and ``browse_url(url)``, which `open` and `browse`
+            call.
     """
 
     scheme: str
@@ -42,26 +42,26 @@ class StoreFactory:
 
 
 def open_store(url: str, state: type | StateSchema) -> IStateStore:
-    """The store that a URL names, as yet untouched: ``sqlite:players.db``, ``memory:``.
+    """Make the store that a URL names, such as ``sqlite:players.db``; no file is touched yet.
 
     Args:
-        url: ``SCHEME:REST``; the rest is the store's own, see its module.
+        url: ``SCHEME:REST``; the store's module defines REST.
         state: the state class, or its schema.
 
     Raises:
-        StoreUnusable: there is no store of that scheme, or it cannot read the URL.
+        StoreUnusable: no store has that scheme, or the store cannot parse the URL.
         SchemaError: the state class cannot be packed.
-        TypeError: the URL is no text; a path is none.
+        TypeError: the URL is not a str; a `pathlib.Path` is not accepted.
     """
     return _find_factory(url).open(url, StateSchema.of(state))
 
 
 def browse_store(url: str) -> IStoreBrowser:
-    """Look into the store that a URL names, without its state class.
+    """Open the store that a URL names for reading, without its state class.
 
     Raises:
-        StoreUnusable: there is no store of that scheme, or nothing to look into.
-        TypeError: the URL is no text; a path is none.
+        StoreUnusable: no store has that scheme, or the store cannot be read from outside.
+        TypeError: the URL is not a str; a `pathlib.Path` is not accepted.
     """
     return _find_factory(url).browse(url)
 
@@ -72,9 +72,9 @@ def _find_factory(url: str) -> IStoreFactory:
     scheme, colon, rest = url.partition(":")
     if scheme == "sqlite" and rest.startswith("//"):
         raise StoreUnusable(
-            f"{url!r}: no slashes belong after sqlite: but those of the path; write"
-            f" sqlite:{rest.lstrip('/')} for a file of the working directory, or"
-            f" sqlite:/{rest.lstrip('/')} for one from the root folder"
+            f"{url!r}: the path follows sqlite: without //; write"
+            f" sqlite:{rest.lstrip('/')} for a file in the working directory, or"
+            f" sqlite:/{rest.lstrip('/')} for an absolute path"
         )
     factories = {factory.scheme: factory for factory in getPlugins(IStoreFactory)}
     if not colon or scheme not in factories:

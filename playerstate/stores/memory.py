@@ -1,7 +1,7 @@
-"""A store that forgets: players are kept as long as the store object lives.
+"""A store in memory: it keeps players as long as the store object lives.
 
-For tests and trials.  URL: ``memory:``, or ``memory:?lanes=4`` for one that is written over so many
-lanes at a time.
+For tests and trials.  URL: ``memory:``, or ``memory:?lanes=4`` for a store that is written over
+four lanes at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from playerstate.interfaces import (
 from playerstate.state.schema import StateSchema
 
 IDENTITY = b"playerstate-mem."
-"""Of every memory: what a process left in its live file is for the next, which forgot the rest."""
+"""All memory stores share it, so that a new process recovers the leftover of the last one."""
 
 
 def open_url(url: str, schema: StateSchema) -> MemoryStore:
@@ -42,22 +42,22 @@ def open_url(url: str, schema: StateSchema) -> MemoryStore:
 
 def browse_url(url: str) -> IStoreBrowser:
     """See `playerstate.interfaces.IStoreFactory.browse`."""
-    raise StoreUnusable(f"{url!r}: a memory store lives in its server alone")
+    raise StoreUnusable(f"{url!r}: a memory store exists only in its server's process")
 
 
 @implementer(IStateStore, IStateReader, IStateWriter)
 class MemoryStore:
-    """All three of a store's faces over one dict.
+    """The store, its reader and its writer, over one dict.
 
-    A persist thread writes what the reactor thread reads, a whole `Stored` at a time, so each
-    sees either the old one or the new.
+    A persist thread replaces a player's `Stored` as a whole, so the reactor thread reads either the
+    old one or the new.
 
     Args:
         schema: of the players.
-        lanes: see `IStateStore`; it gains nothing from several, but tests of them do.
+        lanes: see `IStateStore`; more than one gains no speed, and is for tests.
 
     Attributes:
-        players: what is stored, by session id.
+        players: the stored players, by session id.
     """
 
     def __init__(self, schema: StateSchema, lanes: int = 1) -> None:
@@ -66,11 +66,11 @@ class MemoryStore:
         self.players: dict[int, Stored] = {}
 
     def prepare(self) -> bytes:
-        """There is nothing to take hold of, and one memory is like another."""
+        """See `IStateStore.prepare`; there is nothing to lock."""
         return IDENTITY
 
     def migrate(self, identity: bytes) -> bytes:
-        """There is nothing to migrate."""
+        """See `IStateStore.migrate`; there is nothing to migrate."""
         return IDENTITY
 
     def open_reader(self) -> IStateReader:
@@ -105,16 +105,16 @@ class MemoryStore:
         return LeftOut(newer)
 
     def maintain(self) -> None:
-        """There is nothing to maintain."""
+        """See `IStateWriter.maintain`; there is nothing to maintain."""
 
     def sync(self) -> None:
-        """There is no disk."""
+        """See `IStateWriter.sync`; there is no disk."""
 
     def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
-        """The log tells of them; a memory has no place beside it."""
+        """See `IStateWriter.quarantine`; the rows are only logged: there is no file for them."""
 
     def interrupt(self) -> None:
-        """Nothing here runs for long."""
+        """See `IStateWriter.interrupt`; no call runs for long."""
 
     def close(self) -> None:
-        """What is stored stays, for the next start on the same store."""
+        """Close nothing: the stored players stay, for the next start on the same store."""

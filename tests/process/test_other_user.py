@@ -89,9 +89,9 @@ class RefusedStartTests(OtherUserTestCase):
         """What another user left is named, be it the lock, the database or a file beside it."""
         for name, cause, remedy in (
             ("players.db.lock", "cannot open", "give the file to this user, or remove it"),
-            ("players.db", "this user may not write", "be the user whose it is"),
-            ("players.db-wal", "this user may not write", "be the user whose it is"),
-            ("players.db-shm", "this user may not write", "be the user whose it is"),
+            ("players.db", "this user may not write", "run as the user who owns it"),
+            ("players.db-wal", "this user may not write", "run as the user who owns it"),
+            ("players.db-shm", "this user may not write", "run as the user who owns it"),
             ("players.db.live", "cannot read the live file", "a file that this user may read"),
         ):
             beside = name in ("players.db-wal", "players.db-shm")

@@ -1,4 +1,4 @@
-"""A look into a SQLite database of players from outside, beside its server or without one."""
+"""Reads a SQLite database of players from outside, with or without its server running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from playerstate.stores.sqlite.format import check_ours
 
 @implementer(IStoreBrowser)
 class SQLiteBrowser:
-    """Looks into a database of players, read-only."""
+    """Reads a database of players, and never writes."""
 
     def __init__(self, path: str) -> None:
         try:
@@ -31,8 +31,8 @@ class SQLiteBrowser:
             raise StoreUnusable(f"{path} does not exist") from None
         except OSError as error:
             raise StoreUnusable(
-                f"{path} cannot be reached: {error.strerror}; this user must be allowed to search"
-                " every directory on the way there"
+                f"{path} cannot be reached: {error.strerror}; this user needs search"
+                " permission (x) for every directory of the path"
             ) from None
         if not may_be_database(path):
             raise StoreUnusable(not_a_database(path))
@@ -48,7 +48,7 @@ class SQLiteBrowser:
                 raise
         self.columns = tuple(declared)
         self._texts = [each == "TEXT" for each in declared.values()]
-        # Whoever wrote into the database by hand may have put in bytes that are no text.
+        # Values edited by hand may be bytes that are not UTF-8.
         self._names = ", ".join(raw(name, each) for name, each in declared.items())
 
     def _read_columns(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ class SQLiteBrowser:
         return None if row is None else self._readable(row)
 
     def _readable(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        r"""A row with its texts, where a byte that is none is written ``\xff``."""
+        r"""Decode the texts of a row; bytes that are not UTF-8 are written as ``\xff``."""
         return tuple(
             value.decode(errors="backslashreplace") if is_text and value is not None else value
             for is_text, value in zip(self._texts, row, strict=True)

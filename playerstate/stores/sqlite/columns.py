@@ -1,6 +1,6 @@
-"""How SQLite keeps what a kind of field wants kept: the type of its column, and the way in and out.
+"""How SQLite keeps each kind of field: the column's type, and how values are bound and restored.
 
-The tables are STRICT, so a column holds what its type says and nothing else.
+The tables are STRICT, so a column holds values of its type only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class ColumnType:
 
     Attributes:
         declared: its name in SQLite.
-        check: a constraint on it, of which ``{name}`` is the column's; empty for none.
-        literal: a plain value as SQL writes it.
-        bound: how a record's value is bound to a statement.
-        raw: how it is selected where it may hold bytes that are no text, of which ``{name}`` is the
-            column's.
-        restored: what makes a plain value of what was selected; None where it is one.
+        check: a constraint on it, in which ``{name}`` stands for the column's name; may be empty.
+        literal: converts a plain value to an SQL literal.
+        bound: the SQL expression to which a record's value is bound.
+        raw: the SQL expression that selects it as bytes if it may hold bytes that are not UTF-8, in
+            which ``{name}`` stands for the column's name.
+        restored: converts a selected value to a plain value; None if it is one already.
     """
 
     declared: str
@@ -44,14 +44,14 @@ def _quoted_text(value: str) -> str:
 _TYPES: Mapping[Column, ColumnType] = {
     Column.REAL: ColumnType("REAL"),
     Column.INTEGER: ColumnType("INTEGER"),
-    # STRICT tables know INT and INTEGER for the same thing, which tells a bool from an int.
+    # In STRICT tables INT and INTEGER are the same, so INT can mark a bool.
     Column.BOOLEAN: ColumnType(
         "INT",
         check=" CHECK ({name} IN (0, 1))",
         literal=lambda value: repr(int(value)),
         restored=bool,
     ),
-    # A record has a text as its UTF-8 bytes.
+    # A record holds a text as its UTF-8 bytes.
     Column.TEXT: ColumnType(
         "TEXT", literal=_quoted_text, bound="CAST(? AS TEXT)", raw="CAST({name} AS BLOB)"
     ),
@@ -61,7 +61,7 @@ _HELD = {_TYPES[kind.column].declared: kind.name for kind in KINDS}
 
 
 def quoted(name: str) -> str:
-    """A name as SQL writes it."""
+    """Quote a name for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -71,18 +71,18 @@ def type_of(field: Field) -> ColumnType:
 
 
 def held_in(declared: str) -> str:
-    """What a column of this declared type holds, in a word: a kind's name, if it is one of ours."""
+    """The name of the kind kept in a column of this type; the type itself if it is not ours."""
     return _HELD.get(declared, declared)
 
 
 def definition(field: Field) -> str:
-    """A field's column, as CREATE TABLE and ADD COLUMN write it."""
+    """The definition of a field's column, for CREATE TABLE and ADD COLUMN."""
     name, column = quoted(field.name), type_of(field)
     default, check = column.literal(field.default), column.check.format(name=name)
     return f"{name} {column.declared} NOT NULL DEFAULT {default}{check}"
 
 
 def raw(name: str, declared: str) -> str:
-    """How a column of this declared type is selected where it may hold bytes that are no text."""
+    """The expression that selects a column of this type, even if its bytes are not UTF-8."""
     column = _BY_DECLARED.get(declared)
     return (column.raw if column else "{name}").format(name=quoted(name))

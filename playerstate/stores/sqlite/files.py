@@ -1,4 +1,4 @@
-"""The files of a SQLite database: which they are, and what is wrong with them, in one line."""
+"""The files of a SQLite database: their names, and errors about them in one line."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import apsw
 from playerstate.interfaces import StoreUnusable
 
 STARTUP_BUSY_MS = 5_000
-"""How long a start, or a look from outside, waits for another program's lock."""
+"""How long a start or a `SQLiteBrowser` waits for another program's lock."""
 
 COMPANIONS = ("", "-wal", "-shm", "-journal", ".lock", ".refused.jsonl")
-"""Ends the names of the files that a database and its store have for themselves."""
+"""Suffixes of the files that belong to a database and its store."""
 LIVE = ".live"
-"""Ends the name of the live file that lies beside a database, unless it is told elsewhere."""
+"""Suffix of the live file beside a database, unless it is configured to lie elsewhere."""
 
 FileNumber = tuple[int, int]
 
 OLDEST_SQLITE = (3, 51, 3)
-"""The first with the mend of a race between a checkpoint and the log's beginning anew."""
+"""The first version with the fix for a race between a checkpoint and a reset of the log."""
 
 _READ_WRITE = apsw.SQLITE_OPEN_READWRITE
 _IN_MEMORY = 2
@@ -31,9 +31,10 @@ _MAGIC = b"SQLite format 3\0"
 
 
 def look_at(path: str) -> os.stat_result | None:
-    """What the system says of the file of this name; None where there is none.
+    """The `stat` result of the file of this name; None if there is none.
 
-    Whoever asks two things of a file asks one look: between two it may vanish.
+    A caller that needs two facts about a file takes both from one result: the file may vanish
+    between two calls.
     """
     try:
         return os.stat(path)
@@ -42,20 +43,20 @@ def look_at(path: str) -> os.stat_result | None:
 
 
 def number_of(status: os.stat_result | None) -> FileNumber | None:
-    """What tells a file from all others of its name; None for none."""
+    """Device and inode, which tell a file from others of its name; None for None."""
     return None if status is None else (status.st_dev, status.st_ino)
 
 
 def file_number(path: str) -> FileNumber | None:
-    """The number of the file that bears this name now; None where there is none."""
+    """The number of the file that has this name now; None if there is none."""
     return number_of(look_at(path))
 
 
 def check_sqlite(version: str) -> None:
-    """Refuse a SQLite whose write-ahead log may spoil a database.
+    """Refuse a SQLite whose write-ahead log may corrupt a database.
 
     Raises:
-        StoreUnusable: naming both versions.
+        StoreUnusable: it is older than `OLDEST_SQLITE`; the message names both versions.
     """
     if tuple(map(int, version.split("."))) < OLDEST_SQLITE:
         raise StoreUnusable(
@@ -65,7 +66,7 @@ def check_sqlite(version: str) -> None:
 
 
 def connect(path: str, flags: int = _READ_WRITE | apsw.SQLITE_OPEN_CREATE) -> apsw.Connection:
-    """A connection that needs no temporary file, so that the database's own disk is enough."""
+    """Open a connection that needs no temporary file, so that only the database's disk is used."""
     connection = apsw.Connection(path, flags=flags)
     try:
         connection.pragma("temp_store", _IN_MEMORY)
@@ -76,14 +77,14 @@ def connect(path: str, flags: int = _READ_WRITE | apsw.SQLITE_OPEN_CREATE) -> ap
 
 
 def connect_existing(path: str) -> apsw.Connection:
-    """The same, to a database that is there: none is made."""
+    """Open a connection to an existing database; never create one."""
     return connect(path, _READ_WRITE)
 
 
 def connect_to_look(path: str) -> apsw.Connection:
-    """The same, to look into it alone: where this user may not write, without a lock or an index.
+    """Open a connection for reading only, without a lock or an index if this user may not write.
 
-    A database without a log has no server, so that nothing changes beneath a reader without a lock.
+    A database without a log has no server, so nothing changes while it is read without a lock.
     """
     if os.access(path, os.W_OK) and os.access(os.path.dirname(path) or ".", os.W_OK):
         # A connection opened read-only would leave its -wal and -shm files behind.
@@ -94,15 +95,15 @@ def connect_to_look(path: str) -> apsw.Connection:
 
 
 def connect_past_log(path: str) -> apsw.Connection:
-    """The same, to what is in the file itself: neither the log beside it nor a lock is touched."""
+    """Open a connection to the content of the file itself, without its log and without a lock."""
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     return connect(f"file:{quote(path)}?immutable=1", flags)
 
 
 def copy_whole(connection: apsw.Connection, source: str, target: str) -> None:
-    """Make a copy, on disk, of the database at `source`, to which this connection is.
+    """Write a copy, synced to disk, of the database at `source`, which `connection` has open.
 
-    Only those may read it who may read that one.
+    The copy gets the permissions of `source`.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(target)
@@ -116,11 +117,11 @@ def copy_whole(connection: apsw.Connection, source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def explained(path: str, rights: int = os.R_OK | os.W_OK) -> Iterator[None]:
-    """Turn what SQLite raises into one line that says what to do.
+    """Translate SQLite's errors into `StoreUnusable`, whose one line says what to do.
 
     Args:
         path: the database.
-        rights: what this user must be allowed to do with its files, as for `os.access`.
+        rights: that this user needs on its files, as for `os.access`.
     """
     try:
         yield
@@ -129,14 +130,14 @@ def explained(path: str, rights: int = os.R_OK | os.W_OK) -> Iterator[None]:
 
 
 def may_be_database(path: str) -> bool:
-    """Whether the file is missing, empty, or begins as a database does.
+    """Whether the file is missing, empty, or begins with the magic of a database.
 
-    It is read through SQLite: a plain close would drop the locks that this process holds on it.
+    It is read through SQLite: closing a plain file would drop this process's locks on it.
     """
     try:
         status = os.stat(path)
     except OSError:
-        return True  # SQLite will say what is wrong with it
+        return True  # opening it raises SQLite's own error
     if not stat.S_ISREG(status.st_mode):
         return False
     if status.st_size < len(_MAGIC):
@@ -154,7 +155,7 @@ def may_be_database(path: str) -> bool:
 
 
 def damaged(path: str, found: str) -> str:
-    """What to say of a database in which this was found."""
+    """The error message for a database in which SQLite found this damage."""
     return (
         f"{path} is damaged ({found}); it was left as it is: put a backup in its place, or save"
         f" what can be read with: sqlite3 {path} .recover | sqlite3 new.db"
@@ -162,12 +163,12 @@ def damaged(path: str, found: str) -> str:
 
 
 def not_a_database(path: str) -> str:
-    """What to say of a file that is something else."""
+    """The error message for a file that is not a database."""
     return f"{path} is not a SQLite database; it was left as it is: name another file"
 
 
 def _explain(path: str, error: apsw.Error, rights: int) -> str:
-    """What SQLite met at start, in one line that says what to do."""
+    """The message for an error of SQLite, in one line that says what to do."""
     if isinstance(error, apsw.NotADBError):
         return not_a_database(path)
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
@@ -179,19 +180,19 @@ def _explain(path: str, error: apsw.Error, rights: int) -> str:
             may = "write" if rights & os.W_OK else "read"
             return (
                 f"{path} cannot be opened: this user may not {may} {forbidden}; give that file to"
-                " this user, or be the user whose it is"
+                " this user, or run as the user who owns it"
             )
         return (
             f"{path} cannot be opened ({error}); it must be a file that this user may write, in a"
             " directory that this user may write"
         )
     if isinstance(error, (apsw.FullError, apsw.IOError)):
-        return f"{path} cannot be used: {error}; see that its disk has room, and is whole"
+        return f"{path} cannot be used: {error}; check that its disk has room and is not faulty"
     return f"{path} cannot be used: {error}"
 
 
 def _forbidden(path: str, rights: int) -> str | None:
-    """The database, or the file beside it, with which this user may not do what it must."""
+    """The first of the database, its log and its index on which this user lacks the rights."""
     for file in (path, f"{path}-wal", f"{path}-shm"):
         if os.path.exists(file) and not os.access(file, rights, effective_ids=True):
             return file

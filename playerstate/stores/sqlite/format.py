@@ -1,6 +1,6 @@
-"""The form of a SQLite database of players: how it is made, known again, and migrated.
+"""The format of a SQLite database of players: how it is created, recognised and migrated.
 
-One table, keyed by the session id so that a sorted batch is written page after page::
+One table, keyed by the session id so that a sorted batch is written page by page::
 
     CREATE TABLE player_state (
         session_id INTEGER PRIMARY KEY,
@@ -9,13 +9,13 @@ One table, keyed by the session id so that a sorted batch is written page after 
         updated_at INTEGER NOT NULL
     ) STRICT
 
-and beside it a table ``player_store`` of one row, with the identity that ties a live file to it,
-and one ``player_mark``, of one row as well, of which `playerstate.stores.sqlite.mark` tells.
+and two tables of one row each: ``player_store``, with the identity that ties a live file to the
+database, and ``player_mark``, described in `playerstate.stores.sqlite.mark`.
 
-The columns follow the state class.  A field that is new becomes a column with its default; the
-column of a field that is gone stays, with what it holds; a field whose type has changed is refused.
-``application_id`` tells the database from those of other programs.  ``user_version`` is the version
-of this form alone and says nothing of the state class, so that a game can roll its class back.
+The columns follow the state class.  A new field becomes a column with its default; the column of a
+removed field stays, with its values; a field whose type has changed is refused.  ``application_id``
+tells the database from those of other programs.  ``user_version`` is the version of this format
+only, independent of the state class, so that a game can roll its class back.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FORMAT = 1
 
 
 def read_identity(connection: apsw.Connection, path: str) -> bytes:
-    """The identity that the database was given last; zeros where it has none.
+    """The identity that the database was given last; 16 zero bytes if it has none.
 
     Raises:
         StoreUnusable: as `check_ours`.
-        apsw.Error: SQLite could not do it.
+        apsw.Error: SQLite could not read it.
     """
     if not (check_ours(connection, path) and connection.table_exists("main", "player_store")):
         return bytes(16)
@@ -49,21 +49,21 @@ def read_identity(connection: apsw.Connection, path: str) -> bytes:
 def migrate_database(
     connection: apsw.Connection, path: str, schema: StateSchema, identity: bytes
 ) -> list[str]:
-    """Create or migrate the database and give it an identity, or refuse it and change nothing.
+    """Create or migrate the database and give it an identity, or refuse it unchanged.
 
     Returns:
         The names of the columns added.
 
     Raises:
-        StoreUnusable: it is not ours, is of a newer form, or its columns do not fit the schema.
-        apsw.Error: SQLite could not do it.
+        StoreUnusable: it is not ours, has a newer format, or its columns do not fit the schema.
+        apsw.Error: SQLite could not write it.
     """
-    _missing(connection, path, schema)  # refuses before the mode is changed
+    _missing(connection, path, schema)  # refuse it before the mode is changed
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":
         raise StoreUnusable(
-            f"{path}: SQLite cannot use its write-ahead log here ({mode} instead); a network file"
-            " system will not do"
+            f"{path}: SQLite cannot use its write-ahead log here ({mode} instead); it does not"
+            " work on a network file system: put the database on a local disk"
         )
     connection.transaction_mode = "IMMEDIATE"
     with connection:
@@ -84,10 +84,10 @@ def migrate_database(
 
 
 def check_ours(connection: apsw.Connection, path: str) -> bool:
-    """Whether there is a database of players already; False for an empty file.
+    """Whether this is a database of players; False for an empty file.
 
     Raises:
-        StoreUnusable: it is another program's, or of a newer form than this one.
+        StoreUnusable: it is another program's, or has a newer format than this one.
     """
     application_id = connection.pragma("application_id")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
@@ -107,7 +107,7 @@ def check_ours(connection: apsw.Connection, path: str) -> bool:
 
 
 def _columns(connection: apsw.Connection) -> dict[str, str]:
-    """The declared types of the table's columns, by folded name; empty where it is missing."""
+    """The declared types of the table's columns, by folded name; empty if there is no table."""
     rows = connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')")
     return {folded(name): declared for name, declared in rows}
 
@@ -131,7 +131,7 @@ def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> lis
     """The fields that have no column yet.
 
     Raises:
-        StoreUnusable: a column there is does not fit its field.
+        StoreUnusable: an existing column does not fit its field.
     """
     columns = _columns(connection)
     if not columns:
@@ -147,7 +147,7 @@ def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> lis
                 f" {held_in(held)}; it was left as it is: give the field a new name (the"
                 " old column stays), or convert the column first"
             )
-        elif field.kind.column is Column.TEXT:  # which has no bound in SQLite
+        elif field.kind.column is Column.TEXT:  # SQLite does not bound its length
             _check_text_fits(connection, path, field)
     return missing
 

@@ -1,4 +1,4 @@
-"""One server a database: a lock file that names its holder."""
+"""Allows one server per database, by a lock file that names its holder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _held_here: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
 
 class LockFile:
-    """``<database>.lock``, held by ``flock`` and so let go by the system with its process.
+    """``<database>.lock``, held by ``flock``, so that the kernel releases it with its process.
 
-    The file is never removed: between the opening and the locking of a file that may vanish, two
-    processes could each hold a lock of their own.
+    The file is never removed: if it could vanish between its opening and its locking, two processes
+    could each hold a lock of their own.
 
     Args:
         database: the database's path; symbolic links are followed, so that all names of one
@@ -32,15 +32,16 @@ class LockFile:
         """Take the lock and write our process id into it.
 
         Raises:
-            StoreUnusable: naming the process that holds it, or why the file cannot be made.
+            StoreUnusable: another process holds it (the message names the process), or the file
+                cannot be created.
         """
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             if isinstance(error, PermissionError) and os.path.exists(self._path):
                 raise StoreUnusable(
-                    f"cannot open {self._path}: {error.strerror}; another user's server made it:"
-                    " once that has ended, give the file to this user, or remove it"
+                    f"cannot open {self._path}: {error.strerror}; another user's server created"
+                    " it: once that server has ended, give the file to this user, or remove it"
                 ) from None
             raise StoreUnusable(
                 f"cannot create {self._path}: {error.strerror}; the directory of a database must"
@@ -71,14 +72,14 @@ class LockFile:
             ) from None
 
     def release(self) -> None:
-        """Let go of the lock; harmless when it is not held."""
+        """Release the lock; harmless if it is not held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
 def _forget_in_child() -> None:
-    """A forked child shares the lock with its parent and must not keep it beyond the parent."""
+    """Close the locks in a forked child, which shares them and must not hold them longer."""
     for lock in list(_held_here):
         lock.release()
 

@@ -1,11 +1,12 @@
-"""The mark that every commit leaves in the database, and the one that its file bears.
+"""The mark that every commit writes into the database, and the check of the mark in its file.
 
 SQLite does not notice that another file was copied over a database in place (``cp copy.db
-players.db``): its log, the log's index and what its connections remember go on to speak of the
-file that was there.  So each commit of ours raises a counter, behind a number drawn at random for
-each run, in a table of one row.  The page of that table is read past the log, together with the
-start of the file.  Whatever copied pages of the log into it, ourselves or another program, and
-however much of it, the mark there is one that we wrote since the last that was seen in it.
+players.db``): its log, the log's index and the caches of its connections still describe the old
+content.  So each commit of ours writes a mark into a table of one row: a random number of this run,
+followed by a counter that grows with each commit.  The page of that table is read directly from the
+file, bypassing the log, together with the start of the file.  If only checkpoints changed the file,
+complete or partial, ours or another program's, the mark there is one that we wrote no earlier than
+the last mark seen there.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ HEADER_BYTES = 100
 SEARCH_BYTES = 1 << 20
 
 _FORM = slice(0, 24)
-"""Of the header: what it is, the size of a page, how it is to be written."""
+"""Of the header: the magic, the page size and the file format versions."""
 _PAGE_SIZE = slice(16, 18)
 _SCHEMA_VERSION = slice(40, 44)
 _ANY_RANDOM = f"INSERT OR REPLACE INTO player_mark VALUES (1, randomblob({MARK_BYTES}))"
 
 
 def draw_mark(connection: apsw.Connection) -> None:
-    """Give a database a mark that none of its copies has; to be committed by the caller."""
+    """Give a database a mark that none of its copies has; the caller commits it."""
     connection.execute(
         "CREATE TABLE IF NOT EXISTS player_mark"
         " (id INTEGER PRIMARY KEY CHECK (id = 1), mark BLOB NOT NULL) STRICT"
@@ -41,24 +42,24 @@ def draw_mark(connection: apsw.Connection) -> None:
 
 @attrs.frozen
 class _Seen:
-    """The start of the database's file and the page of the mark; short where the file is."""
+    """The start of the database's file and the page of the mark; shorter if the file is."""
 
     header: bytes
     page: bytes
 
     @property
     def version(self) -> int:
-        """Which schema it is; each change of it, and each ``VACUUM``, raises that."""
+        """SQLite's schema version, which each schema change and each ``VACUUM`` raises."""
         return int.from_bytes(self.header[_SCHEMA_VERSION], "big")
 
 
 @attrs.define(eq=False)
 class Marks:
-    """The marks of one database in use.  Writer's thread, and the reactor's while none is open.
+    """The marks of one database in use.  Persist thread; reactor thread while no writer is open.
 
     Attributes:
         path: of the database.
-        is_known: whether `learn` has read what was there.
+        is_known: whether `learn` has read the database.
     """
 
     path: str
@@ -74,10 +75,10 @@ class Marks:
     _seen: _Seen = _Seen(b"", b"")
 
     def learn(self, connection: apsw.Connection) -> None:
-        """What is there now is ours, and was just opened.
+        """Take the present content, which was just opened, as ours.
 
         Raises:
-            apsw.Error: it cannot be read now; nothing is known.
+            apsw.Error: it cannot be read now; `is_known` is False then.
         """
         self.is_known = False
         self._first, self._is_first = _read_mark(connection), True
@@ -95,35 +96,35 @@ class Marks:
         connection.execute("INSERT OR REPLACE INTO player_mark VALUES (1, ?)", (mark,))
 
     def note_committed(self) -> None:
-        """The transaction that was marked last is committed."""
+        """Record that the transaction of the last `put` is committed."""
         self._committed, self._is_first = self._tried, False
 
     def holds_last(self, connection: apsw.Connection) -> bool:
-        """Whether the database, as SQLite sees it, has what was committed last."""
+        """Whether the database, read through SQLite, contains our last commit."""
         mark = _read_mark(connection)
         if self._is_first and mark == self._first:
             return True
         return mark is not None and bool(self._ours(mark, self._committed))
 
     def is_changed(self, copied: bool) -> bool:
-        """Whether the file is not what it was at the last look, or was to be another by now.
+        """Whether the file changed since the last look, or should have changed and did not.
 
         Args:
-            copied: whether all that is in the log was in the file already.
+            copied: whether the whole log was checkpointed into the file already.
 
         Raises:
-            apsw.CantOpenError: there is no such file, or no room for another open one.
+            apsw.CantOpenError: there is no such file, or the process has too many open files.
         """
         is_behind = copied and not self._is_first and self._in_file < self._committed
         return is_behind or self._read(self._root) != self._seen
 
     def take_changed(self, connection: apsw.Connection, others_wrote: bool, copied: bool) -> bool:
-        """Whether what changed the file is a checkpoint; it is what the next look compares with.
+        """Whether a checkpoint explains the change; if so, the next look compares with this one.
 
         Args:
             connection: to the database.
-            others_wrote: whether another program may have committed what was not in the file yet.
-            copied: whether all that is in the log was in the file already.
+            others_wrote: whether another program may have made a commit that was not in the file.
+            copied: whether the whole log was checkpointed into the file already.
 
         Raises:
             apsw.CantOpenError: as `is_changed`.
@@ -143,10 +144,10 @@ class Marks:
                 return False
         pages = [look.page for look in looks]
         found = [mark for page in pages for mark in self._ours(page, self._least(copied))]
-        if others_wrote and not (copied or found):  # VACUUM moves tables, more than once perhaps
+        if others_wrote and not (copied or found):  # VACUUM may have moved the table
             found = self._search()
         if not found and not self._is_unmarked(pages, copied):
-            # The page of the mark is copied last where each commit changes it.
+            # A partial checkpoint copies the mark's page last, since each commit changes it.
             first, last = min(look.version for look in looks), max(look.version for look in looks)
             return not copied and self._seen.version < first and last <= self._logged_version
         self._in_file = max(found, default=self._in_file)
@@ -154,15 +155,15 @@ class Marks:
         return True
 
     def note_others(self, connection: apsw.Connection) -> None:
-        """Another program committed, into the log: the file is what it was at the last look.
+        """Record that another program committed into the log, and the file did not change.
 
         Raises:
-            apsw.Error: it cannot be read.
+            apsw.Error: the database cannot be read.
         """
         self._logged_version = connection.pragma("schema_version")
 
     def _search(self) -> list[int]:
-        """The counters of marks of this run anywhere in the file, as far as they can be in it."""
+        """The plausible counters of this run's marks anywhere in the file; see `_ours`."""
         with self._file() as file:
             found, at = [], 0
             while len(part := file.xRead(SEARCH_BYTES, at)) >= MARK_BYTES:
@@ -171,11 +172,11 @@ class Marks:
         return found
 
     def _least(self, copied: bool) -> int:
-        """The lowest counter that the file may bear."""
+        """The lowest counter that may be in the file."""
         return self._committed if copied else self._in_file
 
     def _is_unmarked(self, pages: list[bytes], copied: bool) -> bool:
-        """Whether no commit of ours need be in the file, and one of these pages is from before."""
+        """Whether the file may lack all our commits, and one of these pages precedes them."""
         if copied and not self._is_first:
             return False
         if self._first is not None and not self._in_file:
@@ -183,7 +184,7 @@ class Marks:
         return self._seen.page in pages
 
     def _ours(self, page: bytes, least: int) -> list[int]:
-        """The counters of marks of this run in a page, as far as they can be in it."""
+        """The counters of this run's marks in a page, from `least` to the last one tried."""
         counters, at = [], page.find(self._run)
         while at >= 0:
             counter = int.from_bytes(page[at + RUN_BYTES : at + MARK_BYTES], "big")
@@ -201,7 +202,7 @@ class Marks:
 
     @contextlib.contextmanager
     def _file(self) -> Iterator[apsw.VFSFile]:
-        # Through SQLite: a plain close would drop the locks that this process holds on the file.
+        # Through SQLite: closing a plain file would drop this process's locks on it.
         flags = [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0]
         file = apsw.VFSFile("", self.path, flags)
         try:

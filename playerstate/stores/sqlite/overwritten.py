@@ -1,4 +1,4 @@
-"""A database over which another was copied in place: taken once whoever copies has ended."""
+"""Takes a database over which another was copied in place, once the copying has ended."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from playerstate.stores.sqlite.files import connect_past_log, copy_whole, explai
 
 @attrs.define(eq=False)
 class Overwritten:
-    """The file at this path, while no connection of ours is open to it.  Reactor thread."""
+    """The file at a path to which no connection of ours is open.  Persist thread, in `reopen`."""
 
     path: str
     _signature: tuple[int, ...] | None = None
 
     def move(self, check: Callable[[apsw.Connection], object]) -> None:
-        """Put what is in it into a file of its own, which takes its name.
+        """Copy the file's content into a new file, which then replaces it.
 
-        Other programs have the file open beneath a log and an index of before, and whoever copies
-        may not have come to the end.
+        A new file is needed, since other programs may have the old one open with the log and the
+        index of its former content.  The program that writes over the file may still be at it, so
+        the file must be unchanged since the last call.
 
         Args:
-            check: raises `StoreUnusable` or what SQLite does where the database cannot be used.
+            check: raises `StoreUnusable` or an error of SQLite if the database cannot be used.
 
         Raises:
-            StoreUnusable: it was changed since the last call, cannot be used, or there is no room;
-                it is left as it is.
+            StoreUnusable: the file changed since the last call, cannot be used, or the disk has no
+                room for a copy; the file is unchanged.
         """
         self._check_at_rest()
         new = f"{self.path}.new"
@@ -47,8 +48,8 @@ class Overwritten:
                 if not isinstance(error, (apsw.FullError, OSError)):
                     raise
                 raise StoreUnusable(
-                    f"{self.path} was written over in place, and no copy of that can be made"
-                    f" beside it ({error}); make room on its disk"
+                    f"{self.path} was written over in place, and cannot be copied to a file beside"
+                    f" it ({error}); make room on its disk"
                 ) from error
 
     def _check_at_rest(self) -> None:
@@ -56,5 +57,5 @@ class Overwritten:
         self._signature = status and (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         if before != self._signature:
             raise StoreUnusable(
-                f"{self.path} was written over in place; it is taken once nobody writes to it"
+                f"{self.path} was written over in place; it is used once no program writes to it"
             )

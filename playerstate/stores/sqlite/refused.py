@@ -1,4 +1,4 @@
-"""Players a store can never take, kept in a file where somebody may find them."""
+"""Keeps quarantined rows in a file, where an operator finds them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log = PrintableLogger()
 
 
 class RefusedFile:
-    """``<database>.refused.jsonl``: one JSON object a line, one line a player.
+    """``<database>.refused.jsonl``: one JSON object per line, one line per player.
 
     Each has ``session_id``, the fields by name, ``updated_at`` in microseconds since the Unix
-    epoch, the ``reason``, and ``refused_at`` in UTC.  A later entry of a player takes the place of
-    the earlier.  At `MOST_BYTES` no more are taken; the log then has what they would have said.
+    epoch, the ``reason``, and ``refused_at`` in UTC.  A player's later entry replaces the earlier
+    one.  A line that would make the file larger than `MOST_BYTES` is logged instead.
 
     Args:
         database: path of the database.
@@ -36,18 +36,18 @@ class RefusedFile:
     def __init__(self, database: str, schema: StateSchema) -> None:
         self._path = f"{database}.refused.jsonl"
         self._schema = schema
-        # Whose entries there are; None until the file was looked at.
+        # Session ids with an entry; None until the file is first read.
         self._known: set[int | None] | None = None
 
     def add(self, records: Records, reasons: Sequence[str]) -> None:
-        """Keep these records, one a player, by one write and one sync.  Persist thread.
+        """Add these records, one per player, by one write and one sync.  Persist thread.
 
         Args:
-            records: as the store sees them.
-            reasons: why each was refused.
+            records: of the refused players.
+            reasons: why the store refused each of them.
 
         Raises:
-            OSError: the file cannot be written; it is as it was.
+            OSError: the file cannot be written; it is unchanged.
         """
         lines = {
             record[0]: self._line(record, reason)
@@ -78,18 +78,22 @@ class RefusedFile:
         return printable_json(entry) + "\n"
 
     def _fitting(self, taken: int, lines: dict[int, str]) -> dict[int, str]:
-        """The lines for which there is room beside so many bytes; the log has the others."""
+        """The lines that fit into the file beside `taken` bytes; the others are logged."""
         fitting = {}
         for session_id, line in lines.items():
             if taken + len(line) <= MOST_BYTES:
                 taken += len(line)
                 fitting[session_id] = line
             else:
-                _log.error("{path} is full; not in it: {line}", path=self._path, line=line.strip())
+                _log.error(
+                    "{path} is full; this row is not in it: {line}",
+                    path=self._path,
+                    line=line.strip(),
+                )
         return fitting
 
     def _replace(self, lines: list[str]) -> None:
-        """Put a new file in the old one's place, so that a crash leaves the one or the other."""
+        """Replace the file atomically, so that a crash leaves the old or the new one."""
         with open(f"{self._path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(lines)
             file.flush()
@@ -97,7 +101,7 @@ class RefusedFile:
         os.replace(f"{self._path}.new", self._path)
 
     def _append(self, lines: str) -> None:
-        """Write more lines, all of them or nothing, whatever was done to the file meanwhile."""
+        """Append all lines or none, even if the file was edited meanwhile."""
         data = lines.encode()
         with open(self._path, "a+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -125,12 +129,12 @@ class RefusedFile:
             return []
         last = lines[-1] if lines else ""
         if last.startswith(_BEGINS) and last[-1] != "\n" and _whose(last) is None:
-            del lines[-1]  # cut short by a kill: the row was not settled, and comes again
+            del lines[-1]  # truncated by a kill before the row was dropped: it is added again
         return [line.rstrip("\n") + "\n" for line in lines]
 
 
 def _whose(line: str) -> int | None:
-    """The session id of an entry; None for a line that is none, which somebody wrote by hand."""
+    """The session id of an entry; None for a line that is no entry, such as one added by hand."""
     try:
         session_id = json.loads(line)["session_id"]
     except (ValueError, TypeError, LookupError):

@@ -1,11 +1,11 @@
 """Players in a SQLite database in WAL mode, through apsw.
 
 URL: ``sqlite:PATH`` with one option, ``?synchronous=full`` (the default: a commit is on disk before
-it is called saved) or ``?synchronous=normal`` (a commit is in the system's hands: it outlives the
-process, but not a power cut or a crash of the kernel).
+it is reported) or ``?synchronous=normal`` (a commit is in the kernel's page cache when it is
+reported: it survives the process, but not a power cut or a kernel crash).
 
-Two connections, and no other, are open while a server runs: the reader's on the reactor thread,
-which cannot write, and the writer's on the persist thread.  WAL lets both work at the same time.
+While a server runs, exactly two connections are open: the reader's, read-only, on the reactor
+thread, and the writer's on the persist thread.  WAL lets both work at the same time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LOST_NAMED = 1000
 ROWS_A_PART = 4096
 
 Newest = npt.NDArray[np.int64]
-"""Session id and ``updated_at`` of each player, a line each, in the order of their session ids."""
+"""Session id and ``updated_at`` of each player, one row each, in the order of session ids."""
 
 _log = PrintableLogger()
 
@@ -99,7 +99,7 @@ class SQLiteStore:
     """Players in one SQLite database.
 
     Args:
-        path: the database file; made when it is missing.
+        path: the database file; created if it is missing.
         schema: of the players.
         synchronous: ``full`` or ``normal``, as SQLite's pragma.
     """
@@ -153,7 +153,7 @@ class SQLiteStore:
 
     @contextlib.contextmanager
     def _connect(self, busy_ms: int = 0) -> Iterator[apsw.Connection]:
-        """A connection for a moment, which waits so long for another program's lock."""
+        """Open a short-lived connection that waits up to `busy_ms` for another program's lock."""
         with explained(self.path):
             connection = connect(self.path)
             try:
@@ -165,11 +165,12 @@ class SQLiteStore:
     def reopen(self, identity: bytes, online: Set[int]) -> list[int] | None:
         """See `IFileStore.reopen`.
 
-        It waits for nobody's lock, since players are in the game; the caller tries again.
+        It does not wait for another program's lock, since players are in the game; the caller
+        retries.
 
-        Nothing at the path is opened before the old reader is closed: the connections of a process
-        share an index of the log by the file's name, and would find their way into a log that is
-        not theirs.  The last to close a database whose log was removed copies the log into it.
+        The old reader is closed before the path is opened again: the connections of a process share
+        the log's index by file name, so a new connection would use the log of the old database.
+        The last connection to close a database whose log was removed checkpoints that log into it.
         """
         if not self._rescued:
             self._held = self._read_newest()
@@ -192,29 +193,29 @@ class SQLiteStore:
         return list(itertools.islice(lost, LOST_NAMED))
 
     def _read_newest(self) -> Newest | None:
-        """What the old reader knows of when each player last changed; None where it cannot.
+        """When each player last changed, as the old reader sees it; None if it cannot be read.
 
         Raises:
             StoreUnusable: as `_rescue`.
         """
         if self._watch.rewritten:
-            return None  # what is in the file now is not what was
+            return None  # the file has other content now
         try:
             held = self._reader.newest()
         except apsw.Error as error:
-            _log.error("{path} cannot be read any more: {error}", path=self.path, error=error)
+            _log.error("{path} can no longer be read: {error}", path=self.path, error=error)
             return None
         self._rescue(self._reader)
         return held
 
     def _rescue(self, reader: SQLiteReader) -> None:
-        """Where the log alone was lost, and the reader still has it: put a whole copy in place.
+        """If only the log was lost, replace the database by a whole copy read through the reader.
 
-        The index that other programs have open fits no new log, so the copy is another file.
+        The copy is a new file, since the index that other programs have open fits no new log.
 
         Raises:
-            StoreUnusable: there is no room for it, or it cannot be made; the reader is kept, since
-                it is the last that has everything.
+            StoreUnusable: the disk has no room for the copy, or it cannot be made; the reader stays
+                open, since it alone still has all players.
         """
         watch = self._watch
         if not watch.log_lost or file_number(self.path) != watch.database_file:
@@ -222,19 +223,19 @@ class SQLiteStore:
         try:
             reader.copy_to(f"{self.path}.new")
             if file_number(self.path) != watch.database_file:
-                os.unlink(f"{self.path}.new")  # another took its place while the copy was made
+                os.unlink(f"{self.path}.new")  # another file took its place meanwhile
                 return
             os.replace(f"{self.path}.new", os.path.realpath(self.path))
         except (apsw.Error, OSError) as error:
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.path}.new")
             raise StoreUnusable(
-                f"{self.path}: its log was lost, and a whole copy cannot be put in its place"
+                f"{self.path}: its log was lost, and it cannot be replaced by a whole copy"
                 f" ({error}); make room on its disk, and keep this server running until then"
             ) from error
 
     def _before_close(self, reader: SQLiteReader) -> bool:
-        """Save what only this reader has; whether its log may be copied into the database."""
+        """Rescue what only this reader has; return whether its log may be checkpointed."""
         if not self._watch.replaced:
             return True
         if not self._rescued:
@@ -244,20 +245,20 @@ class SQLiteStore:
                 _log.critical("closing all the same: {error}", error=error)
         if self._watch.overwritten:
             try:
-                self._set_log_aside()  # whoever opens the file next would copy it into that
+                self._set_log_aside()  # or the next program to open the file copies the log into it
             except OSError as error:
                 _log.critical("closing all the same: {error}", error=error)
         return not self._watch.apart
 
     def _set_log_aside(self) -> None:
-        """Take the old database's log away from beside the one that took its place."""
+        """Move the old database's log away from the new database."""
         watch = self._watch
         if file_number(self.path) == watch.database_file and not watch.apart:
             return
         log = os.path.realpath(self.path) + "-wal"
         index = os.path.realpath(self.path) + "-shm"
         if watch.index_file is not None and file_number(index) == watch.index_file:
-            # Another program that still has it open would share it with us.
+            # Another program that still has the old index open would share it with us.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(index)
         if watch.log_file is not None and file_number(log) == watch.log_file:
@@ -266,16 +267,16 @@ class SQLiteStore:
             try:
                 os.rename(log, aside)
             except FileNotFoundError:
-                return  # somebody was faster
-            _log.warn("{log} is the old database's: set aside as {aside}", log=log, aside=aside)
+                return  # another program moved or removed it first
+            _log.warn("{log} of the old database was set aside as {aside}", log=log, aside=aside)
 
     def open_reader(self) -> IStateReader:
         """See `IStateStore.open_reader`."""
-        # Which file it is comes first: another that is put in place meanwhile is noticed then.
+        # Record the file's number first, so that a file put in its place meanwhile is noticed.
         self._watch.begin()
         reader = SQLiteReader(self.path, self.schema, self._before_close)
         try:
-            with contextlib.suppress(apsw.BusyError, apsw.LockedError):  # the writer will, then
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError):  # the writer will
                 reader.teach(self._watch.marks)
         except BaseException:
             reader.close()
@@ -307,7 +308,7 @@ class SQLiteStore:
 
 @implementer(IStateReader)
 class SQLiteReader:
-    """Loads players, over a connection that cannot write."""
+    """Loads players over a read-only connection."""
 
     def __init__(
         self,
@@ -328,12 +329,12 @@ class SQLiteReader:
         self._restored = [(i, restore) for i, restore in enumerate(restored) if restore]
 
     def load(self, session_id: int) -> Stored | None:
-        """See `IStateReader.load`; a look-up takes microseconds and never waits for a writer."""
+        """See `IStateReader.load`; it takes microseconds and never waits for a writer."""
         try:
             # `get` runs the statement to its end, which ends the read transaction with it.
             try:
                 row = self._connection.execute(self._select, (session_id,)).get
-            except UnicodeDecodeError:  # put there by hand; the schema names it, as all that is bad
+            except UnicodeDecodeError:  # edited by hand; the schema rejects and names the value
                 row = self._connection.execute(self._select_bytes, (session_id,)).get
                 row = (*map(_text_or_bytes, row),)
         except (apsw.BusyError, apsw.LockedError, apsw.ConnectionClosedError) as error:
@@ -346,22 +347,22 @@ class SQLiteReader:
         return Stored(tuple(values), updated_at)
 
     def newest(self) -> Newest:
-        """When each player in it last changed."""
+        """When each stored player last changed."""
         return _newest(self._connection)
 
     def copy_to(self, path: str) -> None:
-        """Make a copy of the whole database, on disk."""
+        """Write a whole copy of the database, synced to disk."""
         self._connection.pragma("query_only", False)
         copy_whole(self._connection, self._path, path)
 
     def teach(self, marks: Marks) -> None:
-        """Show what is there now, which is ours."""
+        """Let `marks` learn the present content, which is ours."""
         marks.learn(self._connection)
 
     def close(self) -> None:
         """See `IStateReader.close`."""
-        ask, self._may_checkpoint = self._may_checkpoint, None
-        if ask is not None and not ask(self):
+        may_checkpoint, self._may_checkpoint = self._may_checkpoint, None
+        if may_checkpoint is not None and not may_checkpoint(self):
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
 
@@ -370,7 +371,7 @@ def _newest(connection: apsw.Connection) -> Newest:
     rows = connection.execute(
         "SELECT session_id, CAST(updated_at AS INTEGER) FROM player_state ORDER BY session_id"
     )
-    # As arrays, in parts: to let go of a million objects at once holds up every other thread.
+    # As arrays, in parts: freeing a million objects at once would hold up every other thread.
     parts = [np.zeros((0, 2), np.int64)]
     while part := list(itertools.islice(rows, ROWS_A_PART)):
         parts.append(np.array(part, np.int64))
@@ -378,7 +379,7 @@ def _newest(connection: apsw.Connection) -> Newest:
 
 
 def _missed(held: Newest, there: Newest) -> npt.NDArray[np.int64]:
-    """The players of whom there is nothing, or something older than was held."""
+    """Session ids in `held` that `there` lacks, or has only an older state of."""
     if not len(there):
         return held[:, 0]
     places = np.searchsorted(there[:, 0], held[:, 0])
@@ -389,7 +390,7 @@ def _missed(held: Newest, there: Newest) -> npt.NDArray[np.int64]:
 
 
 def _text_or_bytes(value: object) -> object:
-    """A value of a row of which texts were read as bytes: text, where it is one."""
+    """Decode a value of a row whose texts were read as bytes; bytes that are no UTF-8 stay."""
     if not isinstance(value, bytes):
         return value
     try:

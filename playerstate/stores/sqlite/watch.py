@@ -1,4 +1,4 @@
-"""Whether the files of a database in use are still ours, and hold what was committed."""
+"""Checks that the files of a database in use are still ours and contain the last commit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from playerstate.stores.sqlite.mark import Marks
 LOG_HEADER_BYTES = 32
 OVERWRITTEN = "was written over in place"
 CHECKPOINT_PAUSES = (0.0, 0.01, 0.04, 0.15, 0.3, 0.5, 0.0)
-"""Seconds between looks at a file in which another program's checkpoint may be moving tables."""
+"""Seconds between looks at a file while another program's checkpoint may move its tables."""
 
 
 @attrs.define(eq=False)
 class Watch:
-    """What is known of a database in use.  Persist thread, and the reactor's while no writer is.
+    """The state of a database in use.  Persist thread; reactor thread while no writer is open.
 
     Attributes:
         path: of the database.
-        database_file, log_file, index_file: which files they are; None as long as not seen.
-        identity: what the database was given; None where it is not known.
-        marks: what commits leave in it.
+        database_file, log_file, index_file: the numbers of these files; None until first seen.
+        identity: the identity given to the database; None if unknown.
+        marks: the marks of our commits.
         replaced: whether the files were found not to be ours.
         log_lost: whether the log or its index is gone, so that other programs cannot see it.
-        rewritten: whether other content was put into the file, through SQLite or past it.
-        overwritten: whether it was put there past SQLite.
+        rewritten: whether other content was put into the file, through SQLite or bypassing it.
+        overwritten: whether other content was put into the file bypassing SQLite.
     """
 
     path: str
@@ -48,22 +48,22 @@ class Watch:
     _others_wrote: bool = True
 
     def __attrs_post_init__(self) -> None:
-        """Marks are of the same database."""
+        """Create the marks of the same database."""
         self.marks = Marks(self.path)
 
     @property
     def apart(self) -> bool:
-        """Whether log and database do not belong together, so that none is copied to the other."""
+        """Whether the log does not belong to the database file, and must not be checkpointed."""
         return self.log_lost or self.overwritten
 
     def begin(self) -> None:
-        """A reader is about to be opened: what is there now is ours."""
+        """Take the present files as ours; called before a reader is opened."""
         self.database_file = file_number(self.path)
         self.log_file = self.index_file = None
         self.replaced = self.log_lost = self.rewritten = self.overwritten = False
 
     def attach(self, connection: apsw.Connection) -> None:
-        """A writer has this connection from now on.
+        """Record that a writer now uses this connection.
 
         Raises:
             StoreReplaced: the file is not ours.
@@ -73,20 +73,25 @@ class Watch:
             self._check_file(connection, copied=False)
 
     def check(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
-        """Look at the files, after so many pages were seen in the log.
+        """Check the files.
 
-        Costs two or three `stat`, two short reads and a look at the log's index as long as all is
-        well.
+        As long as they are ours, it costs two or three `stat`, two short reads and a look at the
+        log's index.
+
+        Args:
+            connection: the writer's.
+            pages: in the log after our last commit.
+            frame_bytes: bytes of one page in the log, with its header.
 
         Raises:
-            StoreReplaced: they are not ours, or do not hold what was committed.
+            StoreReplaced: the files are not ours, or lack the last commit.
         """
         self.check_number(file_number(self.path))
         if self.overwritten:
             self._rewritten(OVERWRITTEN)
         if not self.marks.is_known:
             self.marks.learn(connection)
-        # Where all of the log is in the file, the file alone says what is in the database.
+        # If the whole log is checkpointed, the file alone is the whole database.
         copied = _is_copied(connection)
         if (is_changed := self._is_changed(copied)) and copied:
             self._others_wrote |= _data_version(connection) != self._version
@@ -105,16 +110,16 @@ class Watch:
         self._version = version
 
     def check_number(self, found: FileNumber | None) -> None:
-        """See that the file found under the database's name is the one that was opened.
+        """Check that the file found under the database's name is the one that was opened.
 
         Raises:
-            StoreReplaced: it is another, or there is none.
+            StoreReplaced: it is another file, or there is none.
         """
         if found != self.database_file:
             self._lost(self.path, "was removed or replaced")
 
     def _check_log(self, connection: apsw.Connection, pages: int, frame_bytes: int) -> None:
-        log = connection.filename_wal  # beside what a link leads to
+        log = connection.filename_wal  # with symbolic links followed
         index = log.removesuffix("wal") + "shm"
         status, index_file = look_at(log), file_number(index)
         size = self._size_of_log(log, status)
@@ -124,7 +129,7 @@ class Watch:
             self.log_lost = True
             self._lost(index, "was removed or replaced")
         if size < LOG_HEADER_BYTES + pages * frame_bytes:
-            # What other programs did to the log is seen first.
+            # Another program may have reset the log: read the index before judging.
             pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             size = self._size_of_log(log, look_at(log))
             if pages and size < LOG_HEADER_BYTES + pages * frame_bytes:
@@ -132,7 +137,7 @@ class Watch:
                 self._lost(log, "was cut short")
 
     def sync_log(self, log: str) -> None:
-        """Bring what is in the log to disk.
+        """Sync the log to disk.
 
         Raises:
             StoreReplaced: the log is not ours.
@@ -145,7 +150,7 @@ class Watch:
             self._size_of_log(log, None)
 
     def _size_of_log(self, log: str, status: os.stat_result | None) -> int:
-        """The size of the log by this look at it, in bytes."""
+        """The size of the log in bytes, from its `stat` result; checks that the log is ours."""
         if self.log_file is None:
             self.log_file = number_of(status)
         if status is None or number_of(status) != self.log_file:
@@ -154,13 +159,13 @@ class Watch:
         return status.st_size
 
     def _check_content(self, connection: apsw.Connection) -> None:
-        """Another program wrote, which is its right, or restored the database through SQLite."""
+        """Tell another program's commit, which is allowed, from a restore through SQLite."""
         try:
             identity = connection.execute("SELECT identity FROM player_store").get
             if self.identity is not None and identity != self.identity:
                 self._rewritten("was overwritten with another database")
             if not self.marks.holds_last(connection):
-                self._rewritten("lost what was committed last: it was restored from a copy")
+                self._rewritten("lost its last commit: it was restored from a copy")
         except (apsw.SQLError, apsw.CorruptError, apsw.NotADBError) as error:
             self._rewritten(f"was overwritten ({error})")
 
@@ -168,20 +173,20 @@ class Watch:
         try:
             return self.marks.is_changed(copied)
         except apsw.CantOpenError:
-            self.check_number(file_number(self.path))  # it may have gone after that look
+            self.check_number(file_number(self.path))  # it may have been removed meanwhile
             raise
 
     def _check_file(self, connection: apsw.Connection, copied: bool) -> None:
-        """See that a file that was changed is the one under the log still.
+        """Check that a changed file still belongs to its log.
 
         Args:
             connection: to the database.
-            copied: whether all that is in the log is in the file.
+            copied: whether the whole log was checkpointed into the file.
 
         Raises:
-            StoreReplaced: another one was copied into it.
+            StoreReplaced: another file was copied into it.
         """
-        # It may be read just while another program's checkpoint writes it.
+        # Another program's checkpoint may write the file while it is read.
         may_move = self._others_wrote and not copied
         for pause in CHECKPOINT_PAUSES if may_move else (0.0, 0.0):
             if self.marks.take_changed(connection, self._others_wrote, copied):
@@ -204,7 +209,7 @@ class Watch:
 
 
 def _data_version(connection: apsw.Connection) -> int | None:
-    """What changes with each commit of another program; None where the file is no database."""
+    """Changes with each commit of another program; None if the file is no database."""
     try:
         version: int = connection.execute("PRAGMA data_version").get
     except (apsw.CorruptError, apsw.NotADBError):
@@ -213,6 +218,6 @@ def _data_version(connection: apsw.Connection) -> int | None:
 
 
 def _is_copied(connection: apsw.Connection) -> bool:
-    """Whether all that is in the log is in the file; False where the log was not opened yet."""
+    """Whether the whole log is checkpointed into the file; False if the log is not open yet."""
     pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
     return 0 <= pages == copied

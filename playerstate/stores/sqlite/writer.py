@@ -1,4 +1,4 @@
-"""Saving players in a SQLite database: one transaction a batch, few statements of many rows."""
+"""Saves players in a SQLite database: one transaction per batch, few statements of many rows."""
 
 from __future__ import annotations
 
@@ -28,31 +28,30 @@ from playerstate.stores.sqlite.refused import RefusedFile
 from playerstate.stores.sqlite.watch import Watch
 
 ROWS_A_STATEMENT = 1536
-"""The most rows one INSERT carries.  A step of many rows runs with the GIL released, and each such
-step may have to wait for a busy reactor to give it back; but the longer the statement, the longer
-the reactor waits while its values are bound."""
+"""The most rows of one INSERT.  A statement runs with the GIL released and may then wait for a busy
+reactor thread to give the GIL back, so few long statements are better; but the longer a statement,
+the longer the reactor thread waits while its values are bound."""
 SQL_BYTES = 16_000
-"""The longest statement that apsw keeps prepared is a little above this."""
+"""The limit of apsw's statement cache is slightly above this."""
 VARIABLES = 32_766
-"""The most values SQLite binds to one statement, by default."""
+"""The most values that SQLite binds to one statement, by default."""
 CHECKPOINT_BYTES = 16 * 2**20
-"""The write-ahead log is copied into the database when it has grown to this size.  The largest
-batch of a queue of 8,192 rows, scattered over a large table, adds some 20 MB; so the log stays
-below `LOG_BYTES`."""
+"""The size of the write-ahead log at which it is checkpointed.  The largest batch of a queue of
+8,192 rows, scattered over a large table, adds some 20 MB, so the log stays below `LOG_BYTES`."""
 LOG_BYTES = 64 * 2**20
-"""Above this size the log is cut down when it is next begun anew, and a reader that keeps it from
-being begun anew is told of."""
+"""A larger log is truncated to this size at its next reset, and a reader that prevents the reset is
+logged."""
 FRAME_HEADER_BYTES = 24
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 _SOME = "SELECT * FROM ({rows}) WHERE column1 IS NOT NULL"
-PINNED_TOLD_EVERY = 60.0
+PINNED_LOGGED_EVERY = 60.0
 
 _log = PrintableLogger()
 
 
 @implementer(IStateWriter)
 class SQLiteWriter:
-    """Saves players, a batch a transaction."""
+    """Saves players, one transaction per batch."""
 
     def __init__(
         self,
@@ -64,11 +63,11 @@ class SQLiteWriter:
     ) -> None:
         self._path = path
         self._monotonic = monotonic
-        self._pinned_told_at = -PINNED_TOLD_EVERY
+        self._pinned_logged_at = -PINNED_LOGGED_EVERY
         self._log_pages = 0
         self._interrupted = False
-        # No waiting for a busy database in here: the persister waits, where it can be told to end.
-        # One that was replaced while no writer was open is not to be taken for the old one.
+        # No busy timeout: the persister waits between attempts instead, where a stop can end it.
+        # Check the file's number: the database may have been replaced while no writer was open.
         self._watch = watch or Watch(path)
         if self._watch.database_file is None:
             self._watch.database_file = file_number(path)
@@ -76,7 +75,7 @@ class SQLiteWriter:
         try:
             self._connection = connect_existing(path)
         except apsw.CantOpenError:
-            self._watch.check_number(file_number(path))  # it may have gone after that look
+            self._watch.check_number(file_number(path))  # it may have been removed since that check
             raise
         try:
             self._log_path = self._connection.filename_wal  # beside what a link leads to
@@ -93,7 +92,7 @@ class SQLiteWriter:
         self._sql = _Upsert(schema)
 
     def write(self, records: Records) -> LeftOut:
-        """See `IStateWriter.write`; raises `RowRefused` where rows are refused only together."""
+        """See `IStateWriter.write`; raises `RowRefused` if rows are refused only in combination."""
         self._interrupted = False
         with self._naming_errors():
             self._look()
@@ -126,7 +125,7 @@ class SQLiteWriter:
 
     @contextlib.contextmanager
     def _naming_errors(self) -> Iterator[None]:
-        """Raise what SQLite says of the whole database as an error of this package."""
+        """Translate SQLite's errors about the whole database into errors of this package."""
         try:
             yield
         except (apsw.BusyError, apsw.LockedError) as error:
@@ -136,17 +135,17 @@ class SQLiteWriter:
             raise StoreReplaced(f"{self._path} is damaged: {error}") from error
 
     def _find_refused(self, records: Records) -> dict[int, str]:
-        """Why each of the records is refused that is, by position; nothing is saved.
+        """Find the refused records: their reasons, by position.  Nothing is saved.
 
-        The batch is halved within one transaction, which costs no commit and no sync, and ends
-        after twice as many statements as there are records at most.
+        It bisects the batch within one transaction, which costs no commit and no sync, with at most
+        two statements per record.
         """
         reasons: dict[int, str] = {}
         parts = [(0, len(records))]
         try:
             while parts:
                 start, end = parts.pop()
-                if not self._connection.in_transaction:  # a trigger may roll back all of it
+                if not self._connection.in_transaction:  # a trigger may have rolled it back
                     self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._upsert(records[start:end])
@@ -166,7 +165,7 @@ class SQLiteWriter:
         for start in range(0, len(records), self._sql.most):
             chunk = records[start : start + self._sql.most]
             connection.execute(*self._sql.save(chunk))
-            if self._interrupted:  # SQLite forgets one that comes while no statement runs
+            if self._interrupted:  # SQLite ignores an interrupt between statements
                 raise apsw.InterruptError("interrupted")
             if connection.changes() < len(chunk):
                 left_out += [start + index for index in self._find_newer(chunk)]
@@ -176,7 +175,7 @@ class SQLiteWriter:
         """Positions of the records that the guard left out.
 
         Raises:
-            RowRefused: a record was left out without a newer one being there.
+            RowRefused: a record was left out although the store has no newer one.
         """
         ids = chunk["session_id"].tolist()
         marks = ",".join("?" * len(ids))
@@ -188,13 +187,14 @@ class SQLiteWriter:
         )
         updated_at = chunk["updated_at"].tolist()
         if any(stored.get(key, -1) < at for key, at in zip(ids, updated_at, strict=True)):
-            raise RowRefused("a trigger passed over it")
+            raise RowRefused("a trigger skipped it")
         return [index for index, key in enumerate(ids) if stored[key] > updated_at[index]]
 
     def maintain(self) -> None:
-        """Copy the write-ahead log into the database once it has grown large.
+        """Checkpoint the write-ahead log once it has grown to `CHECKPOINT_BYTES`.
 
-        A passive checkpoint: it waits for nobody, and copies what no reader still needs.
+        The checkpoint is passive: it waits for no reader or writer, and copies the pages that no
+        reader still needs.
 
         Raises:
             StoreReplaced: the database or its log is not the file that was opened.
@@ -205,10 +205,11 @@ class SQLiteWriter:
         pages, copied = self._checkpoint()
         size = self._log_pages * self._frame_bytes
         now = self._monotonic()
-        if copied < pages and size > LOG_BYTES and now - self._pinned_told_at >= PINNED_TOLD_EVERY:
-            self._pinned_told_at = now
+        is_due = now - self._pinned_logged_at >= PINNED_LOGGED_EVERY
+        if copied < pages and size > LOG_BYTES and is_due:
+            self._pinned_logged_at = now
             _log.warn(
-                "{path}-wal has grown to {size} MiB and cannot be begun anew ({copied} of {pages}"
+                "{path}-wal has grown to {size} MiB and cannot be reset ({copied} of {pages}"
                 " pages copied): another program keeps a read transaction open on the database;"
                 " end it",
                 path=self._path,
@@ -221,7 +222,7 @@ class SQLiteWriter:
         return self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _look(self) -> None:
-        """See that all files are ours, and hold what was committed.
+        """Check that all files are ours and contain the last commit.
 
         Raises:
             StoreReplaced: they are not, or do not.
@@ -237,28 +238,28 @@ class SQLiteWriter:
         return apsw.SQLITE_OK
 
     def sync(self) -> None:
-        """See `IStateWriter.sync`; a checkpoint of the whole log also syncs the database.
+        """See `IStateWriter.sync`; a complete checkpoint also syncs the database.
 
         Raises:
-            StoreReplaced: as `maintain`; a log that is not ours is copied nowhere.
+            StoreReplaced: as `maintain`; a log that is not ours is never checkpointed.
         """
         self._look()
         pages, copied = self._checkpoint()
         if copied < pages:
-            # Somebody reads what is older: what is not copied is in the log.
+            # A reader still needs older pages; the rest of the commits is only in the log.
             self._watch.sync_log(self._log_path)
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
         self._interrupted = True
-        # The persist thread may have closed it a moment ago.
+        # The persist thread may just have closed it.
         with contextlib.suppress(apsw.ConnectionClosedError):
             self._connection.interrupt()
 
     def close(self) -> None:
-        """See `IStateWriter.close`; the log is copied into the database and emptied, if it can.
+        """See `IStateWriter.close`; checkpoints and truncates the log, if possible.
 
-        Not where log and database do not belong together: that would spoil the database.
+        A log that does not belong to the database is not checkpointed: that would corrupt it.
         """
         try:
             with contextlib.suppress(StoreReplaced):
@@ -268,7 +269,7 @@ class SQLiteWriter:
             else:
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except (apsw.BusyError, apsw.InterruptError):
-            pass  # somebody reads, or is in a hurry: the log stays, and SQLite uses it as it is
+            pass  # a reader is active, or a stop interrupts: the log stays for SQLite's next use
         finally:
             self._connection.close()
 
@@ -276,11 +277,11 @@ class SQLiteWriter:
 class _Upsert:
     """The INSERT of many rows at a time.
 
-    The guard lets a row through that is as old as the stored one, so that a batch may be written
-    again after a failure that was none.
+    The guard writes a row that is as old as the stored one, so that a batch may be repeated after
+    an error that came behind its commit.
 
     Attributes:
-        most: rows that one statement carries at most.
+        most: the most rows of one statement.
     """
 
     def __init__(self, schema: StateSchema) -> None:
@@ -301,10 +302,10 @@ class _Upsert:
         self._some: dict[int, str] = {}
 
     def save(self, records: Records) -> tuple[str, list[Any]]:
-        """The statement that saves these records, `most` at most, and its values.
+        """The statement that saves these records, at most `most`, and its values.
 
-        Fewer than `most` are filled up to the next power of two with rows of NULL, which the
-        statement passes over: so there are few statements, and all stay prepared.
+        Fewer than `most` are padded to the next power of two with rows of NULL, which the statement
+        skips: so there are few different statements, and all stay prepared.
         """
         if len(records) == self.most:
             return self._all, _row_by_row(records)
@@ -320,7 +321,7 @@ class _Upsert:
 
 
 def _row_by_row(records: Records) -> list[Any]:
-    """All values, one record after the other; gathered by column, which numpy does at once."""
+    """All values, record by record; copied column by column, which numpy does in bulk."""
     names = records.dtype.names
     assert names is not None
     values: list[Any] = [None] * (len(records) * len(names))

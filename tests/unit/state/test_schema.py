@@ -190,7 +190,7 @@ DECLARED_WRONG: dict[str, list[Any]] = {
     "factory": [field(float, attrs.Factory(float))],
     "has a converter": [field(int, 1, converter=abs)],
     # A text states its size, a whole number from 1, and nothing else has one.
-    "str needs metadata=text(n), n bytes from 1": [
+    "str needs metadata=text(n), where n is its size in bytes, at least 1": [
         field(str, "a"),
         *(field(str, "", text(size)) for size in (0, -1, True, 1.5, "16", None)),
     ],
@@ -305,7 +305,9 @@ class SchemaErrorTests(SynchronousTestCase):
     def test_reserved_names(self) -> None:
         """The store's own columns cannot be fields, in whatever case."""
         for name in ("session_id", "updated_at", "Session_ID", "oid", "rowid", "_ROWID_"):
-            self.assertIn("column of the store's own", self.refused(name, field(float, 1.0)))
+            self.assertIn(
+                "the store has a column of this name", self.refused(name, field(float, 1.0))
+            )
 
     def test_names_that_differ_in_case(self) -> None:
         """Two fields whose columns SQL could not tell apart are refused, and both named."""

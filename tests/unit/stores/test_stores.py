@@ -612,5 +612,5 @@ class MemoryUrlTests(SynchronousTestCase):
 
     def test_browse(self) -> None:
         """There is nothing to look into from outside."""
-        with self.assertRaisesRegex(StoreUnusable, r"lives in its server alone"):
+        with self.assertRaisesRegex(StoreUnusable, r"exists only in its server"):
             browse_store("memory:")

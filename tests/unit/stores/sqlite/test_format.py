@@ -723,7 +723,8 @@ class RefusalTests(FormatTestCase):
             line = str(caught.exception)
             self.assertEqual(
                 line,
-                f"{self.path} cannot be used: {error}; see that its disk has room, and is whole",
+                f"{self.path} cannot be used: {error}; check that its disk has room and is not"
+                " faulty",
             )
 
     def test_view(self) -> None:
@@ -759,8 +760,8 @@ class RefusalTests(FormatTestCase):
             self.assertEqual(connection.execute("SELECT count(*) FROM sqlite_schema").get, 0)
         self.assertEqual(
             self.assert_one_line(caught.exception),
-            "players.db: SQLite cannot use its write-ahead log here (memory instead); a network"
-            " file system will not do",
+            "players.db: SQLite cannot use its write-ahead log here (memory instead); it does not"
+            " work on a network file system: put the database on a local disk",
         )
 
     def test_check_ours(self) -> None:

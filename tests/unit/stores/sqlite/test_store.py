@@ -237,7 +237,7 @@ class ConnectionTests(StoreTestCase):
             self.assertEqual(reader.load(8), Stored((0.0, 0.0), 9))
 
     def test_load_holds_nothing(self) -> None:
-        """A look-up ends its read transaction, so that the log can be begun anew after it."""
+        """A look-up ends its read transaction, so that the log can be reset after it."""
         store = self.prepare()
         with self.reader(store) as (reader, connection), self.writer(store) as (writer, _):
             writer.write(records(PLAIN, (1, 0.0, 0.0, 1)))
@@ -444,7 +444,7 @@ class FailureTests(StoreTestCase):
             )
             for session_id in (1, 2):
                 batch = records(PLAIN, (session_id, 1.0, 1001.0, 2), (3, 1.0, 1.0, 2))
-                self.assertEqual(writer.write(batch).refused, {0: "a trigger passed over it"})
+                self.assertEqual(writer.write(batch).refused, {0: "a trigger skipped it"})
                 self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1), (3, 1.0, 1.0, 2)])
         self.assertEqual(self.stored(), [(2, 0.0, 0.0, 1), (3, 1.0, 1.0, 2)])
 
@@ -693,7 +693,7 @@ class CheckpointTests(StoreTestCase):
             self.assertNotEqual(digest(self.path), before)
 
     def test_log_is_cut_down(self) -> None:
-        """A log that has grown beyond its limit is cut down to it when it is begun anew."""
+        """A log that has grown beyond its limit is truncated to it at its next reset."""
         self.filled()
         with self.timed_writer() as writer:
             with self.pinned():
@@ -703,7 +703,7 @@ class CheckpointTests(StoreTestCase):
             self.assertLessEqual(self.log_bytes(), sqlite_writer.LOG_BYTES)
 
     def test_pinned_log_is_told_of(self) -> None:
-        """A reader that keeps the log from being begun anew is told of once; writing goes on."""
+        """A reader that keeps the log from being reset is logged once; writing goes on."""
         store = self.filled()
         with self.timed_writer() as writer, self.pinned(), capturedLogs() as logs:
             self.grow(writer, 2 * sqlite_writer.LOG_BYTES, maintained=True)
@@ -718,7 +718,7 @@ class CheckpointTests(StoreTestCase):
             self.assertIsNotNone(reader.load(1))
 
     def test_pinned_log_is_told_of_again(self) -> None:
-        """While it stays so, it is told of again after a minute."""
+        """While the reader stays, it is logged again after a minute."""
         self.filled()
         with self.timed_writer() as writer, self.pinned(), capturedLogs() as logs:
             self.grow(writer, sqlite_writer.LOG_BYTES + 40 * self.FRAME)
@@ -1468,7 +1468,7 @@ class ReplacedTests(StoreTestCase):
         self.assert_noticed("was written over in place")
         self.saving.close()
         number, mode = os.stat(self.path).st_ino, os.stat(self.path).st_mode
-        self.assertIn("is taken once nobody writes to it", self.refused())
+        self.assertIn("is used once no program writes to it", self.refused())
         self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
         self.assertNotEqual(os.stat(self.path).st_ino, number)
         self.assertEqual(os.stat(self.path).st_mode, mode)
@@ -1622,7 +1622,7 @@ class ReplacedTests(StoreTestCase):
             self.copy_over(copy)
 
         patched = self.patch(sqlite_overwritten, "copy_whole", copying)
-        self.assertIn("is taken once nobody writes to it", self.refused())
+        self.assertIn("is used once no program writes to it", self.refused())
         self.assertFalse(os.path.exists(self.path + ".new"))
         patched.restore()
         self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
@@ -1956,7 +1956,7 @@ class NamedTests(StoreTestCase):
         """A row that a trigger passes over without a word is named too."""
         players = [(1, 1.0, 0.0, 5), (2, -1.0, 0.0, 5)]
         found = self.refuse("RAISE(IGNORE)", *players)
-        self.assertEqual(found, {1: "a trigger passed over it"})
+        self.assertEqual(found, {1: "a trigger skipped it"})
 
     def test_together_only(self) -> None:
         """Where none is refused by itself, nothing is saved of them, and none is named."""
