@@ -227,7 +227,7 @@ class BatchReader:
         try:
             self._received(datagrams, addresses)
         except Exception:  # as with Twisted's own reading, a bug keeps nobody from reading on
-            _log.failure("datagrams could not be taken in")
+            _log.failure("datagrams could not be processed")
         return None
 
     def _address(self, name: bytes) -> Address:

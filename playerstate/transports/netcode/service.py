@@ -236,7 +236,7 @@ class NetcodeService(Service):
                 self._carry_out_one(event)
             except Exception:  # one client's bug keeps nobody from being told of the next
                 _log.failure(
-                    "player {id}: could not be taken in or let go of",
+                    "player {id}: could not be processed or let go of",
                     id=event.connection.client_id,
                 )
 
@@ -285,7 +285,7 @@ class NetcodeService(Service):
         try:
             events = self._server.receive(datagram, source, now)
         except Exception:  # one datagram's bug keeps nobody from taking in the next
-            _log.failure("a datagram could not be taken in")
+            _log.failure("a datagram could not be processed")
             return
         if events:
             self._carry_out(events)
