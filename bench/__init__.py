@@ -1,5 +1,5 @@
-"""The benchmark: `playerstate` beside what would be used in its place, in one run.
+"""The benchmark: `playerstate` and its alternatives, measured in one run.
 
-``python -m bench`` measures, ``python -m bench --list`` says what.  Absolute times are the
-machine's; what is to be compared are the ratios, because ours and its rivals take turns.
+``python -m bench`` runs the cases, ``python -m bench --list`` lists them.  Absolute times depend on
+the machine; compare the ratios, since ours and its rivals take turns.
 """

@@ -1,4 +1,4 @@
-"""A store as one would write it on `twisted.enterprise.adbapi`: for the service, beside ours."""
+"""A store on `twisted.enterprise.adbapi`, as a program would write it: to compare with ours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SELECT = 'SELECT "x", "y", updated_at FROM player_state WHERE session_id = ?'
 
 @implementer(IStateStore, IStateReader, IStateWriter)
 class AdbapiStore:
-    """A new database behind a pool of one connection, which loads and saves take turns on.
+    """A new database behind a pool of one connection, shared by loads and saves.
 
     Args:
-        path: of the database; not there yet.
+        path: of the database, which must not exist yet.
         reactor: the pool's.
     """
 
@@ -34,13 +34,13 @@ class AdbapiStore:
         self._reactor = reactor
 
     def prepare(self) -> bytes:
-        """Make the database."""
+        """Create the database."""
         new_database(self._path, SYNCHRONOUS).close()
         self._pool = adbapi_pool(self._reactor, self._path)
         return bytes(16)
 
     def migrate(self, identity: bytes) -> bytes:
-        """It is as it is to be."""
+        """Does nothing: the schema is current."""
         return identity
 
     def open_reader(self) -> IStateReader:
@@ -56,7 +56,7 @@ class AdbapiStore:
         return f"adbapi:{self._path}"
 
     def load(self, session_id: int) -> Deferred[Stored | None]:
-        """See `IStateReader.load`; by the pool's thread."""
+        """See `IStateReader.load`; on the pool's thread."""
         return self._pool.runQuery(SELECT, (session_id,)).addCallback(_stored)
 
     def write(self, records: Records) -> LeftOut:
@@ -71,17 +71,17 @@ class AdbapiStore:
         """SQLite checkpoints by itself, inside a commit."""
 
     def sync(self) -> None:
-        """Bring the log into the database."""
+        """Checkpoint the log into the database."""
         self._wait_for(self._pool.runQuery, "PRAGMA wal_checkpoint")
 
     def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
-        """Nothing is refused."""
+        """Does nothing: no row is refused."""
 
     def interrupt(self) -> None:
-        """It is waited for."""
+        """Does nothing: the caller waits for each call."""
 
     def close(self) -> None:
-        """The pool closes with the reactor: reader, writer and store are one."""
+        """Does nothing: the pool closes with the reactor; reader and writer are the store."""
 
 
 def _stored(rows: list[tuple[Any, ...]]) -> Stored | None:

@@ -1,4 +1,4 @@
-"""What ``python -m bench`` is told."""
+"""The arguments of ``python -m bench``."""
 
 from __future__ import annotations
 

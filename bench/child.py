@@ -13,15 +13,15 @@ from bench.children import hold, say
 from bench.stage import Stage
 
 TOO_LONG = 4
-"""Times its seconds that a case may take before it is ended, and some."""
+"""A case is ended after so many times its seconds, and `SPARE_SECONDS`."""
 SPARE_SECONDS = 60
 
 
 def main() -> None:
-    """Run the reactor, and beside it the case; tell the parent how it goes and what it found."""
+    """Run the reactor and the case; send the parent the progress and the outcome."""
     name, seconds, quick, directory = sys.argv[1:]
     hold(seconds=int(TOO_LONG * float(seconds) + SPARE_SECONDS))
-    # What a rival prints is not to be taken for a message.
+    # The output of a rival must not be taken for a message.
     messages = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from twisted.internet import reactor
@@ -37,7 +37,7 @@ def main() -> None:
     def run() -> None:
         try:
             say({"outcome": import_module(CASES[name].module).run(stage).to_json()}, messages)
-        except BaseException:  # whatever it was, the parent is to show it
+        except BaseException:  # the parent must show any failure
             say({"failed": traceback.format_exc()}, messages)
         finally:
             reactor.callFromThread(reactor.stop)
@@ -47,7 +47,7 @@ def main() -> None:
     reactor.run(installSignalHandlers=False)
     thread.join(10.0)
     messages.flush()
-    os._exit(0)  # a rival's threads may not end
+    os._exit(0)  # a rival's threads may never end
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""How a process of the benchmark starts others, and how none of them outlives it.
+"""Child processes of the benchmark, none of which outlives its parent.
 
-A child holds the reading end of a pipe as its standard input.  When its parent is gone, however
-that happened, the pipe is at its end and the child goes too.  Each child also has a time after
-which the system ends it.
+A child's standard input is the reading end of a pipe.  When the parent ends in any way, the child
+reads the end of the pipe and exits.  A time limit after which the system ends it applies as well.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ CHILD_SECONDS = 240
 END_WITHIN = 5.0
 
 
-def hold(heard: Callable[[str], None] = lambda _: None, seconds: int = CHILD_SECONDS) -> None:
-    """In a child: end with the parent, or after so many seconds; hear each line it says."""
+def hold(on_line: Callable[[str], None] = lambda _: None, seconds: int = CHILD_SECONDS) -> None:
+    """In a child: exit with the parent, or after so many seconds; call `on_line` with its lines."""
     signal.alarm(seconds)
-    threading.Thread(target=_listen, args=(heard,), daemon=True).start()
+    threading.Thread(target=_listen, args=(on_line,), daemon=True).start()
 
 
-def _listen(heard: Callable[[str], None]) -> None:
+def _listen(on_line: Callable[[str], None]) -> None:
     for line in sys.stdin:
-        heard(line.strip())
+        on_line(line.strip())
     os._exit(0)
 
 
 def say(message: dict[str, Any], to: Any = None) -> None:
-    """In a child: tell the parent, on the standard output or another stream."""
+    """In a child: send the parent a message, on the standard output or another stream."""
     print(json.dumps(message), file=to, flush=True)
 
 
@@ -54,7 +53,7 @@ class Child:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            process_group=0,  # a terminal's Ctrl-C is the parent's alone
+            process_group=0,  # a terminal's Ctrl-C reaches the parent only
             text=True,
             bufsize=1,
         )
@@ -65,16 +64,16 @@ class Child:
         return self._process.pid
 
     def tell(self, line: str) -> None:
-        """Say a line to it."""
+        """Send a line to the child."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
     def hear(self) -> dict[str, Any]:
-        """The next message from it.
+        """Wait for the child's next message.
 
         Raises:
-            ChildFailed: there is none, for it has ended.
+            ChildFailed: the child ended first.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -84,12 +83,12 @@ class Child:
         return message
 
     def ask(self, line: str) -> dict[str, Any]:
-        """Say a line and wait for the answer."""
+        """Send a line and wait for the answer."""
         self.tell(line)
         return self.hear()
 
     def end(self) -> None:
-        """End it, and what it started with it."""
+        """End the child, and with it the processes that it started."""
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -103,7 +102,7 @@ class Child:
 
 
 class ChildFailed(Exception):
-    """A process that was to measure has ended before it did."""
+    """A child ended before it had sent its measurement."""
 
 
 @contextlib.contextmanager

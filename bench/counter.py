@@ -1,4 +1,4 @@
-"""What a server has taken in, in a mapped file that its sender looks into without asking."""
+"""A server's count of applied updates, in a mapped file that its sender reads directly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLISH_EVERY = 0.002
 
 @attrs.frozen
 class Taken:
-    """How far a server is.
+    """A server's progress.
 
     Attributes:
         count: updates taken in since it began.
@@ -43,6 +43,6 @@ class Counter:
         reactor.callLater(PUBLISH_EVERY, self.publish, reactor, count)
 
     def read(self) -> Taken:
-        """How far the server is, at most `PUBLISH_EVERY` or a turn of its reactor ago."""
+        """The server's progress, at most `PUBLISH_EVERY` or one turn of its reactor old."""
         count, nanoseconds = _COUNTER.unpack_from(self._memory)
         return Taken(count, nanoseconds / 1e9)

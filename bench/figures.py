@@ -1,4 +1,4 @@
-"""What was measured, and how far it is from what is to be reached."""
+"""Measured figures, and their distance from the targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Figure:
     """What one contender needed, or reached, in one setting.
 
     Attributes:
-        contender: who; ours begin with `OURS`.
+        contender: its name; ours begin with `OURS`.
         setting: under what circumstances, ``100,000 rows``.
         unit: of the values; one that ends in ``/s`` is a rate, of which more is better.
         values: one a round, in the order of the rounds.

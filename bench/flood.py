@@ -1,7 +1,7 @@
-"""``python -m bench.flood``: what a flood costs the players who are in, and those who come.
+"""``python -m bench.flood``: the cost of a flood for the players online, and for new players.
 
 A server, 500 honest players at 20 Hz, and a flooder that sends all it can, each a process, over
-loopback alone.  Beside them a new player tries to get in four times a second, from 127.0.0.3.
+loopback only.  Meanwhile a new player tries to join four times a second, from 127.0.0.3.
 Ctrl-C ends all of them.
 """
 
@@ -114,7 +114,7 @@ def _resident(pid: int) -> int:
 
 
 class _Login:
-    """One player who tries to get in."""
+    """One player that tries to join."""
 
     def __init__(self, transport: str, server: tuple[str, int], session_id: int) -> None:
         self.began = self._asked = time.monotonic()
@@ -136,7 +136,7 @@ class _Login:
             self._client = Client(token, self.began)
 
     def turn(self) -> bool:
-        """Say what is due, hear what came; whether the player is in."""
+        """Send what is due and read the socket; return whether the player has joined."""
         now = time.monotonic()
         if self._client is not None:
             if (datagram := self._client.due(now)) is not None:
@@ -162,7 +162,7 @@ class _Logins:
         self._server = server
 
     def run(self, seconds: float) -> tuple[int, int]:
-        """Let them come for so long; how many got in, and how many asked."""
+        """Let new players try for so long; return how many joined, and how many tried."""
         now = began = time.monotonic()
         asked = done = 0
         waiting: list[_Login] = []

@@ -1,4 +1,4 @@
-"""What the run ran on."""
+"""The machine of the run."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class NetcodeClients:
     def _wait_for(self, some: range, is_done: Callable[[int], bool]) -> None:
         deadline = time.monotonic() + CONNECT_WITHIN
         while [index for index in some if not is_done(index)]:
-            assert time.monotonic() < deadline, "the server lets nobody in"
+            assert time.monotonic() < deadline, "the server accepts no client"
             time.sleep(BEAT)
             self._hear()
 

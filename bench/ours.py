@@ -81,7 +81,7 @@ class Rows:
         self.x, self.y = self._random.uniform(0.0, 4096.0, (2, len(self)))
 
     def tuples(self) -> list[Row]:
-        """The changes, as the parameters of a statement; made once for all who ask."""
+        """The changes, as the parameters of a statement; made once for all contenders."""
         if not self._tuples:
             columns = self.session_ids.tolist(), self.x.tolist(), self.y.tolist()
             self._tuples = [(*row, self.updated_at) for row in zip(*columns, strict=True)]
@@ -89,7 +89,7 @@ class Rows:
 
 
 class Listener:
-    """What hears from the persister: a failure ends the measurement."""
+    """The persister's listener: a failure ends the measurement."""
 
     rows = 0
 
@@ -102,12 +102,12 @@ class Listener:
         raise error
 
     def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"the persister told of {name}")
+        raise AssertionError(f"the persister reported {name}")
 
 
 @attrs.define(eq=False)
 class Flusher:
-    """A table, a ring and a persister on a real writer, stepped by whoever calls.
+    """A table, a ring and a persister on a real writer, stepped by the caller.
 
     Attributes:
         table, ring, persister: the parts.

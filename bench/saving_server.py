@@ -1,6 +1,6 @@
 """The whole service on one of two stores: ``python -m bench.saving_server KIND PLAYERS DIRECTORY``.
 
-It says its port; told the path of what was sent, it stops and says how old updates were.
+It prints its port.  Given the path of the sending times, it flushes and prints the ages of updates.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FIRST = 20
 
 
 def main() -> None:
-    """Serve, and look at what was committed when told that all was sent."""
+    """Serve; evaluate the commits once the parent has sent a path."""
     kind, players, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
-    def heard(path: str) -> None:
+    def finish(path: str) -> None:
         reactor.callFromThread(_finish, reactor, service, store, path, 0)
 
-    hold(heard)
+    hold(finish)
     from twisted.internet import reactor
 
     path = os.path.join(directory, f"{kind}-{os.getpid()}.db")
@@ -65,7 +65,7 @@ def _store(kind: str, path: str, reactor: Any) -> IStateStore:
 def _finish(
     reactor: Any, service: PlayerStateService, store: RecordedStore, path: str, applied: int
 ) -> None:
-    """Once no more moves come in, save what is left."""
+    """Once no more moves arrive, flush and print the ages."""
     if service.ledger.applied != applied:
         now = service.ledger.applied
         reactor.callLater(SILENCE, _finish, reactor, service, store, path, now)

@@ -31,21 +31,21 @@ REST = 0.0002
 DRAIN_WITHIN = 2.0
 ANSWER_WITHIN = 10.0
 MOST_SEALED = 200_000
-"""Netcode datagrams sealed for a second; each can be sent once.  A client's share is within what a
-server takes from one."""
+"""Netcode datagrams sealed for a second; each can be sent once.  A client's share is within
+a server's limit."""
 
 
 def main() -> None:
-    """Join, and send as told."""
+    """Join, then send for each turn that the parent requests."""
     kind, players, port, window, path = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
-    told: queue.SimpleQueue[str] = queue.SimpleQueue()
-    hold(told.put)
+    turns: queue.SimpleQueue[str] = queue.SimpleQueue()
+    hold(turns.put)
     through, load_for = _LOADS[kind](("127.0.0.1", port), players)
     with through:
         sender = _Sender(through, Counter(path, new=False), window)
         say({"joined": players})
         while True:
-            seconds = float(told.get())
+            seconds = float(turns.get())
             say(sender.send(load_for(seconds), seconds))
 
 
@@ -55,7 +55,7 @@ class Load:
 
     Attributes:
         datagrams: one for each player, or some.
-        next_round: called when they are all sent: changes them, or says that there are no more.
+        next_round: called when all are sent: changes them, or returns false if there are no more.
     """
 
     datagrams: Datagrams

@@ -37,7 +37,7 @@ Count = Callable[[], int]
 
 
 def main() -> None:
-    """Serve until the parent is gone."""
+    """Serve until the parent ends."""
     kind, players, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     hold()
     from twisted.internet import reactor
@@ -104,7 +104,7 @@ def _serve_nothing(reactor: Any, players: int, directory: str) -> tuple[int, Cou
 
 def _serve_carbon(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
     """carbon's own pipeline from its UDP listener into its cache; its writer is not started."""
-    # carbon.routers imports it for plugins that nobody has here; Python 3.12 took it out.
+    # carbon.routers imports it for plugins that are not installed here; Python 3.12 removed it.
     sys.modules.setdefault("imp", types.ModuleType("imp"))
     import carbon.service
     from carbon import instrumentation

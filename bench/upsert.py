@@ -16,7 +16,7 @@ SQL = (
     " WHERE excluded.updated_at >= player_state.updated_at"
 )
 SYNCHRONOUS = "full"
-"""Of both sides: what a store has where nobody asks for another."""
+"""Of both sides: a store's default."""
 BUILD_SECONDS = 60
 
 

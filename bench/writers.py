@@ -217,7 +217,7 @@ class Adbapi(_OfTuples):
 
 
 def adbapi_pool(reactor: Any, path: str) -> ConnectionPool:
-    """A pool over this database, with the same `SYNCHRONOUS` as everybody."""
+    """A pool over this database, with the same `SYNCHRONOUS` as all contenders."""
     return ConnectionPool(
         "sqlite3",
         path,
@@ -261,14 +261,14 @@ class _Until:
 
 
 def _path(stage: Stage, name: str) -> str:
-    """A new database of players, as ours makes it, that nobody holds."""
+    """A new database of players, as ours makes it, without a lock."""
     path = stage.path(name)
     new_database(path, SYNCHRONOUS).close()
     return path
 
 
 def contenders(stage: Stage, rows: Rows) -> dict[str, Writer]:
-    """Everybody who can be run here, ours not among them."""
+    """The rivals that can run here."""
     writers: dict[str, Writer] = {}
     if not missing_for_c():
         program = build(stage)

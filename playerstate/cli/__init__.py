@@ -1,6 +1,6 @@
-"""The ``playerstate`` command: bots, recorded tracks, a look into a store, keys and tokens.
+"""The ``playerstate`` command: bots, recorded tracks, a store's content, keys and tokens.
 
-What a command needs is imported when it runs, so that ``--help`` waits for none of it.
+Each command imports its modules when it runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from playerstate.cli.parameters import (
 from playerstate.cli.terminal import OneLineErrors
 
 FIRST_ID = 2**62
-"""Where the bots' session ids begin, unless told: far from any real player's."""
+"""The default first session id of the bots: far from any real player's."""
 LAST_ID = 2**63 - 1
 
 Command = Callable[..., Any]
@@ -43,7 +43,7 @@ STATE_OPTION = click.option(
 
 
 def server_options(command: Command) -> Command:
-    """The options of every command that speaks to a server."""
+    """Add the options of every command that connects to a server."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         STATE_OPTION,
@@ -60,7 +60,7 @@ def server_options(command: Command) -> Command:
             "--protocol-id",
             metavar="NUMBER",
             callback=read_protocol_id,
-            help="With --netcode: the game's number, as the server is told it.",
+            help="With --netcode: the game's protocol id, the same as the server's.",
         ),
         click.option(
             "--key-file",
@@ -72,7 +72,7 @@ def server_options(command: Command) -> Command:
         click.option(
             "--netcode",
             is_flag=True,
-            help="Speak netcode, each player on a connection and a socket of its own.",
+            help="Use netcode, each player on a connection and a socket of its own.",
         ),
     ):
         command = option(command)
@@ -82,7 +82,7 @@ def server_options(command: Command) -> Command:
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="playerstate", prog_name="playerstate")
 def main() -> None:
-    """Try out and look into a playerstate server.
+    """Try out and inspect a playerstate server.
 
     The server itself is a Twisted plugin: twistd playerstate --help.
     """
@@ -132,9 +132,9 @@ def simulate(
 ) -> NoReturn:
     """Send bots to a server, and check that they come back.
 
-    They join, walk, leave, and join again; then every one of them must stand exactly where it
-    left, to the last bit. The exit status is 1 if one does not, or does not get through. Two runs
-    at a time need session ids of their own.
+    They join, walk, leave, and join again; then each must have exactly the state with which it
+    left, to the last bit. The exit status is 1 if a bot has another state, or could not play to the
+    end. Two runs at a time need different session ids.
     """
     from playerstate.cli.outcome import tell
     from playerstate.cli.simulate import simulate
@@ -156,7 +156,7 @@ def simulate(
     type=AboveZero(1_000_000),
     default=1.0,
     show_default=True,
-    help="2 for twice as fast as it was recorded.",
+    help="2 for twice as fast as recorded.",
 )
 def replay(
     server: Address,
@@ -196,10 +196,11 @@ def replay(
 def show(
     store: str, session_id: int | None, limit: int | None, show_all: bool, as_json: bool
 ) -> None:
-    """Look into a store, beside a running server or without one.
+    """Show the players in a store, beside a running server or without one.
 
-    STORE is its URL, such as sqlite:players.db. Shows how many players it holds and who changed
-    last, or one player alone, as a list. Columns that do not fit a terminal are left out and named.
+    STORE is its URL, such as sqlite:players.db. Shows how many players it holds and the players who
+    changed last, or one player alone, as a list. Columns that do not fit a terminal are left out
+    and named.
     In JSON, updated_at is in microseconds since 1970, UTC.
     """
     from playerstate.cli.show import show
@@ -211,7 +212,7 @@ def show(
 
 @main.group(cls=OneLineErrors)
 def live() -> None:
-    """Look into the live file of a server that has ended, or bring it into a store."""
+    """Show the live file of a server that has ended, or save its players in a store."""
 
 
 @live.command("show")
@@ -232,7 +233,7 @@ def live_show(file: str, as_json: bool) -> None:
 @click.argument("store")
 @STATE_OPTION
 def live_apply(file: str, store: str, schema: Any) -> None:
-    """Save the players of a live file in a store, where it has no newer state of them.
+    """Save the players of a live file in a store, unless it has a newer state of them.
 
     FILE is its path, and STORE the store's URL, such as sqlite:players.db. Neither may be in use
     by a server. The file stays, and is marked as saved.
@@ -247,8 +248,8 @@ def live_apply(file: str, store: str, schema: Any) -> None:
 def key(path: str) -> None:
     """Make the key that seals connect tokens.
 
-    PATH is a new file, which its owner alone can read: the game servers take it by --key-file. The
-    login service needs a copy, and nobody else.
+    PATH is a new file, which only its owner can read: the game servers take it by --key-file. Give
+    a copy to the login service only.
     """
     from playerstate.cli.tokens import make_key
 
@@ -263,14 +264,14 @@ def key(path: str) -> None:
     metavar="PATH",
     callback=read_key_file,
     required=True,
-    help="The servers' key, as `playerstate key` made it.",
+    help="The servers' key, made by `playerstate key`.",
 )
 @click.option(
     "--protocol-id",
     metavar="NUMBER",
     callback=read_protocol_id,
     required=True,
-    help="The game's number, as the servers are told it.",
+    help="The game's protocol id, the same as the servers'.",
 )
 @click.option(
     "--public",
@@ -278,14 +279,14 @@ def key(path: str) -> None:
     callback=read_public,
     multiple=True,
     required=True,
-    help="Where a server is reached; more than once to name more.",
+    help="A server's public address; repeat it for several servers.",
 )
 @click.option(
     "--expires",
     type=Whole(1, 3600),
     default=30,
     show_default=True,
-    help="Seconds for which the token lives.",
+    help="Seconds for which the token is valid.",
 )
 @click.option(
     "--timeout",
@@ -308,8 +309,8 @@ def token(
 ) -> None:
     """Make a connect token, as a login service does.
 
-    It lets the player of this SESSION_ID connect once, before it expires. The file has 2048 bytes,
-    and its owner alone can read it.
+    It lets the player with this SESSION_ID connect once, before it expires. The file has 2048
+    bytes, and only its owner can read it.
     """
     from playerstate.cli.tokens import make_token
 

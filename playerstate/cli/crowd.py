@@ -1,7 +1,7 @@
-"""Many players at once: they join, they play and they leave, evenly spread over time.
+"""Many players at once: they join, play and leave, evenly spread over time.
 
-Everything goes in slices of a few milliseconds, each with its share of the datagrams, so that
-neither the server's socket nor ours is ever hit by all players in one burst.
+Time is divided into slices of a few milliseconds, each with its share of the datagrams, so that
+neither the server's socket nor the client's gets those of all players in one burst.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ SLICE = 0.004
 MOST_A_SLICE = 200
 """Datagrams in one slice; a socket with the buffer that Linux gives by default holds some 270."""
 ASKED_A_SECOND = 1000
-"""Players who are asked to join or to leave in a second."""
+"""Players that begin to join or to leave in a second."""
 LOOK_EVERY = 0.1
-"""Seconds from one look at what is due of a player to the next."""
+"""Seconds between two turns of a player's link."""
 ANSWER_WITHIN = 8.0
-"""Seconds without any answer after which there is no server.  A netcode server just started
+"""Seconds without any answer after which the run fails.  A netcode server that has just started
 refuses tokens issued before, and for up to three seconds more; a client tries one for five."""
 PATIENCE = 10.0
-"""Seconds that players are given to join, and to leave and be saved."""
+"""Seconds that players have to join, and to leave and be saved."""
 
 
 class Turns:
-    """Goes round and round, evenly over time, so that everyone has a turn each `period` seconds.
+    """A round robin, evenly over time: each member has a turn every `period` seconds.
 
-    Where turns were missed they are made up for, but never more than `MOST_A_SLICE` at a time.
+    Missed turns are made up for, but never more than `MOST_A_SLICE` at a time.
 
     Attributes:
-        came: how many turns had come at the last call.
-        taken: how many of them were taken.
+        came: how many turns were due by the last call.
+        taken: how many of them were returned.
     """
 
     def __init__(self, members: Collection[int], period: float, start: float) -> None:
@@ -57,7 +57,7 @@ class Turns:
         self.came = self.taken = 0
 
     def due(self, now: float) -> list[int]:
-        """Whose turns have come since the last call, in order."""
+        """Return the members whose turns have come since the last call, in order."""
         self.came = math.floor((now - self._start) * self._turns_a_second)
         first, self.taken = self.taken, min(self.came, self.taken + MOST_A_SLICE)
         members, size = self._members, len(self._members)
@@ -65,18 +65,18 @@ class Turns:
 
 
 class Crowd:
-    """Players who play together.
+    """Players that play together.
 
     Args:
         links: carry their messages, by session id.
         clock: provides ``IReactorTime``, to wait for the next slice.
         seconds: the time, on a clock that never steps.
-        show: called at every slice with what is being done, how much is, and of how much.
+        show: called at every slice with the activity, how much of it is done, and the total.
 
     Attributes:
         links: the players' links, by session id.
         clients: their conversations, likewise.
-        interrupted: set from outside, to cut short everything but leaving.
+        interrupted: set by the owner, to cut short everything but leaving.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Crowd:
             link.notify = partial(self._look, link)
 
     def online(self) -> list[int]:
-        """Who is online."""
+        """The session ids of the players online."""
         return [i for i, client in self.clients.items() if client.phase is Phase.ONLINE]
 
     async def pause(self) -> float:
-        """Wait for the next slice, and send what is due; returns the time."""
+        """Wait for the next slice, and send the messages due; return the time."""
         await deferLater(self._clock, max(0.0, self._slice_ends - self.seconds()))
         now = self.seconds()
         self._slice_ends = now + SLICE
@@ -113,24 +113,24 @@ class Crowd:
         return now
 
     async def join(self, session_ids: Collection[int]) -> None:
-        """Have players join; return when all are answered, or have waited long enough.
+        """Have players join; return when all are answered, or the time limit is over.
 
         Raises:
-            NoAnswer: no server has said anything yet.
+            NoAnswer: no message of a server has arrived.
         """
         await self._have_all("joining", session_ids, _join, _is_answered)
 
     async def leave(self) -> None:
-        """Have everyone leave; return when all are saved, or have waited long enough."""
+        """Have all players leave; return when all are saved, or the time limit is over."""
         if self._is_heard():
             await self._have_all("leaving", self.links, _leave, _is_gone)
 
     def _is_heard(self) -> bool:
-        """Whether a server ever said anything to anybody."""
+        """Whether any player ever received a message of a server."""
         return any(link.was_heard for link in self.links.values())
 
     def _look(self, link: Link) -> None:
-        """A player who is gone needs no link."""
+        """Close the link of a player that is gone."""
         if link.client.phase is Phase.GONE:
             link.close(self.seconds())
 
@@ -162,7 +162,7 @@ class Crowd:
 
 
 class NoAnswer(Exception):
-    """No server says anything."""
+    """No server answers."""
 
 
 def _join(link: Link, now: float) -> None:
@@ -184,7 +184,7 @@ def _is_gone(client: Client) -> bool:
 
 
 def troubles(links: Mapping[int, Link]) -> dict[int, str]:
-    """Who, after all was said and done, did not get through, and why."""
+    """The players that could not play to the end, each with the reason."""
     found = {session_id: _trouble(link) for session_id, link in links.items()}
     return {session_id: why for session_id, why in found.items() if why is not None}
 
@@ -194,8 +194,8 @@ def _trouble(link: Link) -> str | None:
     if client.ended_by is not None:
         why = f"was {SentAway(client.ended_by)}"
         is_of_state = client.ended_by.reason == RefusedReason.FINGERPRINT
-        is_mended_here = is_of_state and isinstance(client.ended_by, Refused)
-        return f"{why}; name it with --state" if is_mended_here else why
+        needs_state = is_of_state and isinstance(client.ended_by, Refused)
+        return f"{why}; name it with --state" if needs_state else why
     if link.trouble is not None:
         return f"could not play: {link.trouble}"
     if client.phase is Phase.JOINING:
@@ -214,13 +214,13 @@ def run(
     schema: StateSchema,
     course: Callable[[Crowd], Coroutine[Deferred[Any], Any, Outcome]],
 ) -> Outcome:
-    """Run a course on the reactor, with players of these ids; it runs once in a process.
+    """Run a course on the reactor, with players of these ids; once in a process.
 
     Ctrl-C cuts the course short; a second one ends the process.
 
     Args:
-        server: where it listens.
-        login: to make a token of each player's own with; None for plain UDP.
+        server: its address.
+        login: to make each player's token with; None for plain UDP.
         session_ids: the players'.
         schema: of the server's state class.
         course: what the players do.
@@ -266,7 +266,7 @@ def _no_answer(server: Address, login: Login | None) -> str:
             " another with --to"
         )
     return (
-        f"no server lets anybody in at {server.name}; it must have this --key-file and"
-        " --protocol-id, and be known by this --to (see its --public). If it is there, its log says"
+        f"no server accepts players at {server.name}; it must have this --key-file and"
+        " --protocol-id, and this --to among its --public addresses. If it runs, its log says"
         " within a minute what it ignored"
     )

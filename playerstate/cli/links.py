@@ -1,4 +1,4 @@
-"""The links of many players to one server: over one port, or a connection each."""
+"""The links of many players to one server: on one shared port, or on a connection each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from playerstate.client import Client, Link, Netcode, PlainLink, PlainPort
 from playerstate.state.schema import StateSchema
 
 TOKEN_TIMEOUT = 2
-"""Seconds of silence after which a connection is over, and a request not worth repeating: a server
-that was started just now takes no token that may be older than it is, and so wants another."""
+"""Seconds of silence after which a connection ends and a request is given up: a server that has
+just started refuses tokens that may be older than itself, so another token is needed."""
 FILES_BESIDE = 100
-"""Files that are open beside the players' sockets, and some to spare."""
+"""Open files besides the players' sockets, with some to spare."""
 
 
 def plain_links(
@@ -38,7 +38,7 @@ def netcode_links(
     reactor: Any,
     seconds: Callable[[], float],
 ) -> dict[int, Link]:
-    """Links on connections, and so on sockets, of their own, by session id."""
+    """Links with a connection and a socket each, by session id."""
     from playerstate.tokens import connect_token
     from playerstate.transports.netcode.addresses import Address as PublicAddress
 
@@ -58,7 +58,7 @@ def netcode_links(
 
 
 def _allow_files(count: int) -> None:
-    """Have the system allow so many open files, or as many as it may."""
+    """Raise the limit of open files to so many, or as far as allowed."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if most == resource.RLIM_INFINITY else min(count, most)
     if allowed != resource.RLIM_INFINITY and allowed < wanted:

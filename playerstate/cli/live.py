@@ -1,4 +1,4 @@
-"""What a live file holds, and bringing it into a store: for one that was set aside."""
+"""Show a live file that was set aside, or save its players in a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.stores import open_store
 
 AT_ONCE = 4096
-"""Rows of one transaction."""
+"""Rows in one transaction."""
 
 
 def show(path: str, as_json: bool) -> None:
@@ -39,15 +39,15 @@ def show(path: str, as_json: bool) -> None:
     state = "all of them saved" if leftover.clean else "perhaps not saved"
     say(f"{len(rows):,} players, {state}; of the store {leftover.identity.hex()}")
     for row in rows:
-        told = (f"{name}={value!r}" for name, value in zip(names, row, strict=True))
-        say(" ".join(told))
+        cells = (f"{name}={value!r}" for name, value in zip(names, row, strict=True))
+        say(" ".join(cells))
 
 
 def apply(path: str, url: str, schema: StateSchema) -> None:
-    """Save what a live file holds in a store that has older states of these players, or none.
+    """Save the players of a live file in a store, unless it has a newer state of them.
 
     Raises:
-        click.ClickException: one of the two cannot be used, or is in use.
+        click.ClickException: one of the two is unusable, or in use.
     """
     with ExitStack() as stack:
         leftover, fd = _open(path, stack)
@@ -65,14 +65,14 @@ def apply(path: str, url: str, schema: StateSchema) -> None:
 
 
 def _save(leftover: Leftover, url: str, schema: StateSchema) -> tuple[int, int, int]:
-    """Save it; return how many players there were, were outdated, and were saved."""
+    """Save a leftover; return how many players it had, were outdated, and were saved."""
     store = file_store(open_store(url, schema))
     if store is None or not os.path.exists(store.path):
         raise StoreUnusable(f"{url} is no database that exists")
     with ExitStack() as stack:
         identity = store.prepare()
         stack.callback(store.close)
-        # Kept: a live file beside it is to find it as it was.
+        # The identity is kept, so that a live file beside the store still matches it.
         store.migrate(identity if any(identity) else os.urandom(16))
         reader = stack.enter_context(closing(store.open_reader()))
         rows = find_unsaved(leftover, schema, reader)

@@ -1,4 +1,4 @@
-"""What came of a run, and how it is told."""
+"""The outcome of a run, and how it is printed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from playerstate.cli.terminal import say, say_json
 
 TROUBLES_NAMED = 5
 ENOUGH = 0.95
-"""The part of a rate that counts as having kept it: a process may be held up for a moment."""
+"""The share of a rate that counts as having kept it: a process may stall for a moment."""
 SHOW_EVERY = 0.2
-"""Seconds between two looks of the progress bar; drawing one takes a millisecond or two."""
+"""Seconds between two updates of the progress bar; drawing one takes a millisecond or two."""
 
 
 @attrs.frozen
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        numbers: what was counted and measured, by name.
-        troubles: what went wrong, by session id.
-        interrupted: whether it was cut short.
-        behind: how it fell behind what was asked for; empty where it kept up.
+        numbers: counts and measurements, by name.
+        troubles: the players that failed, each with the reason, by session id.
+        interrupted: whether the run was cut short.
+        behind: how the run fell behind the requested rate; empty if it kept up.
     """
 
     numbers: dict[str, Any]
@@ -38,19 +38,19 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was done, and well."""
+        """Whether the run was complete and without failures."""
         return not (self.troubles or self.interrupted or self.behind)
 
     @property
     def status(self) -> int:
-        """The exit status that says so."""
+        """The exit status: 0 if `ok`, 130 if interrupted, else 1."""
         if self.interrupted:
             return 130
         return 0 if self.ok else 1
 
 
 def tell(outcome: Outcome, as_json: bool) -> None:
-    """Print it: the numbers to stdout, and the first of the troubles to stderr."""
+    """Print the numbers to stdout, and the first troubles to stderr."""
     numbers = {**outcome.numbers, "ok": outcome.ok}
     if as_json:
         say_json(numbers)
@@ -77,9 +77,9 @@ def _shown(value: Any) -> str:
 
 
 def spread_ms(seconds: list[float | None]) -> dict[str, float] | None:
-    """Median, 99th percentile (nearest rank) and maximum, in milliseconds; None for none.
+    """Median, 99th percentile (nearest rank) and maximum, in milliseconds; None without values.
 
-    What is None was not measured, and is left out.
+    A None among the seconds was not measured, and is left out.
     """
     ranked = sorted(second for second in seconds if second is not None)
     if not ranked:
@@ -101,7 +101,7 @@ class Bar:
             BarColumn(),
             TaskProgressColumn(),
             console=console,
-            # Drawing from a thread would take the interpreter away from the sending.
+            # Drawing from another thread would delay the sending.
             auto_refresh=False,
             transient=True,
             disable=not console.is_terminal,
@@ -117,7 +117,7 @@ class Bar:
         self._progress.stop()
 
     def show(self, what: str, done: float, total: float) -> None:
-        """Show how much of what is done; cheap where it is not time to draw."""
+        """Show the progress of an activity; cheap while no update is due."""
         now = time.monotonic()
         if now >= self._next and not self._progress.disable:
             self._next = now + SHOW_EVERY

@@ -1,4 +1,4 @@
-"""What the commands take that is more than a number or a text: click callbacks that read it."""
+"""Parameter types of the commands, and click callbacks that read addresses, keys and schemas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 
 class Whole(click.IntRange):
-    """A whole number within bounds, which are told with what is refused."""
+    """A whole number within bounds; the error of another value states them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType.convert`."""
@@ -23,9 +23,9 @@ class Whole(click.IntRange):
 
 
 class AboveZero(click.FloatRange):
-    """A number above zero, up to a bound that is told with what is refused.
+    """A number above zero, up to a bound; the error of another value states it.
 
-    Neither infinity nor nan is one, which a range of click's lets through.
+    Infinity and nan are rejected, unlike by a range of click's.
     """
 
     def __init__(self, most: float) -> None:
@@ -44,11 +44,11 @@ class AboveZero(click.FloatRange):
 
 @attrs.frozen
 class Address:
-    """Where a server listens.
+    """A server's address.
 
     Attributes:
-        name: as it was given.
-        ip, port: what that means.
+        name: as the user gave it.
+        ip, port: as resolved.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Address:
 
 @attrs.frozen
 class Login:
-    """What a login service knows, to make tokens with.
+    """A login service's secrets, to make tokens with.
 
     Attributes:
         key: 32 bytes, shared with the servers.
@@ -70,21 +70,21 @@ class Login:
 
 
 def read_address(ctx: click.Context, param: click.Parameter, value: str) -> Address:
-    """``HOST:PORT``, an IPv6 address in brackets; a name is looked up at once."""
+    """Read ``HOST:PORT``, an IPv6 address in brackets; a name is resolved at once."""
     host, _, port = value.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise click.BadParameter(f"{value!r} is not HOST:PORT, such as 127.0.0.1:7777")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        raise click.BadParameter(f"no address is known of {host!r}") from error
-    # localhost has two addresses, and a server listens at 127.0.0.1 unless it is told.
+        raise click.BadParameter(f"no address found for {host!r}") from error
+    # localhost has two addresses, and a server listens on 127.0.0.1 by default.
     ip = min(found, key=lambda info: info[0] != socket.AF_INET)[4][0]
     return Address(value, str(ip), int(port))
 
 
 def read_schema(ctx: click.Context, param: click.Parameter, value: str) -> Any:
-    """``MODULE:CLASS``, as the schema of that state class."""
+    """Read ``MODULE:CLASS``; return the schema of that state class."""
     from playerstate.state.default import load_schema
     from playerstate.state.schema import SchemaError
 
@@ -95,7 +95,7 @@ def read_schema(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 
 
 def read_key_file(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
-    """The path of a key file, as the key in it; None for none."""
+    """Read the key in a key file; None for none."""
     from playerstate.tokens import KeyUnusable, read_key
 
     if value is None:
@@ -107,7 +107,7 @@ def read_key_file(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 def read_protocol_id(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A number of 64 bits, decimal or with ``0x``; None for none."""
+    """Read a 64-bit number, decimal or with ``0x``; None for none."""
     from playerstate.listening import parse_protocol_id
 
     if value is None:
@@ -119,10 +119,10 @@ def read_protocol_id(ctx: click.Context, param: click.Parameter, value: str | No
 
 
 def login_of(netcode: bool, key: bytes | None, protocol_id: int | None) -> Login | None:
-    """What the options of a transport come to: how to log in, or None for plain UDP.
+    """Combine the transport's options: how to log in, or None for plain UDP.
 
     Raises:
-        click.UsageError: one is missing, or has no use.
+        click.UsageError: an option is missing, or has no use.
     """
     if netcode and key is not None and protocol_id is not None:
         return Login(key, protocol_id)
@@ -136,7 +136,7 @@ def login_of(netcode: bool, key: bytes | None, protocol_id: int | None) -> Login
 def read_public(
     ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """``ADDRESS:PORT``, any number of times; looked at, and left as texts."""
+    """Check ``ADDRESS:PORT``, any number of times; return the texts unchanged."""
     from playerstate.transports.netcode.addresses import Address
 
     for text in value:

@@ -1,4 +1,4 @@
-"""Recorded tracks, played to a server as they were recorded."""
+"""Recorded tracks, replayed to a server in their recorded time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from playerstate.client import Phase
 from playerstate.state.schema import InvalidState, StateSchema
 
 HELD_UP = 0.5
-"""Seconds that a replay may be late without having fallen behind."""
+"""Seconds that a replay may be late without counting as behind."""
 
 
 class BadTracks(click.ClickException):
@@ -36,8 +36,8 @@ class Move:
 
     Attributes:
         at: seconds.
-        session_id: who moves.
-        values: where to, as accepted packed values.
+        session_id: the player's.
+        values: the player's new state, as accepted packed values.
     """
 
     at: float
@@ -48,14 +48,14 @@ class Move:
 def replay(
     server: Address, login: Login | None, schema: StateSchema, path: Path, speed: float
 ) -> Outcome:
-    """Play a file's tracks to a server.
+    """Replay a file's tracks to a server.
 
     Args:
-        server: where it listens.
+        server: its address.
         login: to log in with; None for plain UDP.
         schema: of its state class.
         path: of the file.
-        speed: 2.0 for twice as fast as it was recorded.
+        speed: 2.0 for twice as fast as recorded.
 
     Raises:
         BadTracks: naming the line and the column.
@@ -85,7 +85,7 @@ def read_tracks(path: Path, schema: StateSchema) -> list[Move]:
 
 
 async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
-    """Have everyone join, make their moves in time, and leave saved."""
+    """Have all players join, make their moves in time, and leave saved."""
     clients = crowd.clients
     await crowd.join(clients)
     done = 0 if crowd.online() else len(moves)
@@ -119,7 +119,7 @@ async def play(crowd: Crowd, moves: Sequence[Move], speed: float) -> Outcome:
 
 
 def _behind(took: float, asked: float, moves: int, speed: float) -> str:
-    """How a replay of so many moves, which took so many seconds, fell behind its speed."""
+    """Describe how the replay fell behind its speed; empty if it did not."""
     if asked >= ENOUGH * (took - HELD_UP):
         return ""
     reached = speed * asked / took

@@ -1,4 +1,4 @@
-"""What a store holds, beside a running server or without one."""
+"""Show a store's players, beside a running server or without one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from playerstate.printable import printable
 from playerstate.stores import browse_store
 
 LATEST = 100
-"""Players shown where nobody said how many, and there is no screen to fill."""
+"""Players shown without --limit where the output is no terminal."""
 FEWEST = 5
-"""Players shown where a screen has room for fewer."""
-_AROUND = 3
-"""Lines of a screen beside the players: how many there are, the columns' names, the prompt."""
+"""The fewest players shown, even on a screen with room for fewer."""
+_OTHER_LINES = 3
+"""Lines of a screen besides the players': the count, the columns' names, the prompt."""
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -32,9 +32,9 @@ def show(url: str, session_id: int | None, limit: int | None, as_json: bool) -> 
 
     Args:
         url: the store's.
-        session_id: the one player to be shown; None for those who changed last.
-        limit: how many of these; 0 for all, None for what fits the screen.
-        as_json: whether to print an object for other programs.
+        session_id: the one player to show; None for the players who changed last.
+        limit: how many of them; 0 for all, None for as many as fit the screen.
+        as_json: whether to print a JSON object.
 
     Raises:
         click.ClickException: there is no such store, or no such player.
@@ -42,7 +42,7 @@ def show(url: str, session_id: int | None, limit: int | None, as_json: bool) -> 
     size = None if as_json else screen()
     wanted = limit
     if wanted is None:
-        wanted = max(FEWEST, size[1] - _AROUND) if size else LATEST
+        wanted = max(FEWEST, size[1] - _OTHER_LINES) if size else LATEST
     try:
         with closing(browse_store(url)) as browser:
             players = browser.count()
@@ -90,19 +90,19 @@ def _print_many(
     size: tuple[int, int] | None,
     fitting: bool,
 ) -> None:
-    """A table, its names once on each screenful; of no more rows than fit it, if so wished."""
+    """Print a table, its names once on each screenful; if `fitting`, only one screenful."""
     table = _lay_out(columns, rows, size and size[0])
     hint = []
     if size and table.left_out:
-        told = (
+        note = (
             f"{len(table.left_out)} columns do not fit: {', '.join(table.left_out)}."
             f" `playerstate show {url} ID` shows one player in full, --json everything."
         )
-        hint = textwrap.wrap(told, size[0])
+        hint = textwrap.wrap(note, size[0])
     lines = table.lines
     every = len(lines)
     if size:
-        every = max(FEWEST, size[1] - _AROUND - len(hint))
+        every = max(FEWEST, size[1] - _OTHER_LINES - len(hint))
         lines = lines[:every] if fitting else lines
     say(_how_many(players, len(lines)))
     for start in range(0, len(lines), every):
@@ -127,7 +127,7 @@ def _lay_out(columns: Sequence[str], rows: Rows, width: int | None) -> Table:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; bytes, of a column that somebody added, in hex."""
+    """A value as JSON can hold it; bytes, which only a column that users added can have, in hex."""
     return value.hex() if isinstance(value, bytes) else value
 
 
@@ -136,7 +136,7 @@ def _shown(value: Any) -> str:
 
 
 def _date(updated_at: int) -> str:
-    """Microseconds since the Unix epoch, as UTC in ISO 8601; as they are, beyond year 9999."""
+    """Microseconds since the Unix epoch, as UTC in ISO 8601; as a number beyond year 9999."""
     try:
         return datetime.fromtimestamp(updated_at // 10**6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""Bots over the wire: they walk, leave, come back, and must stand where they left."""
+"""Bots over the wire: they walk, leave, join again, and must have the state that they left with."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from playerstate.state.kinds import Bool, Float, Int, Text
 from playerstate.state.schema import StateSchema
 
 STRIDE = 1.0
-"""The longest step of a float without bounds."""
+"""The longest step of a float field without bounds."""
 STRIDES_ACROSS = 100
-"""The fewest steps from one bound to the other."""
+"""The fewest steps from one bound of a field to the other."""
 
 Step = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 
@@ -36,7 +36,7 @@ def simulate(
     """Send bots to a server.
 
     Args:
-        server: where it listens.
+        server: its address.
         login: to log in with; None for plain UDP.
         schema: of its state class.
         session_ids: the bots'.
@@ -51,14 +51,14 @@ def simulate(
 async def visit_twice(
     crowd: Crowd, schema: StateSchema, walk: Callable[[Crowd], Coroutine[Any, Any, Walked]]
 ) -> Outcome:
-    """Join, walk, leave; join again, compare, leave again."""
+    """Have all bots join, walk and leave; then join again, compare states, and leave."""
     clients = crowd.clients
     await crowd.join(clients)
     joined = len(crowd.online())
     join_seconds = [client.join_seconds for client in clients.values()]
     walked = await walk(crowd)
     await crowd.leave()
-    # Of the first leave alone: at the second there is nothing to save.
+    # Of the first leave only: at the second there is nothing to save.
     leave_seconds = [client.leave_seconds for client in clients.values()]
     moves = sum(client.sequence for client in clients.values())
     applied = sum(client.applied for client in clients.values())
@@ -100,8 +100,8 @@ class Walked:
 
     Attributes:
         seconds: how long it took.
-        asked: the moves there should have been in that time.
-        made: those that there was time for.
+        asked: the moves that the rate requires in that time.
+        made: the moves that this process had time for.
     """
 
     seconds: float
@@ -109,11 +109,11 @@ class Walked:
     made: int
 
     def a_second(self, moves: int) -> float:
-        """So many moves, by the second."""
+        """So many moves, as a rate a second."""
         return moves / self.seconds if self.seconds else 0.0
 
     def behind(self) -> str:
-        """How it fell behind the rate, if it did."""
+        """Describe how the walk fell behind the rate; empty if it did not."""
         if self.made >= ENOUGH * self.asked:
             return ""
         return (
@@ -130,7 +130,7 @@ async def walk_for(
     moves_a_second: float,
     step: Step,
 ) -> Walked:
-    """Have everyone online walk, as long as anyone is."""
+    """Have all players online walk, until the time is over or none is left."""
     clients, links = crowd.clients, crowd.links
     walkers = crowd.online()
     now = start = crowd.seconds()
@@ -148,7 +148,7 @@ async def walk_for(
 
 
 def stepper(schema: StateSchema, rng: random.Random) -> Step:
-    """A function from where a player stands to where the next step leads, as accepted values."""
+    """Return a function from a player's values to the values one step on, accepted ones."""
     steps = [_step(field.kind, rng) for field in schema.fields]
     accept = schema.accept
     return lambda values: accept(*[step(value) for step, value in zip(steps, values, strict=True)])
@@ -156,8 +156,8 @@ def stepper(schema: StateSchema, rng: random.Random) -> Step:
 
 @singledispatch
 def _step(kind: Kind, rng: random.Random) -> Callable[[Any], Any]:
-    """From one packed value of a kind to the next; a kind knows nothing of bots."""
-    raise NotImplementedError(f"no bot knows a step of {kind.name}")
+    """Return a function from one packed value to the next; kinds themselves know no bots."""
+    raise NotImplementedError(f"no step is defined for bots with a field of kind {kind.name}")
 
 
 @_step.register
@@ -185,7 +185,7 @@ def _(kind: Text, rng: random.Random) -> Callable[[Any], Any]:
 
 
 def _strays(crowd: Crowd, schema: StateSchema, left: dict[int, tuple[Any, ...]]) -> dict[int, str]:
-    """Who was welcomed anywhere but where they left, on the grid of the fields that have one."""
+    """The players whose state at the second WELCOME differs from that at the first leave."""
     strays = {}
     for session_id in crowd.online():
         values, expected = crowd.clients[session_id].values, left[session_id]

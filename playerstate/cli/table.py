@@ -1,7 +1,7 @@
-"""Rows laid out for a terminal of some width, or in full for what is none.
+"""Tables for a terminal of some width, or in full where the output is no terminal.
 
-On a terminal no line is folded: long texts are cut short, and columns that do not fit are left out
-and named.
+On a terminal no line wraps: long texts are truncated, and columns that do not fit are left out and
+named.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 
 GAP = "  "
 LONGEST_TEXT = 24
-"""Columns that a text takes at most in a table on a terminal."""
+"""The most terminal columns that a text takes in a table."""
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class Table:
 
     Attributes:
         header: its first line.
-        lines: one for each row.
+        lines: one a row.
         left_out: the names of the columns that do not fit.
     """
 
@@ -43,8 +43,8 @@ def lay_out(
     Args:
         names: of the columns.
         rows: of texts.
-        is_number: of which columns hold numbers: they are set to the right, and never cut.
-        needed: the columns, by number, that are never left out.
+        is_number: which columns hold numbers: these are aligned right, and never truncated.
+        needed: the columns, by index, that are never left out.
         width: of the terminal, in columns; None for all in full.
     """
     widths = [
@@ -66,7 +66,7 @@ def lay_out(
 
 
 def list_out(names: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """One row as a list, a line for each column, in full."""
+    """One row as a list, one line a column, in full."""
     width = max(map(cell_len, names))
     return [
         f"{set_cell_size(name, width)}{GAP}{cell}".rstrip()
@@ -75,7 +75,7 @@ def list_out(names: Sequence[str], cells: Sequence[str]) -> list[str]:
 
 
 def _fitting(widths: Sequence[int], needed: Sequence[int], width: int | None) -> list[int]:
-    """The columns shown, in order: those needed, and the first of the others, as many as fit."""
+    """The columns shown, in order: the needed ones, and as many of the others as fit."""
     if width is None:
         return list(range(len(widths)))
     taken: list[int] = []

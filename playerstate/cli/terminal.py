@@ -1,4 +1,4 @@
-"""How the commands print: by the line, and nothing that a terminal would act upon."""
+"""How the commands print: by the line, without control characters that a terminal would act on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class OneLineErrors(click.Group):
-    """A group that tells of what is wrong in one line, as ``twistd playerstate`` does."""
+    """A group that reports an error in one line, as ``twistd playerstate`` does."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         """See `click.Command.make_context`."""
@@ -38,7 +38,7 @@ def _one_line_errors() -> Iterator[None]:
     except click.ClickException as error:
         if isinstance(error, _HELP):
             raise
-        # As a usage error, click would put three lines of usage before the one that matters.
+        # For a usage error, click would print three lines of usage before the message.
         raise _OneLine(one_line(error.format_message()), error.exit_code) from error
 
 
@@ -52,14 +52,14 @@ def say(line: str, err: bool = False) -> None:
     """Print a line to stdout, or to stderr.
 
     Raises:
-        click.ClickException: there is no room for it where the output goes.
+        click.ClickException: stdout cannot be written, as on a full disk.
     """
     try:
         click.echo(one_line(line), err=err)
     except OSError as error:
         if err or error.errno == errno.EPIPE:
             raise
-        # What is buffered would fail once more, with a trace, at the end of the process.
+        # The buffered text would fail again, with a traceback, at the end of the process.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until then
         raise click.ClickException(f"cannot write the output: {error.strerror}") from error
 
@@ -70,7 +70,7 @@ def say_json(value: Any) -> None:
 
 
 def screen() -> tuple[int, int] | None:
-    """Columns and lines of the terminal that is printed to; None where that is none."""
+    """Columns and lines of the terminal on stdout; None if stdout is no terminal."""
     if not sys.stdout.isatty():
         return None
     columns, lines = shutil.get_terminal_size()

@@ -1,4 +1,4 @@
-"""Keys and connect tokens, for trying a server out and for scripts."""
+"""Make keys and connect tokens, to try out a server and for scripts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def make_key(path: str) -> None:
     """Write a new key.
 
     Raises:
-        click.ClickException: there is a file already, or it cannot be written.
+        click.ClickException: the file exists already, or cannot be written.
     """
     try:
         create_key(path)
     except KeyUnusable as error:
         raise click.ClickException(f"{path}: {error}") from error
-    say(f"{path}: a new key; give a copy to the login service, and to nobody else")
+    say(f"{path}: a new key; give a copy to the login service only")
 
 
 def make_token(out: str, session_id: int, **options: Any) -> None:
-    """Write a connect token, over one that is there.
+    """Write a connect token, and overwrite an earlier one.
 
     Args:
         out: the file.
-        session_id: whose token it is.
+        session_id: of the token's player.
         options: for `connect_token`.
 
     Raises:
@@ -41,11 +41,11 @@ def make_token(out: str, session_id: int, **options: Any) -> None:
     except ValueError as error:
         raise click.ClickException(f"--public: {error}") from error
     try:
-        # Not cut short before it is known to be a file: the rights of a device are not ours to set.
+        # Truncate and set the mode only once it is known to be a regular file, not a device.
         flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
         with open(os.open(out, flags, 0o600), "wb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise click.ClickException(f"--out {out}: is no regular file; name another")
+                raise click.ClickException(f"--out {out}: not a regular file; name another")
             os.fchmod(file.fileno(), 0o600)
             file.truncate()
             file.write(token)

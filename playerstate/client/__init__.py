@@ -1,9 +1,9 @@
-"""The player's side, to be used or to be ported.
+"""The client library, to use or to port.
 
-`PlayerClient` is one player on a Twisted reactor, over plain UDP or netcode.  It is made of
+`PlayerClient` is one player on a Twisted reactor, over plain UDP or netcode.  It consists of a
 `Client`, the conversation without a socket and without a clock, and a `Link`, which carries its
-messages; a program with a loop of its own needs no more than the first.  `Codec` and `DeltaCodec`
-pack and read the messages.
+messages; a program with its own loop needs only the `Client`.  `Codec` and `DeltaCodec` encode and
+decode the messages.
 """
 
 from playerstate.client.core import (

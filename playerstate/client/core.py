@@ -1,23 +1,23 @@
-"""A player's side of the conversation: protocol version 1, without a socket and without a clock.
+"""The client's side of the conversation: protocol version 1, without a socket and without a clock.
 
-A `Client` is told what its player wants (`Client.join`, `Client.move`, `Client.leave`) and what the
-server said (`Client.received`), each with the time.  `Client.move` returns the message to send;
-all else comes from `Client.due`, which is to be asked whenever `Client.wake_at` has come.
+The caller passes the player's actions (`Client.join`, `Client.move`, `Client.leave`) and the
+server's messages (`Client.received`), each with the time.  `Client.move` returns the message to
+send; all others come from `Client.due`, to be called at `Client.wake_at`.
 
-Datagrams get lost, so whatever the server is to answer is said again until it does: the JOIN, the
-last MOVE where nothing newer follows it, the LEAVE.  A MOVE that was stale after all, or a RECEIPT
-that was lost, does no harm: the PING that goes with a repeated MOVE brings another RECEIPT.
+Datagrams get lost, so the client repeats each message that needs an answer until the answer comes:
+the JOIN, the last MOVE if no newer one follows it, the LEAVE.  A repeated MOVE that is stale, or a
+lost RECEIPT, does no harm: the PING sent with a repeated MOVE is answered by another RECEIPT.
 
-A server that has been silent for `RECEIPT_WITHIN` may have been started anew, so the client joins
-again.  Where the server then has a state that this client sent, or was welcomed with, nothing but
-this client moved the player: it knows better, and the last values go out once more, under a number
-above the JOIN's.  Any other state came from elsewhere, another device perhaps, while this client
-slept: it is newer, and taken over.  Until the WELCOME has come no move is sent, or a move of before
-could be applied before it is known which of the two it is.
+A server that has been silent for `RECEIPT_WITHIN` may have restarted, so the client joins again.
+If the server then has a state that this client sent or was welcomed with, only this client moved
+the player: its own values are newer, and it sends the last ones again, with a sequence above the
+JOIN's.  Any other state has another origin, such as another device while this client slept: it is
+newer, and the client adopts it.  The client sends no move until the WELCOME has come, since an
+earlier move could be applied before it is known which of the two cases holds.
 
-A move goes out as a DELTA where that is shorter: as steps away from the newest MOVE of this
-conversation that a RECEIPT has shown as applied.  A MOVE goes out at least every `MOVE_EVERY`, so
-that there is always a next base, and a server that has lost the base is not left behind for long.
+A move is sent as a DELTA if that is shorter: as steps from the newest MOVE of this conversation
+that a RECEIPT has acknowledged as applied.  A MOVE is sent at least every `MOVE_EVERY`, so that
+there is always a next base, and a server that has lost the base soon catches up.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ from playerstate.wire.messages import (
 )
 
 RECONNECT_AFTER = 1.0
-"""Seconds without a word after which a client that is owed one has its conversation moved to where
-it sends from now: a router that translates its address may have given it another."""
+"""Seconds without a message after which a client that waits for an answer asks the server to move
+the conversation to its present address: a router may have given the client another."""
 REPEAT_EVERY = 0.5
-"""Seconds after which something unanswered is said again."""
+"""Seconds after which an unanswered message is repeated."""
 RECEIPT_WITHIN = 3.0
-"""Seconds without a RECEIPT after which a client that is owed one joins again."""
+"""Seconds without a RECEIPT after which a client that waits for one joins again."""
 MOVE_EVERY = 1.0
-"""Seconds after which a move goes out as a MOVE, whatever a DELTA would save."""
+"""Seconds after which a move is sent as a MOVE, even if a DELTA would be shorter."""
 MOVES_REMEMBERED = 32
-"""MOVEs that may yet become a base; a RECEIPT for more is some that were lost on the way."""
+"""MOVEs that may still become a base; if more are unacknowledged, some RECEIPTs were lost."""
 STATES_REMEMBERED = 2048
-"""States that a server may still have, the newest saved one and what came after: 100 s of moves."""
+"""States that a server may still have, the newest saved one and all later ones: 100 s of moves."""
 RENUMBER_ABOVE = 2**31
-"""The last move's number from which on the next conversation is numbered from 1 again."""
+"""If the last sequence is above this, the next conversation's sequences start from 1 again."""
 TRY_AGAIN_AFTER = 0.5
-"""Seconds after which a JOIN follows on a server's word that it is stopping, or cannot load now;
-they double with each such word."""
+"""Seconds of backoff until the next JOIN, after a server answered that it is stopping or cannot
+load now; doubled with each such answer."""
 TRY_AGAIN_AT_MOST = 8.0
 PING_AFTER = 5.0
-"""Seconds of silence after which a client says that it is still there; a server takes one that it
-has not heard for 30 s, by default, to have left."""
+"""Seconds without sending after which a client sends a PING; a server considers a player to have
+left after 30 s of silence, by default."""
 
 
 _PASSING = (
@@ -74,17 +74,17 @@ _PASSING = (
     (Gone, GoneReason.SHUTTING_DOWN),
     (Gone, GoneReason.IDLE),
 )
-"""What a server says that is over when it has been started anew, or its store is well again; and to
-a client that could not be heard, and is there after all, as one whose machine slept."""
+"""The temporary reasons: over when the server has restarted or its store works again, or when the
+client is reachable again, as after its machine slept."""
 
 
 def draw_nonce() -> int:
-    """32 random bits: a conversation's name, which no other of the player's has."""
+    """Return 32 random bits, the nonce that identifies one of a player's conversations."""
     return secrets.randbits(32)
 
 
 class Phase(Enum):
-    """How far a client is in its conversation."""
+    """The phase of a client's conversation."""
 
     JOINING = "joining"
     ONLINE = "online"
@@ -93,32 +93,31 @@ class Phase(Enum):
 
 
 class Client:
-    """One player's conversation with a server, then the next, and so on.
+    """One player's conversations with a server, one after another.
 
     All times are seconds on a clock that never steps.
 
     Args:
         codec: of the state's schema.
-        draw_nonce: a number of 32 bits, another each time.
-        sequence: the highest number this player's moves ever had; 0 for none.
-        deltas: makes DELTAs; None for a client that sends MOVEs only.
-        tries_again: whether to join again where a server says that it is stopping, or cannot load
-            the player now, until told to leave.
+        draw_nonce: returns a 32-bit number, a different one each time.
+        sequence: the highest sequence of this player's earlier moves; 0 for none.
+        deltas: encodes DELTAs; None for a client that sends MOVEs only.
+        tries_again: whether to join again after a server answered that it is stopping or cannot
+            load the player now, until `leave` is called.
 
     Attributes:
-        phase: how far it is.
-        sequence: the number of the last move.
-        values: where the player stands, as packed values: the last move's, or else the welcome's.
-        applied: the highest sequence the server has taken in, as far as is known.
-        saved: the highest sequence the server's store holds, as far as is known.
-        welcome: the answer to the last JOIN that was welcomed.
-        ended_by: why the player is gone without having asked for it; else None.
-        overruled: how many times the server's state was taken over the player's own, which was
-            older.
-        receipts: how many came.
-        join_seconds: from the JOIN to its WELCOME; None while there is none.
+        phase: see `Phase`.
+        sequence: of the last move.
+        values: the player's state, as packed values: the last move's, or else the WELCOME's.
+        applied: the highest sequence known to be applied by the server.
+        saved: the highest sequence known to be in the server's store.
+        welcome: the last WELCOME.
+        ended_by: the server's message that ended the game without `leave`; else None.
+        overruled: how many times the server's state replaced the client's own, which was older.
+        receipts: how many RECEIPTs arrived.
+        join_seconds: from the JOIN to its WELCOME; None until it arrives.
         leave_seconds: from the LEAVE to the RECEIPT that everything is saved; None likewise.
-        wake_at: when `due` is to be asked again.
+        wake_at: when to call `due` next.
     """
 
     def __init__(
@@ -134,13 +133,13 @@ class Client:
         self._deltas = deltas
         self._tries_again = tries_again
         self._try_again_after = TRY_AGAIN_AFTER
-        # By number, what the server may have of this player, if nothing else moved it.
+        # The states that the server may have, by sequence, if only this client moved the player.
         self._states: deque[tuple[int, tuple[Any, ...]]] = deque(maxlen=STATES_REMEMBERED)
         self._moves: dict[int, tuple[Any, ...]] = {}
         self._base: tuple[int, tuple[Any, ...]] | None = None
         self._moved_at = -math.inf
         self.phase = Phase.GONE
-        # Every move of a conversation is numbered above its JOIN's sequence.
+        # Every move of a conversation has a sequence above its JOIN's.
         self.sequence = self._first = sequence
         self.values: tuple[Any, ...] = ()
         self.applied = self.saved = 0
@@ -157,12 +156,12 @@ class Client:
         self._leaves = False
         self._left_at: float | None = None
         self._spoke_at = 0.0
-        # When the oldest message was sent that is owed a RECEIPT.
+        # When the oldest message was sent that still waits for a RECEIPT.
         self._waits_since = math.inf
 
     @property
     def nonce(self) -> int:
-        """The name of the present conversation."""
+        """The nonce of the present conversation."""
         return self._nonce
 
     @classmethod
@@ -172,23 +171,24 @@ class Client:
         draw_nonce: Callable[[], int] = draw_nonce,
         tries_again: bool = False,
     ) -> Client:
-        """One whose player has this state, which sends DELTAs where a field has a resolution."""
+        """Make a client for this state; it sends DELTAs if a field has a resolution."""
         has_grid = any(field.kind.resolution is not None for field in schema.fields)
         deltas = DeltaCodec(schema) if has_grid else None
         return cls(Codec(schema), draw_nonce, deltas=deltas, tries_again=tries_again)
 
     def join(self, now: float) -> None:
-        """Begin a fresh conversation; the server says where the player stands."""
+        """Begin a fresh conversation; the server's WELCOME gives the player's state."""
         self._leaves = False
         self._states.clear()
         self._ask_to_join(now)
 
     def move(self, values: tuple[Any, ...], now: float) -> bytes | None:
-        """The MOVE or DELTA to where the player stands now, from `join` to `leave`.
+        """Return the MOVE or DELTA to the player's present state; allowed from `join` to `leave`.
 
-        None while the player is joining: it goes out after the WELCOME, if it still holds then.
+        None while the player is joining: the state is sent after the WELCOME, unless the server has
+        a newer one.
 
-        With DELTAs, `Client.values` is that place on the grid of the fields that have one.
+        With DELTAs, `Client.values` is the state snapped to the grid of the fields that have one.
 
         Args:
             values: accepted packed values.
@@ -217,19 +217,20 @@ class Client:
         return delta if delta is not None and len(delta) < self._codec.move_size else None
 
     def leave(self, now: float) -> None:
-        """Leave once the last move is known to be applied; harmless when gone.
+        """Leave once the last move is known to be applied; does nothing when gone.
 
-        A player who is still joining does so first, for the server may have taken the JOIN in.
+        A client that is joining waits for the WELCOME first, since the server may have accepted the
+        JOIN.
         """
         self._leaves = True
         if self.phase is Phase.ONLINE:
             self._begin_to_leave(now)
 
     def rejoin(self, now: float) -> None:
-        """Begin anew where the server may have lost the conversation, from `join` to the end.
+        """Join again, as the server may have lost the conversation; allowed from `join` to the end.
 
-        A player who has moved says where to, unless it was moved elsewhere since; and who was
-        leaving goes on to.
+        A client that has sent moves sends its last state again, unless the server has a newer one;
+        a client that was leaving leaves then.
         """
         has_moved = self.sequence > self._first
         self._ask_to_join(now)
@@ -237,20 +238,20 @@ class Client:
             self.sequence += 1
 
     def reconnect(self, now: float) -> None:
-        """Have the conversation moved to where the client sends from now, if there is one."""
+        """Have the server move the conversation, if any, to the client's present address."""
         if self.phase in (Phase.ONLINE, Phase.LEAVING):
             self._waits_since = min(self._waits_since, now - RECONNECT_AFTER)
             self._heard_at = -math.inf
             self.wake_at = now
 
     def end(self, why: Refused | Gone | None = None) -> None:
-        """The conversation is over, whatever the server thinks; nothing is due any more."""
+        """End the conversation on the client's side only; nothing is due any more."""
         self.phase = Phase.GONE
         self.ended_by = why
         self.wake_at = math.inf
 
     def due(self, now: float) -> list[bytes]:
-        """The messages to be sent now, in order; none before `wake_at`."""
+        """Return the messages to send now, in order; none before `wake_at`."""
         if now < self.wake_at:
             return []
         if self.phase is not Phase.JOINING and now - self._waits_since >= RECEIPT_WITHIN:
@@ -265,7 +266,7 @@ class Client:
         return self._due_in(now)
 
     def _due_in(self, now: float) -> list[bytes]:
-        """What is due of one who is welcomed."""
+        """The messages due after the WELCOME."""
         if self.phase is Phase.LEAVING:
             if self.applied < self.sequence:
                 return self._make_sure(now)
@@ -280,10 +281,10 @@ class Client:
         return []
 
     def received(self, message: bytes, now: float) -> None:
-        """Take in a message of the server; one of another conversation changes nothing.
+        """Receive a message of the server; one of another conversation changes nothing.
 
         Raises:
-            Malformed: it is none.
+            Malformed: it cannot be read.
         """
         answer = self._codec.decode_server(message)
         if isinstance(answer, Receipt):
@@ -306,7 +307,7 @@ class Client:
                 self.end(answer)
 
     def _is_passing(self, answer: Welcome | Refused | Gone) -> bool:
-        """Whether to join again after this answer; one who is leaving is rather told of it."""
+        """Whether to join again after this answer; a client that is leaving ends instead."""
         if not self._tries_again or self._leaves or isinstance(answer, Welcome):
             return False
         return (type(answer), answer.reason) in _PASSING
@@ -323,7 +324,7 @@ class Client:
         self.join_seconds = self.leave_seconds = None
         self._nonce = self._draw_nonce()
         if self.sequence > RENUMBER_ABOVE:
-            # Old moves are of another conversation, so that none is taken for a new one.
+            # Late moves belong to the old conversation, so none can be taken for a new one.
             self.sequence = self.applied = self.saved = 0
             self._states = deque(((0, values) for _, values in self._states), STATES_REMEMBERED)
         self._first = self.sequence
@@ -385,7 +386,7 @@ class Client:
             self.end()
 
     def _make_sure(self, now: float) -> list[bytes]:
-        """The last MOVE once more, and a PING for the case that only its RECEIPT was lost."""
+        """The last MOVE again, and a PING in case only its RECEIPT was lost."""
         return [self._codec.encode_move(self.sequence, self.values), self._ping(now)]
 
     def _ping(self, now: float) -> bytes:

@@ -1,4 +1,4 @@
-"""What carries one player's messages, whatever the transport; and a UDP port to carry them on."""
+"""Links, which carry one player's messages over any transport, and the UDP port they use."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Address = tuple[str, int]
 """IP address and port."""
 
 RECEIVE_BUFFER = 2**20
-"""Bytes asked of the system for what waits to be read; many players may share a port."""
+"""Bytes of the receive buffer that is requested; many players may share a port."""
 
 
 class Link:
     """Carries one player's messages to a server and back.
 
     It is opened when the player joins and closed when the player is gone, and may be opened again
-    then.  In between `turn` is to be called some 20 times a second.  What it sends may be lost.
+    then.  In between, the owner calls `turn` some 20 times a second.  Messages may be lost.
 
     All times are seconds on a clock that never steps.
 
@@ -33,23 +33,24 @@ class Link:
 
     Attributes:
         client: that conversation.
-        notify: called when something came by itself (a datagram, a token, or that there is none)
-            and the conversation may have come further.  The link has done its work then, and may be
-            called.  How far it came by a call of its owner, the owner looks for when that returns.
-        was_heard: whether a server ever said anything.
-        trouble: what kept the player from playing on and came from no server; else None.
+        notify: called after an event from outside (a datagram, a token, a failure to get one) may
+            have changed the conversation's phase.  The link is in a consistent state then, and may
+            be called.  It is not called for changes during the owner's own calls: the owner checks
+            the phase when they return.
+        was_heard: whether a message of a server ever arrived.
+        trouble: the local error that ended the game, such as that no port is free; else None.
     """
 
     notify: Callable[[], object]
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.notify = _nobody
+        self.notify = _ignore
         self.was_heard = False
         self.trouble: Exception | None = None
 
     def open(self, now: float) -> None:
-        """Begin; where that cannot be done, the conversation ends, and `trouble` says why."""
+        """Open the link; if that fails, the conversation ends, and `trouble` has the error."""
         raise NotImplementedError
 
     def send(self, message: bytes, now: float) -> None:
@@ -57,30 +58,30 @@ class Link:
         raise NotImplementedError
 
     def reconnect(self, now: float) -> None:
-        """Go on by another way: what led to the server may be no more, as after a sleep.
+        """Open another path to the server: the old one may be dead, as after a sleep.
 
-        The conversation goes on where the server still has it, else the client joins again.
-        Nothing where the link is not open.
+        The conversation continues if the server still has it; otherwise the client joins again.
+        Does nothing if the link is not open.
         """
         raise NotImplementedError
 
     def close(self, now: float) -> Deferred[Any]:
-        """End; the Deferred fires when no port is open any more.  Harmless if it was closed."""
+        """Close the link; the Deferred fires when its ports are closed.  Harmless if closed."""
         raise NotImplementedError
 
     def turn(self, now: float) -> None:
-        """Send what is due."""
+        """Send the messages that are due."""
         for message in self.client.due(now):
             self.send(message, now)
 
     def move(self, values: tuple[Any, ...], now: float) -> None:
-        """Send where the player stands now, in accepted packed values; from `join` to `leave`."""
+        """Send the player's state, as accepted packed values; allowed from `join` to `leave`."""
         message = self.client.move(values, now)
         if message is not None:
             self.send(message, now)
 
     def take(self, message: bytes, now: float) -> None:
-        """Take in what came; what makes no sense is passed over."""
+        """Receive a message; a malformed one is ignored."""
         try:
             self.client.received(message, now)
         except Malformed:
@@ -90,28 +91,28 @@ class Link:
             self.turn(now)
 
     def fail(self, trouble: Exception) -> None:
-        """The player cannot play on."""
+        """End the game because of a local error."""
         self.trouble = trouble
         self.client.end()
 
 
-def _nobody() -> None:
-    """Nobody is notified."""
+def _ignore() -> None:
+    """The `notify` of a link without an owner."""
 
 
 class Port(DatagramProtocol):
-    """A UDP port with any number that is free, open as soon as this is made.
+    """A UDP port with any free number, opened by the constructor.
 
-    It is not connected to the server: Twisted's epoll reactor would take the ICMP error of a server
-    that is not there yet for the end of the port.
+    The socket is not connected: if the server is not up yet, Twisted's epoll reactor would close a
+    connected one on the ICMP error.
 
     Args:
         reactor: provides ``IReactorUDP``.
-        host: an IP address of the kind that it is to reach.
-        received: is called with each datagram that comes in, and its sender's address.
+        host: an IP address; the port is of the same family, IPv4 or IPv6.
+        received: called with each datagram and its sender's address.
 
     Raises:
-        twisted.internet.error.CannotListenError: there is none to be had.
+        twisted.internet.error.CannotListenError: no port can be opened.
     """
 
     noisy = False
@@ -123,14 +124,14 @@ class Port(DatagramProtocol):
         self._port.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     def send(self, datagram: bytes, address: Address) -> None:
-        """Send a datagram; what the system will not take is lost, as on the way."""
+        """Send a datagram; one that the system refuses is lost, as any datagram may be."""
         with suppress(OSError):
             self._port.write(datagram, address)
 
     def datagramReceived(self, datagram: bytes, address: Any) -> None:
-        """A datagram came in."""
+        """Receive a datagram."""
         self._received(datagram, address[:2])
 
     def close(self) -> Deferred[Any]:
-        """Close it; the Deferred fires when that is done."""
+        """Close the port; the Deferred fires when it is closed."""
         return maybeDeferred(self._port.stopListening)

@@ -1,11 +1,11 @@
-"""The player's end of the netcode transport: one connection after the other, each by a token.
+"""The client's end of the netcode transport: one connection after another, each with a token.
 
-A connection that is lost takes the conversation with it: for the server the player has left.  So
-the next connection, which needs a token of its own, begins with another JOIN.
+When a connection is lost, the conversation ends: for the server the player has left.  So the next
+connection, which needs another token, begins with another JOIN.
 
-A server that falls silent may only not be reached by the old way any more, so another token is
-asked for long before the time-out, and shown from another port.  The old connection is kept until
-the server has answered there: if it speaks again before that, all goes on as it was.
+If a server falls silent, perhaps only the old path is dead.  So another token is requested long
+before the time-out, and used from another port.  The old connection is kept until the server
+answers there: if a packet arrives on it before that, the attempt is dropped.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from playerstate.transports.netcode.client import State
 from playerstate.wire.messages import Refused, RefusedReason
 
 AGAIN_AFTER = 0.5
-"""Seconds from the end of a connection to the request for the next token: neither the server nor
-the login service is to be rushed at by everybody who was just disconnected."""
+"""Seconds from the end of a connection to the request for the next token, so that clients
+disconnected together do not all hit the server and the login service at once."""
 SILENT_FOR = 1.5
-"""Seconds without a word from the server, which speaks ten times a second, after which another way
-to it is sought; a server needs 1 to find a client whose port has changed."""
+"""Seconds without a packet of the server, which sends ten a second, after which another path is
+tried; a server needs 1 to find a client whose port has changed."""
 SPREAD = 1.0
-"""Seconds up to which each of these waits is longer, drawn anew with each token: a server falls
-silent for all of its clients at one moment, and their requests are not to come at one."""
+"""The jitter: up to so many seconds are added to each of these waits, drawn anew with each token.
+A server falls silent for all of its clients at once, and their requests must not come at once."""
 AGAIN_AT_MOST = 8.0
-"""Seconds between two tokens asked for while the server is silent, at the most; and `SPREAD`."""
+"""The longest backoff between two token requests while the server is silent, without `SPREAD`."""
 LATE = 0.5
-"""Seconds between two turns after which the process is taken to have stood still."""
+"""Seconds between two turns above which the process counts as stalled."""
 
 GetToken = Callable[[], "bytes | Deferred[bytes]"]
 
@@ -47,11 +47,11 @@ class Netcode:
     """netcode 1.02, for the internet.
 
     Attributes:
-        get_token: a fresh connect token, 2,048 bytes, or a Deferred of it.  It is called for each
-            connection, for a token opens one.  What it raises ends the player's game, unless an
-            old connection still stands; where it is worth another try, that is for this function
-            to do.
-        jitter: a number from 0 to 1, to spread the requests for tokens of many clients over time.
+        get_token: returns a fresh connect token, 2,048 bytes, or a Deferred of one.  It is called
+            for each connection, since a token opens only one.  An error that it raises ends the
+            player's game, unless an old connection still exists; retries are up to this function.
+        jitter: returns a number from 0 to 1, to spread the token requests of many clients over
+            time.
     """
 
     get_token: GetToken = attrs.field(validator=attrs.validators.is_callable())
@@ -63,7 +63,7 @@ class Netcode:
 
 
 class NetcodeLink(Link):
-    """One player's messages, a payload each, on connections of its own.
+    """Carries one player's messages, one a payload, on connections of its own.
 
     Args:
         client: the player's conversation.
@@ -87,7 +87,7 @@ class NetcodeLink(Link):
         self._jitter = jitter
         self._spread = 0.0
         self._path: _Path | None = None
-        self._next: _Path | None = None  # only beside a path that is connected, and silent
+        self._next: _Path | None = None  # only beside a path that is connected and silent
         self._asked: Deferred[Any] = succeed(None)
         self._again: Any = None
         self._again_after = AGAIN_AFTER
@@ -104,7 +104,7 @@ class NetcodeLink(Link):
         self._ask_for_token()
 
     def reconnect(self, now: float) -> None:
-        """See `Link`; a token is asked for at once, whatever was under way."""
+        """See `Link`; requests a token at once, and drops any pending request."""
         if not self._is_open:
             return
         if self._next is not None:
@@ -116,9 +116,9 @@ class NetcodeLink(Link):
         self._ask_for_token()
 
     def turn(self, now: float) -> None:
-        """Send what is due, of the conversation and of the connection under it."""
+        """Send the messages and the netcode packets that are due."""
         if self._is_late(now):
-            return  # what waits in the sockets is read first
+            return  # read what waits in the sockets first
         path = self._path
         if path is None:
             return
@@ -130,13 +130,13 @@ class NetcodeLink(Link):
                 self._turn_path(each, now)
 
     def send(self, message: bytes, now: float) -> None:
-        """See `Link`; between two connections everything is lost."""
+        """See `Link`; between two connections, messages are lost."""
         path = self._path
         if path is not None and path.is_connected:
             self._write(path, path.connection.send(message, now))
 
     def close(self, now: float) -> Deferred[Any]:
-        """See `Link`; the server is told."""
+        """See `Link`; sends the server disconnect packets."""
         self._is_open = False
         self._stop_asking()
         path, following = self._path, self._next
@@ -147,7 +147,7 @@ class NetcodeLink(Link):
         return DeferredList([each.close() for each in (path, following) if each is not None])
 
     def _is_late(self, now: float) -> bool:
-        """Whether this turn comes late, and the one before did not."""
+        """Whether this turn is late, and the one before was not."""
         is_late = now - self._turned_at > LATE and not self._was_late
         self._turned_at, self._was_late = now, is_late
         return is_late
@@ -160,7 +160,7 @@ class NetcodeLink(Link):
             self._lost(path)
 
     def _look_for_silence(self, now: float) -> None:
-        """Seek another way to a server that is silent, and give that up when it speaks again."""
+        """Try another path while the server is silent; stop that when a packet arrives."""
         path = self._path
         if path is None or self._is_forced:
             return
@@ -179,7 +179,7 @@ class NetcodeLink(Link):
         self._spread = SPREAD * self._jitter()
         asked = self._asked = maybeDeferred(self._get_token)
         asked.addCallback(self._connect).addErrback(self._failed, asked)
-        is_at_once = True  # so that whoever called this will look
+        is_at_once = True  # the owner checks the phase itself when its call returns
 
         def notify(_: object) -> None:
             if self._asked is asked and not is_at_once:
@@ -189,7 +189,7 @@ class NetcodeLink(Link):
         is_at_once = False
 
     def _stop_asking(self) -> None:
-        """Take back what was asked for, now or later."""
+        """Cancel the pending and the scheduled token request."""
         asked, self._asked = self._asked, succeed(None)
         asked.cancel()
         if self._again is not None:
@@ -216,7 +216,7 @@ class NetcodeLink(Link):
 
     def _failed(self, failure: Failure, asked: Deferred[Any]) -> None:
         if not self._is_open or asked is not self._asked:
-            return  # it was taken back, and nobody waits
+            return  # this request was cancelled
         if self._path is not None:
             self._again_after = min(2 * self._again_after, AGAIN_AT_MOST)
             return self._ask_later(self._again_after)
@@ -244,10 +244,10 @@ class NetcodeLink(Link):
             self.turn(now)
 
     def _turn_to_next(self, now: float) -> None:
-        """The server is reached by the other way: go on there, unless it spoke on the old one.
+        """The server answers on the other path: switch to it, unless the old one works again.
 
-        The old connection is let go of before the server ends it, so that no word of that end is
-        taken for one to this player.
+        The old connection is dropped before the server ends it, so that the disconnect packets of
+        that end do not end this player's game.
         """
         path = self._path
         assert path is not None
@@ -285,12 +285,12 @@ class NetcodeLink(Link):
 
 
 class _Path:
-    """A connection, and the port that carries it.
+    """A connection, and its port.
 
     Args:
         reactor: provides ``IReactorUDP``.
-        connection: the connection, which has said nothing yet.
-        received: is called with this, each datagram that comes in, and its sender's address.
+        connection: a connection that has sent nothing yet.
+        received: called with this path, each datagram, and its sender's address.
     """
 
     def __init__(
@@ -307,19 +307,19 @@ class _Path:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client is in."""
+        """Whether the client is connected."""
         return self.connection.state == State.CONNECTED
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing comes of it any more."""
+        """Whether the connection has ended or failed."""
         return self.connection.state <= State.DISCONNECTED
 
     def write(self, datagram: bytes) -> None:
-        """Send to this one of the token's servers, which need not be of one kind of address.
+        """Send to the connection's present server; the token's servers may mix IPv4 and IPv6.
 
         Raises:
-            CannotListenError: there is no port to be had.
+            CannotListenError: no port can be opened.
         """
         server = self.connection.server
         if self._port is not None and self._port.is_ipv6 != (":" in server[0]):
@@ -330,7 +330,7 @@ class _Path:
         self._port.send(datagram, server)
 
     def close(self) -> Deferred[Any]:
-        """Receive nothing more, and close the port; the Deferred fires when that is done."""
+        """Receive nothing more, and close the port; the Deferred fires when it is closed."""
         self._is_closed = True
         port, self._port = self._port, None
         return succeed(None) if port is None else port.close()

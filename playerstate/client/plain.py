@@ -1,4 +1,4 @@
-"""The player's end of the plain transport: a session id, a nonce and a message a datagram."""
+"""The client's end of the plain transport: a datagram is a session id, a nonce and a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = struct.Struct("<QI")
 
 
 def _server(given: Any) -> Address:
-    """A server's address, written as the system writes that of a datagram from there."""
+    """A server's address, in the form in which the system reports a datagram's sender."""
     try:
         host, port = given
         ip = str(ip_address(host if isinstance(host, str) else ""))
@@ -33,15 +33,15 @@ def _server(given: Any) -> Address:
 
 @attrs.frozen
 class Plain:
-    """Plain UDP, for loopback and networks where everyone is trusted.
+    """Plain UDP, for loopback and trusted networks.
 
     Attributes:
         server: its IP address and port.
-        session_id: who the player is, from 1 to 2^63 - 1.
+        session_id: the player's, from 1 to 2^63 - 1.
 
     Raises:
-        TypeError: the session id or the port is no whole number.
-        ValueError: one of them is out of range, or there is no IP address.
+        TypeError: the session id or the port is not a whole number.
+        ValueError: one of them is out of range, or the host is not an IP address.
     """
 
     server: Address = attrs.field(converter=_server)
@@ -53,7 +53,7 @@ class Plain:
 
 
 class PlainPort:
-    """A UDP port that any number of players share, open while one of their links is.
+    """A UDP port that any number of players share, open while at least one of their links is.
 
     Args:
         server: IP address and port.
@@ -72,14 +72,19 @@ class PlainPort:
         """Carry a player's messages from now on.
 
         Raises:
-            twisted.internet.error.CannotListenError: there is no port to be had.
+            twisted.internet.error.CannotListenError: no port can be opened.
         """
         if self._port is None:
             self._port = Port(self._reactor, self._server[0], self._received)
         self._links[session_id] = link
 
     def remove(self, session_id: int) -> Deferred[Any]:
-        """Carry them no more; the Deferred fires when the port is closed, if this was the last."""
+        """Stop carrying a player's messages.
+
+        Returns:
+            A Deferred that fires when the port is closed, if this was the last player; else at
+            once.
+        """
         self._links.pop(session_id, None)
         port = self._port
         if self._links or port is None:
@@ -88,15 +93,15 @@ class PlainPort:
         return port.close()
 
     def send(self, session_id: int, nonce: int, message: bytes) -> None:
-        """Send a player's message; nothing where no port is open."""
+        """Send a player's message; does nothing if no port is open."""
         if self._port is not None:
             self._port.send(_HEAD.pack(session_id, nonce) + message, self._server)
 
     def reopen(self) -> None:
-        """Go on with another port, for all whose links are open.
+        """Replace the port by another, for all players.
 
         Raises:
-            twisted.internet.error.CannotListenError: there is no port to be had; the old one stays.
+            twisted.internet.error.CannotListenError: no port can be opened; the old one stays open.
         """
         before = self._port
         if before is not None:
@@ -114,7 +119,7 @@ class PlainPort:
 
 
 class PlainLink(Link):
-    """One player's messages, behind the session id and the nonce."""
+    """Carries one player's messages, each after the session id and the nonce."""
 
     def __init__(self, client: Client, port: PlainPort, session_id: int) -> None:
         super().__init__(client)

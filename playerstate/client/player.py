@@ -1,7 +1,7 @@
 """One player on a Twisted reactor.
 
-What a client does beyond its `Client` and its `Link` is little: it has a beat, and it tells those
-who wait.  In an engine, the frame is the beat.
+A `PlayerClient` adds little to its `Client` and its `Link`: a timer, and Deferreds and callbacks
+for the program.  In a game engine, the frame is the timer.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
 
 BEAT = 0.05
-"""Seconds between two looks at what is due."""
+"""Seconds between two calls of `Link.turn`."""
 
 _log = PrintableLogger()
 
 
 class NotPlaying(Exception):
-    """The player is not in the game, and so cannot do this."""
+    """The call is not allowed in the player's present phase."""
 
 
 @attrs.frozen
 class Progress:
-    """How far a player's moves have come, by their numbers.
+    """The progress of a player's moves, as sequences.
 
     Attributes:
-        sent: the last that was sent.
-        applied: the highest that the server is known to have taken in.
-        saved: the highest whose state is known to be in the server's store.
+        sent: of the last move sent.
+        applied: the highest known to be applied by the server.
+        saved: the highest known to be in the server's store.
     """
 
     sent: int
@@ -48,30 +48,31 @@ class Route(Protocol):
     """How a player reaches a server: `Plain` or `Netcode`."""
 
     def link(self, client: Client, reactor: Any, seconds: Callable[[], float]) -> Link:
-        """What carries the messages of a conversation."""
+        """Return a link that carries the messages of this conversation."""
 
 
 class PlayerClient:
-    """One player, who joins, moves and leaves, and joins again if need be.  Reactor thread only.
+    """One player, who joins, moves and leaves, and can join again.  Reactor thread only.
 
-    While the player is in the game, a server that falls silent or is started anew is joined again
-    by itself, and told where the player stands: there is nothing to be done but to go on moving.
-    So is one that says that it is stopping, that its store cannot load the player now, or that the
-    player was silent for too long, as after a sleep: again and again, at least each 8 seconds.
+    While the player is in the game, the client joins again by itself if the server falls silent or
+    restarts, and sends it the player's state: the program only goes on moving the player.  It also
+    joins again if the server answers that it is stopping, that its store cannot load the player
+    now, or that the player was silent for too long, as after a sleep: with retries at most 8
+    seconds apart.
 
     Args:
         reactor: provides ``IReactorUDP`` and ``IReactorTime``.
         state_class: the server's, or its `StateSchema`.
         route: to the server, such as ``Plain(("127.0.0.1", 7777), 42)`` or ``Netcode(get_token)``.
-        on_end: called when the game is over for the player without `leave`, with a `SentAway` or
-            what the route came upon: what the token function raised, or that there is no port.
-            What ends a `join` or a `leave` is told by its Deferred instead.  By default it is
+        on_end: called when the game ends for the player without `leave`, with a `SentAway` or the
+            route's error: what the token function raised, or that no port can be opened.  An error
+            that ends a pending `join` or `leave` goes to its Deferred instead.  By default it is
             logged.
-        on_overruled: called with where the player stands where the server knows better, since the
-            player was moved from elsewhere while this client could not reach it: by another device,
-            or by the program around the server.  By default it is logged.
+        on_overruled: called with the server's state when it replaces the client's own: the player
+            was moved by another device, or by the program around the server, while this client
+            could not reach it.  By default it is logged.
         seconds: the time, on a clock that never steps.
-        draw_nonce: a number of 32 bits, another each time.
+        draw_nonce: returns a 32-bit number, a different one each time.
     """
 
     def __init__(
@@ -100,47 +101,47 @@ class PlayerClient:
 
     @property
     def is_playing(self) -> bool:
-        """Whether the player can move: from the answer to `join` to `leave`, or the end."""
+        """Whether the player can move: from the answer to `join` until `leave` or the end."""
         return self._joining is None and self._client.phase in (Phase.JOINING, Phase.ONLINE)
 
     @property
     def state(self) -> Any:
-        """Where the player stands: the last move, or else where the server said.
+        """The player's state: the last move's, or else the server's.
 
-        A field with a resolution is on its grid: the server has the same to the last bit.
+        Fields with a resolution are on their grid, so that the server's state is equal to the bit.
 
         Raises:
             NotPlaying: the player was never in the game.
         """
         if self._client.welcome is None:
-            raise NotPlaying("the server has not said yet where the player stands")
+            raise NotPlaying("the player has not joined yet, so its state is unknown")
         return self._schema.state(self._client.values)
 
     @property
     def restored(self) -> bool:
-        """Whether the player came back to where an earlier game ended, and did not spawn."""
+        """Whether the player's state was restored from an earlier game, not a new spawn."""
         return self._client.welcome is not None and self._client.welcome.restored
 
     @property
     def progress(self) -> Progress:
-        """How far the moves have come; the numbers go on from one game to the next."""
+        """The progress of the moves; sequences continue from one game to the next."""
         client = self._client
         return Progress(client.sequence, client.applied, client.saved)
 
     def join(self) -> Deferred[Any]:
-        """Join the game; the Deferred fires with where the player stands.
+        """Join the game; the Deferred fires with the player's state.
 
-        It waits for as long as it takes; give it a time with ``addTimeout``.  Cancelled, nothing
-        more is said to the server.
+        It has no time limit; set one by ``addTimeout``.  After a cancel, nothing more is sent to
+        the server.
 
         Raises:
             NotPlaying: the player has joined already, or has not left yet.
 
         Returns:
-            A Deferred that fails with `SentAway`, or with what the route came upon.
+            A Deferred that fails with `SentAway`, or with the route's error.
         """
         if self._beating is not None:
-            raise NotPlaying("the player has joined before, and is not gone yet")
+            raise NotPlaying("the player has joined already, and has not left yet")
         now = self._seconds()
         joining = self._joining = Deferred(self._give_up)
         self._client.join(now)
@@ -150,10 +151,10 @@ class PlayerClient:
         return joining
 
     def move(self, state: Any) -> None:
-        """Say where the player stands now.  It may be said at any rate; 20 a second is usual.
+        """Send the player's present state.  Any rate is allowed; 20 calls a second are usual.
 
         Raises:
-            InvalidState: the server would not take it; nothing was sent.
+            InvalidState: the server would reject it; nothing was sent.
             NotPlaying: the player is not in the game.
         """
         if not self.is_playing:
@@ -165,14 +166,14 @@ class PlayerClient:
     def leave(self) -> Deferred[None]:
         """Leave the game; the Deferred fires when the last move is in the server's store.
 
-        Cancelled, nothing more is said to the server, which takes the player to have left when it
-        has not heard of one for some time.
+        After a cancel, nothing more is sent to the server, which ends the conversation after its
+        idle timeout.
 
         Raises:
             NotPlaying: the player is leaving already.
 
         Returns:
-            A Deferred that fails as that of `join` does; it is not known then whether all is saved.
+            A Deferred that fails as that of `join` does; whether all is saved is unknown then.
         """
         if self._beating is None:
             return succeed(None)
@@ -186,9 +187,10 @@ class PlayerClient:
         return leaving
 
     def reconnect(self) -> None:
-        """Reach the server by another way, at once: after a sleep, or a change of network.
+        """Try another path to the server at once: after a sleep, or a change of network.
 
-        Without it that takes some seconds of silence.  Nothing where the player is not in the game.
+        Without this call, the client does so after some seconds of silence.  Does nothing if the
+        player is not in the game.
         """
         if self._beating is not None:
             self._link.reconnect(self._seconds())
@@ -200,7 +202,7 @@ class PlayerClient:
         self._look()
 
     def _look(self) -> None:
-        """Tell those who wait how far the conversation has come."""
+        """Fire the Deferred or the callback that the conversation's phase calls for."""
         phase = self._client.phase
         if phase is Phase.GONE:
             if self._beating is not None:
@@ -215,7 +217,7 @@ class PlayerClient:
             self._on_overruled(self.state)
 
     def _give_up(self, waiting: Deferred[Any]) -> None:
-        """Somebody has waited long enough."""
+        """A Deferred was cancelled: end the game."""
         if waiting is self._joining:
             self._joining = None
         else:
@@ -224,15 +226,15 @@ class PlayerClient:
         self._stop(CancelledError())
 
     def _stop(self, why: Exception | None) -> None:
-        """The game is over: say so, once nothing of it is left."""
+        """The game is over: close the link, then notify the program."""
         waiting = [each for each in (self._joining, self._leaving) if each is not None]
         self._joining = self._leaving = None
         self._beating.cancel()
         self._beating = None
         closed = self._link.close(self._seconds())
-        closed.addCallback(lambda _: self._tell_end(waiting, why))
+        closed.addCallback(lambda _: self._notify_end(waiting, why))
 
-    def _tell_end(self, waiting: list[Deferred[Any]], why: Exception | None) -> None:
+    def _notify_end(self, waiting: list[Deferred[Any]], why: Exception | None) -> None:
         for each in waiting:
             if why is None:
                 each.callback(None)
@@ -243,7 +245,10 @@ class PlayerClient:
 
 
 def _log_overruled(state: Any) -> None:
-    _log.warn("the player was moved from elsewhere, and stands at {state} now", state=state)
+    _log.warn(
+        "the player was moved from elsewhere; its state is now {state}",
+        state=state,
+    )
 
 
 def _log_end(why: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Why a server does not play with a player, in words."""
+"""The reasons of REFUSED and GONE, as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REFUSED: dict[int, str] = {
 }
 _GONE: dict[int, str] = {
     GoneReason.KICKED: "kicked, or no longer known to the server",
-    GoneReason.IDLE: "not heard of for too long",
+    GoneReason.IDLE: "no message arrived for too long",
     GoneReason.JOINED_ELSEWHERE: "the same session id joined from elsewhere",
     GoneReason.SHUTTING_DOWN: "the server is shutting down",
 }
@@ -23,7 +23,7 @@ class SentAway(Exception):
     """The server refused a player or ended the conversation; the message says why.
 
     Attributes:
-        answer: what the server said.
+        answer: the server's message.
     """
 
     def __init__(self, answer: Refused | Gone) -> None:

@@ -1,1 +1,1 @@
-"""Transports: they know addresses and identity, and carry messages."""
+"""Transports: they map addresses to players, and carry messages."""

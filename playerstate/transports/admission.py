@@ -1,8 +1,8 @@
-"""How many strangers are let in, and when: by the load.
+"""How many datagrams of strangers are admitted, and when: depends on the load.
 
-While all that waited in the socket could be read, some are let in in each turn of the reactor.
-While more waits, perhaps from players who are in, it is so many in `LOADED_EVERY`, whatever comes:
-the time that strangers cost is bounded, and the rest goes into reading.  Reactor thread only.
+While a turn of the reactor can empty the socket, each turn admits some.  While more datagrams wait
+in the socket, perhaps of players online, a fixed number is admitted each `LOADED_EVERY`: the time
+that strangers cost is bounded, and the rest goes into reading.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from twisted.internet.interfaces import IDelayedCall
 from playerstate.transports.strangers import Source, Strangers
 
 LOADED_EVERY = 0.01
-"""Seconds from one turn of strangers to the next, under load."""
+"""Seconds between two admissions under load."""
 
 
 class Admission:
-    """Lets in who waits, in turns.
+    """Queues the datagrams of strangers, and admits them in turns.
 
     Args:
         clock: the service's.
-        let_in: takes in a stranger's datagram.
-        a_turn: how many are let in in one turn of the reactor, at most.
-        a_loaded_turn: how many in `LOADED_EVERY` under load.
-        has_room: whether one more may be let in now.
+        let_in: receives a stranger's datagram.
+        a_turn: the most datagrams admitted in one turn of the reactor.
+        a_loaded_turn: the most admitted each `LOADED_EVERY` under load.
+        has_room: whether one more may be admitted now.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Admission:
         self._later: IDelayedCall | None = None
 
     def __bool__(self) -> bool:
-        """Whether anybody waits."""
+        """Whether a datagram waits."""
         return bool(self._strangers)
 
     def came(self, sources: Sequence[Source], datagrams: Sequence[bytes]) -> int:
-        """Have strangers wait; `turn` is to follow.  See `Strangers.put`."""
+        """Queue datagrams of strangers; the caller calls `turn` next.  See `Strangers.put`."""
         return self._strangers.put(sources, datagrams)
 
     def turn(self, is_loaded: bool) -> None:
-        """The socket was read, and the players' datagrams are taken in: let some strangers in.
+        """Admit some strangers, once the socket was read and the players' datagrams processed.
 
         Args:
             is_loaded: whether more may wait in the socket.
@@ -66,7 +66,7 @@ class Admission:
             self._go_on(is_loaded or is_stuck)
 
     def close(self) -> None:
-        """Forget who waits: they ask again, or another server."""
+        """Discard what waits: the clients send again, or ask another server."""
         self._strangers = Strangers()
         if self._later is not None and self._later.active():
             self._later.cancel()
@@ -75,15 +75,15 @@ class Admission:
         self._later = self._clock.callLater(LOADED_EVERY if is_slow else 0.0, self._turn_alone)
 
     def _turn_alone(self) -> None:
-        """A turn for those who wait; under load the only one, and else for where nothing came."""
-        # It is loaded no more where nothing is read until the next.
+        """A turn by the timer; under load the only kind, otherwise for when no datagram arrives."""
+        # Unless the socket is read before the next turn, the load is over.
         is_loaded, self._is_loaded = self._is_loaded, False
         is_stuck = not self._let_some_in(self._a_loaded_turn if is_loaded else self._a_turn)
         if self._strangers:
             self._go_on(is_loaded or is_stuck)
 
     def _let_some_in(self, most: int) -> bool:
-        """Let in so many; whether there was room for them."""
+        """Admit so many; return whether there was room for them."""
         for _ in range(most):
             if not self._strangers:
                 break

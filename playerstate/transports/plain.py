@@ -1,7 +1,7 @@
 """The plain transport: a datagram is the session id, the nonce, and a message.
 
-It believes the session id as sent, pinned to the address that joined, and so is for loopback and
-trusted networks only.  The nonce keeps what is late of one conversation out of the next.
+It trusts the session id as sent, pinned to the address that joined, and so is for loopback and
+trusted networks only.  The nonce keeps late datagrams of one conversation out of the next.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HEAD_AND_TYPE = struct.Struct("<QIB")
 
 MAX_DATAGRAM = _HEAD.size + MAX_JOIN_SIZE
 JOINS_A_TURN, JOINS_A_LOADED_TURN = 8, 5
-"""JOINs taken in in one turn of the reactor, a millisecond's work, and in each 10 ms under load."""
+"""JOINs admitted in one turn of the reactor, a millisecond's work, and in each 10 ms under load."""
 
 _Batch = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[Any], Sequence[bytes]]
-"""Session ids, nonces, message types, peers and datagrams, side by side."""
+"""Session ids, nonces, message types, peers and datagrams, as parallel sequences."""
 
 
 class PlainProtocol(BatchProtocol):
@@ -53,9 +53,9 @@ class PlainProtocol(BatchProtocol):
             self._admission.turn(is_loaded)
 
     def _read(self, datagrams: Sequence[bytes], addresses: Sequence[Any]) -> _Batch:
-        """Read the heads of datagrams; what has none that makes sense is counted, and left out.
+        """Read the heads of datagrams; count and leave out those without a valid one.
 
-        All at once, for what is in order and for what is not: this is done for every datagram.
+        In bulk, for valid and invalid ones alike, since this is done for every datagram.
         """
         malformed = self._gateway.malformed
         sizes = list(map(len, datagrams))
@@ -73,16 +73,16 @@ class PlainProtocol(BatchProtocol):
         batch = session_ids, nonces, kinds, addresses, datagrams
         if min(session_ids) >= 1 and max(session_ids) <= MAX_SESSION_ID:
             return batch
-        makes_sense = [1 <= session_id <= MAX_SESSION_ID for session_id in session_ids]
-        malformed("session_id", makes_sense.count(False))
-        return _chosen(batch, makes_sense)
+        is_valid = [1 <= session_id <= MAX_SESSION_ID for session_id in session_ids]
+        malformed("session_id", is_valid.count(False))
+        return _chosen(batch, is_valid)
 
     def _take_in(self, batch: _Batch) -> None:
         session_ids, nonces, _, peers, messages = batch
         self._gateway.received_many(self, session_ids, peers, messages, _HEAD.size, nonces)
 
     def _set_joins_apart(self, batch: _Batch) -> _Batch:
-        """Have the JOINs wait; return the rest."""
+        """Queue the JOINs; return the rest."""
         is_join = [kind == JOIN for kind in batch[2]]
         _, _, _, peers, messages = _chosen(batch, is_join)
         self._gateway.service.ledger.joins_limited += self._admission.came(peers, messages)
@@ -94,23 +94,23 @@ class PlainProtocol(BatchProtocol):
         self._take_in(self._read([message], [peer]))
 
     def stopProtocol(self) -> None:
-        """The port is closed; those who wait to be let in ask again, or another server."""
+        """The port is closed; clients whose JOIN waits send it again, or ask another server."""
         super().stopProtocol()
         self._admission.close()
 
     def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
-        """Send a message to an address; what the system will not take is counted, and lost."""
+        """Send a message to an address; one that the system refuses is counted, and lost."""
         try:
             self._write(_HEAD.pack(session_id, nonce) + message, peer)
         except OSError:
             self._gateway.service.ledger.unsent += 1
 
     def end(self, session_id: int, peer: Any) -> None:
-        """Nothing is kept of an address."""
+        """Does nothing: the transport has no state of a peer."""
 
 
 def _chosen(batch: _Batch, which: Sequence[bool]) -> _Batch:
-    """A part of what is side by side."""
+    """The chosen part of a batch."""
     session_ids, nonces, kinds, peers, messages = (tuple(compress(each, which)) for each in batch)
     return session_ids, nonces, kinds, peers, messages
 
@@ -119,8 +119,8 @@ class PlainService(Service):
     """The plain transport on one UDP port.
 
     Args:
-        gateway: whose service is started before this one.
-        port: the port's number; 0 for any that is free.
+        gateway: its service must be started before this one.
+        port: the port's number; 0 for any free port.
         interface: the address to listen on.
         reactor: provides ``IReactorUDP``; the global reactor by default.
     """
@@ -157,11 +157,11 @@ class PlainService(Service):
 
     @property
     def port(self) -> int:
-        """The number of the port bound."""
+        """The number of the bound port."""
         return self._port.number
 
     def stopService(self) -> Deferred[None]:
-        """Save every player, tell them, and close the port."""
+        """Save and notify every player, and close the port."""
         if not self.running:
             return succeed(None)
         super().stopService()

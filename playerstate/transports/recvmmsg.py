@@ -1,8 +1,8 @@
 """Many datagrams a system call: Linux's ``recvmmsg(2)``, in place of Twisted's reading one by one.
 
-Half of what a small datagram costs is the call that reads it.  `BatchReader` asks for all that
-wait, `DATAGRAMS` at most, into memory that is made once, and a `BatchProtocol` gets them together.
-The GIL is kept meanwhile: the call never waits, and to give the GIL away would cost more than that.
+Half of the cost of a small datagram is the call that reads it.  `BatchReader` reads all that wait,
+`DATAGRAMS` at most, into memory that is allocated once, and passes them to a `BatchProtocol`
+together.  The GIL is held meanwhile: the call never blocks, and releasing the GIL would cost more.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from twisted.internet.udp import Port
 from playerstate.log import PrintableLogger
 
 DATAGRAMS = 128
-"""Read in one turn of the reactor at most: what comes of them is the work of half a millisecond."""
+"""The most read in one turn of the reactor: processing them takes half a millisecond."""
 ADDRESSES_REMEMBERED = 65_536
-"""Senders whose addresses need not be spelled out again; forgotten together when there are more."""
+"""Senders whose parsed addresses are cached; the cache is cleared when it is full."""
 
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 """From Linux's ``in.h`` and ``in6.h``; Python has no name for the first before 3.14."""
@@ -39,13 +39,13 @@ _log = PrintableLogger()
 
 
 Address = tuple[Any, ...]
-"""Where a datagram came from, to be handed back for sending: host and port; for a link-local IPv6
-sender its flow and scope as well; on a port that is bound to all addresses also the control message
-that names the address of ours that was asked."""
+"""Where a datagram came from, passed back to send: host and port; for a link-local IPv6 sender its
+flow and scope as well; on a port that is bound to all addresses also the control message that names
+the local address that the sender used."""
 
 
 class BatchProtocol(DatagramProtocol):
-    """A protocol that takes in together what came at the same time.
+    """A protocol that receives datagrams in batches.
 
     Attributes:
         lost: called when the port is closed, by the program or by the system.
@@ -62,29 +62,29 @@ class BatchProtocol(DatagramProtocol):
             self._write = partial(_send, port.getHandle(), port.write)
 
     def stopProtocol(self) -> None:
-        """The port is closed: what is sent from now on is lost."""
+        """The port is closed: sending fails from now on."""
         self._write = _refuse
         if self.lost is not None:
             self.lost()
 
     def datagramReceived(self, datagram: bytes, address: Any) -> None:
-        """A datagram came in by itself."""
+        """Receive a single datagram."""
         self.datagrams_received([datagram], [address])
 
     def datagrams_received(self, datagrams: list[bytes], addresses: list[Any]) -> None:
-        """Take in datagrams, in the order in which they came, each with its sender's address."""
+        """Receive datagrams, in the order of arrival, each with its sender's address."""
         raise NotImplementedError
 
 
 def is_for_all_addresses(port: Any) -> bool:
-    """Whether this is a port of Twisted's that is bound to all addresses of the machine."""
+    """Whether this is a Twisted port that is bound to all addresses of the machine."""
     return isinstance(port, Port) and ip_address(port.interface or "0.0.0.0").is_unspecified
 
 
 def _send(
     handle: socket.socket, write: Callable[..., object], datagram: bytes, address: Address
 ) -> None:
-    """Send from the address that was asked, where that is known."""
+    """Send from the local address that the peer used, if it is known."""
     if len(address) < 5:
         write(datagram, address)
     else:
@@ -115,7 +115,7 @@ class _Header(ctypes.Structure):
 
 
 class _Message(ctypes.Structure):
-    """``struct mmsghdr``: where a datagram goes, and how long it was."""
+    """``struct mmsghdr``: where a datagram is stored, and its length."""
 
     _fields_ = (("header", _Header), ("received", ctypes.c_uint32))
 
@@ -134,10 +134,10 @@ _recvmmsg = _find_recvmmsg()
 
 
 def read_many(port: Any) -> None:
-    """Have a Twisted port read many datagrams a call from now on, where the system can.
+    """Make a Twisted port read many datagrams a call from now on, where the system can.
 
     Raises:
-        CannotListenError: it cannot, and the port is bound to all addresses.
+        CannotListenError: the system cannot, and the port is bound to all addresses.
     """
     if _recvmmsg is not None and isinstance(port, Port):
         port.doRead = BatchReader(port, _recvmmsg).read  # type: ignore[method-assign]
@@ -147,8 +147,8 @@ def read_many(port: Any) -> None:
             port.getHost().port,
             OSError(
                 errno.ENOSYS,
-                "without recvmmsg an answer might leave from another address than was asked;"
-                " listen on each address of this machine by itself",
+                "without recvmmsg an answer might be sent from another address than the client"
+                " used; listen on each address of this machine separately",
             ),
         )
 
@@ -158,7 +158,7 @@ class BatchReader:
 
     Args:
         port: bound, and its protocol, a `BatchProtocol`, started.
-        recvmmsg: the C library's.
+        recvmmsg: the C library's function.
     """
 
     def __init__(self, port: Port, recvmmsg: Callable[..., int]) -> None:
@@ -169,7 +169,7 @@ class BatchReader:
         is_ipv6 = port.addressFamily == socket.AF_INET6
         self._read_address = _read_ipv6 if is_ipv6 else _read_ipv4
         self._data = ctypes.create_string_buffer(size * DATAGRAMS)
-        # A sender's address, and behind it the control message that names ours.
+        # A sender's address, and behind it the control message with the local address.
         name_size, row_size, control_size = (28, 32, 40) if is_ipv6 else (16, 16, 32)
         if not is_for_all_addresses(port):
             control_size = 0
@@ -198,13 +198,13 @@ class BatchReader:
         self._addresses: dict[bytes, Address] = {}
 
     def read(self) -> OSError | None:
-        """Read what waits, and give it to the protocol; what that raises is logged.
+        """Read the waiting datagrams and pass them to the protocol; log what that raises.
 
         Returns:
-            The error of a socket that is of no use any more, for the reactor to let go of it.
+            The error of an unusable socket, on which the reactor closes the port; else None.
         """
         if self._control_size:
-            # What the system tells is written over: the length, and perhaps not all of the rest.
+            # The system overwrites the lengths, and perhaps not all of the rows.
             self._control_lengths[:] = self._control_size
             ctypes.memset(self._rows, 0, len(self._rows))
         count = self._recvmmsg(self._fd, self._messages, DATAGRAMS, socket.MSG_DONTWAIT, None)
@@ -226,8 +226,8 @@ class BatchReader:
             addresses = list(map(self._address, names))
         try:
             self._received(datagrams, addresses)
-        except Exception:  # as with Twisted's own reading, a bug keeps nobody from reading on
-            _log.failure("datagrams could not be processed")
+        except Exception:  # as in Twisted's own reading, a bug must not stop the reading
+            _log.failure("received datagrams could not be handled")
         return None
 
     def _address(self, name: bytes) -> Address:
@@ -240,23 +240,23 @@ class BatchReader:
 
 
 def _read_ipv4(row: bytes) -> Address:
-    """What a ``struct sockaddr_in`` says, and a ``struct in_pktinfo`` if there is one behind it."""
+    """Read a ``struct sockaddr_in``, and the ``struct in_pktinfo`` behind it, if there is one."""
     host, port = socket.inet_ntoa(row[4:8]), int.from_bytes(row[2:4])
     if row[16:] and _CONTROL.unpack_from(row, 16)[1:] == (socket.IPPROTO_IP, _IP_PKTINFO):
-        # The system finds the interface; the address is the one to answer from.
+        # The system chooses the interface; the address is the one to answer from.
         info = bytes(4) + row[36:40] + bytes(4)
         return host, port, 0, 0, (socket.IPPROTO_IP, _IP_PKTINFO, info)
     return host, port
 
 
 def _read_ipv6(row: bytes) -> Address:
-    """The same of a ``struct sockaddr_in6`` and a ``struct in6_pktinfo``."""
+    """Read a ``struct sockaddr_in6``, and the ``struct in6_pktinfo`` behind it, if there is one."""
     host, port = socket.inet_ntop(socket.AF_INET6, row[8:24]), int.from_bytes(row[2:4])
     scope = int.from_bytes(row[24:28], sys.byteorder)
     if row[32:] and _CONTROL.unpack_from(row, 32)[1:] == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
         asked, interface = row[48:64], row[64:68]
         if not ip_address(asked).is_link_local:
-            interface = bytes(4)  # the system finds it, and a packet may come by another
+            interface = bytes(4)  # the system chooses; a packet may arrive on another
         control = (socket.IPPROTO_IPV6, _IPV6_PKTINFO, asked + interface)
         return host, port, 0, scope, control
     return (host, port, 0, scope) if scope else (host, port)

@@ -1,13 +1,13 @@
-"""Datagrams of senders who are not in yet: they wait, and are let in by turns of their sources.
+"""Datagrams of strangers: fair queues, from which they are admitted by turns of their sources.
 
-Letting a player in costs a hundred times what a move does, so a flood of such datagrams would leave
-no time for the players who are in.  A transport hands over together what came together.  It waits
-here in line with what came from the same network, and in it with what came from the same port.
-Each line has its turn, whatever its length, so that a long one delays itself alone; what a line has
-no room for is dropped, unread.
+Admitting a player costs a hundred times what a move does, so a flood of such datagrams would leave
+no time for the players online.  A transport passes on together the datagrams that it read together.
+Each waits in the queue of its network, and there in the queue of its port.  The queues take turns,
+whatever their lengths, so that a long one delays only itself; datagrams for which a queue has no
+room are dropped, unread.
 
-Networks and ports are spread over a fixed number of lines, by a hash that a sender cannot compute.
-Where datagrams of many sources come together, chance says whose are looked at.
+Networks and ports are spread over a fixed number of queues by a keyed hash, which a sender cannot
+compute.  If datagrams of many sources are read together, the sources to queue are drawn at random.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from itertools import islice
 from typing import Any
 
 NETWORKS, PORTS = 256, 16
-"""Lines of networks, and of ports in each."""
+"""Queues of networks, and of ports in each."""
 ROOM = 1_024
-"""Datagrams that wait, divided among the lines there are.  A line that was there before the others
-may keep what it has: together they hold some twelve times that, however they come."""
+"""Datagrams that wait, divided among the present queues.  A queue keeps what it has when others are
+added: together they hold some twelve times that, in any order of arrival."""
 SOURCES_AT_ONCE = 8
-"""Of so many sources datagrams are taken up that came together; the others' are dropped.  To find a
-line costs what reading two datagrams does."""
+"""Sources whose datagrams are queued, of those read together; the others' are dropped.  Finding a
+queue costs as much as reading two datagrams."""
 
 Source = tuple[Any, ...]
 """Where a datagram came from: an IP address, a port, and what the transport has beside them."""
 
 
 class Strangers:
-    """What waits to be let in.  Reactor thread only.
+    """The datagrams that wait to be admitted.  Reactor thread only.
 
     Args:
         secret: random bytes.
@@ -48,14 +48,14 @@ class Strangers:
         return bool(self._networks)
 
     def put(self, sources: Sequence[Source], datagrams: Sequence[bytes]) -> int:
-        """Have datagrams wait that came together, each in the line of its source.
+        """Queue datagrams that were read together, each in the queue of its source.
 
         Args:
-            sources: where each came from.
-            datagrams: themselves; at least one.
+            sources: the source of each.
+            datagrams: at least one.
 
         Returns:
-            How many there was no room for.
+            How many were dropped.
         """
         by_source: dict[Source, Sequence[bytes]] = {sources[0]: datagrams}
         if sources.count(sources[0]) != len(sources):
@@ -69,7 +69,7 @@ class Strangers:
         return len(datagrams) - sum(self._put(source, by_source[source]) for source in chosen)
 
     def _draw(self, sources: Iterable[Source]) -> list[Source]:
-        """Some of the sources: one of each network, or of some by chance; then others of theirs."""
+        """Draw sources at random: an equal share of each network, or one each of some networks."""
         networks: dict[str, list[Source]] = {}
         for source in sources:
             networks.setdefault(network_of(source[0]), []).append(source)
@@ -84,40 +84,40 @@ class Strangers:
         ]
 
     def _put(self, source: Source, datagrams: Sequence[bytes]) -> int:
-        """Have datagrams of one source wait; return how many there was room for."""
+        """Queue datagrams of one source; return how many there was room for."""
         network_key = hash(self._secret + network_of(source[0]).encode()) % NETWORKS
         ports = self._networks.setdefault(network_key, {})
         port_key = hash(self._secret + source[1].to_bytes(2)) % PORTS
-        line = ports.setdefault(port_key, deque())
-        room = max(1, ROOM // (len(self._networks) * len(ports))) - len(line)
+        queue = ports.setdefault(port_key, deque())
+        room = max(1, ROOM // (len(self._networks) * len(ports))) - len(queue)
         if room <= 0:
             return 0
-        line.extend((source, datagram) for datagram in islice(datagrams, room))
+        queue.extend((source, datagram) for datagram in islice(datagrams, room))
         return min(room, len(datagrams))
 
     def take(self) -> tuple[Source, bytes]:
-        """The first of the line whose turn it is.
+        """Remove and return the first datagram of the queue whose turn it is.
 
         Raises:
-            StopIteration: there is none.
+            StopIteration: no datagram waits.
         """
         network_key = next(iter(self._networks))
         ports = self._networks.pop(network_key)
         port_key = next(iter(ports))
-        line = ports.pop(port_key)
-        waiting = line.popleft()
-        if line:
-            ports[port_key] = line
+        queue = ports.pop(port_key)
+        waiting = queue.popleft()
+        if queue:
+            ports[port_key] = queue
         if ports:
             self._networks[network_key] = ports
         return waiting
 
 
 def network_of(host: str) -> str:
-    """What a source is told by: an IPv4 address, or the first half of an IPv6 one as written.
+    """The network of a source: an IPv4 address, or the first half of an IPv6 one as written.
 
-    A customer is commonly given a whole /64; addresses that are written with zeros left out are
-    told more finely, and share no line with others for it.
+    One customer commonly has a whole /64.  Addresses written with zeros left out are divided more
+    finely; that only gives them more queues, shared with no other network.
     """
     if ":" not in host or "." in host:
         return host

@@ -1,4 +1,4 @@
-"""One UDP port, as every transport wants it: bound, with a large buffer, its drops counted."""
+"""One UDP port, as every transport needs it: bound, with a large buffer, its drops counted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from playerstate.players.service import PlayerStateService
 from playerstate.transports.recvmmsg import BatchProtocol, read_many
 
 RECEIVE_BUFFER = 4 * 2**20
-"""Bytes asked of the system for datagrams that wait to be read."""
+"""Bytes of the receive buffer that is requested from the system."""
 MAX_THROUGHPUT = 16 * 2**10
-"""Bytes read in one turn of the reactor, where they are read one by one; with Twisted's 256 KiB, a
-flood would hold up every timer for as long as it takes to work through that."""
+"""Bytes read in one turn of the reactor, where datagrams are read one at a time; with Twisted's 256
+KiB, a flood would delay every timer by the time that processing them takes."""
 DROPS_LOOK_EVERY = 10.0
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether the socket is still alive."""
+"""Seconds between two checks that the socket is still alive."""
 LISTEN_AGAIN_FIRST = 0.1
 LISTEN_AGAIN_LONGEST = 5.0
-"""Seconds to wait before a port that was lost is bound again, doubled each time; a port that has
-lived for the longest begins at the first."""
+"""Seconds of backoff before a lost port is bound again, doubled each time; reset once a port has
+been open for the longest."""
 
 _SO_RCVBUFFORCE = 33
 """From Linux's ``asm-generic/socket.h``; Python has no name for it."""
@@ -35,25 +35,26 @@ _log = PrintableLogger()
 
 
 class UDPPort:
-    """A port that is bound as soon as this is made.  Reactor thread only.
+    """A port, bound by the constructor.  Reactor thread only.
 
     Args:
         reactor: provides ``IReactorUDP``.
-        service: a started service, whose clock is used, and whose ledger counts the drops.
-        protocol: gets the datagrams.
-        number: the port's number; 0 for any that is free.
+        service: a started service: its clock is used, and its ledger counts the drops.
+        protocol: receives the datagrams.
+        number: the port's number; 0 for any free port.
         interface: the IP address to listen on.
-        max_datagram: bytes of the longest datagram that means anything.
+        max_datagram: bytes of the longest valid datagram.
         name: of the transport, for the log.
 
-    Where the system closes the port it is bound again, at the same number, until that succeeds.
+    If the system closes the port, it is bound again at the same number, with retries until that
+    succeeds.
 
     Attributes:
-        host: the IP address bound.
-        number: the number of the port bound.
+        host: the bound IP address.
+        number: the number of the bound port.
 
     Raises:
-        twisted.internet.error.CannotListenError: it cannot be bound.
+        twisted.internet.error.CannotListenError: the port cannot be bound.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class UDPPort:
 
     def _listen(self) -> None:
         number, interface, max_datagram = self._asked
-        # Twisted cuts what is longer without a word: one byte more shows that it was.
+        # Twisted truncates longer datagrams silently: one byte more shows that one was longer.
         port = self._reactor.listenUDP(number, self._protocol, interface, max_datagram + 1)
         port.maxThroughput = MAX_THROUGHPUT
         try:
@@ -104,7 +105,7 @@ class UDPPort:
         self._file = _file_of(port.fileno())
         _log.info(
             "listening on udp {host}:{port}, {name}; receive buffer {granted} bytes"
-            " ({asked} asked for)",
+            " ({asked} requested)",
             host=self.host,
             port=self.number,
             name=self._name,
@@ -113,7 +114,7 @@ class UDPPort:
         )
 
     def close(self) -> Deferred[None]:
-        """Close the port; the Deferred fires when that is done."""
+        """Close the port; the Deferred fires when it is closed."""
         self._is_closing = True
         for look in self._looks:
             look.cancel()
@@ -125,15 +126,13 @@ class UDPPort:
         return maybeDeferred(self._port.stopListening)
 
     def _lost(self) -> None:
-        """The port is closed; unless that was asked for, listen again soon."""
+        """The port is closed; unless `close` was called, listen again soon."""
         self._is_open = False
         if self._is_closing:
             return
         if self._clock.seconds() - self._open_since >= LISTEN_AGAIN_LONGEST:
             self._delay = LISTEN_AGAIN_FIRST
-        self._log(
-            "the system closed the port; players are not heard. Listening again in {delay:g} s"
-        )
+        self._log("the system closed the port; nothing is received. Listening again in {delay:g} s")
         self._listen_later()
 
     def _listen_later(self) -> None:
@@ -145,16 +144,16 @@ class UDPPort:
             self._listen()
         except CannotListenError as error:
             self._log(
-                "cannot listen again: {error}; players are not heard. Free the port, or bring the"
+                "cannot listen again: {error}; nothing is received. Free the port, or bring the"
                 " address back. Trying again in {delay:g} s",
                 error=error.socketError,
             )
             self._listen_later()
         else:
-            self._log("listening again; players are heard")
+            self._log("listening again; datagrams are received")
 
     def _log(self, what: str, **values: object) -> None:
-        """Say what became of the port, and how long until it is bound again where it is lost."""
+        """Log what happened to the port."""
         _log.critical(
             "udp {host}:{port}, {name}: " + what,
             host=self.host,
@@ -165,7 +164,7 @@ class UDPPort:
         )
 
     def _look(self) -> None:
-        """Let go of a socket that is dead without the reactor having been told."""
+        """Close a port whose socket is dead without the reactor having noticed."""
         if not self._is_open:
             return
         port, fd = self._port, self._port.fileno()
@@ -173,10 +172,10 @@ class UDPPort:
             try:
                 port.stopReading()
             except OSError:
-                # epoll has forgotten the descriptor, and Twisted's reactor stumbles over that; it
-                # would take the next socket of this number for one that it reads already.
+                # epoll has removed the descriptor, so Twisted's reactor fails halfway; it would
+                # take the next socket with this number for one that it reads already.
                 port.reactor._reads.discard(fd)
-            # The number may be another file's by now, which is not ours to close.
+            # The number may belong to another file by now, which must not be closed here.
             port.getHandle().detach()
         elif not _is_dead(fd):
             return
@@ -191,7 +190,7 @@ class UDPPort:
 
 
 def _file_of(fd: int) -> tuple[int, int] | None:
-    """Which file a descriptor stands for, or None where it is closed."""
+    """The file of a descriptor, as device and inode; None if the descriptor is closed."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -207,17 +206,17 @@ def _is_dead(fd: int) -> bool:
 
 
 def _enlarge_buffer(handle: socket.socket) -> int:
-    """Ask for a large receive buffer; return what was granted, in bytes."""
+    """Request a large receive buffer; return the bytes granted."""
     try:
         handle.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except OSError:  # it takes CAP_NET_ADMIN; without it the system's limit holds
+    except OSError:  # it needs CAP_NET_ADMIN; without it the system's limit applies
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     granted = handle.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    return granted // 2  # Linux doubles it, for its own bookkeeping
+    return granted // 2  # Linux doubles it, for its own overhead
 
 
 def _kernel_drops(fd: int) -> int:
-    """Datagrams that the system dropped for want of buffer, where it tells: in ``/proc/net``."""
+    """Datagrams that the system dropped from a full buffer, by ``/proc/net``; 0 where unknown."""
     if (file := _file_of(fd)) is None:
         return 0
     inode = str(file[1])

@@ -1,4 +1,4 @@
-"""An IP address and a UDP port, as people and as connect tokens write them."""
+"""An IP address and a UDP port, as text and as packed in connect tokens."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import attrs
 
 _IPV4, _IPV6 = 1, 2
-"""The types of address that netcode 1.02 knows, a byte each; there is no other."""
+"""The two address types of netcode 1.02, one byte each."""
 _IPV4_BODY = struct.Struct("<4sH")
 _IPV6_BODY = struct.Struct("<8HH")
 _GROUPS = struct.Struct(">8H")
 _MAPPED = bytes(10) + b"\xff\xff"
-"""How an IPv6 address begins that stands for an IPv4 one (RFC 4291, 2.5.5.2)."""
+"""The prefix of an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2)."""
 
 
 @attrs.frozen
@@ -34,7 +34,7 @@ class Address:
         """The address of a host given as an IP address.
 
         Raises:
-            ValueError: it is no IP address, or one with a zone, which no token can carry.
+            ValueError: it is not an IP address, or has a zone, which no token can carry.
         """
         ip = ip_address(host)
         if isinstance(ip, IPv6Address) and ip.scope_id is not None:
@@ -67,7 +67,7 @@ class Address:
         return f"{host}:{self.port}"
 
     def pack(self) -> bytes:
-        """As in a token: the type, the address, the port; 7 bytes or 19.
+        """The form in a token: the type, the address, the port; 7 bytes (IPv4) or 19 (IPv6).
 
         The standard writes the groups of an IPv6 address as eight little-endian numbers.
         """
@@ -81,7 +81,7 @@ def unpack_address(data: bytes, at: int) -> tuple[Address, int]:
     """The address that begins at `at`, and where it ends.
 
     Raises:
-        ValueError: its type is neither of the two, or the data end within it.
+        ValueError: its type is unknown, or the data end within it.
     """
     try:
         kind = data[at]
@@ -97,10 +97,10 @@ def unpack_address(data: bytes, at: int) -> tuple[Address, int]:
 
 
 def network_of(host: str) -> bytes:
-    """What senders are counted together by: the IPv4 address, or the first 64 bits of an IPv6 one.
+    """The network that a sender counts under: an IPv4 address, or 64 bits of an IPv6 one.
 
-    A customer is commonly given a whole /64, so that a finer count would count nothing.  An IPv4
-    sender seen by a dual-stack socket, as ``::ffff:203.0.113.7``, is the IPv4 sender.
+    One customer commonly has a whole /64, so a finer count could be evaded.  An IPv4 sender seen by
+    a dual-stack socket, as ``::ffff:203.0.113.7``, counts as the IPv4 sender.
 
     Args:
         host: an IP address as a socket names it; an IPv6 one may carry a zone.
@@ -112,5 +112,5 @@ def network_of(host: str) -> bytes:
 
 
 def is_loopback(network: bytes) -> bool:
-    """Whether a network, as `network_of` tells it, is this machine itself: 127/8, or ::1's."""
+    """Whether a network, as `network_of` returns it, is this machine: 127/8, or ::1's."""
     return network[0] == 127 if len(network) == 4 else not any(network)

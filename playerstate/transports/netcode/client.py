@@ -1,12 +1,12 @@
 """The client's side of netcode 1.02, without a socket and without a clock.
 
-A `Client` is told what came in (`Client.receive`), says what is to be sent by itself
-(`Client.due`, to be asked some 20 times a second) and seals what its owner sends (`Client.send`).
-It tries the servers of its token in order: asks each ten times a second to be let in, brings the
-challenge back, and is connected with the first keep-alive.
+The caller passes received datagrams to `Client.receive`, calls `Client.due` some 20 times a second
+for protocol packets to send, and seals payloads by `Client.send`.  The client tries the servers of
+its token in order: it sends each a request ten times a second, returns the challenge, and is
+connected on the first keep-alive.
 
-A token is good for one connection.  A client that lost it needs another token and another
-`Client`.
+A token is good for one connection.  After a lost connection, the caller needs another token and
+another `Client`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.tokens import ConnectToken
 
 SPEAK_EVERY = 0.1
-"""Seconds from one request or response to the next, and of silence before a keep-alive: the
+"""Seconds between two requests or responses, and without sending before a keep-alive: the
 standard's 10 Hz."""
 DISCONNECTS = 10
 _NOTHING = KEEP_ALIVE_BODY.pack(0, 0)
 
 
 class State(IntEnum):
-    """How far a client is, numbered as the standard does: it is over at 0 and below."""
+    """A client's state, numbered as in the standard: 0 and below are final."""
 
     TOKEN_EXPIRED = -6
     CONNECTION_TIMED_OUT = -4
@@ -58,7 +58,7 @@ class State(IntEnum):
 
 
 class Client:
-    """One connection of one client, from the request to the end.
+    """One connection of one client, from the request to its end.
 
     All times are seconds on a clock that never steps.
 
@@ -67,13 +67,13 @@ class Client:
         now: the time.
 
     Raises:
-        MalformedToken: it is none.
+        MalformedToken: the bytes are no connect token.
 
     Attributes:
-        state: how far it is.
-        server: the one that it speaks to: IP address and port.
-        slot, slots: its place on the server and how many there are, once it is connected.
-        heard_at: when the server was heard last, or the client turned to it.
+        state: see `State`.
+        server: IP address and port of the server that it is trying or connected to.
+        slot, slots: its slot on the server and how many there are, once it is connected.
+        heard_at: when a good packet of the server last arrived, or the client began to try it.
     """
 
     def __init__(self, token: bytes, now: float) -> None:
@@ -83,8 +83,8 @@ class Client:
         self._sealer = ChaCha20Poly1305(self._token.client_to_server_key)
         self._opener = ChaCha20Poly1305(self._token.server_to_client_key)
         self._timeout = self._token.timeout_seconds
-        # One number after the other for everything that is sent, to whichever server: the keys
-        # are the same for all of them.  The requests, which are not sealed, count as well.
+        # One sequence for all packets to all servers, since the keys are the same for all of
+        # them.  Requests, which are not sealed, count as well.
         self._sequence = 0
         self._next_address = 0
         self.slot = self.slots = 0
@@ -94,7 +94,7 @@ class Client:
         self._turn_to_next(now)
 
     def due(self, now: float) -> bytes | None:
-        """What is to be sent now to `server`, if anything is; time-outs come to pass here."""
+        """The packet to send now to `server`, if any; also checks the time-outs."""
         self._look_at_clock(now)
         if self.state <= State.DISCONNECTED or now < self._spoke_at + SPEAK_EVERY:
             return None
@@ -107,19 +107,19 @@ class Client:
         return self._seal(KEEP_ALIVE, _NOTHING, now)
 
     def send(self, payload: bytes, now: float) -> bytes:
-        """The datagram that carries 1 to 1,200 bytes to the server.
+        """Return the datagram that carries 1 to 1,200 bytes to the server.
 
         Raises:
-            ValueError: it is not connected, or the payload is shorter or longer.
+            ValueError: the client is not connected, or the payload is shorter or longer.
         """
         if self.state != State.CONNECTED:
-            raise ValueError(f"nothing can be sent: {self.state.name}")
+            raise ValueError(f"not connected, so nothing can be sent: {self.state.name}")
         if not 1 <= len(payload) <= MAX_PAYLOAD:
             raise ValueError(f"a payload has 1 to {MAX_PAYLOAD} bytes, not {len(payload)}")
         return self._seal(PAYLOAD, payload, now)
 
     def disconnect(self, now: float) -> list[bytes]:
-        """Leave; the datagrams that say so, none where it is over already."""
+        """End the connection; return the disconnect packets to send, none if it ended already."""
         if self.state <= State.DISCONNECTED:
             return []
         said = [self._seal(DISCONNECT, b"", now) for _ in range(DISCONNECTS)]
@@ -127,11 +127,11 @@ class Client:
         return said
 
     def receive(self, datagram: bytes, source: tuple[str, int], now: float) -> bytes | None:
-        """Take in a datagram; the payload, if it carried one that is new.
+        """Receive a datagram; return its payload, if it carries one that is new.
 
         Args:
-            datagram: whatever it holds.
-            source: whence it came; only what comes from `server` is looked at.
+            datagram: any bytes.
+            source: its sender; datagrams of others than `server` are ignored.
             now: the time.
         """
         if source != self.server or self.state <= State.DISCONNECTED or not datagram:
@@ -178,7 +178,7 @@ class Client:
             self.state = State.TOKEN_EXPIRED
 
     def _give_up(self, why: State, now: float) -> None:
-        """Turn to the next server; if it was connected, or there is none, it is over."""
+        """Try the next server; end if it was connected, or no server is left."""
         has_next = self._next_address < len(self._token.addresses)
         if self.state != State.CONNECTED and has_next:
             self._turn_to_next(now)

@@ -1,4 +1,4 @@
-"""What a server remembers of a client, half-open or connected."""
+"""A server's record of a client, half-open or connected."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from playerstate.transports.netcode.replay import ReplayWindow
 from playerstate.transports.netcode.tokens import PrivateToken
 
 Source = tuple[str, int, Any]
-"""Whence a datagram came: IP address and UDP port of the sender, and the port of ours that took it.
-The first is looked into to count requests; all else is compared, and handed back for sending."""
+"""Where a datagram came from: the sender's IP address and UDP port, and the local port.
+Requests are counted by the IP address; the rest is only compared, and passed back to send."""
 
 
 @attrs.define(eq=False)
 class HalfOpen:
-    """A client that was challenged: its keys wait for its answer.
+    """A client that was sent a challenge and has not answered it.
 
     Attributes:
-        token: what its request carried.
+        token: the private part of its connect token.
         tag: the token's identity.
-        opener, sealer: for what comes from the client and what goes to it.
-        number: the token's, by when it was seen first; see `TokenHistory.admit`.
-        lapses_at: when it is forgotten, whatever comes; an accepted repeat of the request puts
-            that off.
+        opener, sealer: the ciphers of packets from the client, and to it.
+        number: the token's, in the order of first arrival; see `TokenHistory.admit`.
+        lapses_at: when this record is removed; an accepted repeat of the request postpones it.
     """
 
     token: PrivateToken
@@ -38,27 +37,28 @@ class HalfOpen:
 
 @attrs.define(eq=False)
 class Connection:
-    """A client that is in.  Each is itself alone: the next of the same client is another.
+    """A connected client, compared by identity: its next connection is another object.
 
     Times are seconds on a clock that never steps.
 
     Attributes:
-        client_id: who it is.
+        client_id: the client's id, from its token.
         user_data: of its token, 256 bytes.
-        source: where it is.
-        slot: its place, from 0.
-        timeout: seconds of silence after which it is gone.
-        opener, sealer: for what comes from it and what goes to it.
-        number: of the token that let it in; see `HalfOpen`.
-        began_at: when it was let in.
-        heard_at: when a good keep-alive or payload came last.
-        spoke_at: when anything was sent to it last.
-        payload_at: when a payload came last; at first, when the connection began.
+        source: the address that it sends from.
+        slot: its slot, from 0.
+        timeout: seconds of silence after which it times out.
+        opener, sealer: the ciphers of packets from the client, and to it.
+        number: of the token that opened the connection; see `HalfOpen`.
+        began_at: when the connection began.
+        heard_at: when a good keep-alive or payload last arrived.
+        spoke_at: when a packet was last sent to it.
+        payload_at: when a payload last arrived; at first, when the connection began.
         payloads_full_at: its bucket of payloads; see `limits.Buckets`.
-        window: which of its packets were taken in.
+        window: the sequence numbers received.
         sequence: the number of the next packet to it.
-        is_confirmed: whether it was heard, and so must know that it is in.
-        is_open: whether it can be sent to: until it is gone or disconnected.
+        is_confirmed: whether a packet of it arrived, so that it must know that it is connected.
+        is_open: whether packets can be sent to it: false once it left, timed out or was
+            disconnected.
     """
 
     client_id: int

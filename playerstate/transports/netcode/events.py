@@ -1,7 +1,7 @@
-"""What a netcode server says has happened to its clients.
+"""The events of a netcode server's clients.
 
-Payloads are no events: they come by the hundred thousand a second, where an object each is felt.
-`Server.payloads` gives them as two lists side by side, two appends a packet.
+Payloads are no events: at a hundred thousand a second, an object for each would cost too much.
+`Server.payloads` returns them as two parallel lists, two appends a packet.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from playerstate.transports.netcode.connections import Connection
 
 @attrs.frozen
 class Connected:
-    """A client is in."""
+    """A client connected."""
 
     connection: Connection
 
 
 @attrs.frozen
 class Replaced:
-    """A client is in on another connection, and this one is heard no more.
+    """The client connected on another connection; packets from this one are no longer accepted.
 
-    It may still be sent to, and be told why, until it is ended by `Server.disconnect`.
+    The server can still send to it, to give the reason, until `Server.disconnect` ends it.
     """
 
     connection: Connection
@@ -30,14 +30,14 @@ class Replaced:
 
 @attrs.frozen
 class Disconnected:
-    """A client said that it goes; nothing can be sent to it any more."""
+    """A client disconnected; nothing can be sent to it any more."""
 
     connection: Connection
 
 
 @attrs.frozen
 class TimedOut:
-    """A client fell silent, or another has its port; nothing can be sent to it any more."""
+    """A client timed out, or another client has its port; nothing can be sent to it any more."""
 
     connection: Connection
 

@@ -1,14 +1,15 @@
-"""Which connect tokens were seen: each is good for one connection.
+"""The connect tokens that a server has seen: each is good for one connection.
 
 A token is *pending* from its first request on, and its requests may be repeated from the address
-that brought it first.  Once its connection stands it is *consumed*, and admits nothing any more,
-from anywhere: a second connection would seal other packets under the numbers of the first.
+that sent the first.  Once its connection is established it is *consumed*, and no request with it
+is accepted from any address: a second connection would seal other packets under the numbers of the
+first.
 
 These are the rules of the reference since 1.4.5 (advisory GHSA-v29p-3vj4-vg4f).
 
-The wall clock says when a token expires, and may be set back: what is forgotten must not be good
-again then.  So an expired token is forgotten only to make room, the first to expire first, and a
-token that is not known is refused where it expires no later than one that was forgotten.
+A token expires by the wall clock, which may be set back: a forgotten token must not become good
+again then.  So an expired token is forgotten only to make room, the earliest expiry first, and an
+unknown token is refused if it expires no later than one that was forgotten.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import attrs
 from playerstate.transports.netcode.packets import Ignored
 
 REMEMBERED = 2**14
-"""So many tokens stay known beyond their expiry, as long as nothing newer needs the room."""
+"""Tokens that are kept beyond their expiry, as long as no newer token needs the room."""
 
 
 @attrs.define(eq=False)
@@ -32,14 +33,14 @@ class _Entry:
 
 
 class TokenHistory:
-    """The tokens of one server, by their tags, each until it expires, and longer.
+    """The tokens of one server, by their tags, each at least until it expires.
 
-    A full history lets no new token in.  It never gives up a token that still lives, or a flood of
+    A full history refuses new tokens.  It never forgets a token that has not expired, or a flood of
     tokens would make a used one good again.
 
     Args:
         size: the most tokens at a time.
-        remembered: above so many, expired ones are forgotten.
+        remembered: the number of tokens from which on expired ones are forgotten.
     """
 
     def __init__(self, size: int, remembered: int = REMEMBERED) -> None:
@@ -54,19 +55,20 @@ class TokenHistory:
         return len(self._entries)
 
     def admit(self, tag: bytes, expires_at: int, source: Any, unix_now: float) -> int:
-        """Let the request of a token pass that is new, or pending from this very source.
+        """Accept a request whose token is new, or pending from this very source.
 
         Args:
             tag: the token's last 16 bytes, its identity.
             expires_at: seconds since the Unix epoch; past `unix_now`.
-            source: whence the request came.
+            source: the sender of the request.
             unix_now: the wall clock.
 
         Returns:
-            Its number: a token that was seen for the first time later has a higher one.
+            The token's number: tokens are numbered in the order of their first requests.
 
         Raises:
-            Ignored: it was used, may have been, is pending from elsewhere, or finds no room.
+            Ignored: the token was used, may have been used, is pending from another source, or
+                there is no room for it.
         """
         entry = self._entries.get(tag)
         if entry is None:
@@ -85,13 +87,13 @@ class TokenHistory:
         return entry.number
 
     def consume(self, tag: bytes) -> None:
-        """Let the token pass no more; one that was forgotten since is past use anyway."""
+        """Refuse the token from now on; one that was forgotten since is refused anyway."""
         entry = self._entries.get(tag)
         if entry is not None:
             entry.consumed = True
 
     def _make_room(self, unix_now: float) -> None:
-        """Forget what has expired, the first to expire first, where there are too many tokens."""
+        """While there are too many tokens, forget expired ones, the earliest expiry first."""
         while len(self._entries) >= self._remembered and self._expiries[0][0] <= unix_now:
             self._forgotten_until, tag = heapq.heappop(self._expiries)
             del self._entries[tag]

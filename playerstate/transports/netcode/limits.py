@@ -1,4 +1,4 @@
-"""How much of something is let through: token buckets of a fixed size in memory."""
+"""Rate limits: token buckets, in a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import attrs
 
 @attrs.frozen
 class Rate:
-    """So many a second in the long run, and so many at once.
+    """A sustained rate and a burst.
 
     Attributes:
-        per_second: above 0.
-        burst: how many may come at once after a rest; at least 1.
+        per_second: the sustained rate, above 0.
+        burst: how many may come at once after a pause; at least 1.
     """
 
     per_second: float
@@ -21,24 +21,25 @@ class Rate:
 
     @property
     def interval(self) -> float:
-        """Seconds that each one costs."""
+        """Seconds from one to the next at the sustained rate."""
         return 1.0 / self.per_second
 
     @property
     def patience(self) -> float:
-        """Seconds by which one may come before its turn, and a microsecond for sums that round."""
+        """Seconds by which one may come early, plus a microsecond for rounding errors."""
         return (self.burst - 1) / self.per_second + 1e-6
 
 
 class Buckets:
-    """A number of token buckets, side by side, each a single number.
+    """An array of token buckets, each stored as a single number.
 
-    A bucket is kept as the time at which it will be full again (the generic cell rate algorithm of
-    ITU-T I.371): what comes puts that off by its cost, and is refused while it lies too far ahead.
+    A bucket is stored as the time at which it will be full again (the generic cell rate algorithm
+    of ITU-T I.371): each take moves that time on by its cost, and a take is refused while that time
+    lies too far ahead.
 
     Args:
-        rate: of each of them.
-        size: how many there are.
+        rate: of each bucket.
+        size: the number of buckets.
     """
 
     def __init__(self, rate: Rate, size: int = 1) -> None:
@@ -47,11 +48,11 @@ class Buckets:
         self._full_at = array("d", [float("-inf")]) * size
 
     def has(self, now: float, index: int = 0) -> bool:
-        """Whether `take` would find one."""
+        """Whether `take` would succeed."""
         return self._full_at[index] - now <= self._patience
 
     def take(self, now: float, index: int = 0) -> bool:
-        """Take one from a bucket, or nothing; whether there was one."""
+        """Take one from a bucket; return whether there was one."""
         full_at = max(self._full_at[index], now)
         if full_at - now > self._patience:
             return False
@@ -62,13 +63,13 @@ class Buckets:
 class SourceBuckets:
     """A bucket for each network that datagrams come from, in memory that does not grow.
 
-    Networks are spread over a fixed number of buckets, by a hash that nobody outside can compute.
-    Two that fall on one bucket share it: that is the price for taking spoofed sources by the
-    million without remembering any.
+    Networks are spread over a fixed number of buckets by a keyed hash, which a sender cannot
+    compute.  Two networks with the same bucket share it: this is the price for handling millions of
+    spoofed sources without storing any.
 
     Args:
-        rate: of each of them.
-        size: how many there are.
+        rate: of each bucket.
+        size: the number of buckets.
         secret: random bytes.
     """
 
@@ -78,5 +79,5 @@ class SourceBuckets:
         self._secret = secret
 
     def take(self, now: float, network: bytes) -> bool:
-        """Take one from a network's bucket, or nothing; whether there was one."""
+        """Take one from a network's bucket; return whether there was one."""
         return self._buckets.take(now, hash(self._secret + network) % self._size)

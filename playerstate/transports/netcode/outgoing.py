@@ -1,4 +1,4 @@
-"""What a netcode server has to send: sealed, numbered, and kept until it is taken."""
+"""A netcode server's outgoing datagrams: sealed, numbered, and queued until they are taken."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from playerstate.transports.netcode.packets import (
 )
 
 DISCONNECTS = 10
-"""Disconnect packets in a row, since each may be lost and none is answered."""
+"""Disconnect packets sent in a row: each may be lost, and none is acknowledged."""
 FIRST_GLOBAL_SEQUENCE = 2**63
-"""Where the numbers of challenges and denials begin, at each start.  They are sealed with the keys
-of tokens, as are the packets of connections, whose numbers begin at 0."""
+"""The first number of challenges and denials, at each start.  They are sealed with the keys of
+tokens, as are the packets of connections, whose numbers begin at 0."""
 
 
 class Outgoing:
-    """The datagrams of one server, in the order in which they are to be sent.
+    """The outgoing datagrams of one server, in sending order.
 
     Args:
         seals: of the server's protocol id.
-        slots: how many clients there may be, as each is told.
+        slots: the most clients at a time, as keep-alives state it.
     """
 
     def __init__(self, seals: Seals, slots: int) -> None:
@@ -35,28 +35,28 @@ class Outgoing:
         self._datagrams: list[tuple[bytes, Source]] = []
 
     def take(self) -> list[tuple[bytes, Source]]:
-        """All that is to be sent, each with where it goes; none is kept."""
+        """Return and remove all queued datagrams, each with its destination."""
         datagrams, self._datagrams = self._datagrams, []
         return datagrams
 
     def say_globally(
         self, sealer: ChaCha20Poly1305, kind: int, body: bytes, source: Source
     ) -> None:
-        """A packet to a client that is not in, sealed with the key of its token."""
+        """Queue a packet to a client that is not connected, sealed with the key of its token."""
         datagram = self._seals.seal(sealer, kind, self._global_sequence, body)
         self._global_sequence += 1
         self._datagrams.append((datagram, source))
 
     def say_payload(self, connection: Connection, payload: bytes, now: float) -> None:
-        """A payload."""
+        """Queue a payload."""
         self._say(connection, PAYLOAD, payload, now)
 
     def say_alive(self, connection: Connection, now: float) -> None:
-        """A keep-alive, with the client's slot."""
+        """Queue a keep-alive, with the client's slot."""
         self._say(connection, KEEP_ALIVE, KEEP_ALIVE_BODY.pack(connection.slot, self._slots), now)
 
     def say_disconnected(self, connection: Connection, now: float) -> None:
-        """The last words."""
+        """Queue the disconnect packets."""
         for _ in range(DISCONNECTS):
             self._say(connection, DISCONNECT, b"", now)
 

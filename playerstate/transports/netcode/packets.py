@@ -21,20 +21,20 @@ REQUEST, DENIED, CHALLENGE, RESPONSE, KEEP_ALIVE, PAYLOAD, DISCONNECT = range(7)
 TO_SERVER = frozenset((RESPONSE, KEEP_ALIVE, PAYLOAD, DISCONNECT))
 TO_CLIENT = frozenset((DENIED, CHALLENGE, KEEP_ALIVE, PAYLOAD, DISCONNECT))
 NUMBERED = frozenset((KEEP_ALIVE, PAYLOAD, DISCONNECT))
-"""The kinds held against the replay window; the others repeat what the handshake makes harmless."""
+"""The kinds checked against the replay window; repeats of the handshake's packets are harmless."""
 MAX_PAYLOAD = 1200
 MAX_DATAGRAM = 1 + 8 + MAX_PAYLOAD + TAG_BYTES
-"""Bytes of the longest datagram that can mean anything, a request's 1,078 among them."""
+"""Bytes of the longest valid datagram; a request has 1,078."""
 KEEP_ALIVE_BODY = struct.Struct("<II")
-"""The client's slot, and how many there are; a client sends zeros."""
+"""The client's slot, and the number of slots; a client sends zeros."""
 
 _MIN_DATAGRAM = 1 + 1 + TAG_BYTES
 _MAX_SEQUENCE_BYTES = 8
 _NONCE = struct.Struct("<4xQ")
 _read_sequence = struct.Struct("<Q").unpack_from
 _SEQUENCE_MASKS = [(1 << 8 * max(0, body_at - 1)) - 1 for body_at in range(2 + _MAX_SEQUENCE_BYTES)]
-"""By where the body begins: the sequence is read with what follows it, eight bytes at once, which
-is half of what taking its own bytes out first costs.  The shortest datagram has that many."""
+"""By the offset of the body: the sequence is read as eight bytes and the bytes behind it are masked
+out, at half the cost of slicing its own bytes first.  The shortest datagram has that many."""
 _BODY_BYTES = {
     DENIED: (0, 0),
     CHALLENGE: (CHALLENGE_BYTES, CHALLENGE_BYTES),
@@ -46,10 +46,10 @@ _BODY_BYTES = {
 
 
 class Ignored(Exception):
-    """A datagram that keeps to no rule, and so gets no answer and changes nothing.
+    """A datagram breaks a rule; it gets no answer and changes nothing.
 
     Attributes:
-        reason: the name under which it is counted.
+        reason: the name of its counter.
     """
 
     def __init__(self, reason: str) -> None:
@@ -58,15 +58,15 @@ class Ignored(Exception):
 
 
 def read_header(datagram: bytes, allowed: Container[int]) -> tuple[int, int, int]:
-    """A packet's kind, its sequence, and where its sealed body begins; nothing is opened.
+    """A packet's kind, its sequence, and the offset of its sealed body; the body is not opened.
 
     Args:
         datagram: at least one byte.
-        allowed: the kinds that have business here.
+        allowed: the kinds accepted here.
 
     Raises:
-        Ignored: it is shorter or longer than any packet, of no kind that is allowed, or has not 1
-            to 8 sequence bytes.
+        Ignored: it is shorter or longer than any packet, of a kind that is not allowed, or has
+            other than 1 to 8 sequence bytes.
     """
     size = len(datagram)
     if not _MIN_DATAGRAM <= size <= MAX_DATAGRAM:
@@ -84,7 +84,7 @@ def read_header(datagram: bytes, allowed: Container[int]) -> tuple[int, int, int
 
 
 def check_body(kind: int, body: bytes) -> None:
-    """Hold an opened body to the length of its kind.
+    """Check the length of an opened body against its kind.
 
     Raises:
         Ignored: it is shorter or longer.
@@ -107,14 +107,14 @@ class Seals:
         self._nonce = _NONCE.pack
 
     def seal(self, cipher: ChaCha20Poly1305, kind: int, sequence: int, body: bytes = b"") -> bytes:
-        """A whole packet; each sequence may be sealed once with a key."""
+        """Return a whole packet.  A key must not seal the same sequence twice."""
         size = (sequence.bit_length() + 7) // 8 or 1
         prefix = size << 4 | kind
         sealed = cipher.encrypt(self._nonce(sequence), body, self._associated[prefix])
         return bytes((prefix,)) + sequence.to_bytes(size, "little") + sealed
 
     def open(self, cipher: ChaCha20Poly1305, datagram: bytes, sequence: int, body_at: int) -> bytes:
-        """The body of a packet, once `read_header` has said what it claims to be.
+        """Return the body of a packet whose header `read_header` has read.
 
         Raises:
             Ignored: it was not sealed with this key, or was changed on the way.

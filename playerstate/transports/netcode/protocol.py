@@ -1,4 +1,4 @@
-"""Between Twisted's UDP and the core: whence a datagram came, and when."""
+"""Between Twisted's UDP and the core: adds a datagram's source and its time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NetcodeProtocol(BatchProtocol):
         seconds: the time, on a clock that never steps.
 
     Attributes:
-        receive: takes what came in at the same time; set before the reactor can bring one.
+        receive: called with datagrams that were read together; set before the reactor reads any.
     """
 
     receive: Receive
@@ -37,17 +37,17 @@ class NetcodeProtocol(BatchProtocol):
         self.receive(datagrams, sources, self._seconds())
 
     def transmit(self, datagram: bytes, host: str, port: int, rest: tuple[Any, ...] = ()) -> None:
-        """Send a datagram; `rest` is what an address has beside host and port.
+        """Send a datagram; `rest` holds what an address has beside host and port.
 
         Raises:
-            OSError: the system will not take it.
+            OSError: the system does not accept it.
         """
         self._write(datagram, (host, port, *rest))
 
 
 @attrs.frozen
 class Route:
-    """A protocol, and what an address has beside host and port; two of the same are equal."""
+    """A protocol, and what an address has beside host and port; compared by value."""
 
     protocol: NetcodeProtocol
     rest: tuple[Any, ...]

@@ -1,36 +1,36 @@
-"""The replay window: each numbered packet is taken in once, and late ones only for so long."""
+"""The replay window: each numbered packet is accepted once, late ones only within the window."""
 
 from __future__ import annotations
 
 WINDOW = 256
-"""Numbers below the newest that may still come (netcode 1.02, replay protection)."""
+"""How far below the newest number a late one is accepted (netcode 1.02, replay protection)."""
 _MASK = (1 << WINDOW) - 1
 
 
 class ReplayWindow:
-    """Which sequence numbers were taken in from one peer on one connection.
+    """The sequence numbers received from one peer on one connection.
 
-    A number is good if it is above the newest, or within the window below it and not taken in
-    before.  Gaps may be of any size, and numbers of any: Python's do not wrap.
+    A number is new if it is above the newest, or within the window below it and not received
+    before.  Gaps and numbers may have any size: Python's integers do not wrap.
 
     Attributes:
-        newest: the highest number taken in, at first -1; whatever is above it is new.
+        newest: the highest number received, at first -1; any number above it is new.
     """
 
     __slots__ = ("_seen", "newest")
 
     def __init__(self) -> None:
         self.newest = -1
-        # Bit n is set where newest - n was taken in.
+        # Bit n is set if newest - n was received.
         self._seen = 0
 
     def is_new(self, sequence: int) -> bool:
-        """Whether the number may be taken in; nothing changes, so it can be asked of a forgery."""
+        """Whether the number may be accepted.  Nothing changes, so a forged number does no harm."""
         behind = self.newest - sequence
         return behind < 0 or (behind < WINDOW and not self._seen >> behind & 1)
 
     def note(self, sequence: int) -> None:
-        """Take in a number that `is_new`, once its packet has opened."""
+        """Record a number that `is_new`, once its packet was opened."""
         ahead = sequence - self.newest
         if ahead <= 0:
             self._seen |= 1 << -ahead

@@ -1,9 +1,9 @@
-"""Requests to connect: what is asked of each before anything is answered.
+"""Requests to connect: the checks that each must pass before it is answered.
 
 A request is 1,078 bytes, in clear but for the private part of the connect token: a zero byte, the
-version, the protocol id, the token's expiry and nonce, the sealed private part.  All that is in
-clear can be copied from anybody's request, so every forgery costs one unsealing, and how many of
-those there are is limited first.
+version, the protocol id, the token's expiry and nonce, the sealed private part.  A sender can copy
+the clear part from any request, so every forgery costs one unsealing; a rate limit bounds the
+number of those first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REQUEST_BYTES = _REQUEST.size
 
 @attrs.define
 class Request:
-    """A request that may be worth an unsealing.
+    """A request whose clear part is valid.
 
     Attributes:
         expires_at: seconds since the Unix epoch.
@@ -53,17 +53,17 @@ class Request:
 
 
 def make_request(token: ConnectToken) -> bytes:
-    """The request of a client that holds this token."""
+    """Return the request of a client that holds this token."""
     return _REQUEST.pack(0, VERSION, token.protocol_id, token.expires_at, token.nonce, token.sealed)
 
 
 class Requests:
-    """Judges requests for one server, from its start to its stop.
+    """Checks requests for one server, from its start to its stop.
 
     Args:
         settings: the server's.
         started_at: the time of the start, on a clock that never steps.
-        random_bytes: so many random bytes.
+        random_bytes: returns so many random bytes.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Requests:
         )
 
     def read(self, datagram: bytes, now: float, unix_now: float) -> Request:
-        """Read what is in clear.
+        """Read and check the clear part.
 
-        A token that may have been taken in before the start is refused, and so is one that claims
-        to live longer than the login service's do, for the next start could not tell it from a
-        fresh one.  The standard asks for the first in a looser form, and not for the second.
-        When the start was, is told by the wall clock as it is now: were it set right since, the
-        login service's tokens are of the right time too.
+        A token that may have been accepted before the start is refused.  So is one that claims to
+        live longer than the login service's tokens, since the next start could not tell it from a
+        fresh one.  The standard requires the first in a looser form, and not the second.  The time
+        of the start is computed back from the wall clock's present value: if the clock was
+        corrected since, the login service's tokens agree with the corrected time.
 
         Raises:
-            Ignored: it is no request to this server at this time.
+            Ignored: it is no valid request to this server at this time.
         """
         if len(datagram) != REQUEST_BYTES:
             raise Ignored("bad_length")
@@ -106,20 +106,21 @@ class Requests:
         return Request(expires_at, nonce, sealed)
 
     def looks_right(self, datagram: bytes) -> bool:
-        """Whether it is worth having a request wait: of the right length, version and protocol."""
+        """Whether a request is worth queueing: it has the right length, version and protocol id."""
         return len(datagram) == REQUEST_BYTES and datagram.startswith(self._prefix)
 
     def has_room(self, now: float) -> bool:
-        """Whether the common measure has room for one more."""
+        """Whether the rate limit of all sources has room for one more."""
         return self._all.has(now)
 
     def limit(self, host: str, now: float) -> None:
-        """Count a request that is about to be unsealed.
+        """Charge a request that is about to be unsealed to the rate limits.
 
-        The source is asked first: a flood from one leaves the common measure to the others.
+        The source's limit comes first, so that a flood from one source leaves the limit of all
+        sources to the others.
 
         Raises:
-            Ignored: there were too many, from this source or from all.
+            Ignored: a limit is reached, this source's or that of all sources.
         """
         network = network_of(host)
         if not (is_loopback(network) or self._by_source.take(now, network)):
@@ -128,10 +129,10 @@ class Requests:
             raise Ignored("request_rate")
 
     def unseal(self, request: Request) -> PrivateToken:
-        """Open the token's private part, and look whether it is for this server.
+        """Open the token's private part, and check that it is for this server.
 
         Raises:
-            Ignored: it does not open, makes no sense, or is for other servers.
+            Ignored: it does not open, is malformed, or does not list this server.
         """
         settings = self._settings
         try:
@@ -151,10 +152,10 @@ class Requests:
         return token
 
     def check_usable(self, token: PrivateToken) -> None:
-        """Refuse a token that is good for the standard and of no use here.
+        """Refuse a token that the standard allows and this server cannot use.
 
         Raises:
-            Ignored: nobody can be of this client id, or its timeout is none.
+            Ignored: its client id or its timeout is outside the range allowed.
         """
         settings = self._settings
         if not 1 <= token.client_id <= settings.max_client_id:

@@ -1,13 +1,13 @@
-"""The server's side of netcode 1.02: who is challenged, who is in, and what is said to them.
+"""The server's side of netcode 1.02: challenges, connections, and the packets sent to clients.
 
-A client is unknown, then *half-open*, its request answered by a challenge, then *connected*.  That
-it is one of the three is where it is found: nowhere, in `Server._half_open`, or in
-`Server._connections`, both by source address.  The steps of each rule stand in the order of the
-standard; a step that fails raises `Ignored`, and nothing has changed then.
+A client is unknown, then *half-open*, its request answered by a challenge, then *connected*.  Its
+state is where it is stored: nowhere, in `Server._half_open`, or in `Server._connections`, both by
+source address.  The steps of each rule stand in the order of the standard; a step that fails raises
+`Ignored`, and nothing has changed then.
 
-The server calls nobody.  What happened is returned as events, payloads and datagrams to send are
-kept until they are taken: so whoever carries them out may call the server again, whatever they come
-upon, and finds it between two datagrams and never in the midst of one.
+The server makes no callbacks.  Events are returned; payloads and outgoing datagrams are queued
+until they are taken.  So the caller may call the server again while it handles them, even after an
+error: the server is between two datagrams then, and never in the middle of one.
 """
 
 from __future__ import annotations
@@ -51,34 +51,34 @@ from playerstate.transports.netcode.tally import Tally
 from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
 
 SPEAK_EVERY = 0.1
-"""Seconds of saying nothing after which a keep-alive is due: the standard's 10 Hz."""
+"""Seconds without sending after which a keep-alive is due: the standard's 10 Hz."""
 STALL = 0.25
-"""Seconds of silence that a client is charged with from one tick to the next, at the most."""
+"""The most seconds of silence that a client is charged with from one tick to the next."""
 CATCH_UP = 0.5
-"""Seconds that are left to everybody once the process has stood still: what came in the meantime
-waits in the sockets, and is to be read before anybody is judged to be silent."""
+"""Seconds that every client has left at least, after the process stalled: datagrams of that time
+wait in the sockets, and must be read before a client can time out."""
 TAKE_OVER_AFTER = 1.0
-"""Seconds that a connection has before another of the same client takes its place: two devices
-with a token each take turns no faster than that."""
+"""Seconds before a connection can be replaced by another of the same client: two devices with a
+token each replace one another no faster than that."""
 _NOTHING: tuple[Event, ...] = ()
 
 
 class Server:
-    """One server, from its start to its stop; a restart is another one.
+    """One server, from its start to its stop; a restart creates another one.
 
-    Every `now` is seconds on a clock that never steps.  After each call, `payloads` and
-    `datagrams_to_send` are to be asked; a call leaves one payload at most, and at most eleven
-    datagrams a client: a keep-alive, and ten disconnects.
+    Every `now` is seconds on a clock that never steps.  After each call, take `payloads` and
+    `datagrams_to_send`: a call adds one payload at most, and at most eleven datagrams a client, a
+    keep-alive and ten disconnects.
 
     Args:
         settings: how clients are let in.
         now: the time of the start.
         wall_clock: seconds since the Unix epoch; it may step.
-        random_bytes: so many random bytes, fit for keys.
+        random_bytes: returns so many random bytes, fit for keys.
 
     Attributes:
-        tally: what was counted.
-        requests: the judge of requests.
+        tally: the counters.
+        requests: the checks of requests.
     """
 
     def __init__(
@@ -114,19 +114,19 @@ class Server:
 
     @property
     def connections(self) -> list[Connection]:
-        """The clients that are in."""
+        """The connected clients."""
         return list(self._connections.values())
 
     @property
     def half_open(self) -> int:
-        """How many clients were challenged and did not answer yet."""
+        """How many clients were challenged and have not answered yet."""
         return len(self._half_open)
 
     def receive(self, datagram: bytes, source: Source, now: float) -> Sequence[Event]:
-        """Take in a datagram, whatever it holds and wherever it comes from.
+        """Receive a datagram of any content, from any source.
 
         Returns:
-            What has happened, in order.  All `payloads` came before that.
+            The events, in order.  All `payloads` came before them.
         """
         try:
             if len(datagram) < 2:
@@ -142,20 +142,20 @@ class Server:
         return self._take_events() if self._events else _NOTHING
 
     def payloads(self) -> tuple[list[Connection], list[bytes]]:
-        """Take the payloads that came since the last time: who sent each, and 1 to 1,200 bytes."""
+        """Take the payloads since the last call: each one's sender, and its 1 to 1,200 bytes."""
         taken = self._senders, self._payloads
         self._senders, self._payloads = [], []
         return taken
 
     def datagrams_to_send(self) -> list[tuple[bytes, Source]]:
-        """Take the datagrams to be sent, in order, each with where it goes."""
+        """Take the datagrams to be sent, in order, each with its destination."""
         return self._outgoing.take()
 
     def send(self, connection: Connection, payload: bytes, now: float) -> None:
-        """Send 1 to 1,200 bytes to a client; nothing if it is gone.
+        """Send 1 to 1,200 bytes to a client; does nothing if its connection ended.
 
-        Before its first word a client may have missed that it is in, and would throw the payload
-        away: it is told again.
+        A client that has sent nothing yet may have missed the keep-alive that connects it, and
+        would discard the payload: the keep-alive is sent again first.
         """
         if not connection.is_open:
             return
@@ -164,15 +164,15 @@ class Server:
         self._outgoing.say_payload(connection, payload, now)
 
     def disconnect(self, connection: Connection, now: float, after: float = 0.0) -> None:
-        """End a client's connection and say so; harmless if it is gone.
+        """End a client's connection and send it disconnect packets; harmless if it ended already.
 
         Args:
-            connection: the client's, or one that was replaced; from now on it is neither heard nor
-                sent to.
+            connection: the client's, or one that was replaced; from now on, packets from it are
+                not accepted and payloads to it are not sent.
             now: the time.
-            after: seconds until the client is told, for what it was sent to be read before: the
-                reference client throws away what it has not read when it is disconnected.  Those
-                who are disconnected with a delay all have the same one.
+            after: seconds until the disconnect packets are sent, so that the client reads earlier
+                payloads before: the reference client discards unread ones when it is disconnected.
+                All delays above 0 must be the same.
         """
         if not connection.is_open:
             return
@@ -187,16 +187,16 @@ class Server:
 
     @property
     def is_ending(self) -> bool:
-        """Whether a client was disconnected that is yet to be told."""
+        """Whether disconnect packets are still to be sent to a client."""
         return bool(self._ending)
 
     def tick(self, now: float) -> Sequence[Event]:
-        """Send the keep-alives that are due, and let go of the silent; 20 times a second is enough.
+        """Send due keep-alives and time out silent clients; 20 times a second is enough.
 
-        Time in which the process stood still is not held against anybody.
+        Time during which the process stalled does not count as a client's silence.
 
         Returns:
-            What has happened, in order.
+            The events, in order.
         """
         self._forgive(now)
         while self._ending and self._ending[0][0] <= now:
@@ -216,7 +216,7 @@ class Server:
         return events
 
     def stop(self, now: float) -> None:
-        """Disconnect everyone."""
+        """Disconnect every client."""
         for connection in self.connections:
             self.disconnect(connection, now)
         while self._ending:
@@ -224,10 +224,10 @@ class Server:
         self._half_open.clear()
 
     def _forgive(self, now: float) -> None:
-        """Charge no client with the time for which the process stood still.
+        """Do not count the time for which the process stalled as silence of any client.
 
-        The first late tick also leaves each of them time to be heard; did every one do so, a busy
-        server would never let go of anybody.
+        The first late tick also leaves each client time for its waiting datagrams to be read; if
+        every late tick did, a busy server would never time a client out.
         """
         stood_still = now - self._ticked_at - STALL
         self._ticked_at = now
@@ -271,10 +271,10 @@ class Server:
         self._outgoing.say_globally(sealer, CHALLENGE, body, source)
 
     def _check_free(self, source: Source, now: float) -> Connection | None:
-        """Refuse to let a client in from where another is heard; return one that is silent there.
+        """Refuse a source where an active client is connected; return a silent one there, if any.
 
-        A client that was started again may send from the port that it had, and a router may give
-        a client the port of one who is gone.
+        A restarted client may send from its earlier port, and a router may give a client the port
+        of another that has gone.
         """
         there = self._connections.get(source)
         if there is not None and not is_silent(there, now):
@@ -296,8 +296,8 @@ class Server:
         if before is not None:
             self._check_take_over(before, half.number, now)
         if client_id != half.token.client_id:
-            # Else the holder of two tokens could be let in as the one, under the keys of the other,
-            # and have both left to use.  The standard does not ask for this.
+            # Otherwise the holder of two tokens could connect as the client of one, under the keys
+            # of the other, and use both again.  The standard does not require this check.
             raise Ignored("client_id_differs")
         if before is not None:
             self._replace(before)
@@ -308,10 +308,10 @@ class Server:
         self._connect(half, source, now)
 
     def _check_take_over(self, before: Connection, number: int | float, now: float) -> None:
-        """Refuse to have a client's connection replaced where it is younger, or its token is.
+        """Refuse to replace a client's connection that is too young, or whose token is newer.
 
-        A client that shows a fresh token and answers at a new address says that the old connection
-        is over; the standard has it wait until that has timed out.
+        A client that presents a fresh token and answers at a new address has given its old
+        connection up; the standard makes it wait until that has timed out.
         """
         if number < before.number or now < before.began_at + TAKE_OVER_AFTER:
             raise Ignored("client_id_connected")
@@ -322,7 +322,7 @@ class Server:
         self._events.append(Replaced(before))
 
     def _receive_from_elsewhere(self, datagram: bytes, source: Source, now: float) -> None:
-        """Take in a packet of a client that is in and whose port has changed; see `roaming`."""
+        """Receive a packet of a connected client whose port has changed; see `roaming`."""
         silent = self._roaming.silent(source, now)
         if not silent:
             raise Ignored("no_key")
@@ -340,7 +340,7 @@ class Server:
             self.tally.moved += 1
             del self._connections[connection.source]
             self._connections[source] = connection
-            connection.source = source  # the same host and port of ours, so `Roaming` need not know
+            connection.source = source  # the same host and local port, so `Roaming` stays valid
             return self._receive_packet(connection, datagram, now)
         raise Ignored("no_key")
 
@@ -378,10 +378,10 @@ class Server:
     def _receive_packet(self, connection: Connection, datagram: bytes, now: float) -> None:
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
         window = connection.window
-        is_numbered = kind != RESPONSE  # of the kinds that a server takes
+        is_numbered = kind != RESPONSE  # of the kinds that a server accepts
         if not is_numbered and connection.source in self._half_open:
             return self._receive_response(datagram, connection.source, now)
-        # The first part of `ReplayWindow.is_new`, in place: this is what a server does most.
+        # The first part of `ReplayWindow.is_new`, inlined: this is the hottest path of a server.
         if is_numbered and sequence <= window.newest and not window.is_new(sequence):
             raise Ignored("replayed")
         body = self._open(connection.opener, datagram, sequence, body_at)
@@ -390,7 +390,7 @@ class Server:
         if kind == PAYLOAD and 0 < len(body) <= MAX_PAYLOAD:
             connection.heard_at = connection.payload_at = now
             connection.is_confirmed = True
-            # One of `limits.Buckets`, in place for the same reason.
+            # `limits.Buckets.take`, inlined for the same reason.
             full_at = connection.payloads_full_at
             if full_at < now:
                 full_at = now
@@ -410,7 +410,7 @@ class Server:
             self._drop(connection)
             self._events.append(Disconnected(connection))
         else:
-            # A repeat of the response that let the client in: its keep-alive is on its way.
+            # A repeat of the response that connected the client: its keep-alive is on its way.
             self._open_challenge(body)
             raise Ignored("address_connected")
 
@@ -421,7 +421,7 @@ class Server:
         self._events.append(TimedOut(connection))
 
     def _drop(self, connection: Connection) -> None:
-        """Hear it no more, and give its place away."""
+        """Accept no more of its packets, and free its slot."""
         self._roaming.remove(connection)
         del self._connections[connection.source]
         del self._by_client_id[connection.client_id]

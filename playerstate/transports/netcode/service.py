@@ -1,11 +1,12 @@
-"""The netcode transport as a service: its ports, its beat, and the way to the gateway.
+"""The netcode transport as a service: its ports, its timer, and its calls to the gateway.
 
-The core says what has happened, and this carries it out, in order: what was said before a client
-came or went is taken in first, and what is to be sent goes out last.
+The core returns events, and the service handles them in order: first it passes on the payloads that
+came before an event, and last it sends the outgoing datagrams.
 
 A client's id is its player's session id, and each payload is one message.  The first is a JOIN, as
-on any transport; the player leaves with the connection.  A conversation that the gateway ends takes
-the connection with it: GONE goes first, and the disconnect packets once it must have been read.
+on any transport; when the connection ends, the player leaves.  When the gateway ends a
+conversation, the connection ends as well: GONE is sent first, and the disconnect packets after the
+client has had time to read it.
 """
 
 from __future__ import annotations
@@ -38,31 +39,31 @@ from playerstate.transports.udp import UDPPort
 from playerstate.wire.messages import GoneReason
 
 TICK = 0.05
-"""Seconds between two looks at who is to hear a keep-alive and who has fallen silent."""
+"""Seconds between two ticks: keep-alives that are due, and clients that are silent."""
 LOG_EVERY = 60.0
 READ_WITHIN = 0.25
-"""Seconds from a GONE to the disconnect packets: some frames of a client, which reads what came
-once in each of them."""
+"""Seconds from a GONE to the disconnect packets: some frames of a client, which reads its socket
+once a frame."""
 REQUESTS_A_TURN, REQUESTS_A_LOADED_TURN = 16, 16
-"""Requests looked into in one turn of the reactor, and in each 10 ms under load."""
+"""Requests processed in one turn of the reactor, and in each 10 ms under load."""
 IDLE_LOOK_EVERY = 1.0
 IDLE_GRACE = 5.0
 """Seconds beyond the gateway's idle timeout after which a client without a payload is disconnected.
-The gateway ends conversations; this is for those who never began one, or left theirs."""
+The gateway ends idle conversations; this ends connections without a conversation."""
 
 OnConnect = Callable[[int, bytes], object]
 _log = PrintableLogger()
 
 
 def _pass_over(datagrams: list[bytes], sources: list[Source], now: float) -> None:
-    """What comes when all is over comes to nothing."""
+    """Discard datagrams that arrive after the last answer."""
 
 
 def is_wildcard(interface: str) -> bool:
-    """Whether an interface is all of the machine's addresses, and so names none.
+    """Whether an interface stands for all of the machine's addresses, and so names none.
 
     Raises:
-        ValueError: it is no IP address.
+        ValueError: it is not an IP address.
     """
     return ip_address(interface).is_unspecified
 
@@ -71,20 +72,20 @@ class NetcodeService(Service):
     """The netcode transport on one UDP port or several, which share clients, slots and tokens.
 
     Args:
-        gateway: whose service is started before this one.
-        settings: how clients are let in.  Without addresses, those that the ports are bound to.
-        listen: the ports, each by number and interface; a number 0 is for any that is free.
-        on_connect: called on the reactor thread with the session id and the 256 bytes of user
-            data of a client that was let in, before its first message; what it returns is not
-            looked at.  If it raises, that is logged, and the client disconnected: a game that
-            could not take in what it was told of a player does not play with them.
+        gateway: its service must be started before this one.
+        settings: of the server; without addresses, the ports' bound addresses are taken.
+        listen: the ports, each by number and interface; number 0 is any free port.
+        on_connect: called on the reactor thread with the session id and the 256 bytes of user data
+            of a client that connected, before its first message; its result is ignored.  If it
+            raises, the failure is logged and the client disconnected: a game that could not handle
+            a player's user data does not play with that player.
         reactor: provides ``IReactorUDP``; the global reactor by default.
         wall_clock: seconds since the Unix epoch, by which tokens expire.
-        random_bytes: so many random bytes, fit for keys.
-        sleep: a Deferred that fires after so many seconds, whatever the wall clock does.
+        random_bytes: returns so many random bytes, fit for keys.
+        sleep: returns a Deferred that fires after so many seconds, even if the wall clock steps.
 
     Raises:
-        ValueError: there are no addresses, and a port listens on all interfaces.
+        ValueError: the settings have no addresses, and a port listens on all interfaces.
     """
 
     def __init__(
@@ -101,8 +102,7 @@ class NetcodeService(Service):
     ) -> None:
         if not settings.addresses and any(is_wildcard(interface) for _, interface in listen):
             raise ValueError(
-                "a server that listens on all interfaces must be told under which addresses tokens"
-                " name it"
+                "a server that listens on all interfaces needs the addresses that tokens name it by"
             )
         self._gateway = gateway
         self._settings = settings
@@ -114,10 +114,10 @@ class NetcodeService(Service):
         self._sleep = sleep
 
     def startService(self) -> None:
-        """Bind the ports and begin to answer, with no memory of a run before.
+        """Bind the ports and begin to answer, with no state of an earlier run.
 
         Raises:
-            twisted.internet.error.CannotListenError: a port cannot be bound; none is then.
+            twisted.internet.error.CannotListenError: a port cannot be bound; all are closed then.
         """
         reactor = self._given_reactor
         if reactor is None:
@@ -158,7 +158,7 @@ class NetcodeService(Service):
             clock.every(LOG_EVERY, self._log_tally),
         ]
         _log.info(
-            "netcode lets in clients whose tokens name {addresses}, and live for {lifetime:g} s at"
+            "netcode accepts clients whose tokens name {addresses} and live for {lifetime:g} s at"
             " most",
             addresses=" or ".join(map(str, sorted(settings.addresses, key=str))),
             lifetime=settings.max_token_lifetime,
@@ -172,25 +172,25 @@ class NetcodeService(Service):
 
     @property
     def ports(self) -> list[int]:
-        """The numbers of the ports bound."""
+        """The numbers of the bound ports."""
         return [port.number for port in self._ports]
 
     @property
     def tally(self) -> Tally:
-        """What was counted since the start."""
+        """The counters since the start."""
         return self._server.tally
 
     def stopService(self) -> Deferred[Any]:
-        """Save every player, tell them, disconnect every client, and close the ports."""
+        """Save and notify every player, disconnect every client, and close the ports."""
         if not self.running:
             return succeed(None)
         super().stopService()
         return self._gateway.close().addCallback(self._finish)
 
     def _finish(self, result: object) -> Deferred[Any]:
-        """All is saved: end once everybody must have read their last answer, whatever it was.
+        """All players are saved: end once every client has had time to read its last answer.
 
-        The service, whose clock it is, may have stopped by then, and the clock with it.
+        The player state service may have stopped by then, and its clock with it; hence `sleep`.
         """
         self._admission.close()
         for protocol in self._protocols:
@@ -211,17 +211,17 @@ class NetcodeService(Service):
         return DeferredList([port.close() for port in self._ports])
 
     def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
-        """Send a message to a client, or to nobody if it is gone; see `Transport`."""
+        """Send a message to a client; does nothing if its connection ended.  See `Transport`."""
         self._server.send(peer, message, self._seconds())
         self._transmit()
 
     def end(self, session_id: int, peer: Any) -> None:
-        """Disconnect a client that was told that it is GONE; see `Transport`."""
+        """Disconnect a client that was sent GONE; see `Transport`."""
         self._server.disconnect(peer, self._seconds(), READ_WITHIN)
         self._transmit()
 
     def _transmit(self) -> None:
-        """Send what the core has to send; what the system will not take is counted, and lost."""
+        """Send the core's datagrams; one that the system does not accept is counted, and lost."""
         for datagram, (host, port, route) in self._server.datagrams_to_send():
             try:
                 route.transmit(datagram, host, port)
@@ -229,14 +229,14 @@ class NetcodeService(Service):
                 self._gateway.service.ledger.unsent += 1
 
     def _carry_out(self, events: Sequence[Event]) -> None:
-        """Do what follows from what has happened, in order."""
-        self._take_in()  # what was said before
+        """Handle events, in order."""
+        self._take_in()  # payloads that came before the events
         for event in events:
             try:
                 self._carry_out_one(event)
-            except Exception:  # one client's bug keeps nobody from being told of the next
+            except Exception:  # a bug with one client must not stop the events of the others
                 _log.failure(
-                    "player {id}: could not be processed or let go of",
+                    "player {id}: a netcode event could not be handled",
                     id=event.connection.client_id,
                 )
 
@@ -245,7 +245,7 @@ class NetcodeService(Service):
         if isinstance(event, Connected):
             self._tell_program(connection)
         elif isinstance(event, Replaced):
-            # Another device of the same player is told why, and does not come back.
+            # The player's other device is sent the reason, and does not join again.
             try:
                 self._gateway.lost(connection.client_id, connection, GoneReason.JOINED_ELSEWHERE)
             finally:
@@ -259,12 +259,12 @@ class NetcodeService(Service):
         try:
             self._on_connect(connection.client_id, connection.user_data)
         except Exception:
-            # The program's own hook: whatever it raises must cost one client, not the port.
-            _log.failure("on_connect failed; player {id} is let go", id=connection.client_id)
+            # The program's own hook: an error in it must cost one client, not the port.
+            _log.failure("on_connect failed; player {id} is disconnected", id=connection.client_id)
             self._server.disconnect(connection, self._seconds())
 
     def _receive(self, datagrams: list[bytes], sources: list[Source], now: float) -> None:
-        """Take in datagrams that came at the same time."""
+        """Receive datagrams that were read together."""
         looks_right = self._server.requests.looks_right
         came_from: list[Source] = []
         requests: list[bytes] = []
@@ -284,23 +284,23 @@ class NetcodeService(Service):
     def _receive_one(self, datagram: bytes, source: Source, now: float) -> None:
         try:
             events = self._server.receive(datagram, source, now)
-        except Exception:  # one datagram's bug keeps nobody from taking in the next
-            _log.failure("a datagram could not be processed")
+        except Exception:  # a bug with one datagram must not stop the next
+            _log.failure("a netcode datagram could not be handled")
             return
         if events:
             self._carry_out(events)
 
     def _let_in(self, source: Any, datagram: bytes) -> None:
-        """Look into a request that has waited."""
+        """Process a request that has waited."""
         self._receive_one(datagram, source, self._seconds())
         self._transmit()
 
     def _has_room(self) -> bool:
-        """Whether the common measure of requests has room for one more."""
+        """Whether the rate limit of all sources has room for one more request."""
         return self._server.requests.has_room(self._seconds())
 
     def _take_in(self) -> None:
-        """Give the gateway the payloads that came, all together."""
+        """Pass the received payloads to the gateway, all together."""
         clients, payloads = self._server.payloads()
         if not clients:
             return
@@ -308,7 +308,7 @@ class NetcodeService(Service):
         self._gateway.received_many(self, session_ids, clients, payloads, 0)
         for client in clients:
             if not client.is_open:
-                # It was ended for something it said, and is not to come back by what it said next.
+                # A message of this batch ended it; a later JOIN in it must not bring it back.
                 self._gateway.lost(client.client_id, client)
 
     def _tick(self) -> None:
@@ -329,7 +329,7 @@ class NetcodeService(Service):
         tally = self._server.tally
         if summary := tally.summary(self._logged):
             _log.info(
-                "netcode: {clients} in, {half_open} half-open; {summary}",
+                "netcode: {clients} connected now, {half_open} half-open; {summary}",
                 clients=len(self._server.connections),
                 half_open=self._server.half_open,
                 summary=summary,

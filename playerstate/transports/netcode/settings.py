@@ -1,4 +1,4 @@
-"""What a netcode server is told before it starts, and the bounds that follow from it."""
+"""A netcode server's settings, and the bounds that follow from them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from playerstate.transports.netcode.limits import Rate
 from playerstate.transports.netcode.tokens import KEY_BYTES
 
 REQUEST_RATE = Rate(2_000.0, 4_000)
-"""Forged requests at this rate cost 2 % of a core; a thousand clients get in within a second."""
+"""Forged requests at this rate cost 2 % of a core; a thousand clients connect within a second."""
 SOURCE_RATE = Rate(50.0, 100)
-"""Many players may stand behind one address; a client that waits asks ten times a second."""
+"""Many players may share one address; a waiting client sends ten requests a second."""
 PAYLOAD_RATE = Rate(240.0, 240)
 """Twice what a client at 120 Hz sends."""
 
 
 @attrs.frozen
 class NetcodeSettings:
-    """How a server lets clients in.
+    """Which clients a server accepts, and how many.
 
     Attributes:
         private_key: 32 bytes, shared with the login service.
-        protocol_id: of the game, 64 bits; clients of another are ignored.
-        addresses: under which tokens name this server.  The ports and interfaces it listens on
-            may be others, behind a NAT or a relay.  With none, no token is for this server.
+        protocol_id: of the game, 64 bits; clients with another one are ignored.
+        addresses: the addresses under which tokens name this server.  Behind a NAT or a relay, they
+            differ from those it listens on.  If empty, no token is for this server.
         slots: the most clients at a time.
-        max_token_lifetime: seconds for which the login service's tokens live, at the most.  What a
-            server before this one took in is forgotten with it, so every token is refused that may
-            have been issued before the start; with a number too small, used tokens slip through.
+        max_token_lifetime: the longest lifetime of the login service's tokens, seconds.  A restart
+            loses the history of used tokens, so every token is refused that may have been issued
+            before the start; if this number is too small, used tokens are accepted again.
         clock_skew: seconds by which the login service's clock may be ahead.
         min_timeout, max_timeout: seconds between which a token's timeout must lie.  The standard
-            also knows tokens that never time out; on the internet they would keep slots for ever.
-        max_client_id: the highest that the application can use; 0 is never one.
-        request_rate: requests unsealed, from all sources together.
-        source_rate: requests unsealed from one network; this machine itself is not held to it.
-        source_buckets: how many networks are told apart.
-        payload_rate: payloads taken in from one client.
+            also has tokens that never time out; on the internet they would hold slots for ever.
+        max_client_id: the highest client id that the application can use; 0 is never valid.
+        request_rate: requests unsealed, of all sources together.
+        source_rate: requests unsealed of one network; this machine itself is exempt.
+        source_buckets: the number of buckets that networks are hashed to.
+        payload_rate: payloads accepted from one client.
     """
 
     private_key: bytes = attrs.field(repr=False)
@@ -63,15 +63,15 @@ class NetcodeSettings:
 
     @property
     def half_open(self) -> int:
-        """The most clients at a time that were challenged and did not answer yet."""
+        """The most clients at a time that were challenged and have not answered yet."""
         return 4 * self.slots
 
     @property
     def history_size(self) -> int:
         """The most tokens remembered at a time.
 
-        As many as `request_rate` lets pass while one lives, so that the history fills up only where
-        that is put below what is let pass; at least the 8 for each slot of the reference.
+        As many as `request_rate` allows during one token's lifetime, so that the rate limit refuses
+        requests before the history is full; at least the reference's 8 a slot.
         """
         lifetime = self.max_token_lifetime + self.clock_skew
         passed = math.ceil(lifetime * self.request_rate.per_second) + self.request_rate.burst

@@ -1,8 +1,8 @@
-"""Connect tokens and challenge tokens: what lets a client in, byte by byte.
+"""Connect tokens and challenge tokens, byte by byte.
 
 A login service makes a *connect token*.  Its *private part* is sealed with the key that the
-service shares with the game servers, and is all that a server ever sees of it; around that lies
-what the client itself must know.  A server makes a *challenge token*, which it alone can open.
+service shares with the game servers, and is all that a server ever sees of it; the rest is for the
+client itself.  A server makes a *challenge token*, which only that server can open.
 
 Layouts and seals are those of the netcode 1.02 standard; all numbers are little-endian.
 """
@@ -32,7 +32,7 @@ SEALED_BYTES = 1024
 USER_DATA_BYTES = 256
 MAX_ADDRESSES = 32
 CHALLENGE_BYTES = 8 + 300
-"""A challenge's number and its sealed token, as they go to the client and come back."""
+"""A challenge's number and its sealed token, as sent to the client and returned by it."""
 
 _PRIVATE_BYTES = SEALED_BYTES - TAG_BYTES
 _CHALLENGE_PLAIN_BYTES = 300 - TAG_BYTES
@@ -46,22 +46,22 @@ _PACKET_NONCE = struct.Struct("<4xQ")
 
 
 class MalformedToken(ValueError):
-    """A token that was sealed well, or needed no seal, and does not hold what it must."""
+    """A token opens, or needs no opening, and its content is invalid."""
 
 
 class NotSealed(Exception):
-    """A token that was not sealed with this key, for this protocol id and expiry."""
+    """A token was not sealed with this key, for this protocol id and expiry."""
 
 
 @attrs.frozen
 class PrivateToken:
-    """The private part of a connect token: what a server is told of a client.
+    """The private part of a connect token: a server's information on a client.
 
     Attributes:
-        client_id: who the client is.
-        timeout_seconds: of silence, after which either side takes the other to be gone; not above
-            0 for never.
-        addresses: of the servers that may let the client in, as those know themselves; 1 to 32.
+        client_id: the client's id.
+        timeout_seconds: seconds of silence after which either side ends the connection; 0 or below
+            for never.
+        addresses: of the servers that may accept the client, as their settings have them; 1 to 32.
         client_to_server_key, server_to_client_key: 32 bytes each, made for this token.
         user_data: 256 bytes for the game.
     """
@@ -74,7 +74,7 @@ class PrivateToken:
     user_data: bytes = attrs.field(repr=False)
 
     def pack(self) -> bytes:
-        """The 1,008 bytes that are sealed."""
+        """Return the 1,008 bytes to be sealed."""
         parts = (
             _PRIVATE_HEAD.pack(self.client_id, self.timeout_seconds),
             _pack_addresses(self.addresses),
@@ -86,10 +86,10 @@ class PrivateToken:
 
     @classmethod
     def unpack(cls, plain: bytes) -> PrivateToken:
-        """Read what was sealed.
+        """Read the bytes that were sealed.
 
         Raises:
-            MalformedToken: it has not 1 to 32 addresses, or one of a type that there is not.
+            MalformedToken: it has other than 1 to 32 addresses, or one of an unknown type.
         """
         client_id, timeout_seconds = _PRIVATE_HEAD.unpack_from(plain)
         addresses, at = _unpack_addresses(plain, _PRIVATE_HEAD.size)
@@ -104,7 +104,7 @@ class PrivateToken:
         )
 
     def seal(self, key: bytes, protocol_id: int, expires_at: int, nonce: bytes) -> bytes:
-        """The 1,024 bytes of the sealed private part; the last 16, the tag, name the token."""
+        """Return the sealed private part, 1,024 bytes; the last 16, the tag, identify the token."""
         associated = _ASSOCIATED.pack(VERSION, protocol_id, expires_at)
         sealed: bytes = crypto_aead_xchacha20poly1305_ietf_encrypt(
             self.pack(), associated, nonce, key
@@ -118,7 +118,7 @@ class PrivateToken:
         """Open a sealed private part and read it.
 
         Raises:
-            NotSealed: it does not open.
+            NotSealed: it cannot be opened.
             MalformedToken: see `unpack`.
         """
         associated = _ASSOCIATED.pack(VERSION, protocol_id, expires_at)
@@ -134,12 +134,12 @@ class ConnectToken:
     """A whole connect token, for a client alone: it holds the keys of the connection.
 
     Attributes:
-        protocol_id: of the game; both sides must mean the same.
+        protocol_id: of the game; the same on both sides.
         created_at, expires_at: seconds since the Unix epoch.
         nonce: 24 bytes, never used twice with one key.
         sealed: the private part, 1,024 bytes.
         timeout_seconds: as in the private part.
-        addresses: where the client finds the servers, to be tried in order; 1 to 32.
+        addresses: of the servers, for the client to try in order; 1 to 32.
         client_to_server_key, server_to_client_key: as in the private part.
     """
 
@@ -154,7 +154,7 @@ class ConnectToken:
     server_to_client_key: bytes = attrs.field(repr=False)
 
     def pack(self) -> bytes:
-        """The 2,048 bytes that a login service hands out."""
+        """Return the 2,048 bytes that a login service gives to a client."""
         head = _PUBLIC_HEAD.pack(
             VERSION,
             self.protocol_id,
@@ -172,8 +172,8 @@ class ConnectToken:
         """Read a token as a client does.
 
         Raises:
-            MalformedToken: it is not of this length or version, expires before it was made, or has
-                not 1 to 32 addresses.
+            MalformedToken: its length or version is wrong, it expires before it was made, or has
+                other than 1 to 32 addresses.
         """
         if len(data) != TOKEN_BYTES:
             raise MalformedToken(f"a token has {TOKEN_BYTES} bytes, not {len(data)}")
@@ -203,8 +203,8 @@ class Challenges:
     """Makes the challenge tokens of one server, from its start to its stop, and opens them.
 
     Args:
-        key: 32 random bytes, new at each start: the numbers begin at 0 again, and no key may seal
-            two things under one number.
+        key: 32 random bytes, new at each start: the numbers begin at 0 again, and a key must not
+            seal two tokens under the same number.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -212,14 +212,14 @@ class Challenges:
         self._sequence = 0
 
     def make(self, client_id: int, user_data: bytes) -> bytes:
-        """The 308 bytes of the next challenge: its number, and the sealed token."""
+        """Return the 308 bytes of the next challenge: its number, and the sealed token."""
         number = self._sequence
         self._sequence += 1
         plain = _CHALLENGE.pack(client_id, user_data).ljust(_CHALLENGE_PLAIN_BYTES, b"\0")
         return _U64.pack(number) + self._cipher.encrypt(_PACKET_NONCE.pack(number), plain, None)
 
     def open(self, body: bytes) -> int:
-        """The client id of a challenge that came back.
+        """Return the client id of a challenge that a client returned.
 
         Raises:
             NotSealed: this object did not make it.
