@@ -183,7 +183,7 @@ class NetcodeProcessTests(SynchronousTestCase):
         self.assertEqual(again.wait_for(Gone).reason, 4)
         self.assertTrue(again.turn_until(lambda: again.client.state == State.DISCONNECTED))
         lines = "\n".join(server.lines)
-        self.assertIn("netcode: 0 in, 0 half-open; 2 came, 1 left", lines)
+        self.assertIn("netcode: 0 connected now, 0 half-open; 2 connected, 1 disconnected", lines)
 
     def test_beside_plain(self) -> None:
         """A netcode player and a plain one are in the same game."""
@@ -211,7 +211,7 @@ class NetcodeProcessTests(SynchronousTestCase):
         again = self.player(address)
         self.assertEqual(again.join().values, (5.0, 6.0))
         server.stop()
-        self.assertIn("1 fell silent", "\n".join(server.lines))
+        self.assertIn("1 timed out", "\n".join(server.lines))
 
     def test_ipv6(self) -> None:
         """The same over IPv6."""
@@ -239,7 +239,7 @@ class NetcodeProcessTests(SynchronousTestCase):
             *("--max-token-lifetime", str(LIFETIME)),
         )
         self.addCleanup(server.kill)
-        server.wait_for("netcode lets in")
+        server.wait_for("netcode accepts clients")
         for session_id, host in enumerate(("127.0.0.1", "::1"), 42):
             try:
                 player = self.player((host, port), session_id)

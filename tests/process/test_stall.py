@@ -120,7 +120,7 @@ class ServerTests(StallTestCase):
         self.encrypted.wait_for(Receipt, applied=1)
         self.assertEqual([a for a in self.encrypted.answers if isinstance(a, Gone)], [])
         self.server.stop()
-        self.assertIn(" 0 fell silent", "\n".join(self.server.lines))
+        self.assertIn(" 0 timed out", "\n".join(self.server.lines))
 
     def test_stopped(self) -> None:
         """What the players said meanwhile waits in the sockets, and counts."""

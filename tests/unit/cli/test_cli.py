@@ -604,7 +604,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_to_nowhere(self) -> None:
         """A name that cannot be looked up is refused."""
-        self.assertIn("no address is known of '..'", self.refused("simulate", "--to", "..:1"))
+        self.assertIn("no address found for '..'", self.refused("simulate", "--to", "..:1"))
 
     def test_state(self) -> None:
         """A state class that cannot be had is named."""
@@ -951,7 +951,7 @@ class ProcessTests(SynchronousTestCase):
         options[options.index("7")] = "8"
         status, stdout, stderr = self.command("simulate", *options)
         self.assertEqual((status, stdout, len(stderr.splitlines())), (1, "", 1))
-        self.assertIn(f"Error: no server lets anybody in at {options[-1]}; it must have", stderr)
+        self.assertIn(f"Error: no server accepts players at {options[-1]}; it must have", stderr)
 
     def test_replay(self) -> None:
         """Real movement, played at eight times its speed, is saved to the last row."""

@@ -127,7 +127,7 @@ class PortTests(GatewayTestCase):
         self.assertNotEqual(service.port, 7777)
         lines = self.told(f"listening on udp 127.0.0.1:{service.port}, plain")
         self.assertEqual(len(lines), 1)
-        self.assertIn("4194304 asked for", lines[0])
+        self.assertIn("4194304 requested", lines[0])
         self.successResultOf(service.stopService())
 
     def test_cannot_listen(self) -> None:

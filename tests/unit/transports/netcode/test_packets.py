@@ -306,11 +306,11 @@ class TallyTests(SynchronousTestCase):
         tally.ignored["open_failed"] += 5
         self.assertEqual(
             tally.summary(before),
-            "3 came, 0 left, 0 fell silent, 0 were disconnected, 0 of them replaced, 0 moved;"
-            " 0 challenged, 1 denied for want of a slot;"
+            "3 connected, 0 disconnected, 0 timed out, 0 ended by the server, 0 of them replaced,"
+            " 0 moved to another port; 0 challenged, 1 denied without a free slot;"
             " 7 datagrams ignored (open_failed 5, expired 2)",
         )
         before = tally.copy()
         tally.timed_out += 1
-        self.assertIn("1 fell silent", tally.summary(before))
+        self.assertIn("1 timed out", tally.summary(before))
         self.assertTrue(tally.summary(before).endswith("; 0 datagrams ignored"))

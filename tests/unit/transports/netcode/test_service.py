@@ -698,8 +698,8 @@ class PortTests(NetcodeServiceTestCase):
         """At the start the log tells the ports, and who gets in."""
         self.open()
         self.assertEqual(len(self.told(f"listening on udp 127.0.0.1:{PORT}, netcode")), 1)
-        [line] = self.told("netcode lets in")
-        self.assertIn(f"tokens name 127.0.0.1:{PORT}, and live for 30 s at most", line)
+        [line] = self.told("netcode accepts clients")
+        self.assertIn(f"tokens name 127.0.0.1:{PORT} and live for 30 s at most", line)
 
     def test_public_address(self) -> None:
         """Told under which address it is known, it takes tokens for that one alone."""
@@ -869,9 +869,9 @@ class TellTests(NetcodeServiceTestCase):
         [line] = self.told("half-open")
         self.assertEqual(
             line,
-            "netcode: 1 in, 0 half-open; 1 came, 0 left, 0 fell silent,"
-            " 0 were disconnected, 0 of them replaced, 0 moved;"
-            " 1 challenged, 0 denied for want of a slot;"
+            "netcode: 1 connected now, 0 half-open; 1 connected, 0 disconnected, 0 timed out,"
+            " 0 ended by the server, 0 of them replaced, 0 moved to another port;"
+            " 1 challenged, 0 denied without a free slot;"
             " 4 datagrams ignored (no_key 3, bad_length 1)",
         )
         self.play(LOG_EVERY, player)
