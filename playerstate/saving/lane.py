@@ -51,7 +51,7 @@ class LaneOwner(Protocol):
     def lane_held(self) -> None:
         """A lane stands still, as it was told to, or has ended."""
 
-    def lane_ended(self) -> None:
+    def lane_ended(self, lane: Lane) -> None:
         """The persist thread of a lane has ended, and no other will follow it."""
 
     def lane_pending(self, number: int) -> int:
@@ -339,4 +339,4 @@ class Lane:
     def _note_end(self, synced: bool) -> None:
         self.synced = synced
         self._owner.lane_held()
-        self._owner.lane_ended()
+        self._owner.lane_ended(self)
