@@ -54,7 +54,7 @@ class LaneOwner(Protocol):
     def lane_held(self) -> None:
         """A lane's writer is closed, as `Lane.hold` requested or because the lane has ended."""
 
-    def lane_ended(self) -> None:
+    def lane_ended(self, lane: Lane) -> None:
         """The persist thread of a lane has ended, and will not be replaced."""
 
     def lane_pending(self, number: int) -> int:
@@ -343,4 +343,4 @@ class Lane:
     def _note_end(self, synced: bool) -> None:
         self.synced = synced
         self._owner.lane_held()
-        self._owner.lane_ended()
+        self._owner.lane_ended(self)

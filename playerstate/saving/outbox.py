@@ -113,6 +113,7 @@ class Outbox:
         self._flushes: Waiters[None, _Flush] = Waiters()
         self._abandoned = False
         self._holding = self._reopening = False
+        self._errand: Callable[[], None] | None = None
         self.ended: Deferred[bool] = Deferred()
         partition = Partition(store.lanes)
         if store.lanes > 1:
@@ -307,19 +308,41 @@ class Outbox:
     def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """Have the persist thread that found the store replaced switch to the store there now.
 
+        Another lane's does it where that has ended, or ends before; where all have, neither is
+        called.
+
         Args:
             go_over: makes the switch; called on that thread, while no writer of any lane is open.
             then: called on the reactor thread, with what `go_over` returned or raised.
         """
-        self._finder.reopen(go_over, then)
+
+        def gone_over(outcome: T | Exception) -> None:
+            self._errand = None
+            then(outcome)
+
+        self._errand = lambda: self._finder.reopen(go_over, gone_over)
+        self._send_over()
+
+    def _send_over(self) -> None:
+        """Have a lane go over whose thread has not ended."""
+        alive = [lane for lane in self._lanes if lane.synced is None]
+        if alive and self._errand is not None:
+            if self._finder not in alive:
+                self._finder = alive[0]
+            self._errand()
 
     def put_off(self) -> None:
         """Note that the switch is not possible yet; the caller will call `reopen` again."""
-        self._finder.persister.put_off()
+        for lane in self._lanes:
+            lane.persister.put_off()
 
     def resume(self) -> None:
         """Let the lanes write again, to the store that has replaced the opened one."""
         self._reopening = False
+        now = self._clock.seconds()
+        for _, flush in self._flushes.notes():
+            # What was saved before is to be saved again, and counts as dirtied only now.
+            flush.since = max(flush.since, now)
         for lane in self._lanes:
             lane.resume()
         self._fire_flushes()
@@ -365,8 +388,10 @@ class Outbox:
             self._holding = False
             self._reopen()
 
-    def lane_ended(self) -> None:
-        """See `LaneOwner`."""
+    def lane_ended(self, lane: Lane) -> None:
+        """See `LaneOwner`; where it was to go over to another store, another lane is."""
+        if lane is self._finder:
+            self._send_over()
         synced = [lane.synced for lane in self._lanes]
         if None not in synced:
             self.ended.callback(all(synced))

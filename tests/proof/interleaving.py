@@ -1,28 +1,30 @@
-"""Runs two threads through schedules that a test chooses: all of them, a sample, or one again.
+"""Runs threads through schedules that a test chooses: all of them, a sample, or one again.
 
-Theory of operation.  Two threads affect each other by what they share and by nothing else, so what
+Theory of operation.  Threads affect each other by what they share and by nothing else, so what
 they do together follows from the order of their accesses to it.  Here a thread stops before each
-such access and only one of the two ever runs, so that order is ours to choose:
+such access and only one of them ever runs, so that order is ours to choose:
 
 - An attribute or a copy is watched where the interpreter executes it: `accesses` finds the
   instructions that do it in the code of a class, and the thread stops before each.  The code runs
   as it is, without a call or a lock put into it.
 - An event is a `WatchedEvent`, which stops before each call.  A thread that waits for one can not
-  run until it is set, and no time passes: a wake-up that is lost leaves both threads asleep, which
-  is noticed at once, however short the timeout is that would have hidden it.
-- What else one thread calls of the other's stops by `Turns.call`.
+  run until it is set, and no time passes: a wake-up that is lost leaves all threads asleep, which
+  is noticed at once, however short the timeout is that would have hidden it.  A lock is a
+  `WatchedLock`, whose waiters sleep likewise.
+- What else one thread calls of another's stops by `Turns.call`.
 
-A *step* is one access, or to wake; step ``n`` is the ``n``-th of a run, whoever makes it.  A
-*preemption* at ``n`` lets the other thread make step ``n`` although the one that made step
-``n - 1`` could go on.  Where a thread sleeps or ends, the other goes on: that is no preemption.  As
-each thread by itself does the same in every run, who makes the first step and where the preemptions
-are determine a whole run: that is its *schedule*, and two schedules that differ give two orders
-that differ.
+A *step* is one access, or to wake; step ``n`` is the ``n``-th of a run, whoever makes it.  Who made
+step ``n - 1`` makes step ``n`` too, or where it sleeps or has ended, the next in their order that
+can.  A *preemption* at ``n`` lets another that can make step ``n`` instead.  As each thread by
+itself does the same in every run, who makes the first step and where the preemptions are, and to
+whom they go, determine a whole run: that is its *schedule*, and two schedules that differ give two
+orders that differ.
 
 `systematic` runs each schedule of up to so many preemptions, those with fewer first.  Each but the
-first two has one more preemption, at a later step, than another, its parent, and goes as its parent
+first few has one more preemption, at a later step, than another, its parent, and goes as its parent
 does up to that step; so each is reached, once, by trying every step of each run at which there
-was a choice, after its last preemption.  `sampled` draws from those with more.
+was a choice, after its last preemption, with each thread there was to choose.  `sampled` draws from
+those with more.
 
 One thread at a time also means that a copy of several rows is never seen half done.  It need not
 be: two copies that could overlap in time can also be made in either order, and the order that is
@@ -30,7 +32,7 @@ wrong is among the schedules and leaves the wrong rows.
 
 Instructions are watched by `sys.monitoring`, which calls only for the instructions that matter and
 leaves the trace function, a debugger's or coverage's, alone.  Python 3.11 has none; there each of
-the two threads has a trace function of ours, and its own again at its end: what coverage would
+the threads has a trace function of ours, and its own again at its end: what coverage would
 have measured in them meanwhile it does not see.
 """
 
@@ -60,7 +62,11 @@ Accesses = dict[CodeType, dict[int, str]]
 
 Note = Callable[[str], None]
 Listen = Callable[[Note, Callable[[], None]], None]
-Preempt = Callable[[int], bool]
+Choice = tuple[int, tuple[int, ...]]
+"""A step at which there could be a preemption, and the threads it could go to."""
+
+Preempt = Callable[[int, tuple[int, ...]], int | None]
+"""Which of these threads is to make this step instead of the one expected; None for none."""
 
 
 class Stopped(BaseException):
@@ -188,18 +194,30 @@ watching: Callable[[Accesses], AbstractContextManager[Listen]]
 watching = _monitored if sys.version_info >= (3, 12) else _traced
 
 
+class Sleep(Protocol):
+    """What a thread may sleep for.
+
+    Attributes:
+        lit: whether it need not, or no more; to look is not a step.
+    """
+
+    @property
+    def lit(self) -> bool:
+        """See above."""
+
+
 class Turns:
-    """Whose turn it is, in one run of two threads 0 and 1.
+    """Whose turn it is, in one run of threads 0, 1 and so on.
 
     Args:
         batons: one lock a thread, held; who gets hold of its own runs.
-        over: a held lock, released when both threads have ended.
-        preempt: whether to preempt at this step, where that can be.
+        over: a held lock, released when all threads have ended.
+        preempt: whether to preempt at a step, and for whom, where that can be.
 
     Attributes:
         steps: who made each step, and what it was.
-        choices: steps at which there could be a preemption.
-        preemptions: steps at which there was.
+        choices: where there could be a preemption.
+        preemptions: the steps at which there was, and to whom it went.
         trouble: what went wrong with the run, if anything; it is being ended then.
     """
 
@@ -210,15 +228,20 @@ class Turns:
         self._over = over
         self._preempt = preempt
         self._running = 0
-        self._asleep: list[WatchedEvent | None] = [None, None]
-        self._ended = [False, False]
+        self._asleep: list[Sleep | None] = [None] * len(batons)
+        self._ended = [False] * len(batons)
         self.steps: list[tuple[int, str]] = []
-        self.choices: list[int] = []
-        self.preemptions: list[int] = []
+        self.choices: list[Choice] = []
+        self.preemptions: list[tuple[int, int]] = []
         self.trouble = ""
 
+    @property
+    def running(self) -> int:
+        """The thread that runs."""
+        return self._running
+
     def begin(self, first: int) -> None:
-        """Let this thread make the first step.  From outside of both."""
+        """Let this thread make the first step.  From outside of all."""
         self._running = first
         self._batons[first].release()
 
@@ -227,12 +250,8 @@ class Turns:
         if self.trouble:
             return
         me = self._running
-        step = len(self.steps)
-        if step and self.steps[-1][0] == me and self._can_run(1 - me):
-            self.choices.append(step)
-            if self._preempt(step):
-                self.preemptions.append(step)
-                self._hand_over(me)
+        if self.steps and self.steps[-1][0] == me and (chosen := self._choose(me)) != me:
+            self._hand_over(me, chosen)
         self.steps.append((me, what))
         if len(self.steps) == STEPS:
             self.trouble = f"no end after {STEPS} steps"
@@ -243,12 +262,12 @@ class Turns:
         if self.trouble:
             raise Stopped
 
-    def sleep(self, event: WatchedEvent) -> None:
-        """The thread that runs sleeps until this is set."""
+    def sleep(self, event: Sleep) -> None:
+        """The thread that runs sleeps until this is lit."""
         me = self._running
         self._asleep[me] = event
-        if self._can_run(1 - me):
-            self._hand_over(me)
+        if able := self._able_after(me):
+            self._hand_over(me, self._choose(able[0]))
         else:
             self._never_wakes(event)
         self._asleep[me] = None
@@ -263,13 +282,32 @@ class Turns:
         self._ended[me] = True
         if error is not None and not self.trouble:
             self.trouble = f"a thread died: {error!r}"
-        if self._ended[1 - me]:
+        if all(self._ended):
             self._over.release()
             return
-        if not self._can_run(1 - me):
-            self._never_wakes(self._asleep[1 - me])
-        self._running = 1 - me
-        self._batons[1 - me].release()
+        if able := self._able_after(me):
+            heir = able[0] if self.trouble else self._choose(able[0])
+        else:
+            heir = self._ended.index(False)
+            self._never_wakes(self._asleep[heir])
+        self._running = heir
+        self._batons[heir].release()
+
+    def _able_after(self, me: int) -> list[int]:
+        """The threads that can run, in their order, beginning after this one."""
+        size = len(self._batons)
+        return [one % size for one in range(me + 1, me + 1 + size) if self._can_run(one % size)]
+
+    def _choose(self, expected: int) -> int:
+        """Who is to make the next step: this one, or whom a preemption goes to."""
+        step = len(self.steps)
+        others = tuple(one for one in self._able_after(expected) if one != expected)
+        if others:
+            self.choices.append((step, others))
+            if (other := self._preempt(step, others)) is not None:
+                self.preemptions.append((step, other))
+                return other
+        return expected
 
     def _can_run(self, thread: int) -> bool:
         if self._ended[thread]:
@@ -277,13 +315,13 @@ class Turns:
         event = self._asleep[thread]
         return event is None or event.lit
 
-    def _hand_over(self, me: int) -> None:
-        self._running = 1 - me
-        self._batons[1 - me].release()
+    def _hand_over(self, me: int, other: int) -> None:
+        self._running = other
+        self._batons[other].release()
         if not self._batons[me].acquire(timeout=PATIENCE):
-            self.trouble = f"the other thread keeps its turn for {PATIENCE} s"
+            self.trouble = f"the other threads keep their turn for {PATIENCE} s"
 
-    def _never_wakes(self, event: WatchedEvent | None) -> None:
+    def _never_wakes(self, event: Sleep | None) -> None:
         if not self.trouble:
             self.trouble = f"nobody is left to wake who waits for {event}"
 
@@ -334,17 +372,44 @@ class WatchedEvent(threading.Event):
         return self.lit
 
 
-class Performance(Protocol):
-    """What two threads do in one run, made anew for each.
+class WatchedLock:
+    """A lock whose users take turns.
 
-    Attributes:
-        parts: what each of the two does.
+    Args:
+        turns: theirs.
+        name: how it is called in a run's steps.
     """
 
-    parts: tuple[Callable[[], None], Callable[[], None]]
+    def __init__(self, turns: Turns, name: str) -> None:
+        self._turns = turns
+        self._name = name
+        self.lit = True
+
+    def __str__(self) -> str:
+        return self._name
+
+    def __enter__(self) -> None:
+        self._turns.call(f"{self}.acquire()")
+        while not self.lit:
+            self._turns.sleep(self)
+        self.lit = False
+
+    def __exit__(self, *_: object) -> None:
+        self._turns.access(f"{self}.release()")
+        self.lit = True
+
+
+class Performance(Protocol):
+    """What the threads do in one run, made anew for each.
+
+    Attributes:
+        parts: what each of them does.
+    """
+
+    parts: tuple[Callable[[], None], ...]
 
     def faults(self) -> list[str]:
-        """What is wrong now that both have ended well."""
+        """What is wrong now that all have ended well."""
 
 
 Rehearse = Callable[[Turns], Performance]
@@ -356,20 +421,21 @@ class Schedule:
 
     Attributes:
         first: the thread that makes the first step.
-        preemptions: the steps at which the other thread takes over from one that could go on.
+        preemptions: the steps that a thread makes which was not expected to, and this thread.
     """
 
     first: int
-    preemptions: tuple[int, ...] = ()
+    preemptions: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        return ",".join(map(str, (self.first, *self.preemptions)))
+        return ",".join([str(self.first), *(f"{step}:{to}" for step, to in self.preemptions)])
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """The schedule whose text this is."""
-        first, *preemptions = map(int, text.split(","))
-        return cls(first, tuple(preemptions))
+        first, *preemptions = text.split(",")
+        pairs = (preemption.split(":") for preemption in preemptions)
+        return cls(int(first), tuple((int(step), int(to)) for step, to in pairs))
 
 
 @attrs.frozen(eq=False)
@@ -379,46 +445,49 @@ class Run:
     Attributes:
         schedule: that led to it.
         steps: who made each step, and what it was.
-        choices: steps at which there could be a preemption.
+        choices: where there could be a preemption.
         faults: what is wrong with it.
     """
 
     schedule: Schedule
     steps: list[tuple[int, str]]
-    choices: list[int]
+    choices: list[Choice]
     faults: list[str]
 
     def scenario(self, names: Sequence[str]) -> str:
         """What is wrong, and each step, in a line of its own."""
         lines = [f"schedule {self.schedule}: {'; '.join(self.faults) or 'no fault'}"]
+        preempted = dict(self.schedule.preemptions)
         for step, (thread, what) in enumerate(self.steps):
-            mark = ">" if step in self.schedule.preemptions else " "
+            mark = ">" if step in preempted else " "
             lines.append(f"{step:5} {mark} {names[thread]:10} {what}")
         return "\n".join(lines)
 
 
-class Pair:
-    """Two threads for any number of runs of one performance.  To be used in a ``with`` statement.
+class Troupe:
+    """Threads for any number of runs of one performance.  To be used in a ``with`` statement.
 
     Args:
         watched: the instructions that are steps.
         rehearse: makes the performance of a run.
+        size: how many threads there are, one a part.
     """
 
-    def __init__(self, watched: Accesses, rehearse: Rehearse) -> None:
+    def __init__(self, watched: Accesses, rehearse: Rehearse, size: int = 2) -> None:
+        self.size = size
         self._watched = watched
         self._rehearse = rehearse
-        self._batons = [threading.Lock(), threading.Lock()]
+        self._batons = [threading.Lock() for _ in range(size)]
         self._over = threading.Lock()
         self._run: tuple[Turns, Performance] | None = None
         self._stack = ExitStack()
 
-    def __enter__(self) -> Pair:
+    def __enter__(self) -> Troupe:
         with ExitStack() as stack:
             listen = stack.enter_context(watching(self._watched))
             for lock in (*self._batons, self._over):
                 lock.acquire()
-            for thread in (0, 1):
+            for thread in range(self.size):
                 stack.callback(self._start(thread, listen).join, PATIENCE)
             stack.callback(self._dismiss)
             self._stack = stack.pop_all()
@@ -445,13 +514,14 @@ class Pair:
         Raises:
             RuntimeError: a preemption is at a step where there is no choice.
         """
-        run = self.run(schedule.first, frozenset(schedule.preemptions).__contains__)
+        to = dict(schedule.preemptions)
+        run = self.run(schedule.first, lambda step, _: to.get(step))
         if run.schedule != schedule:
             raise RuntimeError(f"schedule {schedule} went as {run.schedule}")
         return run
 
     def _start(self, me: int, listen: Listen) -> threading.Thread:
-        # Both are joined; a daemon, lest one that a bug has stuck for good keeps the process.
+        # All are joined; daemons, lest one that a bug has stuck keeps the process.
         target = partial(listen, self._note, partial(self._live, me))
         thread = threading.Thread(target=target, daemon=True)
         thread.start()
@@ -477,7 +547,7 @@ class Pair:
             baton.release()
 
 
-def systematic(pair: Pair, bound: int) -> Iterator[Run]:
+def systematic(troupe: Troupe, bound: int) -> Iterator[Run]:
     """Run every schedule of up to `bound` preemptions once, those with fewer first.
 
     Raises:
@@ -485,35 +555,41 @@ def systematic(pair: Pair, bound: int) -> Iterator[Run]:
             do not do the same each time.
     """
     waiting: deque[tuple[Schedule, list[tuple[int, str]]]] = deque(
-        (Schedule(first), []) for first in (0, 1)
+        (Schedule(first), []) for first in range(troupe.size)
     )
     while waiting:
         schedule, parents_steps = waiting.popleft()
-        run = pair.replay(schedule)
-        since = schedule.preemptions[-1] if schedule.preemptions else 0
+        run = troupe.replay(schedule)
+        since = schedule.preemptions[-1][0] if schedule.preemptions else 0
         if run.steps[:since] != parents_steps[:since]:
             raise RuntimeError(f"schedule {schedule} did not go as before up to step {since}")
         yield run
         if len(schedule.preemptions) < bound:
-            for step in run.choices:
+            for step, others in run.choices:
                 if step > since:
-                    later = Schedule(schedule.first, (*schedule.preemptions, step))
-                    waiting.append((later, run.steps))
+                    for other in others:
+                        preemptions = (*schedule.preemptions, (step, other))
+                        waiting.append((Schedule(schedule.first, preemptions), run.steps))
 
 
-def sampled(pair: Pair, count: int, at_least: int, seed: int) -> Iterator[Run]:
+def sampled(troupe: Troupe, count: int, at_least: int, seed: int) -> Iterator[Run]:
     """Run `count` different schedules of at least so many preemptions, drawn at random.
 
     Raises:
         RuntimeError: most draws give nothing new, so there may not be as many.
     """
     draw = random.Random(seed)
+    often = 0.0
+
+    def preempt(_: int, others: tuple[int, ...]) -> int | None:
+        return draw.choice(others) if draw.random() < often else None
+
     seen: set[Schedule] = set()
     for _ in range(10 * count):
         if len(seen) == count:
             return
         often = draw.choice((0.05, 0.1, 0.2, 0.4, 0.8))
-        run = pair.run(draw.randrange(2), lambda _, often=often: draw.random() < often)
+        run = troupe.run(draw.randrange(troupe.size), preempt)
         if len(run.schedule.preemptions) >= at_least and run.schedule not in seen:
             seen.add(run.schedule)
             yield run

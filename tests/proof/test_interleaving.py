@@ -13,7 +13,7 @@ listener. A run is good when
 
 Every schedule with up to two preemptions runs, and ``PLAYERSTATE_SCHEDULES`` others, 2,000 unless
 set, drawn from those with three or more.  A schedule that fails is told with its steps;
-``PLAYERSTATE_REPLAY=0,17,23`` runs that one alone in whatever test is chosen.
+``PLAYERSTATE_REPLAY=0,17:1,23:0`` runs that one alone in whatever test is chosen.
 
 Copies of the ring and the persister with known faults, one a rule of theirs, show that each rule
 matters and that a fault is found.
@@ -22,11 +22,9 @@ matters and that a fault is found.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import attrs
@@ -39,10 +37,11 @@ from playerstate.interfaces import IStateWriter, LeftOut, Records, StoreBusy
 from playerstate.saving.commit import Commit
 from playerstate.saving.persister import MAX_SLEEP, Persister
 from playerstate.saving.ring import Indices, Ring, Rows
+from tests.proof.exploring import SAMPLED, explore, first_fault
 from tests.proof.interleaving import (
-    Pair,
     Run,
     Schedule,
+    Troupe,
     Turns,
     WatchedEvent,
     accesses,
@@ -55,8 +54,6 @@ THREADS = ("producer", "consumer")
 CONSUMER = THREADS.index("consumer")
 BOUND = 2
 """Preemptions up to which every schedule runs."""
-SAMPLED = int(os.environ.get("PLAYERSTATE_SCHEDULES", "2000"))
-REPLAYED = os.environ.get("PLAYERSTATE_REPLAY")
 
 ROW = np.dtype(
     [
@@ -119,13 +116,13 @@ class Scenario:
     ring: type[TakingRing] = TakingRing
     persister: type[Persister] = Persister
 
-    def pair(self) -> Pair:
+    def troupe(self) -> Troupe:
         """Two threads for it."""
         # Only `abandon` looks at the writer from the other thread.
         flags = {"read", "_finishing", *({"_writer"} if self.abandons else ())}
         watched = accesses(self.ring, {"read", "write"}, copies=True)
         watched |= accesses(self.persister, flags)
-        return Pair(watched, lambda turns: HandOver(self, turns))
+        return Troupe(watched, lambda turns: HandOver(self, turns))
 
 
 @implementer(IStateWriter)
@@ -291,15 +288,6 @@ class HandOver:
                 yield f"{what} by the {THREADS[thread]}"
 
 
-def first_fault(runs: Iterable[Run]) -> tuple[int, Run | None]:
-    """How many runs it took to find a faulty one, and that; all of them and None without one."""
-    count = 0
-    for count, run in enumerate(runs, 1):
-        if run.faults:
-            return count, run
-    return count, None
-
-
 class HandOverTests(SynchronousTestCase):
     """The package's own ring and persister: a scenario a test."""
 
@@ -308,28 +296,8 @@ class HandOverTests(SynchronousTestCase):
     def explore(self, scenario: Scenario) -> None:
         """Fail with the first schedule that does not go well."""
         share = -(-SAMPLED // self.SCENARIOS)
-        with scenario.pair() as pair:
-            if REPLAYED:
-                runs = {"replayed": iter([pair.replay(Schedule.parse(REPLAYED))])}
-            else:
-                runs = {
-                    f"with up to {BOUND} preemptions": systematic(pair, BOUND),
-                    f"with more than {BOUND}": sampled(pair, share, BOUND + 1, seed=1),
-                }
-            for which, those in runs.items():
-                began = time.perf_counter()
-                count, faulty = first_fault(those)
-                if faulty is not None:
-                    self.fail(f"{faulty.scenario(THREADS)}\nPLAYERSTATE_REPLAY={faulty.schedule}")
-                seconds = time.perf_counter() - began
-                _log.info(
-                    "{test}: {count} schedules {which} in {seconds:.1f} s, {rate:.0f}/s",
-                    test=self.id(),
-                    count=count,
-                    which=which,
-                    seconds=seconds,
-                    rate=count / seconds,
-                )
+        with scenario.troupe() as troupe:
+            explore(self, troupe, THREADS, BOUND, share)
 
     def test_a_row_at_a_time(self) -> None:
         """Rows that meet an empty ring, one that is not, or the end."""
@@ -443,14 +411,14 @@ class FaultTests(SynchronousTestCase):
 
     def found(self, scenario: Scenario, preemptions: int, fault: str) -> None:
         """Expect a fault, found with so many preemptions and no fewer, and again in a replay."""
-        with scenario.pair() as pair:
-            count, faulty = first_fault(systematic(pair, BOUND))
+        with scenario.troupe() as troupe:
+            count, faulty = first_fault(systematic(troupe, BOUND))
         assert faulty is not None, "not found"
         _log.info("{test}: found by schedule {count}", test=self.id(), count=count)
         self.assertEqual(len(faulty.schedule.preemptions), preemptions)
         self.assertIn(fault, faulty.scenario(THREADS).splitlines()[0])
-        with scenario.pair() as pair:
-            again = pair.replay(Schedule.parse(str(faulty.schedule)))
+        with scenario.troupe() as troupe:
+            again = troupe.replay(Schedule.parse(str(faulty.schedule)))
         self.assertEqual(again.scenario(THREADS), faulty.scenario(THREADS))
 
     def test_publishes_before_the_rows_are_written(self) -> None:
@@ -485,8 +453,7 @@ class Steps:
     """Threads of so many steps, which share nothing."""
 
     def __init__(self, turns: Turns, *counts: int) -> None:
-        first, second = (partial(self._go, turns, count) for count in counts)
-        self.parts = first, second
+        self.parts = tuple(partial(self._go, turns, count) for count in counts)
 
     def _go(self, turns: Turns, count: int) -> None:
         for step in range(count):
@@ -518,18 +485,23 @@ def order_of(run: Run) -> tuple[int, ...]:
     return tuple(thread for thread, _ in run.steps)
 
 
-def every_run(pair: Pair) -> Iterator[Run]:
+def every_run(troupe: Troupe) -> Iterator[Run]:
     """Run all schedules there are, by going through each choice both ways."""
-    for first in (0, 1):
-        decisions: list[bool] | None = []
+    for first in range(troupe.size):
+        decisions: list[int] | None = []
         while decisions is not None:
             rest = iter(decisions)
-            run = pair.run(first, lambda _, rest=rest: next(rest, False))
+            run = troupe.run(first, lambda _, others, rest=rest: (None, *others)[next(rest, 0)])
             yield run
-            decisions = [step in run.schedule.preemptions for step in run.choices]
-            while decisions and decisions[-1]:
+            to = dict(run.schedule.preemptions)
+            options = [(None, *others) for _, others in run.choices]
+            decisions = [
+                which.index(to.get(step))
+                for (step, _), which in zip(run.choices, options, strict=True)
+            ]
+            while decisions and decisions[-1] == len(options[len(decisions) - 1]) - 1:
                 decisions.pop()
-            decisions = [*decisions[:-1], True] if decisions else None
+            decisions = [*decisions[:-1], decisions[-1] + 1] if decisions else None
 
 
 class SchedulerTests(SynchronousTestCase):
@@ -537,14 +509,20 @@ class SchedulerTests(SynchronousTestCase):
 
     def orders(self, bound: int, *counts: int) -> list[tuple[int, ...]]:
         """Who made each step, in each run of threads of so many steps."""
-        with Pair({}, lambda turns: Steps(turns, *counts)) as pair:
-            return [order_of(run) for run in systematic(pair, bound)]
+        with Troupe({}, lambda turns: Steps(turns, *counts), len(counts)) as troupe:
+            return [order_of(run) for run in systematic(troupe, bound)]
 
     def test_every_order(self) -> None:
         """With as many preemptions as there can be, each order of the steps comes once."""
         orders = self.orders(8, 4, 3)
         self.assertEqual(len(orders), math.comb(7, 3))
         self.assertEqual(len(set(orders)), math.comb(7, 3))
+
+    def test_every_order_of_three(self) -> None:
+        """Of three threads too."""
+        orders = self.orders(5, 2, 2, 2)
+        self.assertEqual(len(orders), math.factorial(6) // 2**3)
+        self.assertEqual(len(set(orders)), len(orders))
 
     def test_every_order_within_the_bound(self) -> None:
         """With up to two, each order comes once that has up to two.
@@ -560,9 +538,9 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_every_order_of_sleepers(self) -> None:
         """Of threads that sleep, each order within the bound comes once too, and no other."""
-        with Pair({}, lambda turns: Meeting(turns)) as pair:
-            everything = list(every_run(pair))
-            runs = list(systematic(pair, BOUND))
+        with Troupe({}, lambda turns: Meeting(turns)) as troupe:
+            everything = list(every_run(troupe))
+            runs = list(systematic(troupe, BOUND))
         within = [run for run in everything if len(run.schedule.preemptions) <= BOUND]
         self.assertLess(len(within), len(everything))
         self.assertEqual(len(set(map(order_of, runs))), len(runs))
@@ -571,27 +549,27 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_fewest_preemptions_first(self) -> None:
         """What needs few preemptions is found with few."""
-        with Pair({}, lambda turns: Steps(turns, 3, 3)) as pair:
-            counts = [len(run.schedule.preemptions) for run in systematic(pair, 3)]
+        with Troupe({}, lambda turns: Steps(turns, 3, 3)) as troupe:
+            counts = [len(run.schedule.preemptions) for run in systematic(troupe, 3)]
         self.assertEqual(counts, sorted(counts))
         self.assertEqual(counts[-1], 3)
 
     def test_samples_differ(self) -> None:
         """No schedule is drawn twice, nor one with too few preemptions."""
-        with Pair({}, lambda turns: Steps(turns, 5, 5)) as pair:
-            drawn = [run.schedule for run in sampled(pair, 50, 3, seed=2)]
+        with Troupe({}, lambda turns: Steps(turns, 5, 5)) as troupe:
+            drawn = [run.schedule for run in sampled(troupe, 50, 3, seed=2)]
         self.assertEqual(len(set(drawn)), 50)
         self.assertGreaterEqual(min(len(schedule.preemptions) for schedule in drawn), 3)
 
     def test_too_few_to_sample(self) -> None:
         """Sampling more than there are comes to an end."""
-        with Pair({}, lambda turns: Steps(turns, 3, 3)) as pair:
-            self.assertRaises(RuntimeError, list, sampled(pair, 50, 3, seed=2))
+        with Troupe({}, lambda turns: Steps(turns, 3, 3)) as troupe:
+            self.assertRaises(RuntimeError, list, sampled(troupe, 50, 3, seed=2))
 
     def test_sleep_is_no_preemption(self) -> None:
         """Where a thread waits or ends, the other goes on."""
-        with Pair({}, lambda turns: Meeting(turns)) as pair:
-            run = pair.replay(Schedule(0))
+        with Troupe({}, lambda turns: Meeting(turns)) as troupe:
+            run = troupe.replay(Schedule(0))
         self.assertEqual(
             run.steps[:4], [(0, "a.set()"), (0, "b.wait()"), (1, "b.set()"), (1, "a.wait()")]
         )
@@ -601,27 +579,27 @@ class SchedulerTests(SynchronousTestCase):
     def test_death(self) -> None:
         """A thread that dies is told of, and the other does not wait for it for ever."""
         error = ValueError("a bug")
-        with Pair({}, lambda turns: Meeting(turns, error=error)) as pair:
-            run = pair.replay(Schedule(0))
+        with Troupe({}, lambda turns: Meeting(turns, error=error)) as troupe:
+            run = troupe.replay(Schedule(0))
         self.assertEqual(run.faults, ["a thread died: ValueError('a bug')"])
 
     def test_never_ends(self) -> None:
         """A run that does not end is ended."""
-        with Pair({}, lambda turns: Steps(turns, 10**9, 1)) as pair:
-            run = pair.replay(Schedule(0))
+        with Troupe({}, lambda turns: Steps(turns, 10**9, 1)) as troupe:
+            run = troupe.replay(Schedule(0))
         self.assertEqual(run.faults, ["no end after 2000 steps"])
 
     def test_not_a_schedule(self) -> None:
         """A preemption where there is no choice is an error, not another run."""
-        with Pair({}, lambda turns: Steps(turns, 2, 2)) as pair:
-            self.assertRaises(RuntimeError, pair.replay, Schedule(0, (3,)))
+        with Troupe({}, lambda turns: Steps(turns, 2, 2)) as troupe:
+            self.assertRaises(RuntimeError, troupe.replay, Schedule(0, ((3, 1),)))
 
     def test_leaves_no_thread(self) -> None:
         """Both threads have ended when the runs are over, whatever came of these."""
         before = threading.enumerate()
-        with Pair({}, lambda turns: Steps(turns, 1, 1)) as pair:
+        with Troupe({}, lambda turns: Steps(turns, 1, 1)) as troupe:
             self.assertEqual(len(threading.enumerate()), len(before) + 2)
-            pair.replay(Schedule(1))
+            troupe.replay(Schedule(1))
         self.assertEqual(threading.enumerate(), before)
 
     def test_what_is_watched(self) -> None:

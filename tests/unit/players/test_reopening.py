@@ -210,6 +210,25 @@ class ReplacedTests(ServiceTestCase):
         self.assertIs(self.service.trouble, None)
         self.assertEqual(self.told("degraded: "), [])
 
+    def test_flushed_by_the_new_one(self) -> None:
+        """A flush waits till what the old store had is in the new one, however late it is told."""
+        self.service.update(1, at(9))
+        flushed = self.service.flush()
+        self.stepped.reactor.advance(0.5)
+        self.stepped.thread.persister.step()  # is told after the other's end
+        self.replace()
+        commits = list(self.stepped.reactor._calls)
+        self.stepped.reactor._calls.clear()
+        self.stepped.thread.persister._maintain()
+        self.stepped.reactor._calls.extend(commits)
+        self.stepped.reactor.deliver()
+        go_over(self.stepped)
+        self.assertEqual(len(self.store.reopened), 1)
+        self.waits(flushed)
+        self.stepped.settle()
+        self.successResultOf(flushed)
+        self.assertEqual(self.stored(self.stepped), {1: (9.0, 0.0), 2: (2.0, 0.0)})
+
     def test_after_a_commit(self) -> None:
         """What was committed to the old store a moment before is saved again as well."""
         self.replace()

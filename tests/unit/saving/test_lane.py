@@ -395,6 +395,27 @@ class ReplacedTests(LanesTestCase):
         self.assertEqual(len(self.store.reopened), 1)
         self.assertTrue(self.service.gave_up)
 
+    def test_found_by_one_that_ends(self) -> None:
+        """Another lane goes over for one that found it as it ended, and keeps nobody waiting."""
+        self.save_all()
+        stopped = self.service.stopService()
+        self.store.successor = {}
+        self.patch(self.store, "sync", self.store.maintain)
+        self.stepped.threads[3].run()  # finds it, and ends
+        self.stepped.threads[0].persister._maintain()  # finds it as well
+        self.stepped.reactor.deliver()
+        for thread in self.stepped.threads[1:3]:
+            thread.run()
+        self.stepped.reactor.deliver()
+        self.assertEqual(self.store.reopened, [])
+        self.step(0)
+        self.assertEqual(len(self.store.reopened), 1)
+        self.stepped.threads[0].run()
+        self.stepped.reactor.deliver()
+        self.successResultOf(stopped)
+        self.assertTrue(self.service.gave_up)
+        self.assertFalse(self.told("stuck"))
+
 
 class ThirdPartyStore(MemoryStore):
     """A third-party store, with a writer object for each lane.
