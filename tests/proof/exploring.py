@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.proof.interleaving import Run, Schedule, Troupe, sampled, systematic
+from tests.proof.interleaving import RATES, Run, Schedule, Troupe, sampled, systematic
 
 SAMPLED = int(os.environ.get("PLAYERSTATE_SCHEDULES", "2000"))
 REPLAYED = os.environ.get("PLAYERSTATE_REPLAY")
@@ -27,7 +27,12 @@ def first_fault(runs: Iterable[Run]) -> tuple[int, Run | None]:
 
 
 def explore(
-    case: SynchronousTestCase, troupe: Troupe, names: Sequence[str], bound: int, share: int
+    case: SynchronousTestCase,
+    troupe: Troupe,
+    names: Sequence[str],
+    bound: int,
+    share: int,
+    rates: Sequence[float] = RATES,
 ) -> None:
     """Fail the test with the first schedule that does not go well.
 
@@ -37,13 +42,14 @@ def explore(
         names: of the threads.
         bound: preemptions up to which every schedule runs.
         share: how many schedules of more are drawn.
+        rates: see `sampled`.
     """
     if REPLAYED:
         runs = {"replayed": iter([troupe.replay(Schedule.parse(REPLAYED))])}
     else:
         runs = {
             f"with up to {bound} preemptions": systematic(troupe, bound),
-            f"with more than {bound}": sampled(troupe, share, bound + 1, seed=1),
+            f"with more than {bound}": sampled(troupe, share, bound + 1, seed=1, rates=rates),
         }
     for which, those in runs.items():
         began = time.perf_counter()

@@ -57,6 +57,9 @@ PATIENCE = 20.0
 STEPS = 2000
 """Steps after which a run is taken to be one that never ends."""
 
+RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""How likely a preemption is at each choice; see `sampled`."""
+
 Accesses = dict[CodeType, dict[int, str]]
 """For each code what its watched instructions do, by offset."""
 
@@ -572,8 +575,16 @@ def systematic(troupe: Troupe, bound: int) -> Iterator[Run]:
                         waiting.append((Schedule(schedule.first, preemptions), run.steps))
 
 
-def sampled(troupe: Troupe, count: int, at_least: int, seed: int) -> Iterator[Run]:
+def sampled(
+    troupe: Troupe,
+    count: int,
+    at_least: int,
+    seed: int,
+    rates: Sequence[float] = RATES,
+) -> Iterator[Run]:
     """Run `count` different schedules of at least so many preemptions, drawn at random.
+
+    Each run has one of the rates: how likely a preemption is at each choice.
 
     Raises:
         RuntimeError: most draws give nothing new, so there may not be as many.
@@ -588,7 +599,7 @@ def sampled(troupe: Troupe, count: int, at_least: int, seed: int) -> Iterator[Ru
     for _ in range(10 * count):
         if len(seen) == count:
             return
-        often = draw.choice((0.05, 0.1, 0.2, 0.4, 0.8))
+        often = draw.choice(rates)
         run = troupe.run(draw.randrange(troupe.size), preempt)
         if len(run.schedule.preemptions) >= at_least and run.schedule not in seen:
             seen.add(run.schedule)
