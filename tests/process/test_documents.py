@@ -58,7 +58,7 @@ NOT_RUN = {
     ".venv/bin/pip install -e '.[dev]'": _INDEX,
     ".venv/bin/pip install -e '.[bench]'": _INDEX,
     ". .venv/bin/activate": "changes the shell that it is typed into",
-    ".venv/bin/pytest -n 2": "runs these tests",
+    ".venv/bin/pytest -n 4": "runs these tests",
     ".venv/bin/python -m bench --list": _LONG,
     ".venv/bin/python -m bench": _LONG,
     "docker build -t mygame-players .": _DOCKER,

@@ -451,7 +451,7 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
 class LanesStoreTests(MemoryStoreTests):
     """The same with four lanes, over whose writers players are dealt out."""
 
-    factory = partial(MemoryStore, lanes=4)
+    factory = staticmethod(partial(MemoryStore, lanes=4))
 
     def test_writers(self) -> None:
         """What one writer saved the other guards, and the reader sees."""
