@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from playerstate import PlayerState, StateSchema
@@ -36,6 +37,9 @@ TWISTD = (
     " from twisted.scripts.twistd import run; run()"
 )
 TWIST = "from twisted.application.twist._twist import Twist; Twist.main()"
+
+EPOLL_WAITS = {"22", "232", "281"}
+"""The numbers of the system calls in which Linux's epoll reactor waits, on ARM and x86 of 64 bits."""
 
 Answer = Welcome | Receipt | Refused | Gone
 
@@ -124,6 +128,28 @@ class Server:
     def has_said(self, pattern: str) -> None:
         """See that a log line that was waited for, or passed by, matches this."""
         assert any(re.search(pattern, line) for line in self.lines), (pattern, self.lines)
+
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        """Hold the server stopped at a moment at which its reactor waits for something to do."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            os.kill(self.pid, signal.SIGSTOP)
+            while self._in_proc("stat").rpartition(")")[2].split()[0] != "T":
+                time.sleep(0.001)
+            if self._in_proc("syscall").split()[0] in EPOLL_WAITS:
+                break
+            os.kill(self.pid, signal.SIGCONT)
+            assert time.monotonic() < deadline, "the server is never idle"
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _in_proc(self, name: str) -> str:
+        with open(f"/proc/{self.pid}/{name}", encoding="ascii") as lines:
+            return lines.read()
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """End the server by a signal; return its exit status, with all lines in `lines`."""
