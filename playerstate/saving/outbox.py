@@ -113,7 +113,7 @@ class Outbox:
         self._flushes: Waiters[None, _Flush] = Waiters()
         self._abandoned = False
         self._holding = self._reopening = False
-        self._errand: Callable[[], None] | None = None
+        self._switch: Callable[[], None] | None = None
         self.ended: Deferred[bool] = Deferred()
         partition = Partition(store.lanes)
         if store.lanes > 1:
@@ -136,7 +136,7 @@ class Outbox:
             )
             for number in range(store.lanes)
         ]
-        self._finder = self._lanes[0]
+        self._switching_lane = self._lanes[0]
 
     def start(self) -> None:
         """Start the persist threads and the sweeps.
@@ -317,19 +317,19 @@ class Outbox:
         """
 
         def gone_over(outcome: T | Exception) -> None:
-            self._errand = None
+            self._switch = None
             then(outcome)
 
-        self._errand = lambda: self._finder.reopen(go_over, gone_over)
-        self._send_over()
+        self._switch = lambda: self._switching_lane.reopen(go_over, gone_over)
+        self._have_lane_switch()
 
-    def _send_over(self) -> None:
-        """Have a lane go over whose thread has not ended."""
+    def _have_lane_switch(self) -> None:
+        """Have a lane whose thread has not ended make the switch that is due, if one is."""
         alive = [lane for lane in self._lanes if lane.synced is None]
-        if alive and self._errand is not None:
-            if self._finder not in alive:
-                self._finder = alive[0]
-            self._errand()
+        if alive and self._switch is not None:
+            if self._switching_lane not in alive:
+                self._switching_lane = alive[0]
+            self._switch()
 
     def put_off(self) -> None:
         """Note that the switch is not possible yet; the caller will call `reopen` again."""
@@ -376,10 +376,10 @@ class Outbox:
         """See `LaneOwner`; the writers of the other lanes are closed first."""
         if not self._reopening:
             self._holding = self._reopening = True
-            self._finder = lane
+            self._switching_lane = lane
             self._replaced()
-            for lane in self._lanes:
-                lane.hold()
+            for other in self._lanes:
+                other.hold()  # without effect on the lane that found it
         self.lane_held()
 
     def lane_held(self) -> None:
@@ -389,9 +389,9 @@ class Outbox:
             self._reopen()
 
     def lane_ended(self, lane: Lane) -> None:
-        """See `LaneOwner`; where it was to go over to another store, another lane is."""
-        if lane is self._finder:
-            self._send_over()
+        """See `LaneOwner`; where it was to make the switch to another store, another lane is."""
+        if lane is self._switching_lane:
+            self._have_lane_switch()
         synced = [lane.synced for lane in self._lanes]
         if None not in synced:
             self.ended.callback(all(synced))

@@ -663,9 +663,9 @@ class HoldsOthers(Outbox):
 class AsksTheEnded(Outbox):
     """Leaves it to the lane that found out to go over, though its thread has ended."""
 
-    def _send_over(self) -> None:
-        if self._errand is not None:
-            self._errand()
+    def _have_lane_switch(self) -> None:
+        if self._switch is not None:
+            self._switch()
 
 
 class FlushesTooSoon(Outbox):
