@@ -6,18 +6,10 @@ from typing import Any
 
 from zope.interface import implementer
 
-from playerstate import (
-    StoreUnusable,
-)
-from playerstate.interfaces import (
-    IStateReader,
-    IStateStore,
-    IStateWriter,
-)
+from playerstate import StoreUnusable
+from playerstate.interfaces import IStateReader, IStateStore, IStateWriter
 from playerstate.testing import FaultyStore
-from tests.kit.players import (
-    SCHEMA,
-)
+from tests.kit.players import SCHEMA
 
 
 @implementer(IStateReader, IStateWriter)

@@ -6,24 +6,11 @@ import numpy as np
 from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel
 
-from playerstate import (
-    NotOnline,
-    NotSaved,
-    PlayerStateService,
-    Progress,
-    StoreBusy,
-)
+from playerstate import NotOnline, NotSaved, PlayerStateService, Progress, StoreBusy
 from playerstate.interfaces import RowRefused, Stored
 from playerstate.ledger import Outcome
 from playerstate.testing import EPOCH
-from tests.kit.players import (
-    SCHEMA,
-    FragileStore,
-    ServiceTestCase,
-    at,
-    end_thread,
-    move,
-)
+from tests.kit.players import SCHEMA, FragileStore, ServiceTestCase, at, end_thread, move
 
 MICROSECONDS = 10**6
 LATEST = 2**63 - 1

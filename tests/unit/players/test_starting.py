@@ -11,25 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
-from playerstate import (
-    NotRunning,
-    NotSaved,
-    PlayerStateService,
-    StoreBusy,
-    StoreUnusable,
-)
+from playerstate import NotRunning, NotSaved, PlayerStateService, StoreBusy, StoreUnusable
 from playerstate.interfaces import IStateStore, Stored, StoreReplaced, file_store
 from playerstate.players.starting import ANSWER_WITHIN
 from playerstate.runtime import Runtime
 from playerstate.testing import MemoryReactor, SteppedService
 from tests.kit.distant import DistantStore
-from tests.kit.players import (
-    ServiceTestCase,
-    at,
-    end_thread,
-    go_over,
-    leave_behind,
-)
+from tests.kit.players import ServiceTestCase, at, end_thread, go_over, leave_behind
 from tests.kit.watched import WatchedStore
 
 

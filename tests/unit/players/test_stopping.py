@@ -6,22 +6,9 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
-from playerstate import (
-    NotRunning,
-    NotSaved,
-    StoreBusy,
-    StoreUnusable,
-)
-from playerstate.interfaces import (
-    IStateReader,
-    IStateStore,
-    IStateWriter,
-)
-from tests.kit.players import (
-    ServiceTestCase,
-    at,
-    end_thread,
-)
+from playerstate import NotRunning, NotSaved, StoreBusy, StoreUnusable
+from playerstate.interfaces import IStateReader, IStateStore, IStateWriter
+from tests.kit.players import ServiceTestCase, at, end_thread
 from tests.kit.watched import WatchedStore
 
 
