@@ -43,6 +43,7 @@ from playerstate.wire.messages import (
 )
 
 IDLE_LOOK_EVERY = 1.0
+"""Seconds between two checks for idle players, at most; a quarter of a short timeout."""
 LOOK_EVERY = 16
 """Messages taken one by one between two checks of the live file."""
 
