@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.silence import Silence
 from playerstate.ledger import Outcome
 from playerstate.players.run import Run
 from playerstate.wire.deltas import Delta, DeltaCodec
-from playerstate.wire.messages import MAX_SEQUENCE, MOVE, Codec, Malformed, receipts_for
+from playerstate.wire.messages import MOVE, Codec, Malformed, receipts_for
 
 BATCH_MIN = 16
 """From this many messages at a time on, `many` is worth the fixed costs of numpy."""

@@ -373,8 +373,9 @@ class ProgramTests(GatewayTestCase):
     def test_taken_offline_after_the_close(self) -> None:
         """A gateway that is closed hears nothing more of the service."""
         self.open()
+        departures = run_of(self.gateway).departures
         self.successResultOf(self.gateway.close())
-        self.assertEqual(self.service._listeners, [])
+        self.assertRaises(ValueError, self.service.remove_listener, departures)
 
     def test_joins_again_after_that(self) -> None:
         """A JOIN of the same nonce, from a client that does not know, begins anew."""

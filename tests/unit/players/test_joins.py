@@ -16,16 +16,9 @@ from playerstate import (
     ServerFull,
     StoreBusy,
 )
-from playerstate.interfaces import (
-    Stored,
-)
+from playerstate.interfaces import Stored
 from playerstate.testing import EPOCH
-from tests.kit.players import (
-    ServiceTestCase,
-    at,
-    move,
-    outcome,
-)
+from tests.kit.players import ServiceTestCase, at, move, outcome
 
 SPAWN = PlayerState(350.0, 200.0)
 MICROSECONDS = 10**6
@@ -132,7 +125,7 @@ class JoinTests(ServiceTestCase):
         self.assertEqual(self.successResultOf(stepped.service.join(3)).state, PlayerState())
 
     def test_session_id_of_another_type(self) -> None:
-        """What is no whole number is no session id."""
+        """What is not a whole number is not a session id."""
         stepped = self.start()
         for session_id in (1.5, "1", None):
             with self.assertRaises(TypeError):
