@@ -245,8 +245,8 @@ class IStateStore(Interface):
         identity.  Reactor thread, after `prepare`.
 
         Returns:
-            The identity it has now; it differs from the given one if the store cannot be told from
-            its copies.
+            The identity it has now; it differs from the given one if nothing distinguishes
+            the store from its copies.
 
         Raises:
             StoreUnusable: as for `prepare`; nothing was changed.

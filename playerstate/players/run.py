@@ -35,7 +35,11 @@ from playerstate.state.layout import RowLayout
 from playerstate.state.schema import InvalidState
 
 FORGET_EVERY = 1.0
+"""Seconds between two attempts to discard what an earlier process left, once it is saved."""
 SUMMARY_EVERY = 60.0
+"""Seconds between two summaries in the log."""
+TROUBLE_EVERY = 1.0
+"""Seconds between two checks of whether to log that the service is degraded, or no longer."""
 CHECK_EVERY = 1.0
 """Seconds between two checks of the live file."""
 
@@ -101,7 +105,6 @@ class Run:
         self.schema = schema = store.schema
         self.ledger = ledger
         self.clock = clock
-        self.identity = opened.identity
         self.memory = memory = opened.memory
         self.accepts = True
         self.gave_up = False
@@ -171,7 +174,7 @@ class Run:
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
         self.clock.every(SUMMARY_EVERY, self._summarise)
-        self.clock.every(1.0, self._log_trouble)
+        self.clock.every(TROUBLE_EVERY, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",

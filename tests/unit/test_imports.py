@@ -25,7 +25,7 @@ FOLDERS: dict[str, set[str]] = {
     "log": {"printable"},
     "clock": {"log"},
     "state": {"arguments"},
-    "wire": {"state"},
+    "wire": {"arguments", "state"},
     "interfaces": {"state"},
     "stores": {"filenames", "interfaces", "log", "printable", "state"},
     "live": {"filenames", "interfaces", "log", "state"},
