@@ -19,7 +19,7 @@ from playerstate.interfaces import IStateStore, StoreUnusable, file_store
 from playerstate.ledger import Ledger
 from playerstate.live.memory import RowMemory
 from playerstate.live.names import check_beside
-from playerstate.live.recovery import find_unsaved
+from playerstate.live.recovery import find_unsaved, transients
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotRunning
 from playerstate.players.options import Options
@@ -76,7 +76,8 @@ async def start(
         recovered = find_unsaved(leftover, store.schema, reader)
         if leftover is not None and not len(recovered):
             memory.discard()
-        opened = Opened(identity, reader, memory, buffer, recovered)
+        left = transients(leftover, store.schema)
+        opened = Opened(identity, reader, memory, buffer, recovered, left)
         run = Run(options, opened, ledger, clock, runtime, when_recovered, on_leave)
         run.begin()
         undo.pop_all()
