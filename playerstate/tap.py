@@ -123,7 +123,7 @@ class Options(usage.Options):
         self["public"] = []
 
     def opt_listen(self, text: str) -> None:
-        """udp:PORT or netcode:PORT, also with :interface=ADDRESS; repeatable [default: udp:7777]."""
+        """udp:PORT or netcode:PORT, or with :interface=ADDRESS; repeatable [default: udp:7777]."""
         self["listen"].append(self._parse("listen", text, Listen.parse))
 
     opt_l = opt_listen
