@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from playerstate.saving.commit import NotSaved
     from playerstate.saving.health import Trouble
     from playerstate.state.default import PlayerState
+    from playerstate.state.field import Field, InvalidState
     from playerstate.state.schema import (
-        Field,
-        InvalidState,
         SchemaError,
         StateSchema,
+        server_owned,
         text,
         transient,
         was,
@@ -78,6 +78,7 @@ __all__ = [
     "Tally",
     "Trouble",
     "open_store",
+    "server_owned",
     "text",
     "transient",
     "was",
@@ -102,11 +103,11 @@ if not TYPE_CHECKING:  # a type checker knows the names from the imports above
         "saving.commit": ["NotSaved"],
         "saving.health": ["Trouble"],
         "state.default": ["PlayerState"],
+        "state.field": ["Field", "InvalidState"],
         "state.schema": [
-            "Field",
-            "InvalidState",
             "SchemaError",
             "StateSchema",
+            "server_owned",
             "text",
             "transient",
             "was",

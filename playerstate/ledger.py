@@ -42,6 +42,7 @@ class Outcome(Enum):
     NOT_JOINED = ("rejected", "not_joined")
     OTHER_ADDRESS = ("rejected", "other_address")
     OTHER_CONVERSATION = ("rejected", "other_conversation")
+    SERVER_OWNED = ("rejected", "server_owned")
     UNKNOWN_BASE = ("rejected", "unknown_base")
     LEAVING = ("rejected", "leaving")
     STOPPING = ("rejected", "stopping")

@@ -122,7 +122,7 @@ class _Sweeps:
         self._now = START
         self._slots = np.arange(size)
         self._sequences = np.zeros(size, np.uint64)
-        self._fields = np.ones(size, SCHEMA.dtype)
+        self._fields = np.ones(size, SCHEMA.moved.dtype)
         self._sweep(self._move_at_once)
 
     def _take(self) -> None:

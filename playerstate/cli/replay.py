@@ -18,7 +18,8 @@ from playerstate.cli.crowd import MOST_A_SLICE, Crowd, run, troubles
 from playerstate.cli.outcome import ENOUGH, Outcome
 from playerstate.cli.parameters import Address, Login
 from playerstate.client import Phase
-from playerstate.state.schema import InvalidState, StateSchema
+from playerstate.state.field import InvalidState
+from playerstate.state.schema import StateSchema
 
 HELD_UP = 0.5
 """Seconds that a replay may be late without counting as behind."""
@@ -147,7 +148,7 @@ def _read(path: Path, rows: Any, schema: StateSchema) -> list[Move]:
 
 
 def _check_columns(path: Path, columns: list[str], schema: StateSchema) -> None:
-    fields = [field.name for field in schema.fields]
+    fields = [field.name for field in schema.moved.fields]
     known = ["t", "session_id", *fields]
     if missing := {"t", "session_id"}.difference(columns):
         raise BadTracks(

@@ -149,9 +149,14 @@ async def walk_for(
 
 def stepper(schema: StateSchema, rng: random.Random) -> Step:
     """Return a function from a player's values to the values one step on, accepted ones."""
-    steps = [_step(field.kind, rng) for field in schema.fields]
+    steps = [_stay if field.is_server_owned else _step(field.kind, rng) for field in schema.fields]
     accept = schema.accept
     return lambda values: accept(*[step(value) for step, value in zip(steps, values, strict=True)])
+
+
+def _stay(value: Any) -> Any:
+    """The step of a field that the server owns."""
+    return value
 
 
 @singledispatch
@@ -188,7 +193,8 @@ def _strays(crowd: Crowd, schema: StateSchema, left: dict[int, tuple[Any, ...]])
     """The players whose state at the second WELCOME differs from that at the first leave."""
     strays = {}
     for session_id in crowd.online():
-        values, expected = crowd.clients[session_id].values, left[session_id]
+        values = crowd.clients[session_id].values
+        expected = schema.with_transients(left[session_id], schema.spawn)
         if schema.struct.pack(*values) != schema.struct.pack(*expected):
             strays[session_id] = (
                 f"came back to {schema.decode(values)}, not to {schema.decode(expected)}"

@@ -108,7 +108,8 @@ class Client:
     Attributes:
         phase: see `Phase`.
         sequence: of the last move.
-        values: the player's state, as packed values: the last move's, or else the WELCOME's.
+        values: the player's state, as packed values: the last move's, or else the WELCOME's; in the
+            fields that the server owns always the WELCOME's.
         applied: the highest sequence known to be applied by the server.
         saved: the highest sequence known to be in the server's store.
         welcome: the last WELCOME.
@@ -172,7 +173,7 @@ class Client:
         tries_again: bool = False,
     ) -> Client:
         """Make a client for this state; it sends DELTAs if a field has a resolution."""
-        has_grid = any(field.kind.resolution is not None for field in schema.fields)
+        has_grid = any(field.kind.resolution is not None for field in schema.moved.fields)
         deltas = DeltaCodec(schema) if has_grid else None
         return cls(Codec(schema), draw_nonce, deltas=deltas, tries_again=tries_again)
 
@@ -189,13 +190,18 @@ class Client:
         a newer one.
 
         With DELTAs, `Client.values` is the state snapped to the grid of the fields that have one.
+        The fields that the server owns stay as they are; where it owns all, nothing is sent.
 
         Args:
             values: accepted packed values.
             now: the time.
         """
+        if not self._codec.moved.fields:
+            return None
         self.sequence += 1
-        self.values = values if self._deltas is None else self._deltas.snap(values)
+        if self._deltas is not None:
+            values = self._deltas.snap(values)
+        self.values = self._with_the_servers(values, self.values or values)
         if self.phase is Phase.JOINING:
             return None
         self._states.append((self.sequence, self.values))
@@ -208,6 +214,13 @@ class Client:
             if len(self._moves) > MOVES_REMEMBERED:
                 del self._moves[next(iter(self._moves))]
         return self._codec.encode_move(self.sequence, self.values)
+
+    def _with_the_servers(
+        self, values: tuple[Any, ...], latest: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        """The state with these values of the client's fields, and the latest of the server's."""
+        moved = self._codec.moved
+        return values if moved.are_all else moved.put(moved.of(values), latest)
 
     def _delta(self) -> bytes | None:
         """The DELTA from the newest base, if there is one and it is shorter than a MOVE."""
@@ -352,6 +365,7 @@ class Client:
             self._states.append((self.sequence, self.values))
             self._spoke_at = now
         else:
+            self.values = self._with_the_servers(self.values, welcome.values)
             self._states.append((self.sequence, self.values))
             self._spoke_at = -math.inf
             self.wake_at = now

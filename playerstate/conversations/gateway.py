@@ -191,6 +191,8 @@ class Run:
         )
         self.silence = Silence(table, clock.seconds, idle_timeout)
         self.registry = registry = Registry(receipts, self.silence, service.max_players)
+        # Where the server owns every field, a move can change nothing.
+        self._updates = _UPDATES if service.schema.moved.fields else ()
         self.intake = Intake(players, registry, batch_min)
         self._joins = Joins(service, registry, draw_secret)
         self.departures = Departures(service, registry)
@@ -217,7 +219,7 @@ class Run:
     ) -> None:
         """See `Gateway.received_many`."""
         left: Sequence[int] = range(len(messages))
-        if len(messages) >= self.intake.batch_min:
+        if len(messages) >= self.intake.batch_min and self._updates:
             try:
                 left = self.intake.many(session_ids, peers, messages, at, nonces)
             except Exception:  # below, what it applied is stale, and the rest is applied
@@ -251,7 +253,7 @@ class Run:
         kind = data[at]
         outcome: Outcome | None
         try:
-            if kind in _UPDATES:
+            if kind in self._updates:
                 outcome = self.intake.one(session_id, peer, data, at, nonce)
             elif kind == JOIN:
                 outcome = self._joins.received(transport, session_id, peer, decode_join(data, at))
@@ -259,7 +261,7 @@ class Run:
                 sequence = decode_numbered(data, at)
                 outcome = self.departures.received(session_id, peer, nonce, kind, sequence)
             else:
-                outcome = Outcome.UNKNOWN_TYPE
+                outcome = Outcome.SERVER_OWNED if kind in _UPDATES else Outcome.UNKNOWN_TYPE
         except Malformed as error:
             outcome = Outcome.malformed(error.reason)
         if outcome is not None:

@@ -64,7 +64,8 @@ class Intake:
         self._table = run.table
         self._ledger = run.ledger
         self._wall_clock = run.wall_clock
-        self._schema = run.schema
+        self._unpack_state = run.schema.struct.unpack
+        self._moved = run.schema.moved
         self._current = registry.current
         self._receipts, self._silence = registry.receipts, registry.silence
         self.batch_min = batch_min
@@ -145,7 +146,7 @@ class Intake:
         moves = self._codec.decode_moves([messages[number] for number in chosen], at)
         slots = np.array([conversation.slot for conversation in playing], np.intp)
         sequences, fields = moves["sequence"], moves["fields"]
-        good = self._schema.accept_many(fields)
+        good = self._moved.accept_many(fields)
         self._run.guard()  # as late as possible: a truncation after it goes unnoticed
         good &= sequences > self._table.sequences(slots)
         if not good.all():
@@ -199,7 +200,7 @@ class Intake:
         base = conversation.find_base(delta.base_of(sequence))
         if base is None:
             return Outcome.UNKNOWN_BASE
-        values = self._deltas.restore(delta, self._schema.struct.unpack(base))
+        values = self._deltas.restore(delta, self._unpack_state(base))
         outcome = self._apply(conversation, sequence, values)
         if outcome is _APPLIED:
             # A state from a DELTA is no base: an error would be passed on.

@@ -32,9 +32,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from playerstate.state.field import Field
 from playerstate.state.kinds import of_canonical
 from playerstate.state.layout import RowLayout
-from playerstate.state.schema import MAX_FIELDS_BYTES, Field
+from playerstate.state.schema import MAX_FIELDS_BYTES
 
 PAGE = 4096
 FORMAT = 1

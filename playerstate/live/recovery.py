@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred
 from playerstate.interfaces import IStateReader, Stored
 from playerstate.live.leftover import Leftover
 from playerstate.log import PrintableLogger
+from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
-from playerstate.state.schema import InvalidState, StateSchema, folded
+from playerstate.state.schema import StateSchema, folded
 
 _log = PrintableLogger()
 

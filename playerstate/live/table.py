@@ -113,6 +113,8 @@ class LiveTable:
         self._resume = [0]
         self._size = layout.size
         self._put = layout.write
+        self._put_move = layout.write_move
+        self._moved = () if schema.moved.are_all else schema.moved.dtype.names
         self._head_dtype = layout.head
         self._unpack_fields = layout.fields.unpack_from
         self._version = self._first_version = first_version
@@ -308,7 +310,8 @@ class LiveTable:
             slot: the player's slot.
             sequence: of this update, which is stale if that is not above the highest applied; None
                 for an update without one, which leaves the highest as it is.
-            values: accepted packed values.
+            values: accepted packed values: with a sequence, those of the client's fields, which
+                leave the other fields as they are; without, those of all fields.
             now: the wall clock, microseconds since the Unix epoch.
 
         Returns:
@@ -320,11 +323,14 @@ class LiveTable:
         )
         if sequence is None:
             sequence = self.last_non_base[slot] = highest
+            put = self._put
         elif sequence <= highest:
             return None
+        else:
+            put = self._put_move
         self._version = version = self._version + 1
         place ^= 1
-        self._put(
+        put(
             self._buffer,
             place * self._size,
             version,
@@ -357,7 +363,7 @@ class LiveTable:
         Args:
             slots: of the players, each at most once.
             sequences: each above its player's highest.
-            fields: accepted values, packed as in `StateSchema.dtype`.
+            fields: accepted values of the client's fields, packed as in `MovedFields.dtype`.
             now: as in `apply`.
 
         Returns:
@@ -368,7 +374,12 @@ class LiveTable:
         rows["version"] = versions = np.arange(self._version + 1, self._version + 1 + len(slots))
         rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"], _LATEST - 1) + 1, now)
         rows["sequence"] = sequences
-        rows["fields"] = fields.view(rows["fields"].dtype)
+        if self._moved:
+            named = rows.view(self._layout.named)
+            for name in self._moved:
+                named[name] = fields[name]
+        else:
+            rows["fields"] = fields.view(rows["fields"].dtype)
         places ^= 1
         # The closing version goes last: a half is whole only once all of it is written.
         self._heads[places] = rows.view(self._head_dtype)["head"]

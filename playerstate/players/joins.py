@@ -19,7 +19,8 @@ from playerstate.live.table import LiveTable
 from playerstate.players.errors import ServerFull
 from playerstate.players.leaves import Leaves
 from playerstate.players.loads import Loads
-from playerstate.state.schema import InvalidState, StateSchema
+from playerstate.state.field import InvalidState
+from playerstate.state.schema import StateSchema
 
 
 @attrs.frozen

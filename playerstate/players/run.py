@@ -32,8 +32,8 @@ from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import Trouble
 from playerstate.saving.outbox import Outbox
+from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
-from playerstate.state.schema import InvalidState
 
 FORGET_EVERY = 1.0
 """Seconds between two attempts to discard what an earlier process left, once it is saved."""

@@ -59,8 +59,11 @@ def _compile(
         for index, kind in enumerate(kinds)
         if (condition := kind.condition(f"v{index}"))
     ]
-    accepted = ", ".join(kind.accepted(name) for kind, name in zip(kinds, names, strict=True))
-    words = {"values": ", ".join(names) + ",", "accepted": f"({accepted},)"}
+    accepted = (kind.accepted(name) for kind, name in zip(kinds, names, strict=True))
+    words = {
+        "values": "".join(f"{name}, " for name in names),
+        "accepted": f"({''.join(f'{each}, ' for each in accepted)})",
+    }
     head, first, last = (part.format(**words) for part in (arguments, begin, result))
     source = "\n".join([f"def check({head}):", f"    {first}", *checks, f"    return {last}"])
     scope = {**scope, **CONDITIONS, "refuse": refuse}

@@ -370,11 +370,11 @@ KINDS: tuple[type[Kind], ...] = (Float, Int, Bool, Text)
 """All kinds."""
 
 _NAMED: Mapping[str, type[Kind]] = {kind.name: kind for kind in KINDS}
-_CANONICAL = re.compile(r"(\w+)(?:\((\d+)\))?(?:/.*)?")
+_CANONICAL = re.compile(r"(\w+)(?:\((\d+)\))?(?:/[^ ]*)?(?: server)?")
 
 
 def of_canonical(canonical: str) -> Kind:
-    """The kind that has this canonical text; a resolution in it is ignored.
+    """The kind of a field of this canonical text; its resolution and its owner are ignored.
 
     Raises:
         ValueError: no kind has it.

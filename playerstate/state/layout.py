@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from playerstate.state.schema import Field
+from playerstate.state.field import Field
 
 FIELDS_AT = 40
 _OWN_BYTES = FIELDS_AT + 8
@@ -46,6 +46,8 @@ class RowLayout:
             sequence, the fields, version.
         write: writes a half: ``write(buffer, at, version, session_id, slot_and_generation,
             updated_at, sequence, values)``.
+        write_move: the same for the values of the client's fields alone; the other fields come from
+            the other half of the slot.
         fields: packs and unpacks the fields, which begin at `FIELDS_AT`.
         dtype: a half, with the fields as one block of bytes.
         head: a half, with everything but the tail version as one block of bytes.
@@ -61,6 +63,9 @@ class RowLayout:
         padding = self.size - used
         self.struct = struct.Struct(f"<QqqqQ{formats}{padding}xQ")
         self.write = _compile_write(self.struct, len(fields))
+        self.write_move = self.write
+        if any(field.is_server_owned for field in fields):
+            self.write_move = _compile_write_move(self.struct, fields, self.size)
         self.dtype = np.dtype(
             {
                 "names": [
@@ -108,13 +113,37 @@ def _compile_write(half: struct.Struct, fields: int) -> Callable[..., None]:
     the call.
     """
     values = "".join(f"v{index}, " for index in range(fields))
+    return _compile(f"{values}= values", values, pack_into=half.pack_into)
+
+
+def _compile_write_move(
+    half: struct.Struct, fields: Sequence[Field], size: int
+) -> Callable[..., None]:
+    """Compile the function that writes one half with the server's fields of the other half."""
+    moved = "".join(f"v{i}, " for i, field in enumerate(fields) if not field.is_server_owned)
+    kept = "".join(f"v{i}, " for i, field in enumerate(fields) if field.is_server_owned)
+    formats = (
+        field.kind.format if field.is_server_owned else f"{field.kind.size}x" for field in fields
+    )
+    return _compile(
+        # The two halves of a slot are adjacent, and their size is a power of two.
+        f"{moved}= values; {kept}= unpack_kept(buffer, (at ^ {size}) + {FIELDS_AT})"
+        if moved
+        else f"{kept}= unpack_kept(buffer, (at ^ {size}) + {FIELDS_AT})",
+        "".join(f"v{index}, " for index in range(len(fields))),
+        pack_into=half.pack_into,
+        unpack_kept=struct.Struct("<" + "".join(formats)).unpack_from,
+    )
+
+
+def _compile(take: str, values: str, **scope: Any) -> Callable[..., None]:
+    """Compile a function that takes the values, one name each, and packs a half."""
     head = "version, session_id, slot_and_generation, updated_at, sequence"
     source = (
         f"def write(buffer, at, {head}, values):\n"
-        f"    {values}= values\n"
+        f"    {take}\n"
         f"    pack_into(buffer, at, {head}, {values}version)\n"
     )
-    scope: dict[str, Any] = {"pack_into": half.pack_into}
     exec(compile(source, "<playerstate layout>", "exec"), scope)
     write: Callable[..., None] = scope["write"]
     return write

@@ -28,15 +28,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
-from playerstate.arguments import shown
 from playerstate.state.building import builder, own_building
 from playerstate.state.checks import held_to
-from playerstate.state.compiling import compile_accept, compile_read
-from playerstate.state.kind import Bounds, Kind
+from playerstate.state.compiling import compile_accept
+from playerstate.state.field import Field, InvalidState
+from playerstate.state.kind import Bounds
 from playerstate.state.kinds import KINDS
+from playerstate.state.moved import MovedFields
 
 MAX_FIELDS_BYTES = 1024
 """The most bytes the packed fields of one player may take (a wire limit)."""
@@ -48,28 +47,13 @@ _ALLOWED = "float, int, bool, or str with metadata=text(n)"
 _BY_TYPE = {kind.plain: kind for kind in KINDS}
 _BOUNDS_KEY = "playerstate.within"
 _TEXT_KEY = "playerstate.text"
+_SERVER_KEY = "playerstate.server_owned"
 _TRANSIENT_KEY = "playerstate.transient"
 _WAS_KEY = "playerstate.was"
 
 
 class SchemaError(TypeError):
     """The state class cannot be packed; the message names the field and says what is allowed."""
-
-
-class InvalidState(ValueError):
-    """A value lies outside its field.
-
-    Attributes:
-        field: the field's name; empty if the state as a whole is of the wrong type.
-        value: the rejected value.
-        allowed: the values that the field accepts, in words.
-    """
-
-    def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field or 'state'} = {shown(value)}: must be {allowed}")
-        self.field = field
-        self.value = value
-        self.allowed = allowed
 
 
 def folded(name: str) -> str:
@@ -98,6 +82,14 @@ def text(size: int) -> Mapping[str, Any]:
     return {_TEXT_KEY: size}
 
 
+def server_owned() -> Mapping[str, Any]:
+    """Metadata of a field that the server owns: the program around the service, or an operator.
+
+    A client sees it in its WELCOME, and cannot change it: a move does not carry it.
+    """
+    return {_SERVER_KEY: True}
+
+
 def transient() -> Mapping[str, Any]:
     """Metadata of a field that is not stored: it has no column.
 
@@ -117,45 +109,6 @@ def was(*names: str) -> Mapping[str, Any]:
     return {_WAS_KEY: names}
 
 
-@attrs.frozen
-class Field:
-    """One field of a state class.
-
-    Attributes:
-        name: of the attribute and of its column.
-        kind: gives the field's size, format, column and allowed values.
-        default: the value at which a player spawns, plain.
-        is_transient: whether it has no column in the store.
-        was: the names it had before, the latest first.
-    """
-
-    name: str
-    kind: Kind
-    default: Any = None
-    is_transient: bool = False
-    was: tuple[str, ...] = ()
-
-    @property
-    def canonical(self) -> str:
-        """The field in the schema's canonical text, ``name:kind``."""
-        return f"{self.name}:{self.kind.canonical}"
-
-    def encode(self, value: Any) -> Any:
-        """Pack a plain value; its type and size are checked, its bounds are left to `accept`.
-
-        Raises:
-            InvalidState: the field cannot hold the value at all.
-        """
-        try:
-            return self.kind.encode(value)
-        except Exception:  # converting an object of the game's may raise anything
-            raise self.refusal(value) from None
-
-    def refusal(self, value: Any) -> InvalidState:
-        """The error that rejects a value of this field."""
-        return InvalidState(self.name, value, self.kind.allowed)
-
-
 @attrs.frozen(eq=False)
 class StateSchema:
     """Everything derived from one state class; made by `of`.
@@ -164,14 +117,12 @@ class StateSchema:
         state_class: the attrs class.
         fields: its fields, in order.
         stored: those with a column in the store, in order: all but the transient ones.
-        canonical: the text of which the fingerprint is taken: ``x:float,y:float``.
+        canonical: the text of which the fingerprint is taken: ``x:float,y:float,hp:int server``.
         fingerprint: CRC-32 of `canonical`.
         struct: packs and unpacks packed values, little-endian, without padding between fields.
         accept: ``accept(value, ...)``, with one packed value per field: returns the accepted
             values, or raises `InvalidState`.
-        read: ``read(data, at)``: returns the u32 at that offset and the accepted packed values of
-            the fields after it, or raises `InvalidState`.
-        dtype: of an array of packed fields, by name.
+        moved: the fields that a move carries.
         spawn: the state class's defaults, as accepted packed values.
     """
 
@@ -182,8 +133,7 @@ class StateSchema:
     fingerprint: int
     struct: struct.Struct
     accept: Callable[..., tuple[Any, ...]]
-    read: Callable[[bytes, int], tuple[int, tuple[Any, ...]]]
-    dtype: np.dtype[np.void]
+    moved: MovedFields
     spawn: tuple[Any, ...]
     _plain: Callable[[Any], tuple[Any, ...]]
     _build: Callable[..., Any]
@@ -225,8 +175,7 @@ class StateSchema:
             fingerprint=zlib.crc32(canonical.encode()),
             struct=struct.Struct("<" + "".join(kind.format for kind in kinds)),
             accept=accept,
-            read=compile_read(kinds, refuse),
-            dtype=np.dtype([(field.name, field.kind.dtype) for field in fields]),
+            moved=MovedFields(fields),
             spawn=accepted,
             plain=getter if len(names) > 1 else lambda state: (getter(state),),
             build=build,
@@ -237,22 +186,6 @@ class StateSchema:
     def size(self) -> int:
         """Bytes of the packed fields."""
         return self.struct.size
-
-    def accept_many(self, rows: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-        """Apply `accept` to many packed rows at once, in place.
-
-        Args:
-            rows: an array of the schema's `dtype`.
-
-        Returns:
-            A mask of the accepted rows; rejected rows are unchanged.
-        """
-        good = np.ones(len(rows), np.bool_)
-        for field in self.fields:
-            field.kind.check_column(rows[field.name], good)
-        for field in self.fields:
-            field.kind.settle_column(rows[field.name], good)
-        return good
 
     def values(self, state: Any) -> tuple[Any, ...]:
         """Convert a state to accepted packed values.
@@ -415,7 +348,13 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
         raise _refused(state_class, name, str(error)) from None
     except Exception as error:  # inspecting a validator may raise anything
         raise _refused(state_class, name, f"its validator cannot be read: {error!r}") from None
-    field = Field(name, kind, None, _TRANSIENT_KEY in metadata, metadata.get(_WAS_KEY, ()))
+    field = Field(
+        name,
+        kind,
+        is_server_owned=_SERVER_KEY in metadata,
+        is_transient=_TRANSIENT_KEY in metadata,
+        was=metadata.get(_WAS_KEY, ()),
+    )
     try:
         return attrs.evolve(field, default=kind.decode(field.encode(default)))
     except InvalidState as error:

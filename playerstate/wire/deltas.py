@@ -22,7 +22,8 @@ from typing import Any
 
 import attrs
 
-from playerstate.state.schema import InvalidState, StateSchema
+from playerstate.state.field import InvalidState
+from playerstate.state.schema import StateSchema
 from playerstate.wire.messages import DELTA, Malformed
 
 BASE_WITHIN = 256
@@ -40,7 +41,7 @@ class Delta:
     Attributes:
         sequence: low 16 bits of its sequence.
         base: low 8 bits of the base's sequence.
-        entries: one for each field: steps, or a packed value.
+        entries: one for each of the client's fields: steps, or a packed value.
     """
 
     sequence: int
@@ -60,11 +61,16 @@ class DeltaCodec:
     """The DELTAs of one schema."""
 
     def __init__(self, schema: StateSchema) -> None:
-        self._accept = schema.accept
-        self._resolutions = tuple(field.kind.resolution for field in schema.fields)
-        self._whole = tuple(struct.Struct("<" + field.kind.format) for field in schema.fields)
-        kinds = [field.kind for field in schema.fields]
-        self._snaps = [(i, kind.snapped) for i, kind in enumerate(kinds) if kind.resolution]
+        self._moved = schema.moved
+        self._accept = schema.moved.accept
+        kinds = [field.kind for field in schema.moved.fields]
+        self._resolutions = tuple(kind.resolution for kind in kinds)
+        self._whole = tuple(struct.Struct("<" + kind.format) for kind in kinds)
+        self._snaps = [
+            (place, field.kind.snapped)
+            for place, field in enumerate(schema.fields)
+            if field.kind.resolution and not field.is_server_owned
+        ]
 
     def snap(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The values, each rounded to its field's grid, so that a DELTA carries them exactly."""
@@ -81,15 +87,19 @@ class DeltaCodec:
         Args:
             sequence: the DELTA's sequence.
             base: the base's sequence, below it and fewer than `BASE_WITHIN` back.
-            base_values: the base's packed values.
-            values: packed values, on the grid.
+            base_values: the packed values of the base, a whole state.
+            values: those of the state, on the grid.
         """
         if not 0 < sequence - base < BASE_WITHIN:
             return None
         message = bytearray(_HEAD.pack(DELTA, sequence & 0xFFFF, base & 0xFF))
         try:
             for resolution, whole, before, value in zip(
-                self._resolutions, self._whole, base_values, values, strict=True
+                self._resolutions,
+                self._whole,
+                self._moved.of(base_values),
+                self._moved.of(values),
+                strict=True,
             ):
                 if resolution is None:
                     message += whole.pack(value)
@@ -128,12 +138,16 @@ class DeltaCodec:
         return Delta(sequence, base, tuple(entries))
 
     def restore(self, delta: Delta, base_values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The accepted packed values of a DELTA on its base.
+        """The accepted packed values of a DELTA's fields, those of the client.
+
+        Args:
+            delta: the DELTA.
+            base_values: the packed values of its base, a whole state.
 
         Raises:
             Malformed: ``value``, for one outside its field.
         """
-        entries = zip(self._resolutions, base_values, delta.entries, strict=True)
+        entries = zip(self._resolutions, self._moved.of(base_values), delta.entries, strict=True)
         try:
             values = (
                 entry if resolution is None else (round(before / resolution) + entry) * resolution

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from playerstate.arguments import MAX_SEQUENCE
-from playerstate.state.schema import InvalidState, StateSchema
+from playerstate.state.field import InvalidState
+from playerstate.state.schema import StateSchema
 
 VERSION = 1
 
@@ -189,16 +190,17 @@ class Codec:
     """The messages that carry fields, for one schema.
 
     Attributes:
+        moved: the fields that a MOVE carries.
         move_size, welcome_size: bytes of a MOVE and of a WELCOME.
         join_size: the least bytes of a JOIN that can be welcomed.
     """
 
     def __init__(self, schema: StateSchema) -> None:
-        fields = schema.struct.format[1:]
         self._schema = schema
-        self._read = schema.read
-        self._move = struct.Struct("<BI" + fields)
-        self._welcome = struct.Struct("<BBIQQ" + fields)
+        self.moved = schema.moved
+        self._read = schema.moved.read
+        self._move = struct.Struct("<BI" + schema.moved.struct.format[1:])
+        self._welcome = struct.Struct("<BBIQQ" + schema.struct.format[1:])
         self._layouts: dict[int, np.dtype[np.void]] = {}
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
@@ -214,8 +216,8 @@ class Codec:
         return join.ljust(self.join_size, b"\0")
 
     def encode_move(self, sequence: int, values: tuple[Any, ...]) -> bytes:
-        """A MOVE of packed values."""
-        return self._move.pack(MOVE, sequence, *values)
+        """A MOVE to this state, given as packed values; it carries the client's fields."""
+        return self._move.pack(MOVE, sequence, *self.moved.of(values))
 
     def encode_welcome(
         self, nonce: int, updated_at: int, values: tuple[Any, ...], secret: int = 0
@@ -226,6 +228,8 @@ class Codec:
 
     def decode_move(self, data: bytes, at: int = 0) -> tuple[int, tuple[Any, ...]]:
         """The sequence and the accepted values of the MOVE from `at` to the end of `data`.
+
+        The values are those of the client's fields, `StateSchema.moved`.
 
         Raises:
             Malformed: ``too_short``, ``too_long``, or ``value`` for one outside its field.
@@ -240,6 +244,8 @@ class Codec:
     def decode_moves(self, data: Sequence[bytes], at: int) -> npt.NDArray[np.void]:
         """The ``sequence`` and the ``fields``, not yet accepted, of many MOVEs of the right size.
 
+        The fields are the client's, `StateSchema.moved`.
+
         Args:
             data: the messages.
             at: the offset in each at which the MOVE begins, which ends with the message.
@@ -253,7 +259,7 @@ class Codec:
         return np.dtype(
             {
                 "names": ["sequence", "fields"],
-                "formats": ["<u4", self._schema.dtype],
+                "formats": ["<u4", self.moved.dtype],
                 "offsets": [at + 1, at + 5],
                 "itemsize": at + self.move_size,
             }

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
+from playerstate.state.field import Field
 from playerstate.state.kind import Column
 from playerstate.state.kinds import KINDS
-from playerstate.state.schema import Field
 
 
 @attrs.frozen

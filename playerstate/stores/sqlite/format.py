@@ -24,8 +24,9 @@ from __future__ import annotations
 import apsw
 
 from playerstate.interfaces import StoreUnusable
+from playerstate.state.field import Field
 from playerstate.state.kind import Column
-from playerstate.state.schema import Field, StateSchema, folded
+from playerstate.state.schema import StateSchema, folded
 from playerstate.stores.sqlite.columns import definition, held_in, quoted, type_of
 from playerstate.stores.sqlite.mark import draw_mark
 

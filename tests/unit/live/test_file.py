@@ -45,9 +45,11 @@ from playerstate.live.memory import AnonymousMemory
 from playerstate.live.names import MAKING, RECOVERING
 from playerstate.live.recovery import as_rows
 from playerstate.live.table import LiveTable, TableFull
+from playerstate.state.field import Field
 from playerstate.state.kinds import Text
 from playerstate.state.layout import RowLayout
-from playerstate.state.schema import MAX_FIELDS_BYTES, Field
+from playerstate.state.moved import MovedFields
+from playerstate.state.schema import MAX_FIELDS_BYTES
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite.store import SQLiteStore, SQLiteWriter
 from playerstate.testing import FaultyStore, SteppedService
@@ -1375,13 +1377,13 @@ class LostTests(RecoveryTestCase):
         transport, players = Mute(), range(1, BATCH_MIN + 1)
         joins = [codec.encode_join(7, 0)] * BATCH_MIN
         gateway.received_many(transport, players, players, joins, 0)
-        accept_many = StateSchema.accept_many
+        accept_many = MovedFields.accept_many
 
-        def cut_and_accept(schema: StateSchema, fields: Any) -> Any:
+        def cut_and_accept(moved: MovedFields, fields: Any) -> Any:
             os.truncate(self.path, 0)
-            return accept_many(schema, fields)
+            return accept_many(moved, fields)
 
-        self.patch(StateSchema, "accept_many", cut_and_accept)
+        self.patch(MovedFields, "accept_many", cut_and_accept)
         moves = [codec.encode_move(1, (9.0, 9.0))] * BATCH_MIN
         gateway.received_many(transport, players, players, moves, 0)
         self.assertEqual(stepped.service.ledger.applied, BATCH_MIN)

@@ -314,7 +314,7 @@ class ManyTests(TableTestCase):
 
     def apply_many(self, slots: list[int], sequence: int, x: float, now: int) -> int:
         """One update for each of these."""
-        fields = np.zeros(len(slots), SCHEMA.dtype)
+        fields = np.zeros(len(slots), SCHEMA.moved.dtype)
         fields["x"] = x + np.arange(len(slots))
         sequences = np.full(len(slots), sequence, np.uint32)
         return self.table.apply_many(np.array(slots, np.intp), sequences, fields, now)
@@ -341,7 +341,7 @@ class ManyTests(TableTestCase):
         memory = RowMemory(schema, 40)
         table = LiveTable(schema, 40, lambda: 0.0, memory.buffer)
         slots = np.array([table.admit(n, schema.spawn, 0) for n in range(1, 41)])
-        fields = np.zeros(40, schema.dtype)
+        fields = np.zeros(40, schema.moved.dtype)
         for sequence in range(1, 5):
             for size in (2560, 5120, 10240):
                 np.full(size, 0xAA, np.uint8)  # what the next array is made of

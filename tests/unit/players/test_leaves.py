@@ -461,7 +461,7 @@ class SetAsideTests(ServiceTestCase):
 def move_in_a_batch(service: PlayerStateService, session_id: int) -> None:
     """The first move of a player, applied and counted as one of many that came together."""
     slots = np.array([service.table.slots[session_id]], np.intp)
-    fields, now = np.zeros(1, SCHEMA.dtype), service.run.wall_clock() // 1000
+    fields, now = np.zeros(1, SCHEMA.moved.dtype), service.run.wall_clock() // 1000
     service.ledger.superseded += service.table.apply_many(
         slots, np.array([1], np.uint32), fields, now
     )

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from playerstate.state.field import InvalidState
 from playerstate.state.kind import Kind
 from playerstate.state.kinds import Bool, Float, Int, Text
-from playerstate.state.schema import InvalidState, SchemaError, StateSchema, text, within
+from playerstate.state.schema import SchemaError, StateSchema, text, within
 from playerstate.testing import SteppedService
 from playerstate.wire.messages import MOVE, Codec, Malformed
 from tests.kit.kinds import plain_of

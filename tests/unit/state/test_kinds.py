@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.state.compiling import compile_accept
+from playerstate.state.field import Field, InvalidState
 from playerstate.state.kind import Column, Kind
 from playerstate.state.kinds import KINDS, Bool, Float, Int, Text, of_canonical
-from playerstate.state.schema import Field, InvalidState
 from tests.kit.kinds import holds, kinds, packed_values
 from tests.kit.support import LAW
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.state.default import PlayerState
+from playerstate.state.field import InvalidState
 from playerstate.state.kind import Kind
 from playerstate.state.kinds import Bool, Float, Int, Text
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import (
     MAX_FIELDS_BYTES,
-    InvalidState,
     SchemaError,
     StateSchema,
     text,
@@ -393,8 +393,8 @@ class StateFormsTests(SynchronousTestCase):
                 expected.append(schema.struct.pack(*schema.accept(*schema.struct.unpack(row))))
             except InvalidState:
                 expected.append(None)
-        many = np.frombuffer(bytearray().join(packed), schema.dtype)
-        accepted = schema.accept_many(many).tolist()
+        many = np.frombuffer(bytearray().join(packed), schema.moved.dtype)
+        accepted = schema.moved.accept_many(many).tolist()
         self.assertEqual(accepted, [row is not None for row in expected])
         self.assertTrue({True, False} <= set(accepted))
         after = [row.tobytes() for row in many]
