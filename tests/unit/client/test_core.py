@@ -8,9 +8,10 @@ import math
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate import PlayerState, StateSchema, within
+from playerstate import PlayerState, StateSchema, server_owned, within
 from playerstate.client import PING_AFTER, RECEIPT_WITHIN, REPEAT_EVERY, Client, Phase
 from playerstate.client.core import RENUMBER_ABOVE, STATES_REMEMBERED
+from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import (
     DELTA,
     MOVE,
@@ -24,10 +25,19 @@ from playerstate.wire.messages import (
     encode_receipt,
     encode_refused,
 )
+from tests.kit.support import field, made
 from tests.kit.wire import ClientCodec, Leave, Move, Ping
 
 HERE, THERE = (1.0, 2.0), (3.0, 4.0)
 STALE_NONCE = 99
+
+
+@attrs.frozen
+class Fighter:
+    """A state of which the client owns where it is."""
+
+    hp: int = attrs.field(default=100, metadata=server_owned())
+    x: float = attrs.field(default=1.0, metadata=within(resolution=0.5))
 
 
 class ClientTestCase(SynchronousTestCase):
@@ -481,3 +491,48 @@ class OfTests(SynchronousTestCase):
     def test_no_grid(self) -> None:
         """Where none has, MOVEs are."""
         self.assertEqual(self.second_move(None), MOVE)
+
+
+class ServerOwnedTests(SynchronousTestCase):
+    """A state of which the server owns a part."""
+
+    def setUp(self) -> None:
+        """A client that is in the game, where the server has set its hp to 60."""
+        self.schema = StateSchema.of(Fighter)
+        self.codec = ClientCodec(self.schema)
+        self.client = Client.of(self.schema, itertools.count(1).__next__)
+        self.client.join(0.0)
+        self.client.received(self.codec.encode_welcome(1, 5, (60, 1.0)), 0.0)
+
+    def test_sent(self) -> None:
+        """A move carries the client's fields; what it says of the others is ignored."""
+        move = self.client.move((100, 2.0), 0.0)
+        assert move is not None
+        self.assertEqual(self.codec.decode_move(move), (1, (2.0,)))
+        self.assertEqual(self.client.values, (60, 2.0))
+
+    def test_delta(self) -> None:
+        """So does a DELTA, as steps of these fields alone."""
+        self.client.move((60, 2.0), 0.0)
+        self.client.received(encode_receipt(1, 0), 0.1)
+        delta = self.client.move((60, 3.0), 0.2)
+        assert delta is not None
+        self.assertEqual(delta[:1], bytes([DELTA]))
+        decoded = DeltaCodec(self.schema).decode(delta)
+        self.assertEqual(DeltaCodec(self.schema).restore(decoded, (7, 2.0)), (3.0,))
+
+    def test_changed_while_away(self) -> None:
+        """A client that goes on with its own fields has the server's newest in the others."""
+        self.client.move((60, 2.0), 0.0)
+        self.client.rejoin(1.0)
+        self.client.received(self.codec.encode_welcome(2, 9, (10, 2.0)), 1.0)
+        self.assertEqual((self.client.overruled, self.client.values), (0, (10, 2.0)))
+
+    def test_nothing_to_move(self) -> None:
+        """Where the server owns all, nothing is ever sent."""
+        schema = StateSchema.of(made(x=field(float, 1.0, server_owned())))
+        client = Client.of(schema, itertools.count(1).__next__)
+        client.join(0.0)
+        client.received(Codec(schema).encode_welcome(1, 5, (4.0,)), 0.0)
+        self.assertIsNone(client.move((2.0,), 0.0))
+        self.assertEqual((client.sequence, client.values), (0, (4.0,)))

@@ -16,7 +16,7 @@ from playerstate.conversations.gateway import LOOK_EVERY, Gateway
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.players.service import NotOnline
 from playerstate.state.default import PlayerState
-from playerstate.state.schema import within
+from playerstate.state.schema import server_owned, text, within
 from playerstate.testing import EPOCH, Address, SteppedService
 from playerstate.transports.plain import PlainService
 from tests.kit.players import (
@@ -39,6 +39,23 @@ class Bounded:
 
     x: float = attrs.field(default=0.0, metadata=within(-1.0, 1.0))
     level: int = attrs.field(default=1, metadata=within(1, 3))
+
+
+@attrs.frozen
+class Owned:
+    """A state of which the client owns as much as of the one above."""
+
+    hp: int = attrs.field(default=100, metadata=server_owned())
+    x: float = attrs.field(default=0.0, metadata=within(-1.0, 1.0))
+    name: str = attrs.field(default="nobody", metadata=text(8) | server_owned())
+    level: int = attrs.field(default=1, metadata=within(1, 3))
+
+
+@attrs.frozen
+class Puppet:
+    """A state of which the client owns nothing."""
+
+    x: float = attrs.field(default=0.0, metadata=server_owned())
 
 
 class MoveTests(GatewayTestCase):
@@ -126,6 +143,39 @@ class MoveTests(GatewayTestCase):
         self.open()
         self.joined().move(1, -0.0)
         self.assertEqual(str(self.service.state(42).x), "0.0")
+
+    def test_server_owned(self) -> None:
+        """A MOVE leaves what the server owns as the program has set it, alone and among many."""
+        for many in (False, True):
+            self.open(state=Owned, batch_min=1)
+            client = self.client()
+            client.join(size=200)
+            self.service.update(42, Owned(7, 0.5, "hurt", 2))
+            self.receive(client, struct.pack("<BIdq", 2, 1, 0.25, 3), many)
+            self.assertEqual(self.service.state(42), Owned(7, 0.25, "hurt", 3), many)
+            self.receive(client, struct.pack("<BIqdq", 2, 2, 100, 0.5, 1), many)
+            self.assertEqual(self.service.state(42), Owned(7, 0.25, "hurt", 3), many)
+            self.assertEqual((self.books.applied, self.books.malformed), (2, {"too_long": 1}))
+
+    def test_all_server_owned(self) -> None:
+        """Where the server owns all, a MOVE and a DELTA are rejected, alone and among many."""
+        for many in (False, True):
+            self.open(state=Puppet, batch_min=1)
+            client = self.client()
+            client.join(size=200)
+            self.receive(client, struct.pack("<BI", 2, 1), many)
+            self.receive(client, struct.pack("<BHB", 5, 1, 0), many)
+            self.assertEqual(self.service.state(42), Puppet())
+            self.assertEqual(self.books.rejected, {"server_owned": 2})
+            self.service.update(42, Puppet(3.0))
+            self.assertEqual(self.service.state(42), Puppet(3.0))
+
+    def receive(self, client: Client, message: bytes, many: bool) -> None:
+        """A message arrives alone, or in a batch of its own."""
+        if many:
+            self.port.receive_many([client.framed(message)], [client.address])
+        else:
+            client.send(message)
 
     def test_delta(self) -> None:
         """A DELTA is counted as one of an unknown base, and not applied."""
@@ -357,7 +407,7 @@ sequences = st.one_of(st.integers(0, 12), st.sampled_from((2**32 - 2, 2**32 - 1)
 @st.composite
 def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
     """A player, where the message comes from, of which conversation, and it: mostly a MOVE."""
-    packer = {PlayerState: "dd", Bounded: "dq", Everything: "dqB16sd"}[state]
+    packer = {PlayerState: "dd", Bounded: "dq", Owned: "dq", Everything: "dqB16sd"}[state]
     kind = draw(st.sampled_from((0x02,) * 16 + (0x01, 0x03, 0x04, 0x05, 0x66)))
     number = draw(sequences)
     special = st.sampled_from((0.0, -0.0, 1.0, -1.0, 7.5, math.inf, math.nan))
@@ -388,7 +438,7 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
 @st.composite
 def scenarios(draw: st.DrawFn) -> tuple[type, int, list[tuple[str, Any]]]:
     """A state class, how many are many, and what happens."""
-    state = draw(st.sampled_from((PlayerState, Bounded, Everything)))
+    state = draw(st.sampled_from((PlayerState, Bounded, Owned, Everything)))
     acts = st.one_of(
         st.tuples(st.just("together"), st.lists(messages(state), min_size=1, max_size=12)),
         st.tuples(st.just("together"), st.lists(messages(state), min_size=1, max_size=12)),
@@ -421,8 +471,11 @@ class World:
         if act == "together":
             self.receive(what)
         elif act == "update":
+            state = service.schema.state(service.schema.spawn)
+            if isinstance(state, Owned):
+                state = attrs.evolve(state, hp=what, name="hurt")
             with contextlib.suppress(NotOnline):
-                service.update(what, service.schema.state(service.schema.spawn))
+                service.update(what, state)
         elif act == "advance":
             self.stepped.reactor.advance(what)
         elif act == "save":
