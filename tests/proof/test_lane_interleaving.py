@@ -146,7 +146,7 @@ class Scenario:
         """The instructions that are steps."""
         flags = {"_finishing", "_writer"}
         if self.protocol:
-            flags |= {"_replaced", "_hold", "_reopen", "_awaits_word"}
+            flags |= {"_replaced", "_hold", "_reopen", "_awaits_outcome"}
         watched = accesses(Ring, {"read", "write"})
         for owner in (Persister, Heartbeat, *self.also):
             watched |= accesses(owner, flags | {"_beat_at", "_silence_told"})

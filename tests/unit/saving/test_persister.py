@@ -26,6 +26,7 @@ from playerstate.interfaces import (
     StoreReplaced,
 )
 from playerstate.saving import batch as batch_module
+from playerstate.saving import in_hand
 from playerstate.saving import persister as persister_module
 from playerstate.saving.batch import newest_of_each
 from playerstate.saving.commit import Commit, Dropped
@@ -573,13 +574,13 @@ class FailureTests(PersisterTestCase):
         def broken(rows: Any) -> Any:
             raise bug
 
-        real = persister_module.newest_of_each
-        self.patch(persister_module, "newest_of_each", broken)
+        real = in_hand.newest_of_each
+        self.patch(in_hand, "newest_of_each", broken)
         self.assertGreater(self.persister.step(), 0.0)
         self.assertGreater(self.persister.step(), 0.0)
         self.assertEqual(self.failures(), [("", 3), ("", 3)])
         self.push((3, 1))
-        self.patch(persister_module, "newest_of_each", real)
+        self.patch(in_hand, "newest_of_each", real)
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.store.written, [[(1, 1), (2, 2)], [(3, 1)]])
