@@ -628,3 +628,8 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(noted, expected)
         ring.take()
         self.assertEqual(noted, expected)
+
+    def test_watched_in_vain(self) -> None:
+        """A name that a class does not use, such as one from before a rename, is an error."""
+        error = self.assertRaises(ValueError, accesses, Ring, {"read", "tail", "head"})
+        self.assertEqual(str(error), "Ring uses no attribute head, tail")

@@ -148,8 +148,9 @@ class Scenario:
         if self.protocol:
             flags |= {"_replaced", "_hold", "_reopen", "_awaits_outcome"}
         watched = accesses(Ring, {"read", "write"})
-        for owner in (Persister, Heartbeat, *self.also):
-            watched |= accesses(owner, flags | {"_beat_at", "_silence_told"})
+        for owner, names in ((Persister, flags), (Heartbeat, {"_beat_at", "_silence_logged"})):
+            for one in (owner, *(broken for broken in self.also if issubclass(broken, owner))):
+                watched |= accesses(one, names)
         for code, found in (
             accesses(MemoryStore, {"players"}) | accesses(ColumnStore, {"_table"})
         ).items():
