@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,6 +22,8 @@ from playerstate.state.schema import StateSchema
 
 SCHEMA = StateSchema.of(PlayerState)
 LAYOUT = RowLayout(SCHEMA.fields)
+
+T = TypeVar("T")
 
 Player = tuple[int, int]
 """Session id and sequence; everything else in a row of these tests follows from the two."""
@@ -61,6 +63,15 @@ def players_in(commit: Commit) -> list[Player]:
     return list(zip(session_ids.tolist(), commit.sequences.tolist(), strict=True))
 
 
+Settled = tuple[list[Player], tuple[Dropped, ...]]
+"""The players whose rows were committed, and the rows that were dropped."""
+
+
+def settled_by(commit: Commit) -> Settled:
+    """What a commit reports."""
+    return players_in(commit), commit.dropped
+
+
 def outdated(session_id: int, sequence: int, reason: Reason = Reason.NEWER) -> Dropped:
     """What is reported of a row that the writer left out for good."""
     return Dropped(session_id, session_id + 100, sequence + 1000, reason, reason.value)
@@ -73,6 +84,22 @@ def quarantined(session_id: int, sequence: int, why: str) -> Dropped:
 
 class Killed(BaseException):
     """What no ``except Exception`` catches."""
+
+
+def raising(*errors: BaseException | None) -> Callable[..., object]:
+    """A function that raises these errors, one a call, and nothing from then on."""
+    left = deque(errors)
+
+    def call(*_: object) -> None:
+        if left and (error := left.popleft()) is not None:
+            raise error
+
+    return call
+
+
+def drained(reports: queue.Queue[T]) -> list[T]:
+    """The reports made since the last look."""
+    return [reports.get_nowait() for _ in range(reports.qsize())]
 
 
 class Listener:
@@ -291,20 +318,27 @@ class PersisterTestCase(SynchronousTestCase):
 
     def commit(self) -> Commit:
         """The one commit reported since the last look."""
-        self.assertEqual(self.listener.commits.qsize(), 1)
-        return self.listener.commits.get_nowait()
+        (commit,) = drained(self.listener.commits)
+        return commit
 
-    def commits(self) -> list[tuple[list[Player], tuple[Dropped, ...]]]:
-        """The commits reported since the last look: the rows committed, and the rows dropped."""
-        told = [self.listener.commits.get_nowait() for _ in range(self.listener.commits.qsize())]
-        return [(players_in(commit), commit.dropped) for commit in told]
+    def commits(self) -> list[Settled]:
+        """The commits reported since the last look."""
+        return [settled_by(commit) for commit in drained(self.listener.commits)]
+
+    def recovery(self) -> Commit:
+        """The one recovery reported since the last look."""
+        (commit,) = drained(self.listener.recoveries)
+        return commit
+
+    def recoveries(self) -> list[Settled]:
+        """The recoveries reported since the last look."""
+        return [settled_by(commit) for commit in drained(self.listener.recoveries)]
 
     def failure(self) -> tuple[Exception, int]:
         """The one failure reported since the last look."""
-        self.assertEqual(self.listener.failures.qsize(), 1)
-        return self.listener.failures.get_nowait()
+        (failure,) = drained(self.listener.failures)
+        return failure
 
     def failures(self) -> list[tuple[str, int]]:
         """The failures reported since the last look: the message, and how many rows are kept."""
-        told = [self.listener.failures.get_nowait() for _ in range(self.listener.failures.qsize())]
-        return [(str(error), rows) for error, rows in told]
+        return [(str(error), rows) for error, rows in drained(self.listener.failures)]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from playerstate.interfaces import Reason, RowRefused, StoreBusy
-from playerstate.saving import batch as batch_module
-from playerstate.saving import in_hand
-from playerstate.saving.commit import Commit
+from playerstate.saving import batch, in_hand
+from playerstate.saving.in_hand import InHand
 from playerstate.saving.refusals import REFUSALS
 from tests.kit.persisting import (
     LAYOUT,
@@ -16,6 +13,7 @@ from tests.kit.persisting import (
     outdated,
     players_in,
     quarantined,
+    raising,
 )
 
 
@@ -69,34 +67,23 @@ class CommitTests(PersisterTestCase):
         self.assertEqual(commit.superseded, 1)
         self.assertEqual(commit.read, 5)
 
-    def test_outdated_rows(self) -> None:
-        """Invariant 4: rows that the writer left out are reported as outdated, not as committed."""
-        self.push((1, 10), (2, 20), (3, 30), (4, 40))
-        self.store.left_out = [3, 1]
-        self.persister.step()
-        commit = self.commit()
-        self.assertEqual(commit.slots.tolist(), [101, 103])
-        self.assertEqual(commit.sequences.tolist(), [10, 30])
-        self.assertCountEqual(commit.dropped, [outdated(2, 20), outdated(4, 40)])
-        self.assertEqual(commit.superseded, 0)
-
-    def test_fenced_rows(self) -> None:
-        """Rows of players whom another server has taken over are reported with that reason."""
-        self.push((1, 10), (2, 20), (3, 30))
-        self.store.fenced = [1]
-        self.assertEqual(self.persister.step(), 0.0)
-        commit = self.commit()
-        self.assertEqual(players_in(commit), [(1, 10), (3, 30)])
-        self.assertEqual(commit.dropped, (outdated(2, 20, Reason.FENCED),))
-        self.assertTrue(commit.dropped[0].outdated)
-
-    def test_all_outdated(self) -> None:
-        """Invariant 4: a batch all of which was left out is a commit of no rows."""
-        self.push((1, 10))
-        self.store.left_out = [0]
-        self.assertEqual(self.persister.step(), 0.0)
-        commit = self.commit()
-        self.assertEqual((len(commit.slots), commit.dropped), (0, (outdated(1, 10),)))
+    def test_left_out(self) -> None:
+        """Invariant 4: rows that the writer left out, be it all of them, are reported as outdated
+        with the reason, not as committed."""
+        players = [(1, 10), (2, 20), (3, 30), (4, 40)]
+        for newer, fenced in (([3, 1], []), ([], [1]), ([0], [2]), ([0, 1, 2, 3], [])):
+            with self.subTest(newer=newer, fenced=fenced):
+                self.push(*players)
+                self.store.left_out, self.store.fenced = newer, fenced
+                self.assertEqual(self.persister.step(), 0.0)
+                commit = self.commit()
+                left = [player for at, player in enumerate(players) if at not in newer + fenced]
+                self.assertEqual(players_in(commit), left)
+                dropped = [outdated(*players[at]) for at in newer]
+                dropped += [outdated(*players[at], Reason.FENCED) for at in fenced]
+                self.assertCountEqual(commit.dropped, dropped)
+                self.assertTrue(all(row.outdated for row in commit.dropped))
+                self.assertEqual(commit.superseded, 0)
 
     def test_report_outlives_the_ring(self) -> None:
         """What a commit reports does not change when the ring's places are used again."""
@@ -198,18 +185,12 @@ class KeptTests(PersisterTestCase):
     def test_bug_before_the_write(self) -> None:
         """Invariant 3: rows taken from the ring outlive an error in looking for the newest."""
         self.push((2, 1), (1, 1), (2, 2))
-        bug = ZeroDivisionError()
-
-        def broken(rows: Any) -> Any:
-            raise bug
-
-        real = in_hand.newest_of_each
-        self.patch(in_hand, "newest_of_each", broken)
+        real, fail = in_hand.newest_of_each, raising(ZeroDivisionError(), ZeroDivisionError())
+        self.patch(in_hand, "newest_of_each", lambda rows: fail() or real(rows))
         self.assertGreater(self.persister.step(), 0.0)
         self.assertGreater(self.persister.step(), 0.0)
         self.assertEqual(self.failures(), [("", 3), ("", 3)])
         self.push((3, 1))
-        self.patch(in_hand, "newest_of_each", real)
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.store.written, [[(1, 1), (2, 2)], [(3, 1)]])
@@ -219,17 +200,8 @@ class KeptTests(PersisterTestCase):
         """Invariant 3: where the rest cannot be sorted out, all of it is written again."""
         self.push((1, 1), (2, 2))
         self.store.bad[2, 2] = "hp"
-        real = batch_module.newest_of_each
-        calls = 0
-
-        def broken(rows: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == 1:
-                raise ZeroDivisionError
-            return real(rows)
-
-        self.patch(batch_module, "newest_of_each", broken)
+        real, fail = batch.newest_of_each, raising(ZeroDivisionError())
+        self.patch(batch, "newest_of_each", lambda rows: fail() or real(rows))
         self.assertGreater(self.persister.step(), 0.0)
         self.assertEqual(self.commits(), [])
         self.assertGreater(self.persister.step(), 0.0)
@@ -253,12 +225,7 @@ class KeptTests(PersisterTestCase):
     def test_bug_in_the_listener(self) -> None:
         """Invariant 3: rows whose commit could not be reported are kept until it can."""
         self.push((1, 1), (2, 1), (2, 2))
-
-        def broken(commit: Commit) -> None:
-            self.listener.on_commit = lambda commit: None
-            raise ZeroDivisionError
-
-        self.listener.on_commit = broken
+        self.listener.on_commit = raising(ZeroDivisionError())
         self.assertGreater(self.persister.step(), 0.0)
         self.assertEqual(self.failures(), [("", 2)])
         self.assertEqual(self.persister.step(), 0.0)
@@ -270,24 +237,52 @@ class KeptTests(PersisterTestCase):
         """Invariant 3: the rows are kept even if the failure itself cannot be reported."""
         self.push((1, 1))
         self.store.write_errors.append(OSError("disk"))
-
-        def broken() -> None:
-            self.listener.on_failure = lambda: None
-            raise ZeroDivisionError
-
-        self.listener.on_failure = broken
+        self.listener.on_failure = raising(ZeroDivisionError())
         self.assertRaises(ZeroDivisionError, self.persister.step)
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.commits(), [([(1, 1)], ())])
 
 
+class SaveTests(PersisterTestCase):
+    """`InHand.save` by itself, without a persister."""
+
+    def setUp(self) -> None:
+        """Make one with a writer that is open already."""
+        super().setUp()
+        self.is_abandoned = False
+        writer = self.store.open_writer()
+        self.in_hand = InHand(
+            self.ring,
+            LAYOUT.record,
+            lambda: writer,
+            lambda: self.is_abandoned,
+            self.listener,
+            lambda: self.store.time,
+            None,
+        )
+
+    def test_raises(self) -> None:
+        """What ended a write is raised after the report of what it committed; the rest is kept."""
+        self.push((1, 1), (2, 2))
+        error = OSError("disk")
+        self.store.write_errors.extend([RowRefused("both"), None, error])
+        self.assertIs(self.assertRaises(OSError, self.in_hand.save, 0.0), error)
+        self.assertEqual((self.commits(), self.failures()), ([([(1, 1)], ())], []))
+        self.assertEqual(len(self.in_hand), 1)
+        self.assertIs(self.in_hand.save(0.0), True)
+        self.assertEqual((self.commits(), len(self.in_hand)), ([([(2, 2)], ())], 0))
+        self.assertIs(self.in_hand.save(0.0), False)
+
+    def test_abandoned(self) -> None:
+        """Once abandoned it begins no write, and keeps the rows."""
+        self.push((1, 1))
+        self.is_abandoned = True
+        self.assertRaises(StoreBusy, self.in_hand.save, 0.0)
+        self.assertEqual((self.store.attempts, len(self.in_hand)), ([], 1))
+
+
 class RecoveredTests(PersisterTestCase):
     """What a process before this one left."""
-
-    def recovery(self) -> Commit:
-        """The one recovery reported since the last look."""
-        self.assertEqual(self.listener.recoveries.qsize(), 1)
-        return self.listener.recoveries.get_nowait()
 
     def test_first(self) -> None:
         """They are saved before any row of the ring, and reported separately."""
@@ -319,28 +314,14 @@ class RecoveredTests(PersisterTestCase):
         """Until they are known to be on disk they are kept, written again, and not reported."""
         self.persister = self.make((1, 10), (2, 20))
         self.store.older.add((2, 20))
-        errors: list[Exception] = [StoreBusy("locked"), OSError("disk")]
-
-        def fail() -> None:
-            if errors:
-                raise errors.pop()
-
-        self.store.on_sync = fail
+        self.store.on_sync = raising(OSError("disk"), StoreBusy("locked"))
         for why in ("disk", "locked"):
             self.assertGreater(self.persister.step(), 0.0)
-            self.assertEqual([told for told, _ in self.failures()], [why])
-            for commit in list(self.listener.recoveries.queue):
-                self.assertEqual(players_in(commit), [])
+            self.assertEqual(self.failures(), [(why, 2)])
+            self.assertEqual(self.recoveries(), [])
         self.assertEqual(self.persister.step(), 0.0)
-        told = [self.listener.recoveries.get_nowait() for _ in range(self.recoveries())]
-        self.assertEqual([player for commit in told for player in players_in(commit)], [(1, 10)])
-        dropped = [row for commit in told for row in commit.dropped]
-        self.assertEqual(dropped, [outdated(2, 20)])
+        self.assertEqual(self.recoveries(), [([(1, 10)], (outdated(2, 20),))])
         self.assertIsNone(self.persister.step())
-
-    def recoveries(self) -> int:
-        """How many recoveries were reported since the last look."""
-        return self.listener.recoveries.qsize()
 
     def test_busy(self) -> None:
         """While the store is busy they are kept, and the ring is left alone."""
@@ -360,9 +341,7 @@ class RecoveredTests(PersisterTestCase):
         self.store.write_errors.extend([RowRefused("both"), None, StoreBusy("locked")])
         self.assertGreater(self.persister.step(), 0.0)
         self.assertEqual(self.persister.step(), 0.0)
-        told = [self.listener.recoveries.get_nowait() for _ in range(self.recoveries())]
-        players = [player for commit in told for player in players_in(commit)]
-        self.assertEqual(sorted(players), [(1, 1), (2, 2)])
+        self.assertEqual(self.recoveries(), [([(1, 1), (2, 2)], ())])
         self.assertNotIn(False, synced)
 
     def test_bad_and_alone(self) -> None:
@@ -374,8 +353,7 @@ class RecoveredTests(PersisterTestCase):
             self.assertEqual(self.failures(), [("hp", 1)])
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.store.quarantined, [((1, 10), "hp")])
-        commit = self.recovery()
-        self.assertEqual((players_in(commit), commit.dropped), ([], (quarantined(1, 10, "hp"),)))
+        self.assertEqual(self.recoveries(), [([], (quarantined(1, 10, "hp"),))])
         self.push((1, 11))
         self.persister.step()
         self.assertEqual(self.commits(), [([(1, 11)], ())])
@@ -386,9 +364,8 @@ class RecoveredTests(PersisterTestCase):
         self.store.bad[2, 20] = "hp"
         for _ in range(REFUSALS):
             self.persister.step()
-        first, second = (self.listener.recoveries.get_nowait() for _ in range(2))
-        self.assertEqual((players_in(first), first.dropped), ([(1, 10)], ()))
-        self.assertEqual((players_in(second), second.dropped), ([], (quarantined(2, 20, "hp"),)))
+        last = ([], (quarantined(2, 20, "hp"),))
+        self.assertEqual(self.recoveries(), [([(1, 10)], ()), last])
         self.assertTrue(self.listener.commits.empty())
 
     def test_after_the_recovery(self) -> None:

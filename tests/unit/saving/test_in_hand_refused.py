@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from playerstate.interfaces import RowRefused, StoreBusy
 from playerstate.saving.refusals import REFUSALS
-from tests.kit.persisting import PersisterTestCase, outdated, players_in, quarantined
+from tests.kit.persisting import (
+    PersisterTestCase,
+    drained,
+    outdated,
+    players_in,
+    quarantined,
+    raising,
+)
 
 
 class RefusedTests(PersisterTestCase):
@@ -40,8 +47,8 @@ class RefusedTests(PersisterTestCase):
         players = [(number, 1) for number in range(1, 17)]
         bad = players[::2]
         self.store.bad.update(dict.fromkeys(bad, "hp"))
-        asides: list[int] = []
-        self.store.on_quarantine = lambda: asides.append(1)
+        calls = iter(range(REFUSALS))
+        self.store.on_quarantine = lambda: next(calls)
         self.push(*players)
         self.assertGreater(self.persister.step(), 0.0)
         self.assertEqual(len(self.store.attempts), 1)
@@ -50,7 +57,7 @@ class RefusedTests(PersisterTestCase):
         for _ in range(REFUSALS - 1):
             self.persister.step()
         self.assertEqual(len(self.store.attempts), REFUSALS)
-        self.assertEqual(len(asides), 1)
+        self.assertEqual(next(calls), 1)
         self.assertEqual(self.store.quarantined, [(player, "hp") for player in bad])
         first, second = self.commits()
         self.assertEqual(first, (players[1::2], ()))
@@ -103,8 +110,7 @@ class RefusedTests(PersisterTestCase):
         self.push((3, 3))
         for _ in range(REFUSALS - 1):
             self.persister.step()
-        reads = [self.listener.commits.get_nowait().read for _ in range(2)]
-        self.assertEqual(reads, [0, 4])
+        self.assertEqual([commit.read for commit in drained(self.listener.commits)], [0, 4])
 
     def test_ring_is_drained_meanwhile(self) -> None:
         """Rows that come while a bad one waits are committed in the next step, together with it."""
@@ -175,7 +181,7 @@ class RefusedTests(PersisterTestCase):
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(self.store.written[-1], [(2, 3)])
         self.assertEqual(self.store.quarantined, [])
-        first, second = (self.listener.commits.get_nowait() for _ in range(2))
+        first, second = drained(self.listener.commits)
         self.assertEqual((players_in(first), first.superseded), ([(1, 1)], 0))
         self.assertEqual((players_in(second), second.superseded), ([(2, 3)], 1))
         self.assertEqual(second.read, 3)
@@ -277,12 +283,7 @@ class RefusedTests(PersisterTestCase):
         self.push((1, 1), (2, 2))
         self.store.bad[2, 2] = "hp"
         disk = OSError("disk")
-
-        def fail() -> None:
-            self.store.on_quarantine = lambda: None
-            raise disk
-
-        self.store.on_quarantine = fail
+        self.store.on_quarantine = raising(disk)
         for _ in range(REFUSALS - 1):
             self.persister.step()
         self.failures()
@@ -302,19 +303,12 @@ class RefusedTests(PersisterTestCase):
         bad = {(number, number): f"hp {number}" for number in range(2, 12)}
         self.store.bad.update(bad)
         self.push(*bad)
-        calls = 0
-
-        def fail_first() -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 1:
-                raise OSError("disk")
-
-        self.store.on_quarantine = fail_first
+        calls, fail = iter(range(REFUSALS)), raising(OSError("disk"))
+        self.store.on_quarantine = lambda: (next(calls), fail())
         for number in range(3 * REFUSALS):
             self.push((1, number))
             self.persister.step()
-        self.assertEqual(calls, 2)
+        self.assertEqual(next(calls), 2)
         dropped = [row for _, rows in self.commits() for row in rows]
         self.assertCountEqual(dropped, [quarantined(*player, why) for player, why in bad.items()])
         self.assertEqual(self.store.quarantined, list(bad.items()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
@@ -9,7 +11,7 @@ from zope.interface.verify import verifyObject
 from playerstate.interfaces import IStateWriter, StoreBusy, StoreReplaced
 from playerstate.saving import persister as persister_module
 from playerstate.saving.persister import MAX_SLEEP
-from tests.kit.persisting import PersisterTestCase, Writer
+from tests.kit.persisting import PersisterTestCase, Writer, drained, raising
 from tests.kit.support import LAW
 
 
@@ -62,8 +64,8 @@ class WriterTests(PersisterTestCase):
         self.store.write_errors.append(write_error)
         self.store.close_errors.append(close_error)
         self.persister.step()
-        told = [self.listener.failures.get_nowait() for _ in range(2)]
-        self.assertEqual(told, [(write_error, 1), (close_error, 0)])
+        reported = drained(self.listener.failures)
+        self.assertEqual(reported, [(write_error, 1), (close_error, 0)])
         self.assertEqual(self.persister.step(), 0.0)
         self.assertEqual(len(self.store.writers), 2)
 
@@ -119,15 +121,16 @@ class BackOffTests(PersisterTestCase):
         return [self.persister.step() or 0.0 for _ in range(times)]
 
     def test_grows(self) -> None:
-        """Each wait is twice the one before, up to the last."""
-        self.push((1, 1))
-        self.assertEqual(self.waits(7), [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-
-    def test_jitter(self) -> None:
-        """Jitter takes off up to half of the wait."""
-        self.push((1, 1))
-        self.jitter = 0.0
-        self.assertEqual(self.waits(7), [0.025, 0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
+        """Each wait is twice the one before, up to the last; jitter takes off up to half of it."""
+        for jitter, waits in (
+            (1.0, [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]),
+            (0.0, [0.025, 0.05, 0.1, 0.2, 0.4, 0.5, 0.5]),
+        ):
+            with self.subTest(jitter=jitter):
+                self.push((1, 1))
+                self.jitter = jitter
+                self.assertEqual(self.waits(7), waits)
+                self.persister.step()
 
     def test_begins_anew(self) -> None:
         """After a commit, the waits begin with the first again."""
@@ -154,7 +157,7 @@ class BackOffTests(PersisterTestCase):
             self.assertTrue(step / 2 <= wait <= step, (attempt, jitter, wait))
         self.assertEqual(self.persister.step(), 0.0)
 
-    def test_back_off(self) -> None:
+    def test_bad_row(self) -> None:
         """While a bad row waits, the steps back off as for any other failure."""
         self.push((1, 1))
         self.store.bad[1, 1] = "hp"
@@ -263,12 +266,8 @@ class ReplacedTests(PersisterTestCase):
 
     def test_found_by_the_last_sync(self) -> None:
         """So is what the sync at the end finds; nothing is known to be on disk then."""
-
-        def fail() -> None:
-            raise error
-
         error = StoreReplaced("gone")
-        self.store.on_sync = fail
+        self.store.on_sync = raising(error)
         self.push((1, 1))
         self.persister.finish()
         self.persister.run()
@@ -297,26 +296,25 @@ class ReplacedTests(PersisterTestCase):
         committed = [player for players, _ in self.commits() for player in players]
         self.assertIn((2, 4), committed)
 
-    def test_finish_waits(self) -> None:
-        """Asked to finish, the thread waits for the store that takes the place."""
+    def wait_for_the_other(self, then: Callable[[], None]) -> None:
+        """Run the thread with a row in the ring and the store replaced; after 5 beats, `then`."""
         self.patch(persister_module, "MAX_SLEEP", 0.001)
         self.replace()
         self.push((1, 2))
-        self.persister.finish()
         beats = iter(range(5))
-        self.listener.on_beat = lambda: next(beats, None) is None and self.persister.resume()
+        self.listener.on_beat = lambda: then() if next(beats, None) is None else None
         self.persister.run()
+
+    def test_finish_waits(self) -> None:
+        """Asked to finish, the thread waits for the store that takes the place."""
+        self.persister.finish()
+        self.wait_for_the_other(then=self.persister.resume)
         self.assertEqual(self.commits(), [([(1, 2)], ())])
         self.assertTrue(self.listener.synced)
 
     def test_abandoned(self) -> None:
         """Abandoned while it waits, the thread ends without opening or writing anything."""
-        self.patch(persister_module, "MAX_SLEEP", 0.001)
-        self.replace()
-        self.push((1, 2))
-        beats = iter(range(5))
-        self.listener.on_beat = lambda: next(beats, None) is None and self.persister.abandon()
-        self.persister.run()
+        self.wait_for_the_other(then=self.persister.abandon)
         self.assertEqual(len(self.store.writers), 1)
         self.assertEqual(self.commits(), [])
         self.assertIs(self.listener.synced, False)

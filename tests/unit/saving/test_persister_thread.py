@@ -8,7 +8,14 @@ import time
 
 from playerstate.interfaces import RowRefused, StoreBusy
 from playerstate.saving import persister as persister_module
-from tests.kit.persisting import Killed, PersisterTestCase, players_in, quarantined
+from tests.kit.persisting import (
+    Killed,
+    PersisterTestCase,
+    drained,
+    players_in,
+    quarantined,
+    raising,
+)
 from tests.kit.support import PATIENCE
 
 
@@ -74,11 +81,7 @@ class EndTests(ThreadTestCase):
     def test_sync_fails(self) -> None:
         """Where the last sync fails, the thread ends all the same, and says that it did."""
         self.push((1, 1))
-
-        def fail() -> None:
-            raise OSError("disk")
-
-        self.store.on_sync = fail
+        self.store.on_sync = raising(OSError("disk"))
         self.persister.finish()
         self.run_to_end()
         self.assertIs(self.listener.synced, False)
@@ -224,12 +227,7 @@ class DeathTests(ThreadTestCase):
         """A death after the commit takes nothing back."""
         self.push((1, 1))
         error = Killed()
-
-        def die() -> None:
-            self.store.on_maintain = lambda: None
-            raise error
-
-        self.store.on_maintain = die
+        self.store.on_maintain = raising(error)
         self.live_and_die(error)
         self.go_on()
         self.assertEqual(self.commits(), [([(1, 1)], ())])
@@ -238,12 +236,7 @@ class DeathTests(ThreadTestCase):
         """An error from the listener's beat kills the thread, and is reported."""
         self.patch(persister_module, "MAX_SLEEP", 0.001)
         error = ZeroDivisionError()
-
-        def die() -> None:
-            self.listener.on_beat = lambda: None
-            raise error
-
-        self.listener.on_beat = die
+        self.listener.on_beat = raising(error)
         self.live_and_die(error)
         self.push((1, 1))
         self.go_on()
@@ -253,12 +246,7 @@ class DeathTests(ThreadTestCase):
         """A thread that dies at its very end is followed by one that syncs."""
         self.push((1, 1))
         error = Killed()
-
-        def die() -> None:
-            self.store.on_sync = lambda: None
-            raise error
-
-        self.store.on_sync = die
+        self.store.on_sync = raising(error)
         self.persister.finish()
         self.live_and_die(error)
         self.go_on()
@@ -368,21 +356,18 @@ class ThreadTests(ThreadTestCase):
         self.assertEqual(self.failures(), [("checkpoint", 0)])
         self.assertEqual((self.listener.deaths, self.listener.synced), ([], True))
 
-    def test_finish_wakes(self) -> None:
-        """Asked to finish, it does not sleep to the end."""
+    def test_wakes_to_end(self) -> None:
+        """Asked to finish, or abandoned, it does not sleep to the end."""
         self.patch(persister_module, "MAX_SLEEP", 10 * PATIENCE)
-        self.start()
-        self.idle()
-        self.persister.finish()
-        self.end()
-
-    def test_abandon_wakes(self) -> None:
-        """Abandoned, it does not sleep to the end."""
-        self.patch(persister_module, "MAX_SLEEP", 10 * PATIENCE)
-        self.start()
-        self.idle()
-        self.persister.abandon()
-        self.end()
+        for name in ("finish", "abandon"):
+            with self.subTest(name):
+                self.listener.ended.clear()
+                drained(self.ring.found_empty)
+                self.persister = self.make()
+                self.start()
+                self.idle()
+                getattr(self.persister, name)()
+                self.end()
 
     def test_beats_while_the_store_is_away(self) -> None:
         """Between two tries it beats as well, so that time passes for the reactor."""
@@ -396,26 +381,25 @@ class ThreadTests(ThreadTestCase):
         self.persister.finish()
         self.end()
 
-    def test_push_does_not_hurry_a_busy_store(self) -> None:
-        """While it waits to try again, pushes do not make it try sooner."""
+    def back_off(self) -> None:
+        """Run until a write has failed and the thread waits, for long, to try again."""
         self.patch(persister_module, "FIRST_RETRY", 10 * PATIENCE)
         self.patch(persister_module, "LAST_RETRY", 10 * PATIENCE)
         self.push((1, 1))
         self.store.write_errors.append(StoreBusy("locked"))
         self.start()
         self.listener.failures.get(timeout=PATIENCE)
+
+    def test_push_does_not_hurry_a_busy_store(self) -> None:
+        """While it waits to try again, pushes do not make it try sooner."""
+        self.back_off()
         self.persister.wake()
         with self.assertRaises(queue.Empty):
             self.listener.commits.get(timeout=0.05)
 
     def test_abandoned_while_it_backs_off(self) -> None:
         """Abandoned between two tries, it ends at once, with nothing called committed."""
-        self.patch(persister_module, "FIRST_RETRY", 10 * PATIENCE)
-        self.patch(persister_module, "LAST_RETRY", 10 * PATIENCE)
-        self.push((1, 1))
-        self.store.write_errors.append(StoreBusy("locked"))
-        self.start()
-        self.listener.failures.get(timeout=PATIENCE)
+        self.back_off()
         self.persister.abandon()
         self.end()
         self.assertTrue(self.store.writers[0].closed)
