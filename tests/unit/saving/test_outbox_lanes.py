@@ -15,61 +15,15 @@ from playerstate.saving.partition import Partition
 from playerstate.stores import open_store
 from playerstate.stores.memory import MemoryStore
 from playerstate.testing import FaultyStore, MemoryReactor
+from tests.kit.lanes import LANES, PLAYERS, LanesTestCase, of_lane
 from tests.kit.players import (
     SCHEMA,
-    FragileStore,
     ServiceTestCase,
     at,
-    go_over,
     leave_behind,
     stop_within,
 )
 from tests.kit.support import PATIENCE
-
-LANES = 4
-PLAYERS = range(1, 41)
-LANE_OF = {player: Partition(LANES).lane_of(player) for player in PLAYERS}
-
-
-def of_lane(*lanes: int) -> list[int]:
-    """The players of these lanes."""
-    return [player for player in PLAYERS if LANE_OF[player] in lanes]
-
-
-class LanesTestCase(ServiceTestCase):
-    """A service with four lanes, and players in each."""
-
-    def setUp(self) -> None:
-        """Start it, with all players online."""
-        super().setUp()
-        self.store = self.make_store()
-        self.stepped = self.start(store=self.store, **self.options())
-        self.service = self.stepped.service
-        for player in PLAYERS:
-            self.stepped.join(player)
-
-    def make_store(self) -> Any:
-        """The store."""
-        return FaultyStore(SCHEMA, LANES)
-
-    def options(self) -> dict[str, Any]:
-        """Of the service."""
-        return {}
-
-    def move_all(self, x: float = 1.0) -> None:
-        """All players change."""
-        for player in PLAYERS:
-            self.service.update(player, at(x))
-
-    def step(self, lane: int) -> float | None:
-        """One step of one lane's persist thread, and what it reports."""
-        result = self.stepped.threads[lane].persister.step()
-        self.stepped.reactor.deliver()
-        return result
-
-    def at_place(self, x: float) -> list[int]:
-        """The players stored with this position."""
-        return sorted(key for key, values in self.stored(self.stepped).items() if values[0] == x)
 
 
 class SavingTests(LanesTestCase):
@@ -289,147 +243,6 @@ class RecoveryTests(ServiceTestCase):
         stepped.threads[2].persister.step()
         stepped.reactor.deliver()
         self.assertEqual(stepped.join(player).state, at(5))
-
-
-class ReplacedTests(LanesTestCase):
-    """A store that was replaced while several lanes write."""
-
-    def make_store(self) -> FragileStore:
-        """One that can be replaced."""
-        return FragileStore(LANES)
-
-    def find(self, lane: int) -> None:
-        """Have this lane find and report it."""
-        self.store.successor = {}
-        self.stepped.threads[lane].persister._maintain()
-        self.stepped.reactor.deliver()
-
-    def save_all(self) -> None:
-        """All players are saved."""
-        self.move_all()
-        flushed = self.service.flush()
-        self.stepped.settle()
-        self.successResultOf(flushed)
-
-    def test_all_stand_still_first(self) -> None:
-        """It is gone over to when the last writer is closed, once; then all is saved again."""
-        self.save_all()
-        self.find(1)
-        for lane in (0, 2, 3):
-            self.assertEqual(self.store.reopened, [])
-            self.assertEqual(self.step(lane), 1.0)
-        self.assertEqual(self.store.reopened, [])
-        go_over(self.stepped)
-        self.assertEqual(len(self.store.reopened), 1)
-        self.assertEqual(len(self.told("was removed or replaced", LogLevel.critical)), 1)
-        self.stepped.settle()
-        self.assertEqual(self.at_place(1.0), [*PLAYERS])
-        self.assertEqual(self.service.ledger.snapshot().pending, 0)
-
-    def test_found_by_each(self) -> None:
-        """Where each lane finds it by itself it is gone over to once."""
-        self.save_all()
-        self.store.successor = {}
-        for thread in self.stepped.threads:
-            thread.persister._maintain()
-        self.stepped.reactor.deliver()
-        go_over(self.stepped)
-        self.assertEqual(len(self.store.reopened), 1)
-        self.stepped.settle()
-        self.assertEqual(self.at_place(1.0), [*PLAYERS])
-
-    def test_committed_meanwhile(self) -> None:
-        """What another lane commits to the old store meanwhile is not called saved."""
-        self.save_all()
-        self.move_all(2.0)
-        player = of_lane(0)[0]
-        left, flushed = self.service.leave(player), self.service.flush()
-        self.stepped.threads[0].persister.step()  # told after the other's word
-        self.store.successor = {}
-        commits = list(self.stepped.reactor._calls)
-        self.stepped.reactor._calls.clear()
-        self.find(1)
-        self.stepped.reactor._calls.extend(commits)
-        self.stepped.reactor.deliver()
-        self.waits(left, flushed)
-        self.assertEqual(self.service.progress(player).saved, 0)
-        for lane in (0, 2, 3):
-            self.step(lane)
-        go_over(self.stepped)
-        self.assertEqual(len(self.store.reopened), 1)
-        self.stepped.settle()
-        self.successResultOf(left)
-        self.successResultOf(flushed)
-        self.assertEqual(self.at_place(2.0), [*PLAYERS])
-
-    def test_cannot_be_used_at_first(self) -> None:
-        """All lanes stand still as long as what is there cannot be used."""
-        self.save_all()
-        self.store.reopen_failures.extend(StoreUnusable("a shopping list") for _ in range(2))
-        self.find(1)
-        self.move_all(3.0)
-        self.stepped.step()
-        for _ in range(2):
-            go_over(self.stepped)
-            self.assertEqual(self.store.reopened, [])
-            self.stepped.reactor.advance(1.0)
-        go_over(self.stepped)
-        self.assertEqual(len(self.store.reopened), 1)
-        self.stepped.settle()
-        self.stepped.reactor.advance(5.0)
-        self.stepped.settle()
-        self.assertEqual(self.at_place(3.0), [*PLAYERS])
-
-    def test_put_off(self) -> None:
-        """Every lane is told that the switch is put off: one that is to end and has no rows ends
-        only then."""
-        self.save_all()
-        self.store.reopen_failures.append(StoreUnusable("a shopping list"))
-        self.store.successor = {}
-        for thread in self.stepped.threads:
-            thread.persister._maintain()
-            thread.persister.finish()
-        self.stepped.reactor.deliver()
-        self.assertEqual([self.step(lane) for lane in range(1, LANES)], [1.0] * (LANES - 1))
-        go_over(self.stepped)
-        self.assertEqual(self.store.reopened, [])
-        self.assertEqual([self.step(lane) for lane in range(LANES)], [None] * LANES)
-
-    def test_found_while_stopping(self) -> None:
-        """A lane whose thread has ended delays no other lane, and the loss is logged."""
-        self.save_all()
-        stopped = self.service.stopService()
-        for thread in self.stepped.threads[:3]:
-            thread.run()
-        self.stepped.reactor.deliver()
-        self.store.successor = {}
-        self.patch(self.store, "sync", self.store.maintain)
-        self.stepped.threads[3].run()
-        self.stepped.reactor.deliver()
-        self.successResultOf(stopped)
-        self.assertEqual(len(self.store.reopened), 1)
-        self.assertTrue(self.service.gave_up)
-
-    def test_found_by_one_that_ends(self) -> None:
-        """Another lane goes over for one that found it as it ended, and keeps nobody waiting."""
-        self.save_all()
-        stopped = self.service.stopService()
-        self.store.successor = {}
-        self.patch(self.store, "sync", self.store.maintain)
-        self.stepped.threads[3].run()  # finds it, and ends
-        self.stepped.threads[0].persister._maintain()  # finds it as well
-        self.stepped.reactor.deliver()
-        for thread in self.stepped.threads[1:3]:
-            thread.run()
-        self.stepped.reactor.deliver()
-        self.assertEqual(self.store.reopened, [])
-        self.step(0)
-        self.assertEqual(len(self.store.reopened), 1)
-        self.stepped.threads[0].run()
-        self.stepped.reactor.deliver()
-        self.successResultOf(stopped)
-        self.assertTrue(self.service.gave_up)
-        self.assertFalse(self.told("stuck"))
 
 
 class ThirdPartyStore(MemoryStore):
