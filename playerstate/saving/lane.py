@@ -206,7 +206,7 @@ class Lane:
         self.persister.resume()
 
     def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
-        """See `playerstate.saving.outbox.Outbox.reopen`; the lane must be held."""
+        """See `playerstate.saving.switch.Switch.go_over`; the lane must be held."""
 
         def on_thread() -> None:
             try:
