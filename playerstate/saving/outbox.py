@@ -18,7 +18,8 @@ from twisted.python.failure import Failure
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
 from playerstate.ledger import Ledger
-from playerstate.live.table import LiveTable, Sweep
+from playerstate.live.sweeping import Sweep
+from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named, not_saved
