@@ -407,6 +407,26 @@ class RecoveryTests(LiveFileTestCase):
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.successResultOf(stepped.stop())
 
+    def test_store_that_cannot_be_read(self) -> None:
+        """Rows that cannot be compared are written, the guard compares, and one line says so."""
+        self.crash(p1=1.0, p2=2.0)
+        updated_at = remaining(self.path)[2][2]
+        self.store.players[2] = Stored((9.0, 9.0), updated_at + 1)
+
+        def busy(session_id: int) -> None:
+            raise StoreBusy("locked")
+
+        patched = self.patch(self.store, "load", busy)
+        stepped = self.start()
+        stepped.settle()
+        patched.restore()
+        self.assertEqual(self.store.players[1].values, (1.0, 0.0))
+        self.assertEqual(self.store.players[2].values, (9.0, 9.0))
+        (line,) = self.log.having("could not be compared with the store")
+        self.assertIn("2 players in the live file", line)
+        self.assertIn("locked", line)
+        self.successResultOf(stepped.stop())
+
     def test_reader_that_answers_later(self) -> None:
         """Where the reader is not at hand, the writer's guard compares."""
         self.crash(p1=1.0, p2=2.0)
