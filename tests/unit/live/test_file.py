@@ -24,7 +24,7 @@ from playerstate.live import table as table_module
 from playerstate.live.file import LiveFile
 from playerstate.live.leftover import FORMAT, PAGE, read_leftover
 from playerstate.live.names import MAKING, RECOVERING
-from playerstate.live.table import LiveTable
+from playerstate.live.table import FIRST_PLACES, LiveTable
 from playerstate.stores.sqlite.store import SQLiteWriter
 from playerstate.testing import FaultyStore, SteppedService
 from tests.kit.crash_live import LiveService
@@ -219,6 +219,45 @@ class MakeTests(SynchronousTestCase):
             live_file.discard()
             self.assertEqual(synced, [(os.path.dirname(os.path.realpath(path)), False)])
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class FaultTests(SynchronousTestCase):
+    """The system refuses what is asked of the file."""
+
+    def refuse(self, name: str) -> None:
+        """Let this function of `os` fail from now on."""
+
+        def refused(*arguments: Any) -> None:
+            raise OSError(5, "Input/output error")
+
+        self.patch(os, name, refused)
+
+    def test_claim(self) -> None:
+        """A live file that cannot be taken over refuses the start, and says what is needed."""
+        path = self.mktemp()
+        leave_unsaved(path)
+        self.refuse("rename")
+        error = self.assertRaises(StoreUnusable, LiveFile(path).claim, IDENTITY)
+        self.assertIn("Input/output error; it must be a file that this user may read", str(error))
+
+    def test_lost(self) -> None:
+        """A file that can no longer be looked at counts as cut, and as lost."""
+        live_file, table = make_live_file(self.mktemp())
+        self.assertFalse(live_file.is_cut())
+        self.refuse("lseek")
+        self.assertTrue(live_file.is_cut())
+        self.refuse("fstat")
+        self.assertEqual(live_file.lost(), "unreadable or unwritable (Input/output error)")
+        del table
+
+    def test_reserve(self) -> None:
+        """A file that was lost is not grown: it is made anew before that."""
+        path = self.mktemp()
+        live_file = LiveFile(path)
+        live_file.open(SCHEMA, 2 * FIRST_PLACES, IDENTITY)
+        os.unlink(path)
+        error = self.assertRaises(StoreUnusable, live_file.reserve, 128 * FIRST_PLACES + 1)
+        self.assertIn("was removed or renamed; it is made anew shortly", str(error))
 
 
 class SetAsideTests(LiveFileTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import attrs
@@ -121,6 +122,41 @@ class SlotTests(TableTestCase):
         self.assertEqual(self.table.sequence(slot), 0)
         self.assertTrue(self.table.is_saved(slot))
         self.assertFalse(self.table.is_dirty(slot))
+
+    def test_number_that_cannot_be_packed(self) -> None:
+        """A player whose values cannot be packed gets no slot; the next one gets it."""
+        self.assertRaises(struct.error, self.table.admit, 1, (1.0, "north"), 0)
+        self.assertEqual(self.table.slots, {})
+        self.assertEqual(self.table.admit(2, SPAWN, 0), 0)
+        self.assertEqual(self.memory.row(0)["session_id"], 2)
+
+
+class DisownTests(TableTestCase):
+    """Rows that another process wrote over."""
+
+    def test_lost_and_kept(self) -> None:
+        """A player whose row was written over gets the spawn state, clean and dated as saved; other
+        rows, free slots among them, stay as they are."""
+        slots = self.admit(1, 2, 3)
+        self.move(*slots)
+        self.table.sweep(self.sink)
+        settle(self.table, *self.sink.rows)
+        self.move(*slots)
+        self.table.release(slots[2])
+        free = self.memory.row(slots[2]).tobytes()
+        foreign = self.memory.halves[slots[1]]
+        foreign["sequence"] += 1000
+        foreign["version_again"] = foreign["version"] = 2**63
+        self.assertEqual(self.table.disown(), [slots[1]])
+        self.assertEqual([self.table.values(slot) for slot in slots[:2]], [(1.0, 2.0), SPAWN])
+        self.assertEqual([self.table.sequence(slot) for slot in slots[:2]], [2, 1])
+        self.assertEqual([self.table.is_dirty(slot) for slot in slots[:2]], [True, False])
+        self.assertTrue(self.table.is_saved(slots[1]))
+        self.assertEqual(self.memory.row(slots[2]).tobytes(), free)
+        self.table.restore(slots[1], (7.0, 8.0), 50)
+        self.assertEqual(self.table.values(slots[1]), (7.0, 8.0))
+        self.assertEqual(self.table.updated_at(slots[1]), 50)
+        self.assertTrue(self.table.is_saved(slots[1]))
 
 
 class ChangeTests(TableTestCase):
