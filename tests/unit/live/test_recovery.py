@@ -19,6 +19,7 @@ from playerstate.live.leftover import Leftover, read_leftover
 from playerstate.live.names import RECOVERING
 from playerstate.live.recovery import as_rows
 from playerstate.state.layout import RowLayout
+from playerstate.state.schema import was
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.testing import SteppedService
@@ -520,3 +521,27 @@ class SQLiteTests(LiveFileTestCase):
         self.assertEqual(stepped.join(1).state, PlayerState(1.0, 0.0))
         self.assertEqual(len(self.log.having("before it was restored")), 1)
         self.successResultOf(stepped.stop())
+
+
+class RenamedTests(SynchronousTestCase):
+    """Rows of a class in which a field had another name."""
+
+    def recovered(self, before: str, *names: str) -> Any:
+        """What becomes of 5.0 in a field of this name, in a field that had these names."""
+        field = attrs.field(default=1.0, type=float, metadata=was(*names))
+        schema = StateSchema.of(attrs.make_class("Made", {"health": field}))
+        old = StateSchema.of(
+            attrs.make_class("Old", {before: attrs.field(default=0.0, type=float)})
+        )
+        records = np.zeros(1, RowLayout(old.fields).dtype).view(RowLayout(old.fields).record)
+        records[0] = (1, 5.0, 10)
+        rows, _ = recovery.as_rows(Leftover(bytes(16), False, old.fields, records), schema)
+        return rows.view(RowLayout(schema.fields).named)["health"].item()
+
+    def test_old_name(self) -> None:
+        """The value of the field's old name is recovered."""
+        self.assertEqual(self.recovered("HP", "life", "hp"), 5.0)
+
+    def test_another_name(self) -> None:
+        """A name that the field never had is none of it."""
+        self.assertEqual(self.recovered("hp", "life"), 1.0)
