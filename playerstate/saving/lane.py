@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
 from playerstate.ledger import Ledger, count
-from playerstate.live.table import Sweep
+from playerstate.live.sweeping import Sweep
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import StoreHealth, Trouble

@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IDelayedCall
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
 from playerstate.ledger import Ledger
-from playerstate.live.table import LiveTable, Sweep
+from playerstate.live.sweeping import Sweep
+from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named
