@@ -1,4 +1,4 @@
-"""The form of the database: how it is made, what it refuses, how it follows the state class."""
+"""The format of the database: how it is made, recognised and migrated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from twisted.logger import LogLevel, capturedLogs
 
 from playerstate.interfaces import Stored, StoreUnusable
 from playerstate.state.default import PlayerState
-from playerstate.state.schema import StateSchema, text, within
+from playerstate.state.schema import StateSchema, within
 from playerstate.stores import open_store
-from playerstate.stores.sqlite import store as sqlite
-from playerstate.stores.sqlite.files import explained
 from playerstate.stores.sqlite.format import (
     APPLICATION_ID,
     FORMAT,
@@ -28,55 +26,12 @@ from playerstate.stores.sqlite.format import (
     migrate_database,
     quoted,
 )
-from tests.kit.databases import IDENTITY, DirectoryTestCase, digest, records, state_class, take
+from tests.kit.databases import IDENTITY, digest, records, state_class, take
+from tests.kit.sqlite_stores import FormatTestCase, with_text
 from tests.kit.support import LAW, Everything
 
 EXAMPLES: dict[str, Any] = {"float": 1.5, "int": 7, "bool": True, "text": "a"}
 """A value of each kind, for defaults."""
-
-
-def with_text(size: int) -> type:
-    """A state class whose one field is a text of so many bytes."""
-    return attrs.make_class(
-        "Made", {"name": attrs.field(default="", type=str, metadata=text(size))}, frozen=True
-    )
-
-
-class FormatTestCase(DirectoryTestCase):
-    """A test over a database that is prepared for one state class after another."""
-
-    def prepare(self, state: Any = PlayerState) -> None:
-        """Prepare the database for this class, and let go of it."""
-        with closing(open_store(self.url, state)) as store:
-            take(store)
-
-    def refusal(self, state: Any = PlayerState) -> str:
-        """The one line with which the database is refused; its bytes stay as they were."""
-        before = digest(self.path)
-        with self.assertRaises(StoreUnusable) as caught:
-            self.prepare(state)
-        self.assertEqual(digest(self.path), before)
-        return self.assert_one_line(caught.exception)
-
-    def save(self, state: Any, *players: tuple[Any, ...]) -> None:
-        """Prepare the database for this class, and save players."""
-        store = open_store(self.url, state)
-        take(store)
-        with closing(store), closing(store.open_writer()) as writer:
-            self.assertEqual(len(writer.write(records(store.schema, *players))), 0)
-
-    def load(self, state: Any, session_id: int) -> Stored | None:
-        """Prepare the database for this class, and load a player."""
-        store = open_store(self.url, state)
-        take(store)
-        with closing(store), closing(store.open_reader()) as reader:
-            return reader.load(session_id)
-
-    def columns(self) -> list[tuple[str, str, int, str | None]]:
-        """Name, declared type, whether it is NOT NULL, and default of each column."""
-        return self.sql(
-            'SELECT name, type, "notnull", dflt_value FROM pragma_table_xinfo(?)', "player_state"
-        )
 
 
 class CreateTests(FormatTestCase):
@@ -635,13 +590,8 @@ class MigrationTests(FormatTestCase):
         law()
 
 
-class RefusalTests(FormatTestCase):
-    """Files that are not ours, or not for us."""
-
-    def write_file(self, content: bytes) -> None:
-        """Put this where the database would be."""
-        with open(self.path, "wb") as file:
-            file.write(content)
+class ForeignTests(FormatTestCase):
+    """Databases that are not ours, or not for this version."""
 
     def test_newer_format(self) -> None:
         """A database of a newer form is refused; the line says which and what to do."""
@@ -676,82 +626,6 @@ class RefusalTests(FormatTestCase):
             self.assertIn("is a database of another program", self.refusal())
             self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
 
-    def test_not_a_database(self) -> None:
-        """A file that is no database is refused before anything is done beside it."""
-        for content in (b"x", b"SQLite format 3", b"a letter to the players\n" * 1000, bytes(4096)):
-            self.write_file(content)
-            self.assertEqual(
-                self.refusal(),
-                f"{self.path} is not a SQLite database; it was left as it is: name another file",
-            )
-            self.assertEqual(os.listdir(self.directory), ["players.db"])
-
-    def test_header_alone(self) -> None:
-        """A file that only begins as a database does is refused."""
-        self.write_file(b"SQLite format 3\0" + b"\xff" * 4080)
-        self.assertIn("is not a SQLite database; it was left as it is", self.refusal())
-
-    def test_damaged(self) -> None:
-        """A damaged database is refused, with what to do."""
-        self.save(with_text(16), (1, "a", 10))
-        with open(self.path, "r+b") as file:
-            file.seek(4096)
-            file.write(b"\xff" * 4096)
-        line = self.refusal(with_text(16))
-        self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
-        self.assertTrue(
-            line.endswith(
-                "); it was left as it is: put a backup in its place, or save what can be read with:"
-                f" sqlite3 {self.path} .recover | sqlite3 new.db"
-            ),
-            line,
-        )
-
-    def test_log_that_cannot_be_opened(self) -> None:
-        """Where SQLite cannot open its files, the line says of which kind they must be."""
-        self.prepare()
-        os.mkdir(self.path + "-wal")
-        line = self.refusal()
-        self.assertTrue(line.startswith(f"{self.path} cannot be opened ("), line)
-        self.assertTrue(line.endswith("in a directory that this user may write"), line)
-
-    def test_disk_at_fault(self) -> None:
-        """What the disk refuses is told with what to look at."""
-        for error in (apsw.FullError("database or disk is full"), apsw.IOError("disk I/O error")):
-            with self.assertRaises(StoreUnusable) as caught, explained(self.path):
-                raise error
-            line = str(caught.exception)
-            self.assertEqual(
-                line,
-                f"{self.path} cannot be used: {error}; check that its disk has room and is not"
-                " faulty",
-            )
-
-    def test_view(self) -> None:
-        """What SQLite itself cannot do is told in its words."""
-        self.sql(
-            f"CREATE VIEW player_state AS SELECT 1 AS session_id; PRAGMA journal_mode = wal;"
-            f"PRAGMA application_id = {APPLICATION_ID}"
-        )
-        line = self.refusal()
-        self.assertTrue(line.startswith(f"{self.path} cannot be used: "), line)
-
-    def test_locked(self) -> None:
-        """A database that another program keeps locked is refused once patience has ended."""
-        self.patch(sqlite, "STARTUP_BUSY_MS", 0)
-        self.prepare()
-        self.by_hand().execute("BEGIN IMMEDIATE")
-        with self.assertRaises(StoreUnusable) as caught:
-            self.prepare()
-        self.assertEqual(
-            self.assert_one_line(caught.exception),
-            f"{self.path} is locked by another program; end it, or name another file",
-        )
-
-    def test_patience(self) -> None:
-        """A start waits 5 seconds for another program's transaction to end."""
-        self.assertEqual(sqlite.STARTUP_BUSY_MS, 5000)
-
     def test_no_write_ahead_log(self) -> None:
         """Where SQLite cannot use its write-ahead log, the database is refused."""
         with closing(apsw.Connection(":memory:")) as connection:
@@ -771,32 +645,3 @@ class RefusalTests(FormatTestCase):
         self.prepare()
         with closing(apsw.Connection(self.path)) as connection:
             self.assertTrue(check_ours(connection, self.path))
-
-    def assert_no_place(self, url: str) -> str:
-        """The one line for a path where no database can be."""
-        with self.assertRaises(StoreUnusable) as caught:
-            open_store(url, PlayerState).prepare()
-        return self.assert_one_line(caught.exception)
-
-    def test_directory(self) -> None:
-        """A directory is refused, and no lock is left beside it."""
-        self.assertIn(self.directory, self.assert_no_place(f"sqlite:{self.directory}"))
-        self.assertNotIn(
-            os.path.basename(self.directory) + ".lock", os.listdir(os.path.dirname(self.directory))
-        )
-
-    def test_missing_directory(self) -> None:
-        """A path in a directory that is missing is refused, and nothing is made."""
-        self.assertEqual(
-            self.assert_no_place(f"sqlite:{self.directory}/missing/players.db"),
-            f"cannot create {self.directory}/missing/players.db.lock: No such file or directory;"
-            " the directory of a database must exist and be writable",
-        )
-        self.assertEqual(os.listdir(self.directory), [])
-
-    def test_below_a_file(self) -> None:
-        """A path below a file is refused, and the file stays as it is."""
-        self.write_file(b"x")
-        self.assertIn("Not a directory", self.assert_no_place(f"{self.url}/players.db"))
-        with open(self.path, "rb") as file:
-            self.assertEqual(file.read(), b"x")

@@ -13,14 +13,11 @@ from typing import Any
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite import refused
 from playerstate.stores.sqlite.refused import RefusedFile
-from tests.kit.databases import DirectoryTestCase, records, state_class
+from tests.kit.databases import PLAIN, DirectoryTestCase, records, state_class
 from tests.kit.support import Everything
-
-PLAIN = StateSchema.of(PlayerState)
 
 
 class RefusedFileTests(DirectoryTestCase):
