@@ -75,6 +75,13 @@ class StoreTestCase(DirectoryTestCase):
         """What the database holds, by session id."""
         return self.sql("SELECT * FROM player_state ORDER BY session_id")
 
+    def pin(self) -> apsw.Connection:
+        """A connection amid a read transaction, which keeps the log from being reset."""
+        other = self.by_hand()
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM player_state").fetchall()
+        return other
+
     def log_bytes(self) -> int:
         """The size of the write-ahead log; 0 where there is none."""
         log = self.path + "-wal"
@@ -242,22 +249,6 @@ class InUseTestCase(StoreTestCase):
             check=True,
             timeout=PATIENCE,
         )
-
-    def copy_over(self, copy: str) -> None:
-        """Another process copies this file over the database, in place."""
-        subprocess.run(["cp", copy, self.path], check=True, timeout=PATIENCE)
-
-    def take_overwritten(self) -> None:
-        """Go over to what was written over the database in place, at the second try."""
-        self.assert_noticed("was written over in place")
-        self.saving.close()
-        number, mode = os.stat(self.path).st_ino, os.stat(self.path).st_mode
-        self.assertIn("is used once no program writes to it", self.refused())
-        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
-        self.assertNotEqual(os.stat(self.path).st_ino, number)
-        self.assertEqual(os.stat(self.path).st_mode, mode)
-        self.loading.close()
-        self.open_ends()
 
 
 def with_text(size: int) -> type:

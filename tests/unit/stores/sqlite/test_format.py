@@ -26,7 +26,7 @@ from playerstate.stores.sqlite.format import (
     migrate_database,
     quoted,
 )
-from tests.kit.databases import IDENTITY, digest, records, state_class, take
+from tests.kit.databases import IDENTITY, records, state_class, take
 from tests.kit.sqlite_stores import FormatTestCase, with_text
 from tests.kit.support import LAW, Everything
 
@@ -156,18 +156,16 @@ class CreateTests(FormatTestCase):
         self.assertEqual(quoted("x"), '"x"')
         self.assertEqual(quoted('a"b'), '"a""b"')
 
-    def test_empty_file(self) -> None:
-        """An empty file becomes a database."""
-        open(self.path, "wb").close()
-        self.prepare()
-        self.assertEqual(len(self.columns()), 4)
-
-    def test_database_without_tables(self) -> None:
-        """A database that was begun and holds nothing, as after a crash at the first start, too."""
-        self.sql("PRAGMA journal_mode = wal")
-        self.assertGreater(os.path.getsize(self.path), 0)
-        self.prepare()
-        self.assertEqual(len(self.columns()), 4)
+    def test_without_tables(self) -> None:
+        """An empty file becomes a database, and so does one that a crash left without tables."""
+        for content in ("", "PRAGMA journal_mode = wal"):
+            self.use(f"{len(content)}.db")
+            open(self.path, "wb").close()
+            if content:
+                self.sql(content)
+                self.assertGreater(os.path.getsize(self.path), 0)
+            self.prepare()
+            self.assertEqual(len(self.columns()), 4)
 
     def test_twice(self) -> None:
         """Preparing a database again for the same class changes nothing that it holds."""
@@ -193,16 +191,14 @@ class IdentityTests(FormatTestCase):
         with closing(open_store(self.url, state)) as store:
             take(store, identity)
 
-    def test_missing(self) -> None:
-        """A database that is not there yet has zeros, and is not made by the look."""
-        self.assertEqual(self.identity(), bytes(16))
-        self.assertEqual(os.path.exists(self.path) and os.path.getsize(self.path), 0)
-
-    def test_empty(self) -> None:
-        """An empty file has zeros, and stays empty."""
-        open(self.path, "wb").close()
-        self.assertEqual(self.identity(), bytes(16))
-        self.assertEqual(os.path.getsize(self.path), 0)
+    def test_missing_or_empty(self) -> None:
+        """A missing database and an empty file have zeros; `prepare` writes nothing into them."""
+        for is_there in (False, True):
+            self.use(f"{is_there}.db")
+            if is_there:
+                open(self.path, "wb").close()
+            self.assertEqual(self.identity(), bytes(16))
+            self.assertEqual(os.path.exists(self.path) and os.path.getsize(self.path), 0)
 
     def test_given(self) -> None:
         """What it was given comes back at every start, byte for byte."""
@@ -257,94 +253,6 @@ class IdentityTests(FormatTestCase):
         self.assertEqual(self.identity(), IDENTITY)
 
 
-class PrepareTests(FormatTestCase):
-    """The look that a start takes before it changes anything."""
-
-    def look(self, state: Any) -> None:
-        """Look, and let go; the bytes of the file and those beside it stay as they were."""
-        before, beside = digest(self.path), sorted(os.listdir(self.directory))
-        with closing(open_store(self.url, state)) as store:
-            store.prepare()
-            self.assertEqual(digest(self.path), before)
-        self.assertEqual(digest(self.path), before)
-        self.assertEqual(sorted(os.listdir(self.directory)), beside)
-
-    def test_changes_nothing(self) -> None:
-        """It changes no byte, whichever class the database is to be fitted to."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        for state in (PlayerState, Everything, state_class(x="text")):
-            self.look(state)
-
-    def test_leaves_the_mode(self) -> None:
-        """A copy that SQLite made, which has no write-ahead log, is not given one yet."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        copy = os.path.join(self.directory, "copy.db")
-        self.sql("VACUUM INTO ?", copy)
-        self.use("copy.db")
-        open(self.path + ".lock", "wb").close()
-        self.look(Everything)
-        self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
-
-    def test_refused_migration(self) -> None:
-        """A migration that is refused after the look leaves every byte as it was."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        with closing(open_store(self.url, state_class(x="text", hp=1))) as store:
-            store.prepare()
-            before = digest(self.path)
-            self.assertRaises(StoreUnusable, store.migrate, IDENTITY)
-            self.assertEqual(digest(self.path), before)
-        self.assertEqual(digest(self.path), before)
-
-    def test_refused_migration_of_a_copy(self) -> None:
-        """So does one of a copy that SQLite made, which has no write-ahead log yet."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        self.sql("VACUUM INTO ?", os.path.join(self.directory, "copy.db"))
-        self.use("copy.db")
-        self.refusal(state_class(x="text"))
-
-    def test_players_of_a_crash(self) -> None:
-        """What lies in the log of a server that was killed is neither lost nor passed over."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        killed = os.path.join(self.directory, "killed.db")
-        with closing(apsw.Connection(self.path)) as connection:
-            connection.execute("UPDATE player_state SET x = 9.0")
-            connection.execute("UPDATE player_store SET identity = ?", (b"k" * 16,))
-            for suffix in ("", "-wal"):
-                shutil.copyfile(self.path + suffix, killed + suffix)
-        self.use("killed.db")
-        with closing(open_store(self.url, PlayerState)) as store:
-            self.assertEqual(store.prepare(), b"k" * 16)
-        self.assertEqual(self.sql("SELECT x FROM player_state"), [(9.0,)])
-
-    def test_damaged_page(self) -> None:
-        """Damage to any page is found here, not by the player who needs it, and nothing is done."""
-        schema = StateSchema.of(PlayerState)
-        self.save(schema, *((session_id, 0.0, 0.0, 1) for session_id in range(1, 3001)))
-        pages = os.path.getsize(self.path) // 4096
-        self.assertGreater(pages, 10)
-        with open(self.path, "rb") as file:
-            whole = file.read()
-        for page in range(1, pages):
-            with open(self.path, "wb") as file:
-                file.write(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
-            before = digest(self.path)
-            store = open_store(self.url, PlayerState)
-            with self.assertRaises(StoreUnusable) as caught:
-                store.prepare()
-            line = str(caught.exception)
-            self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
-            self.assertIn("it was left as it is: put a backup in its place, or save", line)
-            self.assertIn(f"sqlite3 {self.path} .recover | sqlite3 new.db", line)
-            self.assertEqual(digest(self.path), before)
-        self.write_back(whole)
-        self.prepare()
-
-    def write_back(self, content: bytes) -> None:
-        """Put a backup in its place."""
-        with open(self.path, "wb") as file:
-            file.write(content)
-
-
 class MigrationTests(FormatTestCase):
     """A database made for another state class."""
 
@@ -389,16 +297,13 @@ class MigrationTests(FormatTestCase):
         self.assertEqual(self.load(new, 2), Stored((60, 4.5), 11))
 
     def test_removed_field(self) -> None:
-        """The column of a field that is gone stays, and saving keeps what it holds."""
+        """The column of a removed field keeps its values; a new player has its default."""
         self.save(state_class(x=1.5, hp=100), (1, 2.5, 42, 10))
-        self.save(state_class(x=1.5), (1, 3.5, 11))
-        self.assertEqual(self.sql("SELECT x, hp, updated_at FROM player_state"), [(3.5, 42, 11)])
-
-    def test_removed_field_of_a_new_player(self) -> None:
-        """A player who is new meanwhile has the default there."""
-        self.save(state_class(x=1.5, hp=100), (1, 2.5, 42, 10))
-        self.save(state_class(x=1.5), (2, 3.5, 11))
-        self.assertEqual(self.load(state_class(x=1.5, hp=7), 2), Stored((3.5, 100), 11))
+        self.save(state_class(x=1.5), (1, 3.5, 11), (2, 4.5, 11))
+        self.assertEqual(
+            self.sql("SELECT x, hp, updated_at FROM player_state"), [(3.5, 42, 11), (4.5, 100, 11)]
+        )
+        self.assertEqual(self.load(state_class(x=1.5, hp=7), 2), Stored((4.5, 100), 11))
 
     def test_rolled_back_class(self) -> None:
         """The class of before works on the database of after, and loses nothing of it."""
@@ -537,22 +442,16 @@ class MigrationTests(FormatTestCase):
             " was left as it is: make the field text(7), or shorten what is stored",
         )
 
-    def test_shrunk_text_that_fits(self) -> None:
-        """A text may be made as short as the longest that is stored."""
-        self.save(with_text(16), (1, "größe", 10))
-        self.assertEqual(self.load(with_text(7), 1), Stored(("größe",), 10))
-
-    def test_shrunk_text_of_nobody(self) -> None:
-        """Where nobody is stored, a text may be made as short as one likes."""
-        self.prepare(with_text(16))
-        self.prepare(with_text(1))
-
-    def test_grown_text(self) -> None:
-        """A text may grow, and then hold more."""
-        self.save(with_text(4), (1, "abcd", 10))
-        self.save(with_text(64), (2, "x" * 64, 10))
-        self.assertEqual(self.load(with_text(64), 1), Stored(("abcd",), 10))
-        self.assertEqual(self.load(with_text(64), 2), Stored(("x" * 64,), 10))
+    def test_resized_text(self) -> None:
+        """A text may shrink to the longest that is stored, or grow, and then holds more."""
+        for before, after, stored in ((16, 7, "größe"), (4, 64, "abcd"), (16, 1, None)):
+            with self.subTest(before=before, after=after):
+                self.use(f"{before}-{after}.db")
+                self.save(with_text(before), *([(1, stored, 10)] if stored else []))
+                self.save(with_text(after), (2, "x" * after, 10))
+                if stored:
+                    self.assertEqual(self.load(with_text(after), 1), Stored((stored,), 10))
+                self.assertEqual(self.load(with_text(after), 2), Stored(("x" * after,), 10))
 
     def test_any_history(self) -> None:
         """Through any history of classes a player keeps what each field last held."""

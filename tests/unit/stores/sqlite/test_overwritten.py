@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ from tests.kit.support import PATIENCE
 
 class OverwrittenTests(InUseTestCase):
     """It is noticed, and what was copied is taken into a file of its own."""
+
+    def copy_over(self, copy: str) -> None:
+        """Another process copies this file over the database, in place."""
+        subprocess.run(["cp", copy, self.path], check=True, timeout=PATIENCE)
+
+    def take_overwritten(self) -> None:
+        """Go over to what was written over the database in place, at the second try."""
+        self.assert_noticed("was written over in place")
+        self.saving.close()
+        number, mode = os.stat(self.path).st_ino, os.stat(self.path).st_mode
+        self.assertIn("is used once no program writes to it", self.refused())
+        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
+        self.assertNotEqual(os.stat(self.path).st_ino, number)
+        self.assertEqual(os.stat(self.path).st_mode, mode)
+        self.loading.close()
+        self.open_ends()
 
     def test_overwritten(self) -> None:
         """A copy that is written over it in place is noticed, and taken into a file of its own."""
@@ -154,26 +171,43 @@ class OverwrittenTests(InUseTestCase):
         self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
         self.assertIsNotNone(self.loader.load(2))
 
-    def test_overwritten_again_while_it_is_taken(self) -> None:
-        """What is written into it while it is being taken is waited for as well."""
-        self.write(1)
-        copy = self.copy()
-        self.write(2)
-        self.copy_over(copy)
-        self.assertRaises(StoreReplaced, self.saver.maintain)
-        self.saving.close()
-        self.refused()
+    def test_cannot_be_taken_yet(self) -> None:
+        """A file is left alone while it is written over, or while there is no room for a copy.
+
+        Once the file is at rest and there is room, it is taken.
+        """
         whole = sqlite_overwritten.copy_whole
 
-        def copying(*arguments: Any) -> None:
+        def copied_over_again(copy: str, *arguments: Any) -> None:
             whole(*arguments)
             self.copy_over(copy)
 
-        patched = self.patch(sqlite_overwritten, "copy_whole", copying)
-        self.assertIn("is used once no program writes to it", self.refused())
-        self.assertFalse(os.path.exists(self.path + ".new"))
-        patched.restore()
-        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
+        def full(*_: object) -> None:
+            raise apsw.FullError("database or disk is full")
+
+        for number, (copying, lines) in enumerate(
+            (
+                (copied_over_again, ["is used once no program writes to it"]),
+                (full, ["make room"] * 2),
+            )
+        ):
+            with self.subTest(copying=copying.__name__):
+                self.use(f"{number}.db")
+                self.begin()
+                self.write(1)
+                copy = self.copy(f"{number}.copy")
+                self.write(2)
+                self.copy_over(copy)
+                self.assertRaises(StoreReplaced, self.saver.maintain)
+                self.saving.close()
+                self.refused()
+                copy_whole = partial(copying, copy)
+                patched = self.patch(sqlite_overwritten, "copy_whole", copy_whole)
+                for line in lines:
+                    self.assertIn(line, self.refused())
+                    self.assertFalse(os.path.exists(self.path + ".new"))
+                patched.restore()
+                self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))
 
     def test_overwritten_while_another_reads(self) -> None:
         """Another program that has the old file and its log open does the new one no harm."""
@@ -189,22 +223,3 @@ class OverwrittenTests(InUseTestCase):
         self.assertEqual(self.loader.load(5).updated_at, 20)
         self.assertEqual(self.loader.load(6).updated_at, 10)
         self.assert_in_use()
-
-    def test_no_room_for_what_overwrote(self) -> None:
-        """While it cannot be put into a file of its own the line says so, and it is left alone."""
-        self.write(1)
-        copy = self.copy()
-        self.write(2)
-        self.copy_over(copy)
-        self.assertRaises(StoreReplaced, self.saver.maintain)
-        self.saving.close()
-        self.refused()
-
-        def full(*_: object) -> None:
-            raise apsw.FullError("database or disk is full")
-
-        patched = self.patch(sqlite_overwritten, "copy_whole", full)
-        for _ in range(2):
-            self.assertIn("make room", self.refused())
-        patched.restore()
-        self.assertIsNone(self.store.reopen(b"n" * 16, frozenset()))

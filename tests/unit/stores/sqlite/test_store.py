@@ -19,10 +19,12 @@ from playerstate.interfaces import (
     StoreReplaced,
     StoreUnusable,
 )
+from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
 from playerstate.stores import browse_store, open_store
 from playerstate.stores.sqlite import store as sqlite
 from tests.kit.databases import (
+    IDENTITY,
     PLAIN,
     DirectoryTestCase,
     connections,
@@ -32,9 +34,13 @@ from tests.kit.databases import (
     state_class,
     take,
 )
-from tests.kit.sqlite_stores import InUseTestCase, StoreTestCase, pause_in_a_statement
+from tests.kit.sqlite_stores import (
+    FormatTestCase,
+    InUseTestCase,
+    StoreTestCase,
+)
 from tests.kit.store_contract import StoreContract
-from tests.kit.support import PATIENCE
+from tests.kit.support import PATIENCE, Everything
 
 
 class SQLiteStoreTests(StoreContract, DirectoryTestCase):
@@ -63,6 +69,94 @@ class SQLiteNormalTests(SQLiteStoreTests):
     options = "?synchronous=normal"
 
 
+class PrepareTests(FormatTestCase):
+    """The look that a start takes before it changes anything."""
+
+    def look(self, state: Any) -> None:
+        """Look, and let go; the bytes of the file and those beside it stay as they were."""
+        before, beside = digest(self.path), sorted(os.listdir(self.directory))
+        with closing(open_store(self.url, state)) as store:
+            store.prepare()
+            self.assertEqual(digest(self.path), before)
+        self.assertEqual(digest(self.path), before)
+        self.assertEqual(sorted(os.listdir(self.directory)), beside)
+
+    def test_changes_nothing(self) -> None:
+        """It changes no byte, whichever class the database is to be fitted to."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        for state in (PlayerState, Everything, state_class(x="text")):
+            self.look(state)
+
+    def test_leaves_the_mode(self) -> None:
+        """A copy that SQLite made, which has no write-ahead log, is not given one yet."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        copy = os.path.join(self.directory, "copy.db")
+        self.sql("VACUUM INTO ?", copy)
+        self.use("copy.db")
+        open(self.path + ".lock", "wb").close()
+        self.look(Everything)
+        self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
+
+    def test_refused_migration(self) -> None:
+        """A migration that is refused after the look leaves every byte as it was."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        with closing(open_store(self.url, state_class(x="text", hp=1))) as store:
+            store.prepare()
+            before = digest(self.path)
+            self.assertRaises(StoreUnusable, store.migrate, IDENTITY)
+            self.assertEqual(digest(self.path), before)
+        self.assertEqual(digest(self.path), before)
+
+    def test_refused_migration_of_a_copy(self) -> None:
+        """So does one of a copy that SQLite made, which has no write-ahead log yet."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        self.sql("VACUUM INTO ?", os.path.join(self.directory, "copy.db"))
+        self.use("copy.db")
+        self.refusal(state_class(x="text"))
+
+    def test_players_of_a_crash(self) -> None:
+        """What lies in the log of a server that was killed is neither lost nor passed over."""
+        self.save(PlayerState, (1, 2.0, 3.0, 4))
+        killed = os.path.join(self.directory, "killed.db")
+        with closing(apsw.Connection(self.path)) as connection:
+            connection.execute("UPDATE player_state SET x = 9.0")
+            connection.execute("UPDATE player_store SET identity = ?", (b"k" * 16,))
+            for suffix in ("", "-wal"):
+                shutil.copyfile(self.path + suffix, killed + suffix)
+        self.use("killed.db")
+        with closing(open_store(self.url, PlayerState)) as store:
+            self.assertEqual(store.prepare(), b"k" * 16)
+        self.assertEqual(self.sql("SELECT x FROM player_state"), [(9.0,)])
+
+    def test_damaged_page(self) -> None:
+        """Damage to any page is found here, not by the player who needs it, and nothing is done."""
+        schema = StateSchema.of(PlayerState)
+        self.save(schema, *((session_id, 0.0, 0.0, 1) for session_id in range(1, 3001)))
+        pages = os.path.getsize(self.path) // 4096
+        self.assertGreater(pages, 10)
+        with open(self.path, "rb") as file:
+            whole = file.read()
+        for page in range(1, pages):
+            with open(self.path, "wb") as file:
+                file.write(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
+            before = digest(self.path)
+            store = open_store(self.url, PlayerState)
+            with self.assertRaises(StoreUnusable) as caught:
+                store.prepare()
+            line = str(caught.exception)
+            self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
+            self.assertIn("it was left as it is: put a backup in its place, or save", line)
+            self.assertIn(f"sqlite3 {self.path} .recover | sqlite3 new.db", line)
+            self.assertEqual(digest(self.path), before)
+        self.write_back(whole)
+        self.prepare()
+
+    def write_back(self, content: bytes) -> None:
+        """Put a backup in its place."""
+        with open(self.path, "wb") as file:
+            file.write(content)
+
+
 class ConnectionTests(StoreTestCase):
     """How the two connections are set up, and that neither waits for the other."""
 
@@ -71,22 +165,12 @@ class ConnectionTests(StoreTestCase):
         self.prepare()
         self.assertEqual(self.sql("PRAGMA journal_mode"), [("wal",)])
 
-    def test_synchronous_full(self) -> None:
-        """A commit is on disk before it is called saved, unless told otherwise."""
-        with self.writer(self.prepare()) as (_, connection):
-            self.assertEqual(connection.pragma("synchronous"), 2)
-
-    def test_synchronous_normal(self) -> None:
-        """An option of the URL leaves commits to the system."""
-        with self.writer(self.prepare(options="?synchronous=normal")) as (_, connection):
-            self.assertEqual(connection.pragma("synchronous"), 1)
-
-    def test_reader_cannot_write(self) -> None:
-        """The reader's connection takes no change."""
-        insert = "INSERT INTO player_state VALUES (1, 0, 0, 1)"
-        with self.reader(self.prepare()) as (_, connection):
-            self.assertRaises(apsw.ReadOnlyError, connection.execute, insert)
-        self.assertEqual(self.stored(), [])
+    def test_synchronous(self) -> None:
+        """A commit is on disk before it is reported, unless the URL leaves that to the system."""
+        for options, expected in (("", 2), ("?synchronous=full", 2), ("?synchronous=normal", 1)):
+            self.use(f"{len(options)}.db")
+            with self.writer(self.prepare(options=options)) as (_, connection):
+                self.assertEqual(connection.pragma("synchronous"), expected, options)
 
     def test_no_other_connection(self) -> None:
         """A store holds one connection a reader and one a writer, and none once they are closed."""
@@ -134,63 +218,8 @@ class ConnectionTests(StoreTestCase):
             self.assertEqual(reader.load(1), Stored((1.0, 2.0), 3))
         self.assertEqual(failures, [])
 
-    def test_load_during_a_write(self) -> None:
-        """While the writer is halfway through a batch, the reader sees what was committed."""
-        store = self.prepare()
-        seen: list[Any] = []
-        with self.reader(store) as (reader, _), self.writer(store) as (writer, connection):
-            writer.write(records(PLAIN, (1, 1.0, 1.0, 1)))
-            paused = pause_in_a_statement(connection, lambda: seen.append(reader.load(1)))
-            writer.write(spawned(PLAIN, np.arange(1, 8193), updated_at=2))
-            self.assertTrue(paused.is_set())
-            self.assertEqual(seen, [Stored((1.0, 1.0), 1)])
-            self.assertEqual(reader.load(1), Stored((350.0, 200.0), 2))
-
-    def test_load_beside_a_large_transaction(self) -> None:
-        """A transaction of 100,000 rows that another holds open hides nothing committed."""
-        store = self.prepare()
-        with self.writer(store) as (writer, _):
-            writer.write(records(PLAIN, (7, 1.0, 2.0, 3)))
-        other = self.by_hand()
-        other.pragma("cache_size", 10)
-        other.execute(
-            """
-            BEGIN IMMEDIATE;
-            WITH RECURSIVE ids (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM ids LIMIT 100000)
-            INSERT INTO player_state SELECT id, 0, 0, 9 FROM ids WHERE true
-            ON CONFLICT (session_id) DO UPDATE SET x = 0, y = 0, updated_at = 9
-            """
-        )
-        self.assertGreater(self.log_bytes(), 0)  # most of it did not fit in the cache
-        with self.reader(store) as (reader, _):
-            self.assertEqual(reader.load(7), Stored((1.0, 2.0), 3))
-            self.assertIsNone(reader.load(8))
-            other.execute("COMMIT")
-            self.assertEqual(reader.load(7), Stored((0.0, 0.0), 9))
-            self.assertEqual(reader.load(8), Stored((0.0, 0.0), 9))
-
-    def test_load_holds_nothing(self) -> None:
-        """A look-up ends its read transaction, so that the log can be reset after it."""
-        store = self.prepare()
-        with self.reader(store) as (reader, connection), self.writer(store) as (writer, _):
-            writer.write(records(PLAIN, (1, 0.0, 0.0, 1)))
-            reader.load(1)
-            reader.load(2)
-            self.assertEqual(connection.txn_state(), apsw.SQLITE_TXN_NONE)
-
-    def test_reader_busy(self) -> None:
-        """A load while another program keeps the database to itself may be tried again."""
-        store = self.prepare()
-        other = self.by_hand()
-        other.pragma("locking_mode", "exclusive")
-        other.execute("BEGIN EXCLUSIVE")
-        with self.reader(store) as (reader, _):
-            self.assertRaises(StoreBusy, reader.load, 1)
-            other.close()
-            self.assertIsNone(reader.load(1))
-
-    def test_open_writer_busy(self) -> None:
-        """A writer opened while another program keeps the database to itself may be tried again."""
+    def test_busy(self) -> None:
+        """Loading and opening a writer may be retried while another program holds the database."""
         store = self.prepare()
         other = self.by_hand()
         other.pragma("locking_mode", "exclusive")
@@ -198,7 +227,10 @@ class ConnectionTests(StoreTestCase):
         with connections() as opened:
             self.assertRaises(StoreBusy, store.open_writer)
         self.assert_closed(*opened)
-        other.close()
+        with self.reader(store) as (reader, _):
+            self.assertRaises(StoreBusy, reader.load, 1)
+            other.close()
+            self.assertIsNone(reader.load(1))
         store.open_writer().close()
 
     def test_describe(self) -> None:
@@ -243,25 +275,17 @@ class OptionsTests(DirectoryTestCase):
         self.assertEqual(str(caught.exception), line)
         return line
 
-    def test_path(self) -> None:
-        """What follows the scheme is the path, up to the options."""
-        store = open_store(self.url, PLAIN)
-        self.assertEqual((store.path, store.synchronous), (self.path, "full"))
-
-    def test_path_with_a_colon(self) -> None:
-        """A path may hold colons and percent signs; they mean nothing."""
-        store = open_store("sqlite:/games/a:b%20c.db", PLAIN)
-        self.assertEqual(store.path, "/games/a:b%20c.db")
-
-    def test_options(self) -> None:
-        """``synchronous`` is full or normal."""
-        for value in ("full", "normal"):
-            store = open_store(f"{self.url}?synchronous={value}", PLAIN)
-            self.assertEqual((store.path, store.synchronous), (self.path, value))
-
-    def test_question_mark_alone(self) -> None:
-        """A question mark without options is as none."""
-        self.assertEqual(open_store(self.url + "?", PLAIN).path, self.path)
+    def test_path_and_options(self) -> None:
+        """The path goes up to the options; colons and percent signs in it mean nothing."""
+        for rest, expected in (
+            ("/a.db", ("/a.db", "full")),
+            ("/a.db?", ("/a.db", "full")),
+            ("/a.db?synchronous=full", ("/a.db", "full")),
+            ("/a.db?synchronous=normal", ("/a.db", "normal")),
+            ("/games/a:b%20c.db", ("/games/a:b%20c.db", "full")),
+        ):
+            store = open_store(f"sqlite:{rest}", PLAIN)
+            self.assertEqual((store.path, store.synchronous), expected)
 
     def test_no_path(self) -> None:
         """Without a path, or with SQLite's name for none, the line says what to write."""
@@ -354,21 +378,22 @@ class ReopenTests(InUseTestCase):
         self.assert_in_use()
 
     def test_reopen_removed(self) -> None:
-        """Where the database was removed another is made, and who is not online is lost."""
-        self.write(1, 2, 3, 4, 5)
-        self.saver.maintain()
-        self.remove("")
-        self.assertEqual(self.go_over(online={2, 4, 6}), [1, 3, 5])
-        self.assertIsNone(self.loader.load(1))
-        self.assert_in_use()
-
-    def test_reopen_all_removed(self) -> None:
-        """So it is where all files of the database were removed."""
-        self.write(*range(1, 2000))
-        self.saver.maintain()
-        self.remove("", "-wal", "-shm")
-        self.assertEqual(self.go_over(online=set(range(3, 2000))), [1, 2])
-        self.assert_in_use()
+        """A database that was removed is created again; lost is each player who is not online."""
+        for ids, suffixes, online, lost in (
+            ((1, 2, 3, 4, 5), ("",), {2, 4, 6}, [1, 3, 5]),
+            (range(1, 2000), ("", "-wal", "-shm"), set(range(3, 2000)), [1, 2]),
+            ((), ("",), set(), []),
+        ):
+            with self.subTest(suffixes=suffixes, players=len(ids)):
+                self.use(f"{len(ids)}.db")
+                self.begin()
+                if ids:
+                    self.write(*ids)
+                    self.saver.maintain()
+                self.remove(*suffixes)
+                self.assertEqual(self.go_over(online=online), lost)
+                self.assertIsNone(self.loader.load(1))
+                self.assert_in_use()
 
     def test_reopen_removed_after_a_checkpoint(self) -> None:
         """So it is where players are in the database and in its log."""
@@ -379,36 +404,26 @@ class ReopenTests(InUseTestCase):
         self.assertEqual(self.go_over(online=set(range(3, 2000))), [1, 2, 5000])
         self.assert_in_use()
 
-    def test_reopen_before_the_first_player(self) -> None:
-        """Where nobody was saved yet nobody is lost."""
-        self.remove("")
-        self.assertEqual(self.go_over(), [])
-        self.assert_in_use()
-
     def test_reopen_older_copy(self) -> None:
-        """Of a copy of earlier days, lost is who has changed since or was not there."""
-        self.write(1, 2, 3, updated_at=5)
-        copy = self.copy()
-        self.write(2, 3, 4, 5, updated_at=10)
-        self.saver.maintain()
-        os.replace(copy, self.path)
-        self.assertEqual(self.go_over(online={3, 5}), [2, 4])
-        self.assertEqual(self.loader.load(2).updated_at, 5)
-        self.assertEqual(self.loader.load(1).updated_at, 5)
-        self.assertIsNone(self.loader.load(4))
-        self.assert_in_use()
+        """With an older copy, lost is each player who changed since or is not in it.
 
-    def test_reopen_copy_without_the_log(self) -> None:
-        """A copy that lies beside the log of the one before has nothing of that log."""
-        self.write(1, 2, 3, updated_at=5)
-        copy = self.copy()
-        self.write(2, updated_at=10)
-        self.saver.maintain()
-        self.remove("-wal", "-shm")
-        os.replace(copy, self.path)
-        self.assertEqual(self.go_over(), [2])
-        self.assertEqual(self.loader.load(2).updated_at, 5)
-        self.assert_in_use()
+        A copy that is put beside the log of the database before it gets nothing from that log.
+        """
+        for suffixes in ((), ("-wal", "-shm")):
+            with self.subTest(suffixes=suffixes):
+                self.use(f"{len(suffixes)}.db")
+                self.begin()
+                self.write(1, 2, 3, updated_at=5)
+                copy = self.copy(f"{len(suffixes)}.copy")
+                self.write(2, 3, 4, 5, updated_at=10)
+                self.saver.maintain()
+                self.remove(*suffixes)
+                os.replace(copy, self.path)
+                self.assertEqual(self.go_over(online={3, 5}), [2, 4])
+                self.assertEqual(self.loader.load(2).updated_at, 5)
+                self.assertEqual(self.loader.load(1).updated_at, 5)
+                self.assertIsNone(self.loader.load(4))
+                self.assert_in_use()
 
     def test_reopen_newer(self) -> None:
         """Whom the new one knows as well as the old, or better, is not lost."""
@@ -421,33 +436,20 @@ class ReopenTests(InUseTestCase):
         self.assertEqual(self.loader.load(2).updated_at, 6)
 
     def test_reopen_without_the_log(self) -> None:
-        """Where the log alone was removed nobody is lost: our ends have it open."""
-        self.write(*range(1, 2000))
-        self.saver.sync()
-        self.write(1, 2, updated_at=11)
-        self.saver.maintain()
-        self.remove("-wal")
-        self.assertEqual(self.go_over(), [])
-        self.assertEqual(self.loader.load(1).updated_at, 11)
-        self.assert_in_use()
-
-    def test_reopen_without_log_and_index(self) -> None:
-        """So it is where the log's index went with it."""
-        self.write(*range(1, 2000))
-        self.saver.maintain()
-        self.remove("-wal", "-shm")
-        self.assertEqual(self.go_over(), [])
-        self.assertEqual(self.loader.load(1999).updated_at, 10)
-        self.assert_in_use()
-
-    def test_index_removed(self) -> None:
-        """An index of the log that was removed is noticed, and nobody is lost."""
-        self.write(1)
-        self.saver.maintain()
-        self.remove("-shm")
-        self.assertEqual(self.go_over(), [])
-        self.assertEqual(self.loader.load(1).updated_at, 10)
-        self.assert_in_use()
+        """Without the log or its index no player is lost: our connections have them open."""
+        for suffixes in (("-wal",), ("-shm",), ("-wal", "-shm")):
+            with self.subTest(suffixes=suffixes):
+                self.use(f"{''.join(suffixes)}.db")
+                self.begin()
+                self.write(*range(1, 2000))
+                self.saver.sync()
+                self.write(1, 2, updated_at=11)
+                self.saver.maintain()
+                self.remove(*suffixes)
+                self.assertEqual(self.go_over(), [])
+                self.assertEqual(self.loader.load(1).updated_at, 11)
+                self.assertEqual(self.loader.load(1999).updated_at, 10)
+                self.assert_in_use()
 
     def test_copy_is_on_disk_before_it_takes_the_name(self) -> None:
         """The whole copy that replaces a database without its log is synced before that."""

@@ -14,7 +14,7 @@ import apsw
 from playerstate.interfaces import (
     StoreReplaced,
 )
-from playerstate.stores.sqlite import store as sqlite
+from playerstate.stores.sqlite import reader as sqlite_reader
 from playerstate.stores.sqlite import writer as sqlite_writer
 from playerstate.stores.sqlite.store import SQLiteWriter
 from tests.kit.databases import PLAIN
@@ -71,23 +71,36 @@ class RemovedTests(InUseTestCase):
         os.symlink(copy, self.path)
         self.assertRaises(StoreReplaced, writer.maintain)
 
-    def test_database_removed(self) -> None:
-        """A database that was removed is missed."""
-        self.write(1)
-        self.saver.maintain()
-        os.remove(self.path)
-        self.assert_replaced(self.path)
+    def test_removed_or_replaced(self) -> None:
+        """A file that was removed, or replaced by even a copy of it, is missed.
 
-    def test_database_removed_before_a_commit(self) -> None:
-        """Also where nothing was written yet."""
-        os.remove(self.path)
-        self.assert_replaced(self.path)
-
-    def test_database_removed_before_a_look(self) -> None:
-        """Also where maintenance never saw it whole."""
-        self.write(1)
-        os.remove(self.path)
-        self.assert_replaced(self.path)
+        So it is before the first commit, and before maintenance saw the files of the commit.
+        """
+        for suffix, is_replaced, is_written, is_seen in (
+            ("", False, True, True),
+            ("", False, True, False),
+            ("", False, False, False),
+            ("", True, True, True),
+            ("", True, False, False),
+            ("-wal", False, True, True),
+            ("-wal", False, True, False),
+            ("-wal", True, True, True),
+        ):
+            with self.subTest(
+                suffix=suffix, replaced=is_replaced, written=is_written, seen=is_seen
+            ):
+                self.use(f"{suffix}{is_replaced}{is_written}{is_seen}.db")
+                self.begin()
+                if is_written:
+                    self.write(1)
+                if is_seen:
+                    self.saver.maintain()
+                file = self.path + suffix
+                if is_replaced:
+                    os.replace(shutil.copyfile(file, f"{file}.copy"), file)
+                else:
+                    os.remove(file)
+                self.assert_replaced(file)
 
     def test_directory_removed(self) -> None:
         """Also with the directory that it lay in."""
@@ -95,39 +108,6 @@ class RemovedTests(InUseTestCase):
         self.assert_replaced(self.path)
         os.rename(f"{self.directory}.moved", self.directory)
         self.saver.maintain()
-
-    def test_database_replaced(self) -> None:
-        """Another file of its name is not it, not even a copy of it."""
-        self.write(1)
-        self.saver.maintain()
-        os.replace(self.copy(), self.path)
-        self.assert_replaced(self.path)
-
-    def test_database_replaced_before_a_commit(self) -> None:
-        """Also where nothing was written yet."""
-        os.replace(self.copy(), self.path)
-        self.assert_replaced(self.path)
-
-    def test_log_removed(self) -> None:
-        """A log that was removed is missed: what is written next would be lost with it."""
-        self.write(1)
-        self.saver.maintain()
-        os.remove(self.path + "-wal")
-        self.assert_replaced(self.path + "-wal")
-
-    def test_log_removed_before_a_look(self) -> None:
-        """Also where maintenance never saw it."""
-        self.write(1)
-        os.remove(self.path + "-wal")
-        self.assert_replaced(self.path + "-wal")
-
-    def test_log_replaced(self) -> None:
-        """Another file of its name is not it."""
-        self.write(1)
-        self.saver.maintain()
-        shutil.copyfile(self.path + "-wal", self.path + "-copy")
-        os.replace(self.path + "-copy", self.path + "-wal")
-        self.assert_replaced(self.path + "-wal")
 
     def test_removed_between_looks(self) -> None:
         """A file that vanishes at any point of a look is missed then or at the next, in words."""
@@ -215,7 +195,7 @@ class RemovedTests(InUseTestCase):
         self.write(1)
         self.saving.close()
         self.loading.close()
-        copy, connect = self.copy(), sqlite.connect_existing
+        copy, connect = self.copy(), sqlite_reader.connect_existing
         for early in (True, False):
             shutil.copyfile(copy, f"{copy}.next")
 
@@ -227,7 +207,7 @@ class RemovedTests(InUseTestCase):
                     os.replace(f"{copy}.next", path)
                 return connection
 
-            patched = self.patch(sqlite, "connect_existing", opening)
+            patched = self.patch(sqlite_reader, "connect_existing", opening)
             loader = self.store.open_reader()
             patched.restore()
             with self.assertRaises(StoreReplaced):
