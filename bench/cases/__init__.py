@@ -32,5 +32,8 @@ CASES = {
     "join": Case("bench.cases.join", "load a player on join", 10.0, 1.0),
     "memory": Case("bench.cases.memory", "memory of a player", 20.0, 2.0),
     "growth": Case("bench.cases.growth", "cost against players online", 25.0, 1.0),
+    "standstill": Case(
+        "bench.cases.standstill", "reactor during recovery and reopening", 20.0, 2.0
+    ),
     "end-to-end": Case("bench.cases.end_to_end", "age of an update at commit", 20.0, 2.0),
 }

@@ -14,6 +14,7 @@ from bench.cases.flush import lacking
 from bench.figures import OURS, Figure, Outcome, Target
 from bench.ours import QUEUE_SIZE, SCHEMA, Rows
 from bench.stage import Stage
+from bench.ticks import Ticks
 from bench.upsert import SYNCHRONOUS
 from bench.writers import Writer, contenders
 from playerstate import PlayerState
@@ -21,7 +22,6 @@ from playerstate.players.service import PlayerStateService
 from playerstate.runtime import Runtime
 from playerstate.stores.sqlite.store import SQLiteStore
 
-TICK = 0.001
 IDLE = "idle"
 LIVE_FILE = f"{OURS}, with the live file"
 MOVES_A_TURN = 2_000
@@ -74,7 +74,7 @@ def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[An
     """
     late: dict[str, list[float]] = {name: [] for name in sources}
     ends = time.monotonic() + stage.seconds
-    ticks = stage.on_reactor(_Ticks, stage.reactor)
+    ticks = stage.on_reactor(Ticks, stage.reactor)
     weights = {name: 3 if name in (IDLE, OURS, LIVE_FILE) else 1 for name in sources}
     turn_seconds = stage.seconds / sum(weights.values()) / 4
     turn = 0
@@ -92,42 +92,6 @@ def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[An
                     break
     stage.on_reactor(ticks.stop)
     return {name: np.array(found) for name, found in late.items()}
-
-
-class _Ticks:
-    """A tick of 1 ms on the reactor.  Reactor thread."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._late: list[float] = []
-        self._due = 0.0
-        self._call: Any = None
-        self._plan()
-
-    def _plan(self) -> None:
-        self._due = time.monotonic() + TICK
-        self._call = self._reactor.callLater(TICK, self._tick)
-
-    def _tick(self) -> None:
-        self._late.append(time.monotonic() - self._due)
-        self._plan()
-
-    def begin(self) -> None:
-        """Count from the next tick on."""
-        self._call.cancel()
-        self._late = []
-        self._plan()
-
-    def end(self) -> list[float]:
-        """How late each tick was since then; the one that is due now included."""
-        late, self._late = self._late, []
-        if (overdue := time.monotonic() - self._due) > 0:
-            late.append(overdue)
-        return late
-
-    def stop(self) -> None:
-        """No more ticks."""
-        self._call.cancel()
 
 
 class _Idle:
