@@ -1,4 +1,4 @@
-"""What is measured, one case a module; each has ``run(stage)``, which returns an `Outcome`."""
+"""The cases, one module each, whose ``run(stage)`` measures and returns an `Outcome`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import attrs
 
 @attrs.frozen
 class Case:
-    """A case.
+    """One case of the benchmark.
 
     Attributes:
-        module: where it is.
-        title: in a few words.
-        seconds: it takes about so long.
-        quick_seconds: and with ``--quick``.
+        module: the full name of its module.
+        title: what it measures, in a few words.
+        seconds: that it takes, roughly.
+        quick_seconds: the same with ``--quick``.
     """
 
     module: str

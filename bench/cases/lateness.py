@@ -27,22 +27,22 @@ LIVE_FILE = f"{OURS}, with the live file"
 MOVES_A_TURN = 2_000
 FEWEST_TICKS = 10
 MOST_SECONDS = 0.5
-"""A rival's flush is cut short after so long."""
+"""A rival's flush is cut short after this time."""
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 
 class _Source(Protocol):
-    """Something that goes on while ticks are counted."""
+    """Work that runs while ticks are counted."""
 
     def prepare(self) -> None:
-        """Before each time; not counted."""
+        """Make `run` ready; not counted."""
 
     def run(self) -> None:
-        """What the reactor is watched through."""
+        """Do the work during which ticks are counted."""
 
 
 def run(stage: Stage) -> Outcome:
-    """Let everybody flush in turn, with idle turns between, and count how late each tick is."""
+    """Let all contenders flush in turn, with idle turns between; count how late each tick is."""
     rows = Rows(20_000 if stage.quick else 100_000)
     with ExitStack() as stack:
         sources: dict[str, _Source] = {
@@ -68,7 +68,7 @@ def run(stage: Stage) -> Outcome:
 
 
 def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[Any, Any]]:
-    """The lateness of every tick while each of these went on, in seconds.
+    """How many seconds late every tick was while each source worked.
 
     Ours and the idle machine get three times the time of a rival: p99.9 asks for many ticks.
     """
@@ -104,7 +104,7 @@ class _Idle:
 
 
 class _Rival:
-    """A writer that flushes on a thread, as one would use it from a reactor."""
+    """A writer that flushes on a thread, as a program with a reactor would use it."""
 
     def __init__(self, writer: Writer, rows: Rows) -> None:
         self._writer = writer
@@ -152,7 +152,7 @@ class _Service:
         self.run()
 
     def _each(self, function: Any) -> None:
-        """Call it on the reactor thread with all players, some at a time."""
+        """Call this on the reactor thread with all players, `MOVES_A_TURN` at a time."""
         for start in range(0, len(self._ids), MOVES_A_TURN):
             self._stage.on_reactor(function, self._ids[start : start + MOVES_A_TURN])
 
@@ -169,22 +169,22 @@ class _Service:
         self._each(self._move)
 
     def run(self) -> None:
-        """Save them: sweep, flush, and the word of the commit."""
+        """Save them: sweep, flush, and commit report."""
         self._stage.on_reactor(self._service.flush)
 
 
 def _targets(late: dict[str, np.ndarray[Any, Any]]) -> list[Target]:
     def above_idle(name: str, mark: str) -> float:
-        there, idle = (np.percentile(late[who], PERCENTILES[mark]) for who in (name, IDLE))
+        there, idle = (np.percentile(late[source], PERCENTILES[mark]) for source in (name, IDLE))
         return float(there - idle) * 1e3
 
     def latest(name: str) -> float:
-        """The latest tick, where it is later than any of the idle machine's."""
+        """How late the latest tick is; 0 if one of the idle machine's is later."""
         return float(late[name].max()) * 1e3 if late[name].max() > late[IDLE].max() else 0.0
 
     return [
         Target("p99.9 above the idle machine's", above_idle(OURS, "p99.9"), 1.0, unit="ms"),
-        Target("the latest tick, if idle shows none such", latest(OURS), 5.0, unit="ms"),
+        Target("the latest tick, if none of idle is later", latest(OURS), 5.0, unit="ms"),
         Target("p99 above idle, with the live file", above_idle(LIVE_FILE, "p99"), 1.0, unit="ms"),
         Target(
             "p99.9 above idle, with the live file", above_idle(LIVE_FILE, "p99.9"), 1.0, unit="ms"
