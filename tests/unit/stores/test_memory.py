@@ -47,10 +47,16 @@ class MemoryUrlTests(SynchronousTestCase):
         self.assertIsNot(store, open_store("memory:", PlayerState))
         self.assertEqual(store.describe(), "memory")
 
+    def test_lanes(self) -> None:
+        """It has one lane, or as many as the URL says."""
+        for url, lanes in (("memory:", 1), ("memory:?lanes=1", 1), ("memory:?lanes=4", 4)):
+            self.assertEqual(open_store(url, PlayerState).lanes, lanes, url)
+
     def test_trailing(self) -> None:
-        """Nothing may follow it."""
-        with self.assertRaisesRegex(StoreUnusable, r"'memory:x': nothing may follow memory:"):
-            open_store("memory:x", PlayerState)
+        """Nothing else may follow it."""
+        for rest in ("x", "?lanes=0", "?lanes=04", "?lanes=100", "?lanes=4&x", "?x=4"):
+            with self.assertRaisesRegex(StoreUnusable, "nothing may follow memory: but"):
+                open_store(f"memory:{rest}", PlayerState)
 
     def test_browse(self) -> None:
         """There is nothing to look into from outside."""

@@ -24,7 +24,10 @@ from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema, text
 from playerstate.stores import StoreFactory, browse_store, open_store
 from playerstate.stores.memory import MemoryStore
-from playerstate.stores.sqlite.store import SQLiteBrowser, SQLiteReader, SQLiteStore, SQLiteWriter
+from playerstate.stores.sqlite.browser import SQLiteBrowser
+from playerstate.stores.sqlite.reader import SQLiteReader
+from playerstate.stores.sqlite.store import SQLiteStore
+from playerstate.stores.sqlite.writer import SQLiteWriter
 from playerstate.testing import FaultyStore
 from tests.kit.columnstore import ColumnStore, Table
 from tests.kit.databases import EVERYTHING, take
@@ -33,7 +36,7 @@ from tests.kit.support import field, made
 
 
 class ColumnStoreTests(StoreContract, SynchronousTestCase):
-    """A store of somebody else's, who knows the interfaces."""
+    """A store that another author wrote from the interfaces alone."""
 
     def setUp(self) -> None:
         """The table is empty."""

@@ -98,7 +98,7 @@ class BrowserTests(StoreTestCase):
             self.assertIsNone(browser.find(4))
 
     def test_bytes_that_are_no_text(self) -> None:
-        """What somebody put into a text by hand is shown, and hides no other player."""
+        """Bytes that an operator put into a text are shown, and hide no other player."""
         self.fill()
         self.sql("UPDATE player_state SET zone = CAST(x'61ff00' AS TEXT) WHERE session_id = 2")
         with self.browser() as browser:

@@ -113,7 +113,7 @@ class CreateTests(FormatTestCase):
         self.assertNotEqual(mark, before)
 
     def test_strict(self) -> None:
-        """A value of the wrong type is not taken in by anybody."""
+        """The table refuses a value of the wrong type, whichever program writes it."""
         self.prepare()
         with self.assertRaises(apsw.ConstraintError):
             self.sql("INSERT INTO player_state VALUES (1, 'here', 0, 1)")
@@ -240,7 +240,7 @@ class IdentityTests(FormatTestCase):
         self.assertEqual(self.load(PlayerState, 1), Stored((2.0, 3.0), 4))
 
     def test_lost(self) -> None:
-        """A database that somebody took the identity from has zeros."""
+        """A database whose identity was deleted by hand has zeros."""
         self.give(IDENTITY)
         self.sql("DELETE FROM player_store")
         self.assertEqual(self.identity(), bytes(16))
@@ -376,7 +376,7 @@ class MigrationTests(FormatTestCase):
                 Stored((EXAMPLES[before],), 10),
             )
 
-    def test_changed_type_of_a_column_that_nobody_has(self) -> None:
+    def test_changed_type_of_a_column_made_by_hand(self) -> None:
         """A column that was made by hand is told by its declared type."""
         self.prepare(state_class(x=1.5))
         self.sql("ALTER TABLE player_state ADD COLUMN photo BLOB")
@@ -538,7 +538,7 @@ class ForeignTests(FormatTestCase):
         )
 
     def test_check_ours(self) -> None:
-        """An empty database is nobody's yet, and one of ours is known again."""
+        """An empty database is not ours yet, and one that we made is recognised."""
         with closing(apsw.Connection(self.path)) as connection:
             self.assertFalse(check_ours(connection, self.path))
         self.prepare()

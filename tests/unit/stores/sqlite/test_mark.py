@@ -30,7 +30,7 @@ class MarkTests(InUseTestCase):
         self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
 
     def test_checkpoints_are_no_copies(self) -> None:
-        """Checkpoints of whoever, whole, in part or broken off, change the file and are ours."""
+        """Checkpoints by any program, whole, in part or broken off, are no copies."""
         self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
         for turn in range(1, 6):
             with self.pinned():

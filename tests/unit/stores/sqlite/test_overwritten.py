@@ -138,7 +138,7 @@ class OverwrittenTests(InUseTestCase):
         self.assert_in_use()
 
     def test_overwritten_just_before_a_checkpoint(self) -> None:
-        """So is a backup into which our own checkpoint was copied, before anybody could look."""
+        """So is a backup into which our own checkpoint was copied, before the next check."""
         self.patch(sqlite_writer, "CHECKPOINT_BYTES", 0)
         self.write(*range(1, 500))
         self.saver.maintain()

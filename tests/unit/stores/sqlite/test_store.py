@@ -343,7 +343,7 @@ class ReopenTests(InUseTestCase):
         self.loading.close()
         self.assertEqual(os.listdir(self.directory), [])
 
-    def test_removed_by_somebody_faster(self) -> None:
+    def test_removed_by_another_first(self) -> None:
         """Files of the old database that vanish before they are put away are no hindrance."""
         for suffix in ("-wal", "-shm"):
             self.use(f"faster{suffix}.db")
@@ -526,7 +526,7 @@ class ReopenTests(InUseTestCase):
         self.assertEqual(self.loader.load(1), Stored((7.5, 200.0), 20))
         self.assert_in_use()
 
-    def test_reopen_waits_for_nobody(self) -> None:
+    def test_reopen_does_not_wait(self) -> None:
         """One that another program keeps locked is refused at once: the game goes on meanwhile."""
         self.write(1, updated_at=5)
         copy = self.copy()

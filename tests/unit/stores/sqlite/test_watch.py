@@ -16,7 +16,7 @@ from playerstate.interfaces import (
 )
 from playerstate.stores.sqlite import reader as sqlite_reader
 from playerstate.stores.sqlite import writer as sqlite_writer
-from playerstate.stores.sqlite.store import SQLiteWriter
+from playerstate.stores.sqlite.writer import SQLiteWriter
 from tests.kit.databases import PLAIN
 from tests.kit.sqlite_stores import InUseTestCase
 

@@ -25,7 +25,8 @@ from playerstate.interfaces import (
 )
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite import writer as sqlite_writer
-from playerstate.stores.sqlite.store import SQLiteStore, SQLiteWriter
+from playerstate.stores.sqlite.store import SQLiteStore
+from playerstate.stores.sqlite.writer import SQLiteWriter
 from tests.kit.databases import (
     EVERYTHING,
     PLAIN,
@@ -423,7 +424,7 @@ class CheckpointTests(StoreTestCase):
         self.assertEqual(len([event for event in logs if "copied" in event]), 3)
 
     def test_large_batch_is_not_a_pin(self) -> None:
-        """A log that one large batch has filled, and nobody pins, is no cause for a warning."""
+        """A log that one large batch has filled, and no reader pins, causes no warning."""
         self.filled()
         self.patch(sqlite_writer, "LOG_BYTES", 100 * self.FRAME)
         with self.timed_writer() as writer, capturedLogs() as logs:
