@@ -193,7 +193,7 @@ class Table(Driver):
     def state(self) -> tuple[Any, ...]:
         """What the server knows of clients and tokens; no ignored datagram may change it."""
         server = self.server
-        history = server._history
+        handshake, history = server._handshake, server._handshake._history
         return (
             [
                 (
@@ -203,7 +203,7 @@ class Table(Driver):
                 )
                 for c in server.connections
             ],
-            [(source, half.tag, half.lapses_at) for source, half in server._half_open.items()],
+            [(source, half.tag, half.lapses_at) for source, half in handshake.half_open.items()],
             # Those that have expired go whenever the history is looked at.
             {
                 tag: (history._entries[tag].source, history._entries[tag].consumed)
@@ -212,8 +212,8 @@ class Table(Driver):
             },
             (
                 server._outgoing._global_sequence,
-                server._challenges._sequence,
-                sorted(server._free_slots),
+                handshake._challenges._sequence,
+                sorted(server._roster._free_slots),
             ),
         )
 

@@ -25,6 +25,11 @@ NUMBERED = frozenset((KEEP_ALIVE, PAYLOAD, DISCONNECT))
 MAX_PAYLOAD = 1200
 MAX_DATAGRAM = 1 + 8 + MAX_PAYLOAD + TAG_BYTES
 """Bytes of the longest valid datagram; a request has 1,078."""
+SPEAK_EVERY = 0.1
+"""Seconds without sending after which either side sends a keep-alive, and between two requests or
+responses: the standard's 10 Hz."""
+DISCONNECTS = 10
+"""Disconnect packets sent in a row: each may be lost, and none is acknowledged."""
 KEEP_ALIVE_BODY = struct.Struct("<II")
 """The client's slot, and the number of slots; a client sends zeros."""
 
@@ -46,7 +51,7 @@ _BODY_BYTES = {
 
 
 class Ignored(Exception):
-    """A datagram breaks a rule; it gets no answer and changes nothing.
+    """A datagram breaks a rule; it gets no answer, and no client's state changes.
 
     Attributes:
         reason: the name of its counter.

@@ -14,6 +14,7 @@ from playerstate.transports.netcode import roaming
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import State
 from playerstate.transports.netcode.events import Connected, Replaced
+from playerstate.transports.netcode.handshake import TAKE_OVER_AFTER
 from playerstate.transports.netcode.history import TokenHistory
 from playerstate.transports.netcode.limits import Rate
 from playerstate.transports.netcode.packets import (
@@ -29,7 +30,6 @@ from playerstate.transports.netcode.packets import (
     read_header,
 )
 from playerstate.transports.netcode.roaming import Roaming
-from playerstate.transports.netcode.server import TAKE_OVER_AFTER
 from playerstate.transports.netcode.tokens import ConnectToken
 from tests.kit.netcode import (
     ADDRESS,
@@ -211,7 +211,7 @@ class RequestTests(ServerTestCase):
         for number, timeout in enumerate((1, 60), 1):
             token = self.token(table, 2**63 - number, timeout=timeout)
             self.assertEqual(len(table.receive(request_of(token), source(number))), 1)
-        self.assertEqual(len(table.server._history), 2)
+        self.assertEqual(len(table.server._handshake._history), 2)
 
     def test_source_is_connected(self) -> None:
         """From where a client is, no other asks: nothing is unsealed, nothing is counted off."""
@@ -260,7 +260,7 @@ class RequestTests(ServerTestCase):
     def test_history_full(self) -> None:
         """A history that is full lets no new token in, and none that was used."""
         table = self.table()
-        table.server._history = TokenHistory(3)
+        table.server._handshake._history = TokenHistory(3)
         player = table.connected(1, 1)
         player.say(player.client.disconnect(table.now)[0])
         requests = [request_of(self.token(table, 100 + n)) for n in range(3)]
@@ -709,7 +709,7 @@ class TakeOverTests(ServerTestCase):
         self.assertEqual(table.events[1:], [("timed out", 42), ("connected", 43)])
         self.assertEqual([c.client_id for c in table.server.connections], [43])
         self.assertEqual((table.server.tally.timed_out, table.server.tally.denied), (1, 0))
-        self.assertEqual(len(table.server._free_slots), 0)
+        self.assertEqual(len(table.server._roster._free_slots), 0)
 
     def test_speaks_after_all(self) -> None:
         """A client that is heard again keeps its port, whoever was challenged there meanwhile."""
@@ -742,7 +742,7 @@ class TakeOverTests(ServerTestCase):
         self.assertGreater(table.now, 40.0 + 6 * 1.0)
         self.assertLess(table.now, 40.0 + 6 * 1.5)
         self.assertEqual(table.server.tally.replaced, 6)
-        self.assertEqual(len(table.server._free_slots), 0)
+        self.assertEqual(len(table.server._roster._free_slots), 0)
 
 
 class RoamingTests(ServerTestCase):
@@ -1175,7 +1175,7 @@ class ConnectedTests(ServerTestCase):
         new.turn()
         response = new.client.due(table.now + 1)
         assert response is not None
-        self.patch(table.server, "_connect", lambda *_: 1 / 0)
+        self.patch(table.server._roster, "add", lambda *_: 1 / 0)
         with self.assertRaises(ZeroDivisionError):
             table.server.receive(response, new.source, table.now)
         self.assertEqual(table.server.receive(b"", source(3), table.now), [Replaced(connection)])
