@@ -115,8 +115,8 @@ class Game:
 
     def disconnect(self, connection: Connection) -> None:
         """The server ends a connection at once."""
-        self.netcode._server.disconnect(connection, self.reactor.seconds())
-        self.netcode._transmit()
+        self.netcode._run.server.disconnect(connection, self.reactor.seconds())
+        self.netcode._run.transmit()
 
     def carry(self) -> None:
         """Bring what was sent where it goes, and what is answered to that."""

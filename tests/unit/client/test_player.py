@@ -468,7 +468,7 @@ class TokenTests(PlayerTestCase):
         game = self.game()
         self.joined(game, Game.encrypted)
         self.assertEqual(game.tokens, 1)
-        [connection] = game.netcode._server.connections
+        [connection] = game.netcode._run.server.connections
         game.disconnect(connection)
         game.pass_time(AGAIN_AFTER - 0.1)
         self.assertEqual(game.tokens, 1)
@@ -507,7 +507,7 @@ class TokenTests(PlayerTestCase):
             token, asked = game.token, []
             self.patch(game, "token", lambda n: asked.append(n) or token(n))  # noqa: B023
             if ends:
-                for connection in game.netcode._server.connections:
+                for connection in game.netcode._run.server.connections:
                     game.disconnect(connection)
                 game.carry()
             game.is_cut = True
@@ -699,8 +699,8 @@ class TokenTests(PlayerTestCase):
         line = player._link
         for late in (2.0, 20.0):
             spoken = [
-                game.netcode._server._seals.seal(c.sealer, 4, c.sequence + n, bytes(8))
-                for c in game.netcode._server.connections
+                game.netcode._run.server._seals.seal(c.sealer, 4, c.sequence + n, bytes(8))
+                for c in game.netcode._run.server.connections
                 for n in range(3)
             ]
             now = game.reactor.seconds() + late
@@ -710,7 +710,7 @@ class TokenTests(PlayerTestCase):
                 game.reactor.ports[port].receive(datagram, (HOST, NETCODE))
             line.turn(now + 0.05)
             self.assertEqual((game.tokens, game.players_ports()), (1, [port]))
-            for connection in game.netcode._server.connections:
+            for connection in game.netcode._run.server.connections:
                 connection.sequence += 3
 
     def test_disconnected(self) -> None:
@@ -719,7 +719,7 @@ class TokenTests(PlayerTestCase):
         player = self.joined(game, Game.encrypted)
         player.move(HERE)
         game.pass_time(0.1)
-        [connection] = game.netcode._server.connections
+        [connection] = game.netcode._run.server.connections
         game.disconnect(connection)
         game.gateway.lost(42, connection)
         game.pass_time(2.0)

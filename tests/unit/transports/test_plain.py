@@ -11,6 +11,7 @@ from unittest import mock
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
+from playerstate import NotRunning
 from playerstate.conversations.gateway import Gateway
 from playerstate.transports import udp
 from playerstate.transports.plain import PlainService
@@ -117,6 +118,12 @@ class PortTests(GatewayTestCase):
         self.open()
         self.assertEqual(self.port._max_packet_size, 1213)
         self.assertEqual(self.port.maxThroughput, udp.MAX_THROUGHPUT)
+
+    def test_not_started(self) -> None:
+        """Before its first start the transport has no port, and says so."""
+        self.open()
+        service = PlainService(Gateway(self.service), 0, reactor=self.stepped.reactor)
+        self.assertRaises(NotRunning, getattr, service, "port")
 
     def test_any_port(self) -> None:
         """Port 0 is any that is free; `port` says which, and so does the log."""

@@ -11,19 +11,15 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel
 
-from playerstate import NotOnline
+from playerstate import NotOnline, NotRunning
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.testing import EPOCH, MemoryPort
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.packets import RESPONSE
-from playerstate.transports.netcode.service import (
-    IDLE_GRACE,
-    LOG_EVERY,
-    READ_WITHIN,
-    NetcodeService,
-)
+from playerstate.transports.netcode.run import IDLE_GRACE, LOG_EVERY, READ_WITHIN
+from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 from playerstate.transports.udp import LISTEN_AGAIN_FIRST
@@ -306,20 +302,22 @@ class TogetherTests(NetcodeServiceTestCase):
         join = struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(116, b"\0")
         said = (struct.pack("<BIdd", 2, 1, 5.0, 0.0), join)
         self.send(*((player, player.client.send(message, self.now)) for message in said))
-        self.assertNotIn(player.session_id, {c.client_id for c in self.netcode._server.connections})
+        self.assertNotIn(
+            player.session_id, {c.client_id for c in self.netcode._run.server.connections}
+        )
         self.assertNotIn(player.session_id, run_of(self.gateway).registry.current)
         self.assertNotIn(player.session_id, self.service.table.slots)
 
     def test_bug(self) -> None:
         """One packet's bug keeps nobody from taking in the others."""
-        receive = self.netcode._server.receive
+        receive = self.netcode._run.server.receive
 
         def stumble(datagram: bytes, *arguments: Any) -> None:
             if not datagram:
                 raise ZeroDivisionError
             receive(datagram, *arguments)
 
-        self.patch(self.netcode._server, "receive", stumble)
+        self.patch(self.netcode._run.server, "receive", stumble)
         self.send((self.players[0], b""), *self.moves(1))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.service.ledger.applied, len(self.players))
@@ -405,7 +403,7 @@ class LeavingTests(NetcodeServiceTestCase):
         before.hear()
         self.assertEqual(before.client.state, State.DISCONNECTED)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual(len(self.netcode._server.connections), 1)
+        self.assertEqual(len(self.netcode._run.server.connections), 1)
 
     def test_comes_back(self) -> None:
         """With a fresh token the player is back, where they stood."""
@@ -476,7 +474,7 @@ class LeavingTests(NetcodeServiceTestCase):
             late.join()
             last.disconnect()
             self.stepped.settle()
-            self.assertFalse(self.netcode._server.is_ending)
+            self.assertFalse(self.netcode._run.server.is_ending)
             self.assertEqual(self.seen(late, hertz), [(REFUSED, 1, CLOSED)])
             self.successResultOf(stopped)
 
@@ -518,7 +516,7 @@ class LeavingTests(NetcodeServiceTestCase):
         idler.connect()
         stopped = self.netcode.stopService()
         self.advance(0.1)
-        self.assertTrue(self.netcode._server.is_ending)
+        self.assertTrue(self.netcode._run.server.is_ending)
         idler.join()
         self.play(0.4, idler)
         self.assertEqual(idler.names(), ["disconnected"])
@@ -663,7 +661,7 @@ class ComingBackTests(NetcodeServiceTestCase):
         self.advance(0.5)
         self.assertEqual(self.service.state(42), at(5.0))
         self.stepped.reactor.advance(50.0)
-        self.assertIn(43, {c.client_id for c in self.netcode._server.connections})
+        self.assertIn(43, {c.client_id for c in self.netcode._run.server.connections})
 
 
 class OnConnectTests(NetcodeServiceTestCase):
@@ -759,6 +757,14 @@ class PortTests(NetcodeServiceTestCase):
         self.assertEqual(list(self.stepped.reactor.ports), [PORT])
         self.assertEqual(len(self.service.clock.getDelayedCalls()), calls)
         self.successResultOf(other.stopService())
+
+    def test_not_started(self) -> None:
+        """Before its first start the transport has no ports and no counters, and says so."""
+        self.open()
+        settings = NetcodeSettings(KEY, PROTOCOL_ID)
+        other = NetcodeService(self.gateway, settings, [(PORT + 1, "127.0.0.1")])
+        for name in ("ports", "tally"):
+            self.assertRaises(NotRunning, getattr, other, name)
 
     def test_started_again(self) -> None:
         """A service that is started again knows nobody, and takes no token from before."""
