@@ -26,6 +26,7 @@ _HEAD = struct.Struct("<QI")
 _HEAD_AND_TYPE = struct.Struct("<QIB")
 
 MAX_DATAGRAM = _HEAD.size + MAX_JOIN_SIZE
+"""Bytes of the longest valid datagram."""
 JOINS_A_TURN, JOINS_A_LOADED_TURN = 8, 5
 """JOINs admitted in one turn of the reactor, a millisecond's work, and in each 10 ms under load."""
 

@@ -23,6 +23,7 @@ TO_CLIENT = frozenset((DENIED, CHALLENGE, KEEP_ALIVE, PAYLOAD, DISCONNECT))
 NUMBERED = frozenset((KEEP_ALIVE, PAYLOAD, DISCONNECT))
 """The kinds checked against the replay window; repeats of the handshake's packets are harmless."""
 MAX_PAYLOAD = 1200
+"""Bytes of the longest payload."""
 MAX_DATAGRAM = 1 + 8 + MAX_PAYLOAD + TAG_BYTES
 """Bytes of the longest valid datagram; a request has 1,078."""
 SPEAK_EVERY = 0.1
