@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from twisted.trial.unittest import SynchronousTestCase
+
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Connection, Source
@@ -17,7 +20,8 @@ from playerstate.transports.netcode.events import (
     Replaced,
     TimedOut,
 )
-from playerstate.transports.netcode.packets import DISCONNECT
+from playerstate.transports.netcode.limits import Rate
+from playerstate.transports.netcode.packets import DISCONNECT, TO_CLIENT, Seals, read_header
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.server import Server
 from playerstate.transports.netcode.settings import NetcodeSettings
@@ -30,6 +34,8 @@ EPOCH = 1_700_000_000
 """The wall clock at second 0, in seconds since the Unix epoch."""
 TICK = 1 / 32
 """Seconds between two ticks; a power of two, so that times add up without rounding."""
+MANY = Rate(1e6, 10**6)
+"""A rate that no test reaches."""
 
 
 def source(number: int = 1, port: int = 5000) -> Source:
@@ -70,6 +76,13 @@ def make_token(
 def request_of(token: ConnectToken) -> bytes:
     """The request that a client with this token sends."""
     return make_request(token)
+
+
+def opened(datagram: bytes, token: ConnectToken) -> tuple[int, int, bytes]:
+    """Kind, sequence and body of a packet that a server sent to the holder of a token."""
+    kind, sequence, at = read_header(datagram, TO_CLIENT)
+    cipher = ChaCha20Poly1305(token.server_to_client_key)
+    return kind, sequence, Seals(PROTOCOL_ID).open(cipher, datagram, sequence, at)
 
 
 NAMES: dict[type[Event], str] = {
@@ -277,6 +290,14 @@ class Player:
         self.hear()
         self.say(self.client.due(self.table.now))
 
+    def response(self) -> bytes:
+        """The response to the challenge that came, a second later; it is not sent."""
+        self.table.now += 1.0
+        response = self.client.due(self.table.now)
+        assert response is not None
+        assert self.client.state == State.SENDING_RESPONSE
+        return response
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass for both ends."""
         for _ in range(round(seconds / TICK)):
@@ -300,6 +321,27 @@ class Player:
         """The server's end."""
         [found] = [c for c in self.table.server.connections if c.source == self.source]
         return found
+
+
+class ServerTestCase(SynchronousTestCase):
+    """Tests of a server that has run for a while, so that tokens made now are accepted."""
+
+    def table(self, *, start: float = 0.0, age: float = 40.0, **settings: Any) -> Table:
+        """A server of that age."""
+        table = Table(start=start, **settings)
+        table.now += age
+        return table
+
+    def token(self, table: Table, client_id: int = 42, **token: Any) -> ConnectToken:
+        """A fresh token."""
+        return make_token(client_id, created_at=int(table.wall_clock()), **token)
+
+    def half_open(self, table: Table, client_id: int = 42, **token: Any) -> Player:
+        """A player who was challenged and has not answered."""
+        player = table.player(self.token(table, client_id, **token), source(client_id % 250))
+        player.turn()
+        assert player.client.state == State.SENDING_RESPONSE
+        return player
 
 
 class Link:

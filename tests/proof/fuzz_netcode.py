@@ -13,11 +13,10 @@ from collections.abc import Callable
 from playerstate.transports.netcode.client import State
 from playerstate.transports.netcode.connections import Source
 from playerstate.transports.netcode.limits import Rate
-from tests.kit.netcode import Player, Table, make_token, request_of, source
+from tests.kit.netcode import MANY, Player, Table, make_token, request_of, source
 from tests.proof.fuzz import Scenario, main
 
 PAUSES = (0.0, 0.05, 0.1, 1.0, 5.0, 40.0)
-MANY = Rate(1e6, 10**6)
 
 
 def play(data: bytes) -> None:

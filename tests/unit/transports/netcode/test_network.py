@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Source
-from playerstate.transports.netcode.limits import Rate
 from playerstate.transports.netcode.packets import PAYLOAD, TO_CLIENT, TO_SERVER, read_header
 from tests.kit.netcode import (
     ADDRESS,
+    MANY,
     TICK,
     Link,
     Player,
@@ -28,8 +28,6 @@ from tests.kit.netcode import (
 from tests.kit.support import LAW
 from tests.proof.fuzz import Scenario
 from tests.proof.fuzz_netcode import Play, play
-
-MANY = Rate(1e6, 10**6)
 
 
 def token_at(table: Table, client_id: int = 42, seed: int = 0, **token: Any) -> Any:

@@ -1,0 +1,31 @@
+"""The counters of a netcode server, and their line in the log."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from playerstate.transports.netcode.tally import Tally
+
+
+class TallyTests(SynchronousTestCase):
+    """The line in the log."""
+
+    def test_summary(self) -> None:
+        """It has the differences, the commonest reason first; it is empty if there are none."""
+        tally = Tally()
+        self.assertEqual(tally.summary(Tally()), "")
+        before = tally.copy()
+        tally.connected += 3
+        tally.denied += 1
+        tally.ignored["expired"] += 2
+        tally.ignored["open_failed"] += 5
+        self.assertEqual(
+            tally.summary(before),
+            "3 connected, 0 disconnected, 0 timed out, 0 ended by the server, 0 of them replaced,"
+            " 0 moved to another port; 0 challenged, 1 denied without a free slot;"
+            " 7 datagrams ignored (open_failed 5, expired 2)",
+        )
+        before = tally.copy()
+        tally.timed_out += 1
+        self.assertIn("1 timed out", tally.summary(before))
+        self.assertTrue(tally.summary(before).endswith("; 0 datagrams ignored"))
