@@ -42,7 +42,7 @@ class StallTests(ServerTestCase):
         self.assertEqual(table.server.connections, [])
 
     def test_read_in_time(self) -> None:
-        """A client whose packets were read before the late tick is charged with silence after it."""
+        """A client whose packets were read before the late tick is charged with later silence."""
         table = self.table()
         player = table.connected(timeout=5)
         table.now += 60.0
