@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from playerstate.transports import netcode
 from playerstate.transports.netcode.tally import Tally
+
+PAGE = Path(__file__).parents[4] / "docs/netcode.md"
+NAMED = re.compile(r"Ignored\((.*)\)|ignored\[(.*?)\]")
+"""Where the code names reasons: of an `Ignored`, or of a counter."""
 
 
 class TallyTests(SynchronousTestCase):
@@ -29,3 +37,14 @@ class TallyTests(SynchronousTestCase):
         tally.timed_out += 1
         self.assertIn("1 timed out", tally.summary(before))
         self.assertTrue(tally.summary(before).endswith("; 0 datagrams ignored"))
+
+    def test_reasons_are_documented(self) -> None:
+        """The page on netcode explains every reason that a server counts, and no other."""
+        modules = Path(netcode.__file__).parent.glob("*.py")
+        code = "".join(module.read_text(encoding="utf-8") for module in modules)
+        named = " ".join("".join(found) for found in NAMED.findall(code))
+        counted = set(re.findall(r'"(\w+)"', named))
+        _, _, table = PAGE.read_text(encoding="utf-8").partition("| reason | the datagram |\n")
+        rows = table.partition("\n\n")[0].splitlines()
+        explained = {reason for row in rows for reason in re.findall(r"`(\w+)`", row.split("|")[1])}
+        self.assertEqual(counted, explained)
