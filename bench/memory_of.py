@@ -12,9 +12,8 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
 
 import attrs
 import numpy as np
@@ -126,24 +125,45 @@ def _with_live_file(directory: str, players: int) -> Add:
 
 def _over_udp(directory: str, players: int) -> Add:
     """With the live file, and a conversation of each player's own address."""
-    stepped = _service(directory, players, live_file=True)
-    plain = PlainService(Gateway(stepped.service), 0, reactor=stepped.reactor)
-    plain.startService()
-    port: MemoryPort = stepped.reactor.ports[plain.port]
-    codec = Codec(SCHEMA)
+    return _Crowd(directory, players).add
 
-    def add(session_ids: range) -> None:
+
+class _Crowd:
+    """Players who join and move by datagrams, each from an address of its own."""
+
+    def __init__(self, directory: str, players: int) -> None:
+        self._stepped = _service(directory, players, live_file=True)
+        plain = PlainService(Gateway(self._stepped.service), 0, reactor=self._stepped.reactor)
+        plain.startService()
+        self._port: MemoryPort = self._stepped.reactor.ports[plain.port]
+        self._codec = Codec(SCHEMA)
+
+    def _send(self, session_id: int, message: bytes) -> None:
+        address = f"10.{session_id >> 16}.{session_id >> 8 & 255}.{session_id & 255}", 40_000
+        self._port.receive(struct.pack("<QI", session_id, session_id) + message, address)
+
+    def add(self, session_ids: range) -> None:
+        """Let these players in, and move each once."""
         for session_id in session_ids:
-            address = f"10.{session_id >> 16}.{session_id >> 8 & 255}.{session_id & 255}", 40_000
-            whose = struct.pack("<QI", session_id, session_id)
-            port.receive(whose + codec.encode_join(session_id, 0), address)
-            port.receive(whose + codec.encode_move(1, (1.0, 2.0)), address)
-            port.take()
-        _save(stepped)
-        stepped.reactor.advance(0.1)
-        port.take()
+            self._send(session_id, self._codec.encode_join(session_id, 0))
+            self.move(session_id, 1)
+            self._port.take()
+        self.save()
 
-    return add
+    def move(self, session_id: int, sequence: int) -> None:
+        """Move this player."""
+        self._send(session_id, self._codec.encode_move(sequence, (1.0, 2.0)))
+
+    def advance(self, seconds: float) -> None:
+        """Let this time pass, with what the service does in it."""
+        self._stepped.reactor.advance(seconds)
+        self._stepped.step()
+        self._port.take()
+
+    def save(self) -> None:
+        """Save all, and send the receipts."""
+        _save(self._stepped)
+        self.advance(0.1)
 
 
 @attrs.define
@@ -185,25 +205,23 @@ def _sqlitedict(directory: str, players: int) -> Add:
 
 def _growth(directory: str, players: int, seconds: float) -> int:
     """What a service with the live file holds more after so many seconds' worth of moves."""
-    stepped = _service(directory, players, live_file=True)
-    for session_id in range(1, players + 1):
-        stepped.join(session_id)
-    sequences = count(1)
-    _play(stepped, players, int(seconds * WARM_SHARE * MOVES_A_SECOND), sequences)
+    crowd = _Crowd(directory, players)
+    session_ids = range(1, players + 1)
+    crowd.add(session_ids)
+    sequences = count(2)
+    _play(crowd, session_ids, int(seconds * WARM_SHARE * MOVES_A_SECOND), sequences)
     before = held()
-    _play(stepped, players, int(seconds * MOVES_A_SECOND), sequences)
+    _play(crowd, session_ids, int(seconds * MOVES_A_SECOND), sequences)
     return held() - before
 
 
-def _play(stepped: SteppedService, players: int, times: int, sequences: Any) -> None:
-    move, everybody = stepped.service.move, range(1, players + 1)
+def _play(crowd: _Crowd, session_ids: range, times: int, sequences: Iterator[int]) -> None:
     for _ in range(times):
         sequence = next(sequences)
-        for session_id in everybody:
-            move(session_id, sequence, (1.0, 2.0))
-        stepped.reactor.advance(1.0 / MOVES_A_SECOND)
-        stepped.step()
-    _save(stepped)
+        for session_id in session_ids:
+            crowd.move(session_id, sequence)
+        crowd.advance(1.0 / MOVES_A_SECOND)
+    crowd.save()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
 
 project = "playerstate"
@@ -43,13 +45,10 @@ autodoc_typehints_format = "short"
 autodoc_use_legacy_class_based = True
 napoleon_numpy_docstring = False
 
-DOORS = (
-    "playerstate",
-    "playerstate.interfaces",
-    "playerstate.client",
-    "playerstate.tokens",
-    "playerstate.testing",
+DOORS = re.findall(
+    r"^\.\. automodule:: (\S+)$", Path(__file__).with_name("api.md").read_text("utf-8"), re.M
 )
+"""The public modules: those that the page of the API documents."""
 
 
 def setup(app: Any) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         SchemaError,
         StateSchema,
         text,
+        transient,
+        was,
         within,
     )
     from playerstate.stores import StoreFactory, open_store
@@ -77,6 +79,8 @@ __all__ = [
     "Trouble",
     "open_store",
     "text",
+    "transient",
+    "was",
     "within",
 ]
 
@@ -98,7 +102,16 @@ if not TYPE_CHECKING:  # a type checker knows the names from the imports above
         "saving.commit": ["NotSaved"],
         "saving.health": ["Trouble"],
         "state.default": ["PlayerState"],
-        "state.schema": ["Field", "InvalidState", "SchemaError", "StateSchema", "text", "within"],
+        "state.schema": [
+            "Field",
+            "InvalidState",
+            "SchemaError",
+            "StateSchema",
+            "text",
+            "transient",
+            "was",
+            "within",
+        ],
         "stores": ["StoreFactory", "open_store"],
         "transports.netcode.addresses": ["Address"],
         "transports.netcode.limits": ["Rate"],

@@ -9,6 +9,9 @@ import operator
 from typing import Any
 
 MAX_SESSION_ID = 2**63 - 1
+"""The highest session id: what a signed integer of 64 bits holds."""
+MAX_SEQUENCE = 2**32 - 1
+"""The highest sequence of a move: what a message has room for."""
 
 
 def check_whole(name: str, value: Any, low: int, high: int) -> int:
@@ -57,6 +60,16 @@ def check_session_id(value: Any) -> int:
         ValueError: the value is out of range.
     """
     return check_whole("session id", value, 1, MAX_SESSION_ID)
+
+
+def check_sequence(value: Any) -> int:
+    """Return the value as the sequence of a move.
+
+    Raises:
+        TypeError: the value is not a whole number; a bool is not one.
+        ValueError: the value is out of range.
+    """
+    return check_whole("sequence", value, 0, MAX_SEQUENCE)
 
 
 def shown(value: object) -> str:

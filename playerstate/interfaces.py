@@ -6,19 +6,21 @@ the stored rows, so neither ever waits for the other.
 
 The `StateSchema` that a factory is given describes a player.  Of it, a store needs:
 
-- ``schema.fields``, each with its ``name``, its ``kind``, and its ``default`` as a plain value.
-  Names differ by more than case, and none is ``session_id`` or ``updated_at``.
+- ``schema.stored``, the fields to store, each with its ``name``, its ``kind``, and its ``default``
+  as a plain value.  Names differ by more than case, and none is ``session_id`` or ``updated_at``.
 - Of a kind: ``column``, one of the four types of column (`Column`), which a store maps to its own
   types without knowing the kinds; ``size``, the most bytes that a text takes; ``name``, for people
   to read.
 - *Plain values*, which it stores and returns: each a ``float``, ``int``, ``bool`` or ``str``, of
   exactly that type.  They are finite, but may lie outside the bounds of the present class.
-- Records, whose fields are packed.  ``schema.decode`` makes plain values of the fields of one
-  record, ``field.kind.decode`` of a single field, for a store that takes records by columns.
+- Records, whose fields are packed.  ``schema.stored_values`` makes plain values of the fields of
+  one record, ``field.kind.decode`` of a single field, for a store that takes records by columns.
 
 The class may have changed since the store was last used.  A field may be new: its default fills the
-column.  It may be gone: its column stays.  It may need another type of column, or be a text of
-fewer bytes than are stored.  `IStateStore.migrate` adapts the store to the class, or refuses.
+column.  It may have been renamed: ``field.was`` holds its old names, and the column of the first of
+them that has one is renamed.  It may be gone: its column stays.  It may need another type of
+column, or be a text of fewer bytes than are stored.  `IStateStore.migrate` adapts the store to the
+class, or refuses.
 """
 
 from __future__ import annotations
@@ -245,8 +247,8 @@ class IStateStore(Interface):
         identity.  Reactor thread, after `prepare`.
 
         Returns:
-            The identity it has now; it differs from the given one if the store cannot be told from
-            its copies.
+            The identity it has now; it differs from the given one if nothing distinguishes
+            the store from its copies.
 
         Raises:
             StoreUnusable: as for `prepare`; nothing was changed.

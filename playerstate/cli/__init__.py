@@ -168,11 +168,12 @@ def replay(
     protocol_id: int | None,
     as_json: bool,
 ) -> NoReturn:
-    """Play recorded tracks to a server, and wait until they are saved.
+    """Play recorded tracks to a server.
 
     FILE is CSV. Its first line names the columns: t (seconds), session_id, and fields of the state
-    class; a field without a column keeps its default. All players join before the first move.
-    The exit status is 1 if a player was not saved.
+    class; a field without a column keeps its default. All players join before the first move,
+    and the command waits until their last moves are saved. The exit status is 1 if a player was not
+    saved.
     """
     from playerstate.cli.outcome import tell
     from playerstate.cli.replay import replay
@@ -196,11 +197,11 @@ def replay(
 def show(
     store: str, session_id: int | None, limit: int | None, show_all: bool, as_json: bool
 ) -> None:
-    """Show the players in a store, beside a running server or without one.
+    """Show the players in a store.
 
-    STORE is its URL, such as sqlite:players.db. Shows how many players it holds and the players who
-    changed last, or one player alone, as a list. Columns that do not fit a terminal are left out
-    and named.
+    STORE is its URL, such as sqlite:players.db; a server may be running on it. Shows how many
+    players it holds and the players who changed last, or one player alone, as a list. Columns that
+    do not fit a terminal are left out and named.
     In JSON, updated_at is in microseconds since 1970, UTC.
     """
     from playerstate.cli.show import show
@@ -212,16 +213,19 @@ def show(
 
 @main.group(cls=OneLineErrors)
 def live() -> None:
-    """Show the live file of a server that has ended, or save its players in a store."""
+    """Show a live file, or save its players.
+
+    A live file is what a server that has ended left, such as players.db.live.
+    """
 
 
 @live.command("show")
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def live_show(file: str, as_json: bool) -> None:
-    """Show the players in a live file, such as one that was set aside.
+    """Show the players in a live file.
 
-    FILE is its path. It must not be in use by a server.
+    FILE is its path, such as that of one that was set aside. It must not be in use by a server.
     """
     from playerstate.cli.live import show
 
@@ -233,10 +237,11 @@ def live_show(file: str, as_json: bool) -> None:
 @click.argument("store")
 @STATE_OPTION
 def live_apply(file: str, store: str, schema: Any) -> None:
-    """Save the players of a live file in a store, unless it has a newer state of them.
+    """Save the players of a live file in a store.
 
     FILE is its path, and STORE the store's URL, such as sqlite:players.db. Neither may be in use
-    by a server. The file stays, and is marked as saved.
+    by a server. A player of whom the store has a newer state keeps it. The file stays, and is
+    marked as saved.
     """
     from playerstate.cli.live import apply
 

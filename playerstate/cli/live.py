@@ -37,7 +37,8 @@ def show(path: str, as_json: bool) -> None:
         say_json(found)
         return
     state = "all of them saved" if leftover.clean else "perhaps not saved"
-    say(f"{len(rows):,} players, {state}; of the store {leftover.identity.hex()}")
+    players = "1 player" if len(rows) == 1 else f"{len(rows):,} players"
+    say(f"{players}, {state}; the identity of the store is {leftover.identity.hex()}")
     for row in rows:
         cells = (f"{name}={value!r}" for name, value in zip(names, row, strict=True))
         say(" ".join(cells))

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.ledger import Outcome
-from playerstate.wire.messages import MAX_SEQUENCE, GoneReason, encode_gone
+from playerstate.wire.messages import GoneReason, encode_gone
 
 _NUMBER = struct.Struct("<I")
 

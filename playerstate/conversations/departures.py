@@ -11,9 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from playerstate.conversations.conversation import Conversation, Phase
-from playerstate.conversations.receipts import RECEIPT_EVERY, Receipts
+from playerstate.conversations.receipts import RECEIPT_EVERY
 from playerstate.conversations.registry import Registry
-from playerstate.conversations.silence import Silence
 from playerstate.ledger import Outcome
 from playerstate.players.leaves import Progress
 from playerstate.players.service import NotOnline, NotRunning, PlayerStateService
@@ -32,24 +31,20 @@ class Departures:
 
     Args:
         service: the running service, which players leave.
-        registry: the conversations.
-        receipts, silence: by the slots of their players.
+        registry: the conversations, with their receipts and their silence.
     """
 
     def __init__(
         self,
         service: PlayerStateService,
         registry: Registry,
-        receipts: Receipts,
-        silence: Silence,
     ) -> None:
         self._service = service
         self._table = service.table
         self._ledger = service.ledger
         self._seconds = service.clock.seconds
         self._registry = registry
-        self._receipts = receipts
-        self._silence = silence
+        self._receipts, self._silence = registry.receipts, registry.silence
 
     def received(
         self, session_id: int, peer: Any, nonce: int | None, kind: int, sequence: int

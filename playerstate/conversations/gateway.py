@@ -43,6 +43,7 @@ from playerstate.wire.messages import (
 )
 
 IDLE_LOOK_EVERY = 1.0
+"""Seconds between two checks for idle players, at most; a quarter of a short timeout."""
 LOOK_EVERY = 16
 """Messages taken one by one between two checks of the live file."""
 
@@ -188,11 +189,11 @@ class Run:
         self._receipts = receipts = Receipts(
             service.schema, table, self._ledger, clock.seconds, jitter
         )
-        self.silence = silence = Silence(table, clock.seconds, idle_timeout)
-        self.registry = registry = Registry(receipts, silence, service.max_players)
-        self.intake = Intake(players, registry.current, receipts, silence, batch_min)
-        self._joins = Joins(service, registry, receipts, silence, draw_secret)
-        self.departures = Departures(service, registry, receipts, silence)
+        self.silence = Silence(table, clock.seconds, idle_timeout)
+        self.registry = registry = Registry(receipts, self.silence, service.max_players)
+        self.intake = Intake(players, registry, batch_min)
+        self._joins = Joins(service, registry, draw_secret)
+        self.departures = Departures(service, registry)
         service.add_listener(self.departures)
         self._repetitions = [
             clock.every(TICK, self._tick),

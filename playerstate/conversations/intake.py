@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.conversation import Conversation, Phase
-from playerstate.conversations.receipts import Receipts
-from playerstate.conversations.silence import Silence
+from playerstate.conversations.registry import Registry
 from playerstate.ledger import Outcome
 from playerstate.players.run import Run
 from playerstate.wire.deltas import Delta, DeltaCodec
-from playerstate.wire.messages import MAX_SEQUENCE, MOVE, Codec, Malformed, receipts_for
+from playerstate.wire.messages import MOVE, Codec, Malformed, receipts_for
 
 BATCH_MIN = 16
 """From this many messages at a time on, `many` is worth the fixed costs of numpy."""
@@ -46,8 +46,8 @@ class Intake:
 
     Args:
         run: the service's run, whose players move.
-        current: the conversations that are PLAYING or LEAVING, by session id.
-        receipts, silence: the receipts each move pays for, and the time of each last message.
+        registry: the conversations, with the receipts that each move pays for, and the time of
+            each last message.
         batch_min: see `BATCH_MIN`.
 
     Attributes:
@@ -57,9 +57,7 @@ class Intake:
     def __init__(
         self,
         run: Run,
-        current: dict[int, Conversation],
-        receipts: Receipts,
-        silence: Silence,
+        registry: Registry,
         batch_min: int = BATCH_MIN,
     ) -> None:
         self._run = run
@@ -67,9 +65,8 @@ class Intake:
         self._ledger = run.ledger
         self._wall_clock = run.wall_clock
         self._schema = run.schema
-        self._current = current
-        self._receipts = receipts
-        self._silence = silence
+        self._current = registry.current
+        self._receipts, self._silence = registry.receipts, registry.silence
         self.batch_min = batch_min
         self._codec = Codec(run.schema)
         self._deltas = DeltaCodec(run.schema)

@@ -10,9 +10,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from playerstate.conversations.conversation import Conversation, Phase, Replaced, Transport
-from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.registry import Registry
-from playerstate.conversations.silence import Silence
 from playerstate.interfaces import StoreBusy
 from playerstate.ledger import Outcome, count
 from playerstate.log import PrintableLogger
@@ -54,8 +52,7 @@ class Joins:
 
     Args:
         service: the running service, which players join.
-        registry: the conversations.
-        receipts, silence: by the slots of their players.
+        registry: the conversations, with their receipts and their silence.
         draw_secret: returns a new unguessable number of 64 bits, not 0.
     """
 
@@ -63,8 +60,6 @@ class Joins:
         self,
         service: PlayerStateService,
         registry: Registry,
-        receipts: Receipts,
-        silence: Silence,
         draw_secret: Callable[[], int] = draw_secret,
     ) -> None:
         self._service = service
@@ -72,8 +67,7 @@ class Joins:
         self._ledger = service.ledger
         self._seconds = service.clock.seconds
         self._registry = registry
-        self._receipts = receipts
-        self._silence = silence
+        self._receipts, self._silence = registry.receipts, registry.silence
         self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
         self._error_logged_at = -math.inf

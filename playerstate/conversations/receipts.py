@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.conversation import Conversation
 from playerstate.ledger import Ledger
 from playerstate.live.table import LiveTable
 from playerstate.state.schema import StateSchema
-from playerstate.wire.messages import MAX_SEQUENCE, encode_receipt
+from playerstate.wire.messages import encode_receipt
 
 TICK = 0.02
 """Seconds between two checks for receipts that are due."""
 RECEIPT_EVERY = 0.1
+"""The fewest seconds between two receipts of one player."""
 RECEIPTS_A_SECOND = 10_000
 """One player gets a receipt at most every ``max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)``."""
 

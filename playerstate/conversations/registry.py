@@ -17,10 +17,11 @@ class Registry:
     """The conversations of one run.
 
     Args:
-        receipts, silence: kept by slot, for conversations that are PLAYING or LEAVING.
+        receipts, silence: see the attributes.
         most_departed: the most DEPARTED conversations remembered; the oldest are forgotten first.
 
     Attributes:
+        receipts, silence: kept by slot, for conversations that are PLAYING or LEAVING.
         joining: conversations that are JOINING, by session id.
         current: those that are PLAYING or LEAVING, by session id; always the same dict.
         departed: those that are DEPARTED, by session id, the oldest first.
@@ -29,8 +30,8 @@ class Registry:
     """
 
     def __init__(self, receipts: Receipts, silence: Silence, most_departed: int) -> None:
-        self._receipts = receipts
-        self._silence = silence
+        self.receipts = receipts
+        self.silence = silence
         self._most_departed = most_departed
         self.joining: dict[int, Conversation] = {}
         self.current: dict[int, Conversation] = {}
@@ -52,13 +53,13 @@ class Registry:
         conversation.waits_for = None
         conversation.slot, conversation.secret = slot, secret
         self.current[session_id] = self.at_slot[slot] = conversation
-        self._receipts.begin(slot, conversation.join_sequence, len(self.current))
-        self._silence.begin(slot)
+        self.receipts.begin(slot, conversation.join_sequence, len(self.current))
+        self.silence.begin(slot)
 
     def leave(self, conversation: Conversation) -> None:
         """It is LEAVING from now on: its silence no longer counts."""
         conversation.phase = Phase.LEAVING
-        self._silence.end(conversation.slot)
+        self.silence.end(conversation.slot)
 
     def depart(self, conversation: Conversation, receipt: bytes, until: float) -> None:
         """It is DEPARTED from now on, and answered with this receipt until then."""
@@ -93,5 +94,5 @@ class Registry:
             del self.departed[session_id]
         elif phase is not Phase.OVER:
             del self.current[session_id], self.at_slot[conversation.slot]
-            self._receipts.end(conversation.slot)
-            self._silence.end(conversation.slot)
+            self.receipts.end(conversation.slot)
+            self.silence.end(conversation.slot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from playerstate.state.schema import InvalidState, StateSchema, folded
 
 _log = PrintableLogger()
 
+Transients = dict[int, tuple[int, tuple[Any, ...]]]
+"""By session id, the ``updated_at`` and the packed values that a player had in a leftover."""
+
 
 def find_unsaved(
     leftover: Leftover | None, schema: StateSchema, reader: IStateReader
@@ -29,7 +33,7 @@ def find_unsaved(
     if leftover is None:
         return np.zeros(0, RowLayout(schema.fields).dtype)
     rows, carried = as_rows(leftover, schema)
-    records = rows.view(RowLayout(schema.fields).record)
+    records = rows.view(RowLayout(schema.fields).named)
     newer = np.ones(len(rows), np.bool_)
     for index, session_id in enumerate(rows["session_id"].tolist()):
         try:
@@ -52,7 +56,8 @@ def as_rows(
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
     """The leftover as rows of today's state class; fields are matched by name.
 
-    A new field gets its default.  So does a field of another type, and a text that is too long
+    A new field gets its default, unless `playerstate.state.schema.was` names one that the leftover
+    has.  So does a field of another type, and a text that is too long
     today: the store's own migration has allowed that before, or refused the start.
 
     Returns:
@@ -61,13 +66,14 @@ def as_rows(
     """
     layout = RowLayout(schema.fields)
     rows = np.zeros(len(leftover.records), layout.dtype)
-    records = rows.view(layout.record)
+    records = rows.view(layout.named)
     records["session_id"] = leftover.records["session_id"]
     records["updated_at"] = leftover.records["updated_at"]
     carried = np.zeros((len(rows), len(schema.fields)), np.bool_)
     before = {folded(field.name): field for field in leftover.fields}
     for place, field in enumerate(schema.fields):
-        old = before.get(folded(field.name))
+        names = map(folded, (field.name, *field.was))
+        old = next((before[name] for name in names if name in before), None)
         records[field.name] = field.encode(field.default)
         if old is not None:
             values = leftover.records[old.name]
@@ -76,14 +82,25 @@ def as_rows(
     return rows, carried
 
 
+def transients(leftover: Leftover | None, schema: StateSchema) -> Transients:
+    """The players of the leftover with what the store does not keep of them."""
+    if leftover is None or len(schema.stored) == len(schema.fields):
+        return {}
+    rows, _ = as_rows(leftover, schema)
+    dates = zip(rows["session_id"].tolist(), rows["updated_at"].tolist(), strict=True)
+    values = map(schema.struct.unpack, rows["fields"].tolist())
+    return {who: (date, packed) for (who, date), packed in zip(dates, values, strict=True)}
+
+
 def _keep_stored(
     record: np.void, found: Stored, carried: npt.NDArray[np.bool_], schema: StateSchema
 ) -> None:
     """Take the stored value for each field that the leftover does not have."""
-    for place, (field, value) in enumerate(zip(schema.fields, found.values, strict=True)):
-        if not carried[place]:
+    stored = dict(zip(schema.stored, found.values, strict=True))
+    for field, is_carried in zip(schema.fields, carried, strict=True):
+        if field in stored and not is_carried:
             with suppress(InvalidState):  # a bad stored value must not prevent the start
-                record[field.name] = field.encode(value)
+                record[field.name] = field.encode(stored[field])
 
 
 def _log_found(rows: npt.NDArray[np.void], players: int) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from playerstate.arguments import check_whole
 from playerstate.interfaces import LiveFileUnusable, StoreBusy, Stored
 from playerstate.ledger import Ledger
+from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
 from playerstate.players.errors import ServerFull
 from playerstate.players.leaves import Leaves
@@ -47,6 +48,7 @@ class Joins:
         load: reads a player from the store, as `IStateReader.load`.
         guard: called before the table's rows are touched.
         max_players: the most players at a time.
+        transients: of players who were online when the last process died.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Joins:
         load: Callable[[int], Stored | Deferred[Stored | None] | None],
         guard: Callable[[], object],
         max_players: int,
+        transients: Transients,
     ) -> None:
         self._schema = schema
         self._table = table
@@ -67,11 +70,16 @@ class Joins:
         self._guard = guard
         self._max_players = max_players
         self._loads = Loads(self._enter)
+        self._transients = transients
         self._refusal: Exception | None = None
 
     def __len__(self) -> int:
         """The number of players whose load is under way."""
         return len(self._loads)
+
+    def forget_transients(self) -> None:
+        """From now on, every player who is loaded begins with the default of transient fields."""
+        self._transients.clear()
 
     def refuse_all(self, why: Exception) -> None:
         """Refuse every join from now on; joins that wait fail with `why`."""
@@ -131,6 +139,9 @@ class Joins:
             values, updated_at = self._stored(session_id, stored)
             # 0 means never stored; an imported row may carry that date, and its player was stored.
             updated_at = max(updated_at, 1)
+            date, packed = self._transients.pop(session_id, (0, values))
+            if date == updated_at:
+                values = self._schema.with_transients(values, packed)
         try:
             return self._table.admit(session_id, values, updated_at)
         except LiveFileUnusable as error:
@@ -142,7 +153,7 @@ class Joins:
         Both are checked, since another program may have written the row.
         """
         try:
-            values = self._schema.encode(stored.values)
+            values = self._schema.restore(stored.values)
             try:
                 return values, check_whole("updated_at", stored.updated_at, -(2**63), 2**63 - 1)
             except (TypeError, ValueError):

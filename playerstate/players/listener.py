@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from playerstate.log import PrintableLogger
+
+_log = PrintableLogger()
+
 
 class PlayersListener(Protocol):
     """Receives the service's notifications about players, on the reactor thread."""
@@ -17,3 +21,28 @@ class PlayersListener(Protocol):
         of a LEAVE that the player sent are the exception.  An exception raised here is logged, and
         the leave goes on.
         """
+
+
+class Listeners:
+    """The listeners of one service, notified in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._listeners: list[PlayersListener] = []
+
+    def add(self, listener: PlayersListener) -> None:
+        """Notify this listener, until `remove`."""
+        self._listeners.append(listener)
+
+    def remove(self, listener: PlayersListener) -> None:
+        """Stop notifying this listener.
+
+        Raises:
+            ValueError: it was never added, or is removed already.
+        """
+        self._listeners.remove(listener)
+
+    def on_leave(self, session_id: int) -> None:
+        """Notify each listener, which may remove itself or add others; log what one raises."""
+        for listener in list(self._listeners):
+            with _log.failuresHandled("player {id} leaves all the same", id=session_id):
+                listener.on_leave(session_id)

@@ -44,7 +44,7 @@ class Options:
         if queue_size & (queue_size - 1):
             raise ValueError(f"queue_size {queue_size} is not a power of two")
         if isinstance(store, (str, bytes, os.PathLike)):
-            raise TypeError(f"{store!r} is no store: pass open_store(URL, STATE_CLASS)")
+            raise TypeError(f"{store!r} is not a store: pass open_store(URL, STATE_CLASS)")
         check_whole("lanes of the store", getattr(store, "lanes", None), 1, MOST_LANES)
         if live_file is not None:
             live_file = os.fspath(live_file)

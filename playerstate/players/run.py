@@ -19,6 +19,7 @@ from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
+from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning
@@ -35,7 +36,14 @@ from playerstate.state.layout import RowLayout
 from playerstate.state.schema import InvalidState
 
 FORGET_EVERY = 1.0
+"""Seconds between two attempts to discard what an earlier process left, once it is saved."""
 SUMMARY_EVERY = 60.0
+"""Seconds between two summaries in the log."""
+TROUBLE_EVERY = 1.0
+"""Seconds between two checks of whether to log that the service is degraded, or no longer."""
+TRANSIENTS_KEPT = 60.0
+"""Seconds, from when players may join after a crash, in which a player who joins again gets the
+transient fields back."""
 CHECK_EVERY = 1.0
 """Seconds between two checks of the live file."""
 
@@ -52,6 +60,7 @@ class Opened:
         memory: where the live table lies.
         buffer: the table's part of that memory.
         recovered: rows that an earlier process left, and that the store does not have.
+        transients: of the players who were online when that process died.
     """
 
     identity: bytes
@@ -59,6 +68,7 @@ class Opened:
     memory: RowMemory
     buffer: memoryview
     recovered: npt.NDArray[np.void]
+    transients: Transients
 
 
 class Run:
@@ -101,7 +111,6 @@ class Run:
         self.schema = schema = store.schema
         self.ledger = ledger
         self.clock = clock
-        self.identity = opened.identity
         self.memory = memory = opened.memory
         self.accepts = True
         self.gave_up = False
@@ -160,6 +169,7 @@ class Run:
             self.reopening.load,
             self.guard,
             options.max_players,
+            opened.transients,
         )
 
     def begin(self) -> None:
@@ -171,14 +181,20 @@ class Run:
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
         self.clock.every(SUMMARY_EVERY, self._summarise)
-        self.clock.every(1.0, self._log_trouble)
+        self.clock.every(TROUBLE_EVERY, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
+        if not self.recovering:
+            self._forget_transients_later()
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
             store=self.options.store.describe(),
             seconds=self.options.save_within,
             players=self.options.max_players,
         )
+
+    def _forget_transients_later(self) -> None:
+        """Players may join from now on: those who come back later begin anew."""
+        self.clock.callLater(TRANSIENTS_KEPT, self.joins.forget_transients)
 
     def _note_recovered(self) -> None:
         try:
@@ -189,6 +205,7 @@ class Run:
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False
+        self._forget_transients_later()
         _log.info("what the last run left is saved: players may join")
         if self.accepts:
             self._when_recovered()

@@ -142,7 +142,7 @@ class Salvage:
         if stored is None:
             self._table.restore(slot, self._schema.spawn, 0)
         else:
-            values = self._schema.encode(stored.values)
+            values = self._schema.restore(stored.values)
             self._table.restore(slot, values, max(stored.updated_at, 1))
 
     def _again(self, failure: Failure, session_id: int, dated: int) -> None:

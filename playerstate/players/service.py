@@ -10,24 +10,23 @@ import os
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from playerstate.arguments import check_session_id, check_whole
+from playerstate.arguments import check_sequence, check_session_id
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateStore, StoreUnusable
+from playerstate.interfaces import IStateStore
 from playerstate.ledger import Gauges, Ledger, Outcome
 from playerstate.live.file import LiveFile
 from playerstate.live.memory import AnonymousMemory
 from playerstate.live.table import LiveTable
-from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotOnline, NotRunning, ServerFull
 from playerstate.players.joins import Joined
 from playerstate.players.leaves import Progress
-from playerstate.players.listener import PlayersListener
+from playerstate.players.listener import Listeners, PlayersListener
 from playerstate.players.options import Options
 from playerstate.players.run import Run
-from playerstate.players.starting import check_loop, start
+from playerstate.players.starting import check_loop, start, stopped_before_ready, why_not_started
 from playerstate.players.stopping import end_waiting, stop
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import NotSaved
@@ -35,10 +34,6 @@ from playerstate.saving.health import Trouble
 from playerstate.waiters import Waiters, tell
 
 __all__ = ["Joined", "NotOnline", "NotRunning", "PlayerStateService", "ServerFull"]
-
-MAX_SEQUENCE = 2**32 - 1
-
-_log = PrintableLogger()
 
 
 class PlayerStateService(Service):
@@ -62,7 +57,7 @@ class PlayerStateService(Service):
             read them by `playerstate.ledger.Ledger.snapshot`.
 
     Raises:
-        TypeError: an argument is no number, or `store` is no store; the message names it.
+        TypeError: an argument is not a number, or `store` is not a store; the message names it.
         ValueError: an argument is out of its range, or `live_file` is one of the store's files;
             the message names it.
     """
@@ -92,7 +87,7 @@ class PlayerStateService(Service):
         self._starting: Deferred[Run] | None = None
         self._run: Run | None = None
         self._gave_up = False
-        self._listeners: list[PlayersListener] = []
+        self._listeners = Listeners()
         self._open_waiters: Waiters[None, None] = Waiters()
         self._start_waiters: Waiters[None, None] = Waiters()
         self._stop_waiters: Waiters[None, None] = Waiters()
@@ -164,7 +159,7 @@ class PlayerStateService(Service):
             start(
                 *(self.options, self._memory, self.ledger, runtime),
                 when_recovered=self._ready,
-                on_leave=self._notify_leave,
+                on_leave=self._listeners.on_leave,
             )
         )
         if not starting.called:
@@ -224,13 +219,7 @@ class PlayerStateService(Service):
         self._starting = None
         waiting = [*self._open_waiters.take(), *self._start_waiters.take()]
         stopped = self._stop_waiters.take()
-        if failure.check(CancelledError):
-            failure = Failure(NotRunning("the service was stopped before it was ready"))
-        elif failure.check(StoreUnusable):
-            _log.critical("the service cannot be started: {error}", error=failure.value)
-        else:
-            _log.failure("the service cannot be started", failure)
-        tell(waiting, failure)
+        tell(waiting, why_not_started(failure))
         tell(stopped, None)
 
     def stopService(self) -> Deferred[None]:
@@ -251,8 +240,7 @@ class PlayerStateService(Service):
         if run.accepts:
             super().stopService()
             Deferred.fromCoroutine(stop(run)).addBoth(self._stopped, run)
-            why = NotRunning("the service was stopped before it was ready")
-            tell(self._start_waiters.take(), Failure(why))
+            tell(self._start_waiters.take(), Failure(stopped_before_ready()))
         return waiter
 
     def _stopped(self, result: Failure | None, run: Run) -> None:
@@ -284,12 +272,12 @@ class PlayerStateService(Service):
             error.
 
         Raises:
-            TypeError: the session id or the sequence is no whole number.
+            TypeError: the session id or the sequence is not a whole number.
             ValueError: the session id or the sequence is out of range.
         """
         session_id = check_session_id(session_id)
         if sequence is not None:
-            sequence = check_whole("sequence", sequence, 0, MAX_SEQUENCE)
+            sequence = check_sequence(sequence)
         if self._run is None:
             return fail(self._not_running())
         return self._run.join(session_id, sequence)
@@ -306,7 +294,7 @@ class PlayerStateService(Service):
             InvalidState: a value lies outside its field; nothing has changed.
             NotOnline: the player has not joined, or has left.
             NotRunning: the service is not started, or is stopping.
-            TypeError: the session id is no whole number.
+            TypeError: the session id is not a whole number.
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
@@ -321,7 +309,7 @@ class PlayerStateService(Service):
         Raises:
             NotOnline: the player has not joined, or has left.
             NotRunning: the service is not started, or is stopping.
-            TypeError: the session id is no whole number.
+            TypeError: the session id is not a whole number.
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
@@ -333,7 +321,7 @@ class PlayerStateService(Service):
         Raises:
             NotOnline: the player is neither.
             NotRunning: the service is not started.
-            TypeError: the session id is no whole number.
+            TypeError: the session id is not a whole number.
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)
@@ -341,7 +329,7 @@ class PlayerStateService(Service):
 
     def add_listener(self, listener: PlayersListener) -> None:
         """Notify this listener of what happens to players, until `remove_listener`."""
-        self._listeners.append(listener)
+        self._listeners.add(listener)
 
     def remove_listener(self, listener: PlayersListener) -> None:
         """Stop notifying this listener.
@@ -350,11 +338,6 @@ class PlayerStateService(Service):
             ValueError: it was never added, or is removed already.
         """
         self._listeners.remove(listener)
-
-    def _notify_leave(self, session_id: int) -> None:
-        for listener in list(self._listeners):
-            with _log.failuresHandled("player {id} leaves all the same", id=session_id):
-                listener.on_leave(session_id)
 
     def leave(self, session_id: int) -> Deferred[Progress]:
         """Take a player offline and save them at once.
@@ -371,7 +354,7 @@ class PlayerStateService(Service):
             service stopped before it was saved.
 
         Raises:
-            TypeError: the session id is no whole number.
+            TypeError: the session id is not a whole number.
             ValueError: the session id is out of range.
         """
         session_id = check_session_id(session_id)

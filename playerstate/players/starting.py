@@ -11,14 +11,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, StoreUnusable, file_store
 from playerstate.ledger import Ledger
 from playerstate.live.memory import RowMemory
 from playerstate.live.names import check_beside
-from playerstate.live.recovery import find_unsaved
+from playerstate.live.recovery import find_unsaved, transients
+from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotRunning
 from playerstate.players.options import Options
 from playerstate.players.run import Opened, Run
@@ -28,6 +30,8 @@ ANSWER_WITHIN = 30.0
 """Seconds within which a store across a network must answer each call of a start."""
 
 T = TypeVar("T")
+
+_log = PrintableLogger()
 
 
 async def start(
@@ -72,7 +76,8 @@ async def start(
         recovered = find_unsaved(leftover, store.schema, reader)
         if leftover is not None and not len(recovered):
             memory.discard()
-        opened = Opened(identity, reader, memory, buffer, recovered)
+        left = transients(leftover, store.schema)
+        opened = Opened(identity, reader, memory, buffer, recovered, left)
         run = Run(options, opened, ledger, clock, runtime, when_recovered, on_leave)
         run.begin()
         undo.pop_all()
@@ -94,6 +99,22 @@ async def _answer(store: IStateStore, answer: T | Deferred[T], clock: SteadyCloc
             f"{store.describe()} has not answered within {ANSWER_WITHIN:g} s; check that it runs"
             " and can be reached from here"
         ) from None
+
+
+def why_not_started(failure: Failure) -> Failure:
+    """What those who wait for a start get when it failed; logged, unless a stop cancelled it."""
+    if failure.check(CancelledError):
+        return Failure(stopped_before_ready())
+    if failure.check(StoreUnusable):
+        _log.critical("the service cannot be started: {error}", error=failure.value)
+    else:
+        _log.failure("the service cannot be started", failure)
+    return failure
+
+
+def stopped_before_ready() -> NotRunning:
+    """The error for those who wait for a start that a stop has overtaken."""
+    return NotRunning("the service was stopped before it was ready")
 
 
 def check_loop(reactor: object) -> None:

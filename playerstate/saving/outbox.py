@@ -1,7 +1,7 @@
 """The outbox: hands changed rows to the lanes, and settles them once they are committed.
 
-`Outbox` decides when to sweep, and keeps the callers who wait for a flush, over one lane or
-several; a lane has the ring, the persist thread, and the rows in flight.  Reactor thread only.
+`Outbox` decides when to sweep, over one lane or several; a lane has the ring, the persist thread,
+and the rows in flight.  Reactor thread only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TypeVar
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
@@ -21,7 +20,8 @@ from playerstate.ledger import Ledger
 from playerstate.live.table import LiveTable, Sweep
 from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
-from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named, not_saved
+from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named
+from playerstate.saving.flushes import Flushes
 from playerstate.saving.health import StoreHealth, Trouble
 from playerstate.saving.heartbeat import Heartbeat
 from playerstate.saving.lane import JOIN_WITHIN, Lane
@@ -29,7 +29,6 @@ from playerstate.saving.pace import Pace
 from playerstate.saving.partition import Partition
 from playerstate.saving.ring import Rows
 from playerstate.state.layout import RowLayout
-from playerstate.waiters import Waiters, tell
 
 SAVE_TOGETHER = 0.05
 """Seconds for which `Outbox.save_soon` collects players, so that they share a commit."""
@@ -43,14 +42,6 @@ THREAD_NAME = "playerstate-persist"
 T = TypeVar("T")
 
 _log = PrintableLogger()
-
-
-@attrs.define(eq=False)
-class _Flush:
-    """A caller who waits until no update made up to `since` is unsaved."""
-
-    since: float
-    dropped: list[Dropped] = attrs.field(factory=list)
 
 
 class Outbox:
@@ -110,10 +101,10 @@ class Outbox:
         self._overflow_logged_at = -math.inf
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
-        self._flushes: Waiters[None, _Flush] = Waiters()
+        self._flushes = Flushes()
         self._abandoned = False
         self._holding = self._reopening = False
-        self._errand: Callable[[], None] | None = None
+        self._switch: Callable[[], None] | None = None
         self.ended: Deferred[bool] = Deferred()
         partition = Partition(store.lanes)
         if store.lanes > 1:
@@ -136,7 +127,7 @@ class Outbox:
             )
             for number in range(store.lanes)
         ]
-        self._finder = self._lanes[0]
+        self._switching_lane = self._lanes[0]
 
     def start(self) -> None:
         """Start the persist threads and the sweeps.
@@ -172,7 +163,7 @@ class Outbox:
 
     def end(self, why: NotSaved) -> None:
         """Fail every waiting flush with `why`: no more rows will be saved."""
-        tell(self._flushes.take(), Failure(why))
+        self._flushes.fail(why)
 
     def close(self) -> None:
         """Ignore every report of the persist threads from now on."""
@@ -274,16 +265,11 @@ class Outbox:
             self._hand_over(lane, self._table.sweep_only(lane.ring, slots))
 
     def saved_since(self, since: float) -> Deferred[None]:
-        """Sweep, and wait until no row is unsaved that became dirty up to `since`.
-
-        Returns:
-            A Deferred that fails with `NotSaved` where rows were dropped meanwhile, or `end` was
-            called.
-        """
+        """Sweep, and wait as `Flushes.add` does; `end` fails the Deferred."""
         self.sweep()
         if self.oldest_unsaved() is None:
             return succeed(None)
-        return self._flushes.add(_Flush(since))
+        return self._flushes.add(since)
 
     def _hand_over(self, lane: Lane, sweep: Sweep) -> None:
         self._ledger.swept += sweep.pushed
@@ -317,19 +303,19 @@ class Outbox:
         """
 
         def gone_over(outcome: T | Exception) -> None:
-            self._errand = None
+            self._switch = None
             then(outcome)
 
-        self._errand = lambda: self._finder.reopen(go_over, gone_over)
-        self._send_over()
+        self._switch = lambda: self._switching_lane.reopen(go_over, gone_over)
+        self._have_lane_switch()
 
-    def _send_over(self) -> None:
-        """Have a lane go over whose thread has not ended."""
+    def _have_lane_switch(self) -> None:
+        """Have a lane whose thread has not ended make the switch that is due, if one is."""
         alive = [lane for lane in self._lanes if lane.synced is None]
-        if alive and self._errand is not None:
-            if self._finder not in alive:
-                self._finder = alive[0]
-            self._errand()
+        if alive and self._switch is not None:
+            if self._switching_lane not in alive:
+                self._switching_lane = alive[0]
+            self._switch()
 
     def put_off(self) -> None:
         """Note that the switch is not possible yet; the caller will call `reopen` again."""
@@ -339,10 +325,8 @@ class Outbox:
     def resume(self) -> None:
         """Let the lanes write again, to the store that has replaced the opened one."""
         self._reopening = False
-        now = self._clock.seconds()
-        for _, flush in self._flushes.notes():
-            # What was saved before is to be saved again, and counts as dirtied only now.
-            flush.since = max(flush.since, now)
+        # What was saved before is to be saved again, and counts as dirtied only now.
+        self._flushes.wait_since(self._clock.seconds())
         for lane in self._lanes:
             lane.resume()
         self._fire_flushes()
@@ -354,7 +338,7 @@ class Outbox:
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
         if self._reopening:
             self._replaced()
-        self._log_dropped(commit.dropped)
+        self._note_dropped(commit.dropped)
         if lane.left_over and not self._abandoned:
             lane.left_over = False
             self.sweep()
@@ -367,7 +351,7 @@ class Outbox:
         """See `LaneOwner`."""
         self._guard()
         self._pace.committed(commit.seconds + commit.maintenance_seconds)
-        self._log_dropped(commit.dropped)
+        self._note_dropped(commit.dropped)
         if not self.in_flight:
             self._when_recovered()
         self._fire_flushes()
@@ -376,10 +360,10 @@ class Outbox:
         """See `LaneOwner`; the writers of the other lanes are closed first."""
         if not self._reopening:
             self._holding = self._reopening = True
-            self._finder = lane
+            self._switching_lane = lane
             self._replaced()
-            for lane in self._lanes:
-                lane.hold()
+            for other in self._lanes:
+                other.hold()  # without effect on the lane that found it
         self.lane_held()
 
     def lane_held(self) -> None:
@@ -389,9 +373,9 @@ class Outbox:
             self._reopen()
 
     def lane_ended(self, lane: Lane) -> None:
-        """See `LaneOwner`; where it was to go over to another store, another lane is."""
-        if lane is self._finder:
-            self._send_over()
+        """See `LaneOwner`; where it was to make the switch to another store, another lane is."""
+        if lane is self._switching_lane:
+            self._have_lane_switch()
         synced = [lane.synced for lane in self._lanes]
         if None not in synced:
             self.ended.callback(all(synced))
@@ -400,7 +384,7 @@ class Outbox:
         """See `LaneOwner`."""
         return self._table.dirty_count(number)
 
-    def _log_dropped(self, dropped: tuple[Dropped, ...]) -> None:
+    def _note_dropped(self, dropped: tuple[Dropped, ...]) -> None:
         for why, session_ids in by_reason(dropped):
             _log.error(
                 "not saved to {store}: player {players}: {why}",
@@ -408,18 +392,8 @@ class Outbox:
                 players=named(session_ids),
                 why=why,
             )
-        for _, flush in self._flushes.notes():
-            flush.dropped.extend(dropped)
+        self._flushes.note_dropped(dropped)
 
     def _fire_flushes(self) -> None:
-        if not self._flushes or self._reopening:
-            return
-        oldest = self.oldest_unsaved()
-        done = [
-            (waiter, flush)
-            for waiter, flush in self._flushes.notes()
-            if oldest is None or oldest > flush.since
-        ]
-        self._flushes.take_some([waiter for waiter, _ in done])
-        for waiter, flush in done:
-            tell([waiter], Failure(not_saved(flush.dropped)) if flush.dropped else None)
+        if self._flushes and not self._reopening:
+            self._flushes.fire(self.oldest_unsaved())

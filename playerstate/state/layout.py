@@ -49,7 +49,8 @@ class RowLayout:
         fields: packs and unpacks the fields, which begin at `FIELDS_AT`.
         dtype: a half, with the fields as one block of bytes.
         head: a half, with everything but the tail version as one block of bytes.
-        record: the part that a store sees: session id, each field by name, ``updated_at``.
+        named: session id, each field by name, ``updated_at``.
+        record: the part that a store sees: `named` without the transient fields.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -82,15 +83,19 @@ class RowLayout:
                 "itemsize": self.size,
             }
         )
-        offsets, at = [], FIELDS_AT
+        placed, at = [], FIELDS_AT
         for field in fields:
-            offsets.append(at)
+            placed.append((field, at))
             at += field.kind.size
-        self.record = np.dtype(
+        self.named = self._named(placed)
+        self.record = self._named([(field, at) for field, at in placed if not field.is_transient])
+
+    def _named(self, placed: Sequence[tuple[Field, int]]) -> np.dtype[np.void]:
+        return np.dtype(
             {
-                "names": ["session_id", *(field.name for field in fields), "updated_at"],
-                "formats": ["<i8", *(field.kind.dtype for field in fields), "<i8"],
-                "offsets": [8, *offsets, 24],
+                "names": ["session_id", *(field.name for field, _ in placed), "updated_at"],
+                "formats": ["<i8", *(field.kind.dtype for field, _ in placed), "<i8"],
+                "offsets": [8, *(at for _, at in placed), 24],
                 "itemsize": self.size,
             }
         )

@@ -48,6 +48,8 @@ _ALLOWED = "float, int, bool, or str with metadata=text(n)"
 _BY_TYPE = {kind.plain: kind for kind in KINDS}
 _BOUNDS_KEY = "playerstate.within"
 _TEXT_KEY = "playerstate.text"
+_TRANSIENT_KEY = "playerstate.transient"
+_WAS_KEY = "playerstate.was"
 
 
 class SchemaError(TypeError):
@@ -96,6 +98,25 @@ def text(size: int) -> Mapping[str, Any]:
     return {_TEXT_KEY: size}
 
 
+def transient() -> Mapping[str, Any]:
+    """Metadata of a field that is not stored: it has no column.
+
+    It is in the live table, on the wire and in the live file like any other.  A player who is
+    loaded from the store begins with its default; one who joins again after the death of the
+    process goes on with the value in the live file.
+    """
+    return {_TRANSIENT_KEY: True}
+
+
+def was(*names: str) -> Mapping[str, Any]:
+    """Metadata of a renamed field: the names that it had before, the latest first.
+
+    A store renames the column with the first of these names that it has, unless it has a column
+    with the new name already.
+    """
+    return {_WAS_KEY: names}
+
+
 @attrs.frozen
 class Field:
     """One field of a state class.
@@ -104,11 +125,15 @@ class Field:
         name: of the attribute and of its column.
         kind: gives the field's size, format, column and allowed values.
         default: the value at which a player spawns, plain.
+        is_transient: whether it has no column in the store.
+        was: the names it had before, the latest first.
     """
 
     name: str
     kind: Kind
     default: Any = None
+    is_transient: bool = False
+    was: tuple[str, ...] = ()
 
     @property
     def canonical(self) -> str:
@@ -138,6 +163,7 @@ class StateSchema:
     Attributes:
         state_class: the attrs class.
         fields: its fields, in order.
+        stored: those with a column in the store, in order: all but the transient ones.
         canonical: the text of which the fingerprint is taken: ``x:float,y:float``.
         fingerprint: CRC-32 of `canonical`.
         struct: packs and unpacks packed values, little-endian, without padding between fields.
@@ -151,6 +177,7 @@ class StateSchema:
 
     state_class: type
     fields: tuple[Field, ...]
+    stored: tuple[Field, ...]
     canonical: str
     fingerprint: int
     struct: struct.Struct
@@ -193,6 +220,7 @@ class StateSchema:
         return cls(
             state_class=state_class,
             fields=fields,
+            stored=tuple(field for field in fields if not field.is_transient),
             canonical=canonical,
             fingerprint=zlib.crc32(canonical.encode()),
             struct=struct.Struct("<" + "".join(kind.format for kind in kinds)),
@@ -240,6 +268,33 @@ class StateSchema:
         """Build a state from packed values."""
         return self._build(*self.decode(values))
 
+    def restore(self, stored: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Pack the plain values of a stored player; a transient field gets its default.
+
+        Args:
+            stored: one value for each of `stored`.
+
+        Raises:
+            InvalidState: a field cannot hold its value at all.
+        """
+        values = iter(map(Field.encode, self.stored, stored))
+        return tuple(
+            spawn if field.is_transient else next(values)
+            for field, spawn in zip(self.fields, self.spawn, strict=True)
+        )
+
+    def stored_values(self, packed: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Convert the packed values of a record, one for each of `stored`, to plain values."""
+        decode = (field.kind.decode for field in self.stored)
+        return tuple(convert(value) for convert, value in zip(decode, packed, strict=True))
+
+    def with_transients(self, values: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
+        """These packed values, with the transient fields of the others."""
+        return tuple(
+            other if field.is_transient else value
+            for field, value, other in zip(self.fields, values, others, strict=True)
+        )
+
     def encode(self, plain: tuple[Any, ...]) -> tuple[Any, ...]:
         """Pack plain values; types and sizes are checked, bounds are not.
 
@@ -280,6 +335,10 @@ def _read_class(state_class: Any) -> tuple[Field, ...]:
     fields = tuple(_read_attribute(state_class, attribute) for attribute in attributes)
     if not fields:
         raise SchemaError(f"{state_class.__qualname__} has no field: give it at least one")
+    if all(field.is_transient for field in fields):
+        raise SchemaError(
+            f"{state_class.__qualname__} has no field to store: leave one without transient()"
+        )
     seen: dict[str, str] = {}
     for name in (field.name for field in fields):
         if name.casefold() in RESERVED_NAMES:
@@ -291,6 +350,7 @@ def _read_class(state_class: Any) -> tuple[Field, ...]:
             raise _refused(
                 state_class, name, f"differs from {other} only in case; columns ignore case"
             )
+    _check_old_names(state_class, fields)
     size = sum(field.kind.size for field in fields)
     if size > MAX_FIELDS_BYTES:
         raise SchemaError(
@@ -298,6 +358,25 @@ def _read_class(state_class: Any) -> tuple[Field, ...]:
             f"{fields[-1].name}; at most {MAX_FIELDS_BYTES} are allowed"
         )
     return fields
+
+
+def _check_old_names(state_class: type, fields: tuple[Field, ...]) -> None:
+    """Check that each old name belongs to one field, and is the name of none."""
+    owners = {folded(field.name): field.name for field in fields}
+    for field in fields:
+        for name in field.was:
+            if not str.isidentifier(name):
+                raise _refused(
+                    state_class, field.name, f"was({name!r}): must be the name of a field"
+                )
+            owner = owners.setdefault(folded(name), field.name)
+            if owner != field.name or folded(name) == folded(field.name):
+                raise _refused(
+                    state_class,
+                    field.name,
+                    f"was({name!r}): {owner} has that name, or had it: a column can go to one field"
+                    " only",
+                )
 
 
 def _unreadable(state_class: type) -> str:
@@ -336,7 +415,7 @@ def _read_attribute(state_class: type, attribute: attrs.Attribute[Any]) -> Field
         raise _refused(state_class, name, str(error)) from None
     except Exception as error:  # inspecting a validator may raise anything
         raise _refused(state_class, name, f"its validator cannot be read: {error!r}") from None
-    field = Field(name, kind)
+    field = Field(name, kind, None, _TRANSIENT_KEY in metadata, metadata.get(_WAS_KEY, ()))
     try:
         return attrs.evolve(field, default=kind.decode(field.encode(default)))
     except InvalidState as error:

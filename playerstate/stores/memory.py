@@ -95,7 +95,7 @@ class MemoryStore:
         taken: dict[int, Stored] = {}
         for index, record in enumerate(records):
             session_id, *fields, updated_at = record.tolist()
-            values = self.schema.decode(tuple(fields))
+            values = self.schema.stored_values(tuple(fields))
             before = self.players.get(session_id)
             if before is not None and before.updated_at > updated_at:
                 newer.append(index)

@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.state.schema import InvalidState, StateSchema
 
 VERSION = 1
@@ -22,7 +23,6 @@ VERSION = 1
 JOIN, MOVE, LEAVE, PING, DELTA = 0x01, 0x02, 0x03, 0x04, 0x05
 WELCOME, RECEIPT, REFUSED, GONE = 0x81, 0x82, 0x83, 0x84
 
-MAX_SEQUENCE = 2**32 - 1
 MAX_JOIN_SIZE = 1200
 """Bytes of the longest message; only a JOIN with its padding is that long."""
 

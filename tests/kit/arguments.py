@@ -6,9 +6,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+from click.testing import CliRunner, Result
 
 from playerstate.cli import main
 from playerstate.tokens import create_key
+
+
+def run(*arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, arguments, prog_name="playerstate")
+
+
+def refusal(*arguments: str) -> str:
+    """The one line in which a command refuses its arguments, with status 2."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    [line] = result.stderr.splitlines()
+    return line
 
 
 def commands(

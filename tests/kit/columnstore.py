@@ -81,7 +81,7 @@ class ColumnStore:
     def migrate(self, identity: bytes) -> bytes:
         """See `IStateStore.migrate`."""
         missing = []
-        for field in self.schema.fields:
+        for field in self.schema.stored:
             wanted = TYPES[field.kind.column]
             held = self._table.columns.get(field.name)
             if held is None:
@@ -114,13 +114,13 @@ class ColumnStore:
         row = self._table.rows.get(session_id)
         if row is None:
             return None
-        return Stored(tuple(row[field.name] for field in self.schema.fields), row["updated_at"])
+        return Stored(tuple(row[field.name] for field in self.schema.stored), row["updated_at"])
 
     def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`; the values come column by column."""
         columns = {
             field.name: list(map(field.kind.decode, records[field.name].tolist()))
-            for field in self.schema.fields
+            for field in self.schema.stored
         }
         columns["updated_at"] = records["updated_at"].tolist()
         rows, left_out = {}, []

@@ -39,7 +39,7 @@ TWISTD = (
 TWIST = "from twisted.application.twist._twist import Twist; Twist.main()"
 
 EPOLL_WAITS = {"22", "232", "281"}
-"""The numbers of the system calls in which Linux's epoll reactor waits, on ARM and x86 of 64 bits."""
+"""The numbers of the system calls in which an epoll reactor waits, on 64-bit ARM and x86."""
 
 Answer = Welcome | Receipt | Refused | Gone
 

@@ -663,9 +663,9 @@ class HoldsOthers(Outbox):
 class AsksTheEnded(Outbox):
     """Leaves it to the lane that found out to go over, though its thread has ended."""
 
-    def _send_over(self) -> None:
-        if self._errand is not None:
-            self._errand()
+    def _have_lane_switch(self) -> None:
+        if self._switch is not None:
+            self._switch()
 
 
 class FlushesTooSoon(Outbox):
@@ -673,14 +673,8 @@ class FlushesTooSoon(Outbox):
 
     def resume(self) -> None:
         """See `Outbox.resume`."""
-        sinces = [(flush, flush.since) for _, flush in self._flushes.notes()]
-        fire = self._fire_flushes
-        self._fire_flushes = lambda: None  # type: ignore[method-assign]
+        self._flushes.wait_since = lambda now: None  # type: ignore[method-assign]
         super().resume()
-        self._fire_flushes = fire  # type: ignore[method-assign]
-        for flush, since in sinces:
-            flush.since = since
-        self._fire_flushes()
 
 
 class FaultTests(SynchronousTestCase):

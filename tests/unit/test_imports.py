@@ -25,7 +25,7 @@ FOLDERS: dict[str, set[str]] = {
     "log": {"printable"},
     "clock": {"log"},
     "state": {"arguments"},
-    "wire": {"state"},
+    "wire": {"arguments", "state"},
     "interfaces": {"state"},
     "stores": {"filenames", "interfaces", "log", "printable", "state"},
     "live": {"filenames", "interfaces", "log", "state"},
@@ -58,14 +58,15 @@ FOLDERS: dict[str, set[str]] = {
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
+    "hangup": {"log"},
+    "server": {"hangup", "interfaces", "listening", "log", "players", "printable"},
     "tap": {
         "conversations",
         "interfaces",
         "listening",
         "live",
-        "log",
         "players",
-        "printable",
+        "server",
         "state",
         "stores",
         "tokens",
@@ -223,8 +224,8 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(wrong, [])
 
     def test_reactor_is_passed_in(self) -> None:
-        """Only what a user starts without a reactor falls back to the global one, and the plugin,
-        which twistd runs on no other.
+        """Only what a user starts without a reactor falls back to the global one, and what twistd
+        runs, which has no other.
         """
         users = {
             name
@@ -233,4 +234,4 @@ class ImportTests(SynchronousTestCase):
             and folder(name) not in ANYTHING
         }
         transports = {"transports.plain", "transports.netcode.service"}
-        self.assertEqual(users, {"players.service", "tap"} | transports)
+        self.assertEqual(users, {"players.service", "server", "hangup"} | transports)

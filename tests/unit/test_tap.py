@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IServiceMaker, MultiService
-from twisted.internet.defer import succeed
-from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate import PlayerStateService, Runtime, StoreUnusable, tap
-from playerstate.listening import Listen, parse_protocol_id
+from playerstate import PlayerStateService
+from playerstate.listening import Listen
 from playerstate.printable import one_line
 from playerstate.state.default import PlayerState
 from playerstate.tap import Options, makeService
-from playerstate.testing import MemoryReactor, SteppedThread
 from playerstate.tokens import create_key, read_key
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.plain import PlainService
-from tests.kit.distant import DistantStore
 from tests.kit.support import Everything
 
 GAME = """
@@ -309,27 +303,6 @@ class NetcodeOptionsTests(OptionsTestCase):
         self.assertEqual(netcode._settings.protocol_id, 0x1122)
 
 
-class ListenTests(SynchronousTestCase):
-    """How a place to listen at is written."""
-
-    def test_round_trip(self) -> None:
-        """What is printed is read again, colons of IPv6 addresses and all."""
-        for listen in (
-            Listen("udp", 7777),
-            Listen("netcode", 0, "0.0.0.0"),
-            Listen("netcode", 65_535, "2001:db8::1"),
-        ):
-            self.assertEqual(Listen.parse(str(listen)), listen)
-
-    def test_protocol_id(self) -> None:
-        """Decimal or hexadecimal, up to 64 bits."""
-        self.assertEqual(parse_protocol_id("0x1122334455667788"), 0x1122334455667788)
-        self.assertEqual(parse_protocol_id("17"), 17)
-        self.assertEqual(parse_protocol_id("0xFFFFFFFFFFFFFFFF"), 2**64 - 1)
-        for text in ("", "0x", "1_000", " 1", "1.5", "\N{SUPERSCRIPT TWO}"):
-            self.assertRaises(ValueError, parse_protocol_id, text)
-
-
 class ServiceTests(SynchronousTestCase):
     """What the plugin makes."""
 
@@ -350,104 +323,6 @@ class ServiceTests(SynchronousTestCase):
         kinds = [type(child) for child in service]
         self.assertEqual(kinds, [PlayerStateService, PlainService])
         self.assertEqual(os.listdir(directory), [])
-
-
-class ExitTests(SynchronousTestCase):
-    """What a stop makes of the status that the process ends with."""
-
-    def stop(self, *, gave_up: bool) -> list[tuple[Any, ...]]:
-        """Stop a server that never started; return what is to be done at the process's end."""
-        options = Options()
-        options.parseOptions(["--store", "memory:", "--live-file", "none"])
-        server = makeService(options)
-        for service in server:
-            service.running = True
-            self.patch(service, "stopService", lambda: succeed(None))
-            if isinstance(service, PlayerStateService):
-                service._gave_up = gave_up
-        at_exit: list[tuple[Any, ...]] = []
-        self.patch(atexit, "register", lambda *call: at_exit.append(call))
-        from twisted.internet import reactor
-
-        self.reactor = reactor
-        self.patch(reactor, "_exitSignal", signal.SIGTERM)
-        self.successResultOf(server.stopService())
-        return at_exit
-
-    def test_everything_saved(self) -> None:
-        """Where everything was saved the process ends as the signal has it."""
-        self.assertEqual(self.stop(gave_up=False), [])
-        self.assertEqual(self.reactor._exitSignal, signal.SIGTERM)
-
-    def test_gave_up(self) -> None:
-        """Where not everything was saved it ends with status 1, whatever signal stopped it."""
-        self.assertEqual(self.stop(gave_up=True), [(os._exit, 1)])
-        self.assertIsNone(self.reactor._exitSignal)
-
-
-class LateTests(SynchronousTestCase):
-    """A store that answers late, across a network."""
-
-    def setUp(self) -> None:
-        """A server that has been started, and waits for its store."""
-        options = Options()
-        options.parseOptions(["--store", "memory:", "--live-file", "none"])
-        self.store = options["store"] = DistantStore()
-        self.server = makeService(options)
-        self.service, self.plain = self.server
-        self.memory = MemoryReactor()
-        self.service._runtime = Runtime(self.memory, start_thread=self.start_thread)
-        self.plain._reactor = self.memory
-        self.patch(tap, "_mind_hangup", lambda: None)
-        self.at_exit: list[tuple[Any, ...]] = []
-        self.patch(atexit, "register", lambda *call: self.at_exit.append(call))
-        from twisted.internet import reactor
-
-        self.ends: list[None] = []
-        self.patch(reactor, "_exitSignal", None)
-        self.patch(reactor, "stop", lambda: self.ends.append(None))
-        self.server.startService()
-
-    def start_thread(self, run: Callable[[], None], name: str) -> SteppedThread:
-        """A persist thread that runs when told."""
-        self.thread = SteppedThread(run)
-        return self.thread
-
-    def stop(self) -> None:
-        """Stop the server, which must have an end."""
-        stopped = self.server.stopService()
-        if not stopped.called:
-            self.thread.run()
-            self.memory.deliver()
-        self.successResultOf(stopped)
-
-    def test_listens_when_open(self) -> None:
-        """The port is bound once the store is open, and not before."""
-        self.assertEqual(self.memory.ports, {})
-        self.store.answer_all()
-        self.assertEqual(list(self.memory.ports), [7777])
-        self.stop()
-        self.assertEqual((self.ends, self.at_exit, self.memory.ports), ([], [], {}))
-
-    def test_stopped_before(self) -> None:
-        """A stop meanwhile is a clean one, and nothing listens."""
-        self.stop()
-        self.assertEqual((self.ends, self.at_exit, self.memory.ports), ([], [], {}))
-        self.assertEqual(self.store.calls, ["prepare", "cancel prepare"])
-
-    def test_cannot_start(self) -> None:
-        """A store that cannot be used ends the process with status 1, and a line in the log."""
-        self.store.answer(StoreUnusable("wrong password"))
-        self.assertEqual((self.ends, self.at_exit), ([None], [(os._exit, 1)]))
-        self.assertEqual(self.memory.ports, {})
-
-    def test_cannot_listen(self) -> None:
-        """So does a port that somebody else has by then."""
-        port = self.memory.listenUDP(7777, DatagramProtocol(), "127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.store.answer_all()
-        self.assertEqual((self.ends, self.at_exit), ([None], [(os._exit, 1)]))
-        self.stop()
 
 
 class ReachTests(OptionsTestCase):

@@ -13,7 +13,8 @@ and two tables of one row each: ``player_store``, with the identity that ties a 
 database, and ``player_mark``, described in `playerstate.stores.sqlite.mark`.
 
 The columns follow the state class.  A new field becomes a column with its default; the column of a
-removed field stays, with its values; a field whose type has changed is refused.  ``application_id``
+renamed field gets the new name; the column of a removed field stays, with its values; a field whose
+type has changed is refused.  ``application_id``
 tells the database from those of other programs.  ``user_version`` is the version of this format
 only, independent of the state class, so that a game can roll its class back.
 """
@@ -52,7 +53,7 @@ def migrate_database(
     """Create or migrate the database and give it an identity, or refuse it unchanged.
 
     Returns:
-        The names of the columns added.
+        What was done to the columns, for the log; empty if nothing.
 
     Raises:
         StoreUnusable: it is not ours, has a newer format, or its columns do not fit the schema.
@@ -68,10 +69,10 @@ def migrate_database(
     connection.transaction_mode = "IMMEDIATE"
     with connection:
         if _columns(connection):
-            added = _migrate(connection, path, schema)
+            done = _migrate(connection, path, schema)
         else:
             _create(connection, schema)
-            added = []
+            done = []
         connection.execute(
             "CREATE TABLE IF NOT EXISTS player_store"
             " (id INTEGER PRIMARY KEY CHECK (id = 1), identity BLOB NOT NULL) STRICT"
@@ -80,7 +81,7 @@ def migrate_database(
         draw_mark(connection)
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", FORMAT)
-    return added
+    return done
 
 
 def check_ours(connection: apsw.Connection, path: str) -> bool:
@@ -113,7 +114,7 @@ def _columns(connection: apsw.Connection) -> dict[str, str]:
 
 
 def _create(connection: apsw.Connection, schema: StateSchema) -> None:
-    columns = ", ".join(definition(field) for field in schema.fields)
+    columns = ", ".join(definition(field) for field in schema.stored)
     connection.execute(
         f"CREATE TABLE player_state (session_id INTEGER PRIMARY KEY, {columns},"
         " updated_at INTEGER NOT NULL) STRICT"
@@ -121,14 +122,27 @@ def _create(connection: apsw.Connection, schema: StateSchema) -> None:
 
 
 def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
-    missing = _missing(connection, path, schema)
-    for field in missing:
-        connection.execute(f"ALTER TABLE player_state ADD COLUMN {definition(field)}")
-    return [field.name for field in missing]
+    added, renamed = [], []
+    for field, before in _missing(connection, path, schema):
+        if before is None:
+            connection.execute(f"ALTER TABLE player_state ADD COLUMN {definition(field)}")
+            added.append(field.name)
+        else:
+            connection.execute(
+                f"ALTER TABLE player_state RENAME COLUMN {quoted(before)} TO {quoted(field.name)}"
+            )
+            renamed.append(f"{before} to {field.name}")
+    return [
+        f"{what} columns {', '.join(names)}"
+        for what, names in (("added", added), ("renamed", renamed))
+        if names
+    ]
 
 
-def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> list[Field]:
-    """The fields that have no column yet.
+def _missing(
+    connection: apsw.Connection, path: str, schema: StateSchema
+) -> list[tuple[Field, str | None]]:
+    """The fields that have no column yet, each with the name of its old one, if it has one.
 
     Raises:
         StoreUnusable: an existing column does not fit its field.
@@ -137,25 +151,27 @@ def _missing(connection: apsw.Connection, path: str, schema: StateSchema) -> lis
     if not columns:
         return []
     missing = []
-    for field in schema.fields:
-        held = columns.get(folded(field.name))
-        if held is None:
-            missing.append(field)
-        elif held != type_of(field).declared:
+    for field in schema.stored:
+        names = (field.name, *field.was)
+        name = next((name for name in names if folded(name) in columns), None)
+        if name != field.name:
+            missing.append((field, name))
+        if name is None:
+            continue
+        held = columns[folded(name)]
+        if held != type_of(field).declared:
             raise StoreUnusable(
                 f"{path}: field {field.name} is {field.kind.name} now, but its column holds"
                 f" {held_in(held)}; it was left as it is: give the field a new name (the"
                 " old column stays), or convert the column first"
             )
         elif field.kind.column is Column.TEXT:  # SQLite does not bound its length
-            _check_text_fits(connection, path, field)
+            _check_text_fits(connection, path, field, name)
     return missing
 
 
-def _check_text_fits(connection: apsw.Connection, path: str, field: Field) -> None:
-    longest = connection.execute(
-        f"SELECT max(octet_length({quoted(field.name)})) FROM player_state"
-    ).get
+def _check_text_fits(connection: apsw.Connection, path: str, field: Field, name: str) -> None:
+    longest = connection.execute(f"SELECT max(octet_length({quoted(name)})) FROM player_state").get
     if longest is not None and longest > field.kind.size:
         raise StoreUnusable(
             f"{path}: field {field.name} is {field.kind.canonical} now, but its column holds a text"

@@ -67,10 +67,10 @@ class RefusedFile:
 
     def _line(self, record: tuple[Any, ...], reason: str) -> str:
         session_id, *packed, updated_at = record
-        names = (field.name for field in self._schema.fields)
+        names = (field.name for field in self._schema.stored)
         entry = {
             "session_id": session_id,
-            **dict(zip(names, self._schema.decode(tuple(packed)), strict=True)),
+            **dict(zip(names, self._schema.stored_values(tuple(packed)), strict=True)),
             "updated_at": updated_at,
             "reason": reason,
             "refused_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

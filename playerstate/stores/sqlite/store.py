@@ -145,10 +145,10 @@ class SQLiteStore:
 
     def _fit(self, identity: bytes, busy_ms: int) -> bytes:
         with self._connect(busy_ms) as connection:
-            added = migrate_database(connection, self.path, self.schema, identity)
+            done = migrate_database(connection, self.path, self.schema, identity)
         self._watch.identity = identity
-        if added:
-            _log.info("{path}: added columns {added}", path=self.path, added=", ".join(added))
+        if done:
+            _log.info("{path}: {done}", path=self.path, done="; ".join(done))
         return identity
 
     @contextlib.contextmanager
@@ -320,12 +320,12 @@ class SQLiteReader:
         self._path = path
         self._connection = connect_existing(path)
         self._connection.pragma("query_only", True)
-        names = ", ".join(quoted(field.name) for field in schema.fields)
+        names = ", ".join(quoted(field.name) for field in schema.stored)
         where = "updated_at FROM player_state WHERE session_id = ?"
         self._select = f"SELECT {names}, {where}"
-        as_bytes = ", ".join(raw(field.name, type_of(field).declared) for field in schema.fields)
+        as_bytes = ", ".join(raw(field.name, type_of(field).declared) for field in schema.stored)
         self._select_bytes = f"SELECT {as_bytes}, {where}"
-        restored = (type_of(field).restored for field in schema.fields)
+        restored = (type_of(field).restored for field in schema.stored)
         self._restored = [(i, restore) for i, restore in enumerate(restored) if restore]
 
     def load(self, session_id: int) -> Stored | None:

@@ -285,8 +285,8 @@ class _Upsert:
     """
 
     def __init__(self, schema: StateSchema) -> None:
-        names = ["session_id", *(quoted(field.name) for field in schema.fields), "updated_at"]
-        marks = ["?", *(type_of(field).bound for field in schema.fields), "?"]
+        names = ["session_id", *(quoted(field.name) for field in schema.stored), "updated_at"]
+        marks = ["?", *(type_of(field).bound for field in schema.stored), "?"]
         self._columns = len(names)
         self._row = f"({','.join(marks)})"
         self._head = f"INSERT INTO player_state ({','.join(names)}) "

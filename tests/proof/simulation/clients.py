@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import attrs
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.state.schema import StateSchema
 from playerstate.testing import Address
 from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import (
     LEAVE,
-    MAX_SEQUENCE,
     PING,
     Codec,
     Gone,

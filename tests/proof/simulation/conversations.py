@@ -12,11 +12,11 @@ import math
 
 import attrs
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.conversation import Replaced
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.joins import REPLACED_FOR, REPLACED_KEPT
 from playerstate.testing import Address
-from playerstate.wire.messages import MAX_SEQUENCE
 from tests.kit.players import run_of
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player, Values

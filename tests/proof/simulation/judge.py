@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import attrs
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.receipts import RECEIPT_EVERY
 from playerstate.testing import Address
@@ -20,7 +21,6 @@ from playerstate.wire.messages import (
     JOIN,
     LEAVE,
     MAX_JOIN_SIZE,
-    MAX_SEQUENCE,
     MOVE,
     PING,
     VERSION,

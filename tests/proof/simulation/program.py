@@ -8,9 +8,9 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from playerstate.arguments import MAX_SEQUENCE
 from playerstate.interfaces import StoreBusy
 from playerstate.players.service import Joined, NotOnline, NotRunning, ServerFull
-from playerstate.wire.messages import MAX_SEQUENCE
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.plan import Plan
 from tests.proof.simulation.players import Player

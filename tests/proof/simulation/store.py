@@ -203,7 +203,7 @@ class Storm(MemoryStore):
                 )
                 continue
             self._world.check(
-                stored == Stored(self.schema.decode(tuple(values)), updated_at),
+                stored == Stored(self.schema.stored_values(tuple(values)), updated_at),
                 *("player", session_id, "was written, but the store holds", stored),
             )
             self.unsynced.add(session_id)

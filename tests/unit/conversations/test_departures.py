@@ -24,15 +24,29 @@ KICKED, IDLE, ELSEWHERE, CLOSED = range(1, 5)
 NOW = EPOCH * 10**6
 
 
-class LeaveTests(GatewayTestCase):
+class DeparturesTestCase(GatewayTestCase):
+    """Tests with a player who has moved."""
+
+    def moved(self) -> Client:
+        """Open a port; the client of a player who has made a move, not yet saved."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        return client
+
+    def leaving(self) -> Client:
+        """The same, of a player whose LEAVE came behind that move."""
+        client = self.moved()
+        client.leave(1)
+        return client
+
+
+class LeaveTests(DeparturesTestCase):
     """LEAVE."""
 
     def test_answered_twice(self) -> None:
         """It is answered at once, and again when the state is saved, which is soon."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         self.assertEqual(client.heard(), [(RECEIPT, 1, 0)])
         self.idle(0.05)
         self.assertEqual(client.heard(), [])
@@ -50,9 +64,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_late_moves(self) -> None:
         """Until it is saved, MOVEs up to its number are applied, and none beyond."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         client.leave(3)
         client.move(2, 2.0)
         client.move(4, 4.0)
@@ -82,9 +94,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_repeated_while_leaving(self) -> None:
         """A LEAVE repeated before the save is answered, as often as receipts are sent."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         for _ in range(10):
             client.leave(1)
         self.assertEqual(client.heard(), [(RECEIPT, 1, 0)])
@@ -99,10 +109,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_repeats_in_a_storm(self) -> None:
         """However often one who has left repeats it, an answer goes out every 100 ms at most."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         self.advance(1.0)
         client.heard()
         for _ in range(100):
@@ -140,10 +147,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_receipts_are_counted(self) -> None:
         """Each that is sent is counted: at the LEAVE, when it is saved, and again when asked."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         self.advance(0.2)
         client.leave(1)
         receipts = client.receipts()
@@ -152,10 +156,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_old_join(self) -> None:
         """A duplicate of the JOIN of a conversation that is over is stale, and revives nothing."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         self.advance(0.1)
         client.heard()
         client.join(1)
@@ -167,10 +168,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_joins_again(self) -> None:
         """A JOIN with another nonce after the leave begins anew, and ends the lingering."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         self.advance(0.1)
         client.heard()
         client.join(2, sequence=1)
@@ -181,10 +179,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_joins_again_before_the_save(self) -> None:
         """Invariant 9: a JOIN between the LEAVE and its save finds the newest state and stays."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         self.idle(0.05)
         client.heard()
         client.join(2, sequence=1)
@@ -197,10 +192,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_repeated_join_while_leaving(self) -> None:
         """A repeat of the JOIN while the leave is pending is answered, and does not call it off."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
-        client.leave(1)
+        client = self.leaving()
         client.heard()
         client.join(1)
         self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW, 1.0, 0.0)])
@@ -209,9 +201,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_guarded(self) -> None:
         """Invariant 4: where the store holds something newer, the leave is never called saved."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         self.stepped.store.players[42] = Stored((9.0, 9.0), NOW * 2)
         client.leave(1)
         self.advance(0.1)
@@ -222,9 +212,7 @@ class LeaveTests(GatewayTestCase):
 
     def test_guarded_and_back(self) -> None:
         """Who came back before the row was left out is not told that the new conversation ended."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         self.stepped.store.players[42] = Stored((9.0, 9.0), NOW * 2)
         client.leave(1)
         client.join(2, sequence=1)
@@ -271,14 +259,12 @@ class LeaveTests(GatewayTestCase):
             self.assertEqual(len(client.heard()), int(session_id > 4))
 
 
-class ProgramTests(GatewayTestCase):
+class ProgramTests(DeparturesTestCase):
     """The program that embeds the service takes a hand."""
 
     def test_kick(self) -> None:
         """Who is kicked is told, taken offline, and saved."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         kicked = self.gateway.kick(42)
         self.assertEqual(client.heard(), [(GONE, 1, KICKED)])
         self.waits(kicked)
@@ -301,8 +287,8 @@ class ProgramTests(GatewayTestCase):
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.rejected, {"not_joined": 1})
 
-    def test_kick_nobody(self) -> None:
-        """Kicking needs somebody online, with a conversation or without one."""
+    def test_kick_who_is_not_online(self) -> None:
+        """Kicking needs a player who is online, with a conversation or without one."""
         self.open()
         self.failureResultOf(self.gateway.kick(42), NotOnline)
         self.stepped.join(42)
@@ -322,9 +308,7 @@ class ProgramTests(GatewayTestCase):
 
     def test_taken_offline_while_moving(self) -> None:
         """Who was moving is told before the state is saved, and cannot put that off."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         left = self.service.leave(42)
         self.assertEqual(client.heard(), [(GONE, 1, KICKED)])
         client.move(2, 2.0)
@@ -336,9 +320,7 @@ class ProgramTests(GatewayTestCase):
 
     def test_taken_offline_while_leaving(self) -> None:
         """Who has left already is still answered, but makes none of the moves that were left."""
-        self.open()
-        client = self.joined()
-        client.move(1, 1.0)
+        client = self.moved()
         client.leave(9)
         client.move(2, 2.0)
         client.heard()
@@ -373,8 +355,9 @@ class ProgramTests(GatewayTestCase):
     def test_taken_offline_after_the_close(self) -> None:
         """A gateway that is closed hears nothing more of the service."""
         self.open()
+        departures = run_of(self.gateway).departures
         self.successResultOf(self.gateway.close())
-        self.assertEqual(self.service._listeners, [])
+        self.assertRaises(ValueError, self.service.remove_listener, departures)
 
     def test_joins_again_after_that(self) -> None:
         """A JOIN of the same nonce, from a client that does not know, begins anew."""
@@ -404,7 +387,7 @@ class ProgramTests(GatewayTestCase):
         self.assertEqual(self.service.state(2), at(1))
 
     def test_slot_given_to_another_without_conversation(self) -> None:
-        """Moves of a player in the slot who has no conversation go to nobody's receipts."""
+        """Moves of a player in the slot who has no conversation are shown in no receipt."""
         self.open(max_players=1)
         client = self.joined(1)
         client.move(4, 1.0)

@@ -1409,7 +1409,7 @@ class LostTests(RecoveryTestCase):
         stepped = self.saved_and_moved()
         places = stepped.service.options.max_players
         other = LiveFile(f"{self.directory}/other")
-        room = other.open(SCHEMA, places, stepped.service.run.identity)
+        room = other.open(SCHEMA, places, read_leftover(self.path).identity)
         table = LiveTable(SCHEMA, places, lambda: 0.0, room, first_version=first_version)
         for player in (1, 2):
             slot = table.admit(player, (0.0, 0.0), 0)

@@ -1,19 +1,94 @@
-"""Starting on a store that answers when it will, and telling when players may join."""
+"""The order of a start: what cannot be opened, what answers later, and when players may join."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
-from playerstate import NotRunning, NotSaved, StoreBusy, StoreUnusable
+from playerstate import NotRunning, NotSaved, PlayerStateService, StoreBusy, StoreUnusable
 from playerstate.interfaces import IStateStore, Stored, StoreReplaced, file_store
 from playerstate.players.starting import ANSWER_WITHIN
-from playerstate.testing import SteppedService
+from playerstate.runtime import Runtime
+from playerstate.testing import MemoryReactor, SteppedService
 from tests.kit.distant import DistantStore
 from tests.kit.players import ServiceTestCase, at, end_thread, go_over, leave_behind
+from tests.kit.watched import WatchedStore
+
+
+class OrderTests(ServiceTestCase):
+    """What cannot be started is let go of."""
+
+    def make(self, store: Any, **given: Any) -> PlayerStateService:
+        """A service that is not started, over a reactor of its own."""
+        self.reactor = MemoryReactor()
+        return PlayerStateService(store, runtime=Runtime(self.reactor, **given))
+
+    def test_store_unusable(self) -> None:
+        """Where the store cannot be prepared, nothing is started."""
+        store = WatchedStore()
+        store.failing = {"prepare"}
+        started: list[Any] = []
+        service = self.make(store, start_thread=lambda run, name: started.append(run))
+        self.assertRaises(StoreUnusable, service.startService)
+        self.assertEqual((started, self.reactor.getDelayedCalls()), ([], []))
+        self.assertFalse(service.running)
+        self.failureResultOf(service.join(42), NotRunning)
+        self.successResultOf(service.stopService())
+
+    def test_migration_fails(self) -> None:
+        """Where the store cannot be fitted to the schema, it is let go of."""
+        store = WatchedStore()
+        store.failing = {"migrate"}
+        service = self.make(store)
+        self.assertRaises(StoreUnusable, service.startService)
+        self.assertEqual(store.calls, ["prepare", "migrate", "close store"])
+        self.assertFalse(service.running)
+
+    def test_no_memory(self) -> None:
+        """Where there is no room for the live file, store and reader are let go of."""
+        store = WatchedStore()
+        service = self.make(store)
+        closes: list[bool] = []
+
+        def no_room(*args: Any) -> Any:
+            raise StoreUnusable("cannot make the live file")
+
+        self.patch(service._memory, "open", no_room)
+        self.patch(service._memory, "close", lambda clean: closes.append(clean))
+        self.assertRaises(StoreUnusable, service.startService)
+        calls = ["prepare", "migrate", "open_reader", "close reader", "close store"]
+        self.assertEqual(store.calls, calls)
+        self.assertEqual(closes, [False])
+
+    def test_no_reader(self) -> None:
+        """Where the reader cannot be opened, the store is let go of."""
+        store = WatchedStore()
+        store.failing = {"open_reader"}
+        service = self.make(store)
+        self.assertRaises(StoreUnusable, service.startService)
+        self.assertEqual(store.calls, ["prepare", "migrate", "open_reader", "close store"])
+        self.assertFalse(service.running)
+
+    def test_no_thread(self) -> None:
+        """Where no thread can be started, the store is let go of and nothing runs."""
+        store = WatchedStore()
+
+        def start_thread(run: Any, name: str) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        service = self.make(store, start_thread=start_thread)
+        self.assertRaises(RuntimeError, service.startService)
+        calls = ["prepare", "migrate", "open_reader", "close reader", "close store"]
+        self.assertEqual(store.calls, calls)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertFalse(service.running)
+        self.failureResultOf(service.join(42), NotRunning)
 
 
 class DistantTests(ServiceTestCase):
@@ -183,3 +258,60 @@ class ReadyTests(ServiceTestCase):
         cancelled.cancel()
         self.successResultOf(stepped.stop())
         self.failureResultOf(started, NotRunning)
+
+
+class LoopTests(ServiceTestCase):
+    """Starts from within an asyncio event loop."""
+
+    def test_foreign_loop(self) -> None:
+        """A start from within an asyncio loop that is not the reactor's is refused."""
+        code = (
+            "import asyncio\n"
+            "from playerstate import *\n"
+            "service = PlayerStateService(open_store('memory:', PlayerState))\n"
+            "async def main():\n"
+            "    service.startService()\n"
+            "asyncio.run(main())\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+        self.assertIn("asyncioreactor.install", ran.stderr)
+
+    def test_asyncio(self) -> None:
+        """With its reactor installed, a service lives in an asyncio program."""
+        code = (
+            "import asyncio, sys\n"
+            "from twisted.internet import asyncioreactor\n"
+            "loop = LOOP\n"
+            "asyncio.set_event_loop(loop)\n"
+            "asyncioreactor.install(loop)\n"
+            "from playerstate import *\n"
+            "store = open_store('memory:', PlayerState)\n"
+            "service = PlayerStateService(store, save_within=0.2)\n"
+            "async def main():\n"
+            "    service.startService()\n"
+            "    await service.join(42).asFuture(loop)\n"
+            "    service.update(42, PlayerState(3.0, 4.0))\n"
+            "    await service.leave(42).asFuture(loop)\n"
+            "    await service.stopService().asFuture(loop)\n"
+            "    print('saved', service.ledger.committed)\n"
+            "loop.run_until_complete(main())\n"
+        )
+        loops = ["asyncio.new_event_loop()"]
+        try:
+            import uvloop  # noqa: F401
+        except ImportError:
+            pass
+        else:
+            loops.append("__import__('uvloop').new_event_loop()")
+        for loop in loops:
+            ran = subprocess.run(
+                [sys.executable, "-c", code.replace("LOOP", loop)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+                env=dict(os.environ),
+            )
+            self.assertEqual(ran.stdout, "saved 1\n", ran.stderr)

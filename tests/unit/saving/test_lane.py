@@ -380,6 +380,21 @@ class ReplacedTests(LanesTestCase):
         self.stepped.settle()
         self.assertEqual(self.at_place(3.0), [*PLAYERS])
 
+    def test_put_off(self) -> None:
+        """Every lane is told that the switch is put off: one that is to end and has no rows ends
+        only then."""
+        self.save_all()
+        self.store.reopen_failures.append(StoreUnusable("a shopping list"))
+        self.store.successor = {}
+        for thread in self.stepped.threads:
+            thread.persister._maintain()
+            thread.persister.finish()
+        self.stepped.reactor.deliver()
+        self.assertEqual([self.step(lane) for lane in range(1, LANES)], [1.0] * (LANES - 1))
+        go_over(self.stepped)
+        self.assertEqual(self.store.reopened, [])
+        self.assertEqual([self.step(lane) for lane in range(LANES)], [None] * LANES)
+
     def test_found_while_stopping(self) -> None:
         """A lane whose thread has ended delays no other lane, and the loss is logged."""
         self.save_all()

@@ -25,6 +25,8 @@ from playerstate.state.schema import (
     SchemaError,
     StateSchema,
     text,
+    transient,
+    was,
     within,
 )
 from tests.kit.kinds import holds, kinds, packed_values, plain_values, schema_of
@@ -477,3 +479,48 @@ class SchemaLawTests(SynchronousTestCase):
         except InvalidState:
             return
         self.assertEqual(schema.values(schema.state(values)), values)
+
+
+class MetadataTests(SynchronousTestCase):
+    """What the metadata of a field says beside its kind."""
+
+    def state(self, **metadata: Any) -> type:
+        """A class of int fields with this metadata."""
+        return made(**{name: field(int, 1, given) for name, given in metadata.items()})
+
+    def test_together(self) -> None:
+        """Metadata is joined by |, and read field by field."""
+        schema = StateSchema.of(
+            self.state(hp=within(0, 9) | transient() | was("life", "Lives"), x={})
+        )
+        hp, x = schema.fields
+        self.assertEqual((hp.kind, hp.is_transient, hp.was), (Int(0, 9), True, ("life", "Lives")))
+        self.assertEqual((x.is_transient, x.was), (False, ()))
+        self.assertEqual(schema.stored, (x,))
+
+    def test_not_on_the_wire(self) -> None:
+        """Neither changes the wire, and so the fingerprint."""
+        plain = StateSchema.of(self.state(hp={}, x={}))
+        schema = StateSchema.of(self.state(hp=transient(), x=was("y")))
+        self.assertEqual(schema.canonical, plain.canonical)
+        self.assertEqual(schema.struct.format, plain.struct.format)
+
+    def test_restored(self) -> None:
+        """Stored values are those of the stored fields; the others get their default."""
+        schema = StateSchema.of(self.state(hp=transient(), x={}))
+        self.assertEqual(schema.restore((5,)), (1, 5))
+        self.assertEqual(schema.stored_values((5,)), (5,))
+        self.assertEqual(schema.with_transients((1, 5), (7, 8)), (7, 5))
+        self.assertRaises(InvalidState, schema.restore, ("five",))
+
+    def test_refused(self) -> None:
+        """Old names that cannot be, or could belong to two fields, are refused by name."""
+        for fields, why in (
+            ({"x": was("a b")}, "x: was('a b'): must be the name of a field"),
+            ({"x": was("X")}, "x: was('X'): x has that name, or had it"),
+            ({"x": was("y"), "y": {}}, "x: was('y'): y has that name, or had it"),
+            ({"x": was("z"), "y": was("Z")}, "y: was('Z'): x has that name, or had it"),
+            ({"x": transient()}, "has no field to store: leave one without transient()"),
+        ):
+            error = self.assertRaises(SchemaError, StateSchema.of, self.state(**fields))
+            self.assertIn(why, str(error))

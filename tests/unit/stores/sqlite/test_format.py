@@ -414,9 +414,9 @@ class MigrationTests(FormatTestCase):
         with capturedLogs() as logs:
             self.prepare(state_class(x=1.5, hp=1, mana=2))
             self.prepare(state_class(x=1.5, hp=1, mana=2))
-        (event,) = (event for event in logs if "added" in event)
+        (event,) = (event for event in logs if "done" in event)
         self.assertEqual(event["log_level"], LogLevel.info)
-        self.assertEqual((event["path"], event["added"]), (self.path, "hp, mana"))
+        self.assertEqual((event["path"], event["done"]), (self.path, "added columns hp, mana"))
 
     def test_added_bool_is_checked(self) -> None:
         """A bool that was added holds 0 and 1 alone, as one that was there from the beginning."""
