@@ -10,11 +10,9 @@ from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
 
 from bench.ours import SCHEMA, new_database
-from bench.upsert import SYNCHRONOUS
+from bench.upsert import SELECT, SYNCHRONOUS
 from bench.writers import adbapi_pool, upsert_each
 from playerstate.interfaces import IStateReader, IStateStore, IStateWriter, LeftOut, Records, Stored
-
-SELECT = 'SELECT "x", "y", updated_at FROM player_state WHERE session_id = ?'
 
 
 @implementer(IStateStore, IStateReader, IStateWriter)

@@ -78,7 +78,7 @@ class Forgeries:
         self._now = now
         assert ignored[reason] - before == COUNT, ignored
         assert not self._server.datagrams_to_send(), "a forged request was answered"
-        assert not self._server.connections, "a forged request has let somebody in"
+        assert not self._server.connections, "a forged request was accepted"
         assert self._server.half_open == 0
         return cost
 

@@ -3,7 +3,7 @@
 A server knows clients by address.  With a socket each, a sender in Python would spend its time in
 the system; so all share one, and say with each datagram which of the loopback's addresses it comes
 from (``IP_PKTINFO`` of Linux).  Datagrams are sealed before the time begins in which they are sent:
-whoever sends has the keys, and what is measured is the server.
+the sender has the keys, and only the server is measured.
 """
 
 from __future__ import annotations

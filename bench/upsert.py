@@ -1,4 +1,4 @@
-"""The statement that all contenders run, and the C program that runs it from C."""
+"""The statements that all contenders run, and the C program that saves by the same one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ SQL = (
     " updated_at = excluded.updated_at"
     " WHERE excluded.updated_at >= player_state.updated_at"
 )
+SELECT = 'SELECT "x", "y", updated_at FROM player_state WHERE session_id = ?'
 SYNCHRONOUS = "full"
 """Of both sides: a store's default."""
 BUILD_SECONDS = 60

@@ -37,9 +37,9 @@ EXPIRES = 30
 """Seconds for which a token lives by default.  A server rejects tokens that live longer than its
 ``--max-token-lifetime``, 30 by default."""
 TIMEOUT = 5
-"""Seconds of silence after which either end drops the connection, by default.  A player whose
-client crashed cannot connect again before, and would notice more seconds.  Fewer would end
-connections over a network that only stutters."""
+"""Seconds of silence after which either end drops the connection, by default.  With more, a player
+who is gone would stay in the game for longer; with fewer, connections would end over a network that
+only stutters."""
 _HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
 
 

@@ -1,4 +1,4 @@
-"""What is measured, one case a module; each has ``run(stage)``, which returns an `Outcome`."""
+"""The cases, one module each, whose ``run(stage)`` measures and returns an `Outcome`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import attrs
 
 @attrs.frozen
 class Case:
-    """A case.
+    """One case of the benchmark.
 
     Attributes:
-        module: where it is.
-        title: in a few words.
-        seconds: it takes about so long.
-        quick_seconds: and with ``--quick``.
+        module: the full name of its module.
+        title: what it measures, in a few words.
+        seconds: that it takes, roughly.
+        quick_seconds: the same with ``--quick``.
     """
 
     module: str
@@ -32,5 +32,8 @@ CASES = {
     "join": Case("bench.cases.join", "load a player on join", 10.0, 1.0),
     "memory": Case("bench.cases.memory", "memory of a player", 20.0, 2.0),
     "growth": Case("bench.cases.growth", "cost against players online", 25.0, 1.0),
+    "standstill": Case(
+        "bench.cases.standstill", "reactor during recovery and reopening", 20.0, 2.0
+    ),
     "end-to-end": Case("bench.cases.end_to_end", "age of an update at commit", 20.0, 2.0),
 }

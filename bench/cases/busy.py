@@ -11,7 +11,7 @@ from bench.writers import EXECUTEMANY
 
 TURN = 0.02
 """Seconds of one turn of the busy reactor.  Where turns are no longer than the 5 ms after which the
-interpreter makes a thread give way, whoever waits is woken in vain at each end, and starves."""
+interpreter makes a thread give way, a waiting thread is woken in vain at each end, and starves."""
 MOST_SECONDS, QUICK_SECONDS = 0.8, 0.3
 
 

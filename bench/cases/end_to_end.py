@@ -44,7 +44,7 @@ def run(stage: Stage) -> Outcome:
     figures.sort(key=lambda figure: [*MARKS, CPU].index(figure.setting.rpartition(", ")[2]))
     notes = [
         f"save_within is {SAVE_WITHIN:g} s, of which a sweep waits for 0.6; the age of each update"
-        " counts, also of one that a newer one took the place of before the commit",
+        " counts, also if a newer one replaced it before the commit",
         "lost on the way: "
         + ", ".join(f"{lost[kind]:,} of {name}" for kind, name in NAMES.items())
         + f"; sent: {moves * players * rounds:,} to each",

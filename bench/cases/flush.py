@@ -20,7 +20,7 @@ from bench.writers import C_SORTED, EXECUTEMANY, Ours, Writer, contenders
 Around = Callable[[], AbstractContextManager[None]]
 WARM_SECONDS = 0.2
 BY_ROW_SECONDS = 0.3
-"""After which a writer that goes row by row is stopped and measured by what it wrote until then."""
+"""A writer that goes row by row is stopped after this time."""
 
 
 def run(stage: Stage) -> Outcome:
@@ -36,14 +36,14 @@ def lacking() -> list[str]:
 
 
 def notes() -> list[str]:
-    """What must be known of a flush."""
+    """Notes that explain the figures of a flush."""
     return [
         f"synchronous={SYNCHRONOUS} and the same table and statement everywhere (sqlitedict has its"
         " own); the store holds as many players as change",
         f"SQLite is {apsw.sqlite_lib_version()} in apsw, {sqlite3.sqlite_version} in sqlite3 and"
         " in all that is built on it, and the system's in C",
-        f"who writes row by row is stopped after {BY_ROW_SECONDS} s, and measured by what was"
-        " written until then",
+        f"a writer that goes row by row is stopped after {BY_ROW_SECONDS} s, and measured by the"
+        " rows that it wrote until then",
     ]
 
 
@@ -53,10 +53,10 @@ def measure(
     """Rows a second of every contender at every size.
 
     Args:
-        stage: where.
+        stage: of the case.
         sizes: players who changed, each with its share of the case's time.
-        around: holds while a flush is measured, and not while it is made ready.
-        most_seconds: after which a flush is cut short.
+        around: entered while a flush is measured, but not while it is prepared.
+        most_seconds: a flush is cut short after this time.
     """
     figures: list[Figure] = []
     for size, share in sizes.items():

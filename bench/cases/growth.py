@@ -21,7 +21,7 @@ QUEUE_SIZE = 1 << 20
 ROUNDS = 5
 LARGE_ROUNDS = 2
 MANY = 100_000
-"""Rows of a flush from which on fewer rounds must do."""
+"""A flush of this many rows or more is measured in `LARGE_ROUNDS` rounds."""
 
 
 def run(stage: Stage) -> Outcome:
@@ -41,7 +41,7 @@ def run(stage: Stage) -> Outcome:
         figures,
         _targets(figures, costs, sizes[-1]),
         notes=[
-            f"the store holds {sizes[-1]:,} players throughout, and who is online is spread over"
+            f"the store holds {sizes[-1]:,} players throughout; the players online are spread over"
             " all of them",
             _line("sweeps", costs, "sweep_ms"),
             _line("flushes", costs, "flush_ms"),
@@ -51,7 +51,7 @@ def run(stage: Stage) -> Outcome:
 
 @attrs.frozen
 class _Cost:
-    """Of one size and share: milliseconds of each round."""
+    """Milliseconds of each round, for one number of players and one share of them."""
 
     players: int
     percent: int
@@ -60,11 +60,11 @@ class _Cost:
 
     @property
     def rows(self) -> int:
-        """How many changed."""
+        """The number of players who changed."""
         return self.players * self.percent // 100
 
     def figures(self) -> list[Figure]:
-        """As figures."""
+        """The same as figures."""
         online = f"{self.players:,} players online"
         return [
             Figure(online, f"sweep, {self.percent} % changed", "ms", self.sweep_ms),
@@ -96,7 +96,7 @@ def _measure(stage: Stage, store: SQLiteStore, players: int, stored: int) -> lis
 
 
 def _line(what: str, costs: list[_Cost], name: str) -> str:
-    """The straight line through all costs: what a row takes, and what the rest."""
+    """The straight line through all costs: time for each row, and the fixed time."""
     rows = [cost.rows for cost in costs]
     took = [float(np.median(getattr(cost, name))) for cost in costs]
     slope, rest = np.polyfit(rows, took, 1)

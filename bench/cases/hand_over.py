@@ -20,15 +20,15 @@ from playerstate.saving.ring import Ring
 
 QUOTED_NS = 2.76
 ROWS_A_MEASURE = 100_000
-"""Sweeps and puts are repeated until so many rows went over, `LEAST` times at least; their median
-is taken.  Who comes after another finds nothing of its own in the caches."""
+"""Sweeps and puts are repeated until this many rows were handed over, at least `LEAST` times; their
+median is taken, since the first after another contender finds none of its data in the caches."""
 LEAST = 3
 SWEEP, PUSH = OURS, f"{OURS}, the push alone"
 AFTER_MOVES = f"{OURS}, right after the moves"
 
 
 def run(stage: Stage) -> Outcome:
-    """Measure it for sweeps of three sizes."""
+    """Measure sweeps and puts of three sizes."""
     sizes = (1_000, 10_000) if stage.quick else (1_000, 10_000, 100_000)
     figures: list[Figure] = []
     for size in sizes:
@@ -106,12 +106,11 @@ def _put_each(rows: list[object], make: Callable[[], Callable[[Any], Any]]) -> f
 
 
 class _Sweeps:
-    """Sweeps of a table in which everybody has moved.
+    """Sweeps of a table in which all players have moved.
 
-    As the rivals' puts follow each other at once, so do these sweeps: what was swept is noted as
-    saved, and everybody is moved at once, as moves are that arrive together.  `measure_after_moves`
-    has everybody moved one by one before each sweep, so that it begins with none of its own in the
-    caches.
+    The sweeps follow each other at once, as the rivals' puts do: the swept rows are noted as saved,
+    and one call moves all players, as for moves that arrive together.  `measure_after_moves` moves
+    the players one by one before each sweep, which then finds none of its data in the caches.
     """
 
     def __init__(self, size: int) -> None:
@@ -151,7 +150,7 @@ class _Sweeps:
         return self._measure(lambda: self._sweep(self._move_at_once), self._times)
 
     def measure_after_moves(self) -> float:
-        """The same where everybody was moved by Python just before."""
+        """The same after Python has moved the players one by one."""
         return self._measure(lambda: self._sweep(self._move_all), 1 + self._times // 10)
 
     def measure_push(self) -> float:

@@ -13,17 +13,17 @@ from bench.figures import OURS, Figure, Outcome, Target, find
 from bench.ours import fill, new_database
 from bench.rounds import interleave
 from bench.stage import Stage
+from bench.upsert import SELECT
 from playerstate.testing import SteppedService
 
 JOINS = 500
 """A round's joins; the median of them is its value."""
 LOOK_UP = "apsw, one SELECT"
 COLD, WARM = OURS, f"{OURS}, in memory"
-SELECT = 'SELECT "x", "y", updated_at FROM player_state WHERE session_id = ?'
 
 
 def run(stage: Stage) -> Outcome:
-    """Join players who are stored, and look the same kind up."""
+    """Join stored players, and look stored players up through apsw."""
     sizes = (10, 100_000 if stage.quick else 1_000_000)
     figures: list[Figure] = []
     for size in sizes:
@@ -59,7 +59,7 @@ def _above(figures: list[Figure], setting: str) -> float:
 
 
 class _Joins:
-    """The service's joins, one after the other."""
+    """The joins of a service, one after the other."""
 
     def __init__(self, stepped: SteppedService, stored: int) -> None:
         self._service = stepped.service
@@ -67,7 +67,7 @@ class _Joins:
         self._stored = stored
 
     def cold(self) -> float:
-        """Players who come from the store, and leave afterwards, which is not counted."""
+        """Players loaded from the store; their leaving is not counted."""
         return _median_us(self._join_one, self._draw.integers(1, self._stored + 1, JOINS).tolist())
 
     def _join_one(self, session_id: int) -> int:

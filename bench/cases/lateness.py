@@ -14,6 +14,7 @@ from bench.cases.flush import lacking
 from bench.figures import OURS, Figure, Outcome, Target
 from bench.ours import QUEUE_SIZE, SCHEMA, Rows
 from bench.stage import Stage
+from bench.ticks import Ticks
 from bench.upsert import SYNCHRONOUS
 from bench.writers import Writer, contenders
 from playerstate import PlayerState
@@ -21,28 +22,27 @@ from playerstate.players.service import PlayerStateService
 from playerstate.runtime import Runtime
 from playerstate.stores.sqlite.store import SQLiteStore
 
-TICK = 0.001
 IDLE = "idle"
 LIVE_FILE = f"{OURS}, with the live file"
 MOVES_A_TURN = 2_000
 FEWEST_TICKS = 10
 MOST_SECONDS = 0.5
-"""A rival's flush is cut short after so long."""
+"""A rival's flush is cut short after this time."""
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 
 class _Source(Protocol):
-    """Something that goes on while ticks are counted."""
+    """Work that runs while ticks are counted."""
 
     def prepare(self) -> None:
-        """Before each time; not counted."""
+        """Make `run` ready; not counted."""
 
     def run(self) -> None:
-        """What the reactor is watched through."""
+        """Do the work during which ticks are counted."""
 
 
 def run(stage: Stage) -> Outcome:
-    """Let everybody flush in turn, with idle turns between, and count how late each tick is."""
+    """Let all contenders flush in turn, with idle turns between; count how late each tick is."""
     rows = Rows(20_000 if stage.quick else 100_000)
     with ExitStack() as stack:
         sources: dict[str, _Source] = {
@@ -68,13 +68,13 @@ def run(stage: Stage) -> Outcome:
 
 
 def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[Any, Any]]:
-    """The lateness of every tick while each of these went on, in seconds.
+    """How many seconds late every tick was while each source worked.
 
     Ours and the idle machine get three times the time of a rival: p99.9 asks for many ticks.
     """
     late: dict[str, list[float]] = {name: [] for name in sources}
     ends = time.monotonic() + stage.seconds
-    ticks = stage.on_reactor(_Ticks, stage.reactor)
+    ticks = stage.on_reactor(Ticks, stage.reactor)
     weights = {name: 3 if name in (IDLE, OURS, LIVE_FILE) else 1 for name in sources}
     turn_seconds = stage.seconds / sum(weights.values()) / 4
     turn = 0
@@ -94,42 +94,6 @@ def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[An
     return {name: np.array(found) for name, found in late.items()}
 
 
-class _Ticks:
-    """A tick of 1 ms on the reactor.  Reactor thread."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._late: list[float] = []
-        self._due = 0.0
-        self._call: Any = None
-        self._plan()
-
-    def _plan(self) -> None:
-        self._due = time.monotonic() + TICK
-        self._call = self._reactor.callLater(TICK, self._tick)
-
-    def _tick(self) -> None:
-        self._late.append(time.monotonic() - self._due)
-        self._plan()
-
-    def begin(self) -> None:
-        """Count from the next tick on."""
-        self._call.cancel()
-        self._late = []
-        self._plan()
-
-    def end(self) -> list[float]:
-        """How late each tick was since then; the one that is due now included."""
-        late, self._late = self._late, []
-        if (overdue := time.monotonic() - self._due) > 0:
-            late.append(overdue)
-        return late
-
-    def stop(self) -> None:
-        """No more ticks."""
-        self._call.cancel()
-
-
 class _Idle:
     def prepare(self) -> None:
         """Nothing."""
@@ -140,7 +104,7 @@ class _Idle:
 
 
 class _Rival:
-    """A writer that flushes on a thread, as one would use it from a reactor."""
+    """A writer that flushes on a thread, as a program with a reactor would use it."""
 
     def __init__(self, writer: Writer, rows: Rows) -> None:
         self._writer = writer
@@ -188,7 +152,7 @@ class _Service:
         self.run()
 
     def _each(self, function: Any) -> None:
-        """Call it on the reactor thread with all players, some at a time."""
+        """Call this on the reactor thread with all players, `MOVES_A_TURN` at a time."""
         for start in range(0, len(self._ids), MOVES_A_TURN):
             self._stage.on_reactor(function, self._ids[start : start + MOVES_A_TURN])
 
@@ -205,22 +169,22 @@ class _Service:
         self._each(self._move)
 
     def run(self) -> None:
-        """Save them: sweep, flush, and the word of the commit."""
+        """Save them: sweep, flush, and commit report."""
         self._stage.on_reactor(self._service.flush)
 
 
 def _targets(late: dict[str, np.ndarray[Any, Any]]) -> list[Target]:
     def above_idle(name: str, mark: str) -> float:
-        there, idle = (np.percentile(late[who], PERCENTILES[mark]) for who in (name, IDLE))
+        there, idle = (np.percentile(late[source], PERCENTILES[mark]) for source in (name, IDLE))
         return float(there - idle) * 1e3
 
     def latest(name: str) -> float:
-        """The latest tick, where it is later than any of the idle machine's."""
+        """How late the latest tick is; 0 if one of the idle machine's is later."""
         return float(late[name].max()) * 1e3 if late[name].max() > late[IDLE].max() else 0.0
 
     return [
         Target("p99.9 above the idle machine's", above_idle(OURS, "p99.9"), 1.0, unit="ms"),
-        Target("the latest tick, if idle shows none such", latest(OURS), 5.0, unit="ms"),
+        Target("the latest tick, if none of idle is later", latest(OURS), 5.0, unit="ms"),
         Target("p99 above idle, with the live file", above_idle(LIVE_FILE, "p99"), 1.0, unit="ms"),
         Target(
             "p99.9 above idle, with the live file", above_idle(LIVE_FILE, "p99.9"), 1.0, unit="ms"

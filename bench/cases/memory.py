@@ -31,7 +31,7 @@ PLAYERS_OF_AN_HOUR = 100
 HOUR_SECONDS = 3_600.0
 QUICK_SECONDS = 60.0
 PAGES_GROWTH = 256 * 1024
-"""Bytes that a process may hold more or less at any moment: a few pages here and there."""
+"""Bytes, a few pages, by which the memory of a process differs from moment to moment."""
 
 
 def run(stage: Stage) -> Outcome:
@@ -42,7 +42,7 @@ def run(stage: Stage) -> Outcome:
     figures: list[Figure] = []
     for size in sizes:
         values: dict[str, list[float]] = {kind: [] for kind in kinds}
-        # A fresh process answers the same each time but for a few pages, which few players feel.
+        # Fresh processes differ by a few pages only, which count only if there are few players.
         for turn in range(rounds if size == 1_000 else 1):
             stage.say(f"{size:,} players, round {turn + 1}")
             answers = _ask(stage, {kind: [size] for kind in kinds})
@@ -68,7 +68,7 @@ def run(stage: Stage) -> Outcome:
 
 
 def _ask(stage: Stage, kinds: dict[str, list[object]]) -> dict[str, float]:
-    """Bytes by kind; all at the same time, for it is not time that is measured."""
+    """Bytes by kind; the processes run at the same time, since no time is measured."""
     with ExitStack() as stack:
         asked = {
             kind: stack.enter_context(child("memory_of", kind, stage.directory, *arguments))

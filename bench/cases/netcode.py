@@ -32,7 +32,7 @@ LOOK_EVERY = 0.005
 
 
 def run(stage: Stage) -> Outcome:
-    """Let the transports take turns with their own senders; then the pace, then the forgeries."""
+    """Let the transports take turns with their own senders; then measure the pace and forgeries."""
     players = QUICK_PLAYERS if stage.quick else PLAYERS
     figures, lost = _flood(stage, players)
     pace = f"{players:,} players at {HERTZ} Hz"
@@ -44,7 +44,7 @@ def run(stage: Stage) -> Outcome:
     notes = [
         "of one core: a second in which the reactor thread has a processor; the persist thread and"
         " the sender have theirs besides; receipts and keep-alives to all clients are included",
-        "packets are sealed before a turn begins; each client has an address of its own",
+        "packets are sealed before a turn begins; each client has its own address",
         f"{pace}: the reactor thread's time on a processor; {netcode.sent:,} moves in"
         f" {netcode.sent / players / HERTZ:.1f} s over netcode",
     ]
@@ -64,7 +64,7 @@ def run(stage: Stage) -> Outcome:
 
 
 def _flood(stage: Stage, players: int) -> tuple[list[Figure], int]:
-    """As many as a core takes; the rates, and how many datagrams were lost."""
+    """Send as many as one core takes; return the rates and the number of datagrams lost."""
     with ExitStack() as stack:
         stage.say("start, connect and join")
         kinds = (NETCODE, PLAIN) if stage.quick else tuple(NAMES)
@@ -84,7 +84,7 @@ def _flood(stage: Stage, players: int) -> tuple[list[Figure], int]:
 
 @attrs.frozen
 class _Paced:
-    """What came of players at their pace.
+    """The result of players who move at a fixed pace.
 
     Attributes:
         sent, lost: moves.

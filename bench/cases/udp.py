@@ -47,7 +47,7 @@ def run(stage: Stage) -> Outcome:
 
 
 def start(stack: ExitStack, stage: Stage, kind: str, size: int) -> Child:
-    """A server, and a sender whose players have joined."""
+    """Start a server and a sender; return the sender, whose players have joined."""
     server = stack.enter_context(child("udp_server", kind, size, stage.directory))
     at = server.hear()
     sender = stack.enter_context(
@@ -62,7 +62,7 @@ class Turns:
 
     Attributes:
         rates: moves a second, of both kinds, a value a turn.
-        lost: datagrams that were sent and not taken in.
+        lost: datagrams that were sent and did not reach the server.
         answers: receipts that came back.
     """
 
@@ -74,7 +74,7 @@ class Turns:
         sender.ask(str(self._seconds / 4))  # warm
 
     def measure(self) -> float:
-        """One turn."""
+        """Take one turn; moves a second of one core."""
         found = self._sender.ask(str(self._seconds))
         self.rates["of one core"].append(found["taken"] / found["cpu"])
         self.rates["wall clock"].append(found["taken"] / found["elapsed"])
@@ -89,7 +89,7 @@ def _targets(figures: list[Figure], sizes: tuple[int, ...], lost: int) -> list[T
         setting = f"{size:,} players, of one core"
         limit = ratio(figures, NAMES[NO_OP], setting)
         rate = median(figures, OURS, setting)
-        # Either of the two will do.
+        # One of the two targets is enough.
         if rate is not None and rate >= 300_000:
             targets.append(Target(f"moves applied, {size:,} players", rate, 300_000, True, UNIT))
         else:

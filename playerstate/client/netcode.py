@@ -20,7 +20,8 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
 from playerstate.client.core import Client
-from playerstate.client.link import Address, Link, Port
+from playerstate.client.link import Address, Link
+from playerstate.client.path import Path
 from playerstate.transports.netcode.client import Client as Connection
 from playerstate.transports.netcode.client import State
 from playerstate.wire.messages import Refused, RefusedReason
@@ -86,8 +87,8 @@ class NetcodeLink(Link):
         self._get_token = get_token
         self._jitter = jitter
         self._spread = 0.0
-        self._path: _Path | None = None
-        self._next: _Path | None = None  # only beside a path that is connected and silent
+        self._path: Path | None = None
+        self._next: Path | None = None  # only beside a path that is connected and silent
         self._asked: Deferred[Any] = succeed(None)
         self._again: Any = None
         self._again_after = AGAIN_AFTER
@@ -152,7 +153,7 @@ class NetcodeLink(Link):
         self._turned_at, self._was_late = now, is_late
         return is_late
 
-    def _turn_path(self, path: _Path, now: float) -> None:
+    def _turn_path(self, path: Path, now: float) -> None:
         datagram = path.connection.due(now)
         if datagram is not None:
             self._write(path, datagram)
@@ -207,7 +208,7 @@ class NetcodeLink(Link):
 
     def _connect(self, token: bytes) -> None:
         now = self._seconds()
-        path = _Path(self._reactor, Connection(token, now), self._received)
+        path = Path(self._reactor, Connection(token, now), self._received)
         if self._path is None:
             self._path = path
         else:
@@ -223,11 +224,11 @@ class NetcodeLink(Link):
         error = failure.value
         self.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
-    def _received(self, path: _Path, datagram: bytes, source: Address) -> None:
+    def _received(self, path: Path, datagram: bytes, source: Address) -> None:
         self._take_in(path, datagram, source, self._seconds())
         self.notify()
 
-    def _take_in(self, path: _Path, datagram: bytes, source: Address, now: float) -> None:
+    def _take_in(self, path: Path, datagram: bytes, source: Address, now: float) -> None:
         connection = path.connection
         was_in = path.is_connected
         message = connection.receive(datagram, source, now)
@@ -261,7 +262,7 @@ class NetcodeLink(Link):
         self._next.close()
         self._next = None
 
-    def _lost(self, path: _Path) -> None:
+    def _lost(self, path: Path) -> None:
         path.close()
         if path is self._next:
             self._next = None
@@ -273,7 +274,7 @@ class NetcodeLink(Link):
         elif self._path is None and self._asked.called:
             self._ask_later(AGAIN_AFTER)
 
-    def _write(self, path: _Path, datagram: bytes) -> None:
+    def _write(self, path: Path, datagram: bytes) -> None:
         try:
             path.write(datagram)
         except CannotListenError as error:
@@ -282,59 +283,3 @@ class NetcodeLink(Link):
                     each.close()
             self._path = self._next = None
             self.fail(error)
-
-
-class _Path:
-    """A connection, and its port.
-
-    Args:
-        reactor: provides ``IReactorUDP``.
-        connection: a connection that has sent nothing yet.
-        received: called with this path, each datagram, and its sender's address.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        connection: Connection,
-        received: Callable[[_Path, bytes, Address], None],
-    ) -> None:
-        self.connection = connection
-        self._reactor = reactor
-        self._received = received
-        self._port: Port | None = None
-        self._is_closed = False
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the client is connected."""
-        return self.connection.state == State.CONNECTED
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the connection has ended or failed."""
-        return self.connection.state <= State.DISCONNECTED
-
-    def write(self, datagram: bytes) -> None:
-        """Send to the connection's present server; the token's servers may mix IPv4 and IPv6.
-
-        Raises:
-            CannotListenError: no port can be opened.
-        """
-        server = self.connection.server
-        if self._port is not None and self._port.is_ipv6 != (":" in server[0]):
-            self._port.close()
-            self._port = None
-        if self._port is None:
-            self._port = Port(self._reactor, server[0], self._take)
-        self._port.send(datagram, server)
-
-    def close(self) -> Deferred[Any]:
-        """Receive nothing more, and close the port; the Deferred fires when it is closed."""
-        self._is_closed = True
-        port, self._port = self._port, None
-        return succeed(None) if port is None else port.close()
-
-    def _take(self, datagram: bytes, source: Address) -> None:
-        if not self._is_closed:
-            self._received(self, datagram, source)

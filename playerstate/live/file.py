@@ -80,54 +80,9 @@ class LiveFile:
         The live file is renamed first and removed only by `discard`, so a process killed anywhere
         in between leaves it to the next.  A file that makes no sense, or belongs to another store,
         is set aside.
-
-        Raises:
-            LiveFileUnusable: the file cannot be read, or is in use.
         """
         try:
-            # While the `.recovering` file exists no player can join, so a file of the plain name
-            # holds no player.
-            check_ours(self.path)
-            check_free(self.path)
-            if os.path.exists(self._recovering):
-                # It would take disk space beside the file that is made next.
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path)
-            elif not os.path.exists(self.path):
-                return None
-            else:
-                os.rename(self.path, self._recovering)
-            # Locked until it is discarded, so that no other process claims it.
-            self._recovering_fd = os.open(self._recovering, os.O_RDONLY | os.O_CLOEXEC)
-            lock(self._recovering_fd, self.path)
-            try:
-                leftover = read_leftover(self._recovering_fd)
-            except NotALiveFile as error:
-                aside = self._set_aside()
-                _log.critical(
-                    "the live file {path} is not a live file: {error}; it was set aside as {aside},"
-                    " and nothing of it was saved",
-                    path=self.path,
-                    error=error,
-                    aside=aside,
-                )
-                return None
-            players = 0 if leftover.clean else len(leftover.records)
-            if leftover.identity != identity:
-                aside = self._set_aside()
-                _log.emit(
-                    LogLevel.critical if players else LogLevel.info,
-                    "the live file {path} holds {players} unsaved players of another store, or of"
-                    " this one before it was restored; it was set aside as {aside}, and nothing of"
-                    " it was saved",
-                    path=self.path,
-                    players=players or "no",
-                    aside=aside,
-                )
-                return None
-            if not players:
-                self.discard()
-                return None
+            leftover = self._read_claimed(identity) if self._take() else None
         except OSError as error:
             self._let_go_of_recovering()
             raise LiveFileUnusable(
@@ -137,6 +92,60 @@ class LiveFile:
         except BaseException:
             self._let_go_of_recovering()
             raise
+        return leftover
+
+    def _take(self) -> bool:
+        """Give the file its `.recovering` name and lock it, so that no other process claims it.
+
+        Returns:
+            Whether there is such a file.
+        """
+        check_ours(self.path)
+        check_ours(self._recovering)
+        check_free(self.path)
+        if os.path.exists(self._recovering):
+            # While it exists no player can join, so a file of the plain name holds no player, and
+            # would take disk space beside the file that is made next.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+        elif os.path.exists(self.path):
+            os.rename(self.path, self._recovering)
+        else:
+            return False
+        self._recovering_fd = os.open(self._recovering, os.O_RDONLY | os.O_CLOEXEC)
+        lock(self._recovering_fd, self.path)
+        return True
+
+    def _read_claimed(self, identity: bytes) -> Leftover | None:
+        """Read the claimed file; discard it if all of it is saved, set it aside if it is no use."""
+        assert self._recovering_fd is not None
+        try:
+            leftover = read_leftover(self._recovering_fd)
+        except NotALiveFile as error:
+            aside = self._set_aside()
+            _log.critical(
+                "the live file {path} is not a live file: {error}; it was set aside as {aside},"
+                " and nothing of it was saved",
+                path=self.path,
+                error=error,
+                aside=aside,
+            )
+            return None
+        if leftover.identity != identity:
+            aside = self._set_aside()
+            _log.emit(
+                LogLevel.critical if leftover.unsaved else LogLevel.info,
+                "the live file {path} holds {players} unsaved players of another store, or of"
+                " this one before it was restored; it was set aside as {aside}, and nothing of"
+                " it was saved",
+                path=self.path,
+                players=leftover.unsaved or "no",
+                aside=aside,
+            )
+            return None
+        if not leftover.unsaved:
+            self.discard()
+            return None
         return leftover
 
     def _let_go_of_recovering(self) -> None:
@@ -165,11 +174,7 @@ class LiveFile:
         self._let_go_of_recovering()
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
-        """Make the file and map it.
-
-        Raises:
-            LiveFileUnusable: there is no room for it, or no permission to make it.
-        """
+        """See `RowMemory.open`; makes the file and maps it."""
         text = schema.canonical.encode()
         header_bytes = -(-(HEADER.size + len(text) + TAIL.size) // PAGE) * PAGE
         header = HEADER.pack(
@@ -185,6 +190,11 @@ class LiveFile:
         self._fd, self._map = self._make(self._slot_bytes * capacity, b"")
         return memoryview(self._map)[header_bytes:]
 
+    @property
+    def _rows_at(self) -> int:
+        """Where in the file the rows begin."""
+        return len(self._header) + TAIL.size
+
     def _tail(self) -> bytes:
         return TAIL.pack(self._looks, self._reserved // self._slot_bytes)
 
@@ -195,9 +205,8 @@ class LiveFile:
         if why := self.lost():
             raise LiveFileUnusable(f"the live file {self.path} was {why}; it is made anew shortly")
         assert self._fd is not None
-        start = len(self._header) + TAIL.size
         try:
-            os.posix_fallocate(self._fd, start + self._reserved, used - self._reserved)
+            os.posix_fallocate(self._fd, self._rows_at + self._reserved, used - self._reserved)
         except OSError as error:
             raise LiveFileUnusable(
                 f"no room for {used} bytes in the live file {self.path}: {error.strerror}; make"
@@ -248,7 +257,7 @@ class LiveFile:
         self._lost = self.lost()
         assert self._fd is not None
         assert self._map is not None
-        at = start = len(self._header) + TAIL.size
+        at = start = self._rows_at
         kept = mmap.mmap(-1, len(self._map))
         with memoryview(kept) as rows, contextlib.suppress(OSError):
             while read := os.preadv(self._fd, [rows[at : start + used]], at):
@@ -260,7 +269,7 @@ class LiveFile:
         """See `RowMemory.renew`.  A file that now has the live file's name is renamed and kept."""
         assert self._fd is not None
         assert self._map is not None
-        start = len(self._header) + TAIL.size
+        start = self._rows_at
         with memoryview(self._map) as rows:
             fd, mapping = self._make(len(self._map) - start, rows[start : start + used])
         fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -280,8 +289,7 @@ class LiveFile:
         Raises:
             LiveFileUnusable: there is no room for it, or no permission to make it, or it is in use.
         """
-        header = self._header + self._tail()
-        start = len(header)
+        header, start = self._header + self._tail(), self._rows_at
         size += start
         try:
             making = self.path + MAKING

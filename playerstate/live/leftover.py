@@ -65,6 +65,11 @@ class Leftover:
     fields: tuple[Field, ...]
     records: npt.NDArray[np.void]
 
+    @property
+    def unsaved(self) -> int:
+        """How many players there are whose newest state may be unsaved."""
+        return 0 if self.clean else len(self.records)
+
 
 class NotALiveFile(ValueError):
     """The file is not a live file, or a damaged one; the message says why."""
@@ -135,7 +140,8 @@ def _newest_whole(halves: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     versions = np.where(whole, halves["version"], 0).reshape(-1, 2)
     newer = versions.argmax(axis=1)
     chosen = np.arange(len(versions)) * 2 + newer
-    return halves[chosen[versions.max(axis=1) > 0]] if len(versions) else halves
+    rows: npt.NDArray[np.void] = halves[chosen[versions.max(axis=1) > 0]]
+    return rows
 
 
 def _parse_fields(text: str) -> tuple[Field, ...]:

@@ -21,7 +21,14 @@ class RowMemory(Protocol):
         """What happens to unsaved rows when the process ends, as a clause for log and errors."""
 
     def claim(self, identity: bytes) -> Leftover | None:
-        """Take over what a previous process left of the store of this identity, if anything."""
+        """Take over what a previous process left of the store of this identity, if anything.
+
+        Returns:
+            The leftover, until `discard`; None if there is none, or all of it is saved.
+
+        Raises:
+            LiveFileUnusable: it cannot be read, or is in use.
+        """
 
     def discard(self) -> None:
         """Remove the claimed leftover: all of it is in the store.
@@ -31,7 +38,11 @@ class RowMemory(Protocol):
         """
 
     def open(self, schema: StateSchema, capacity: int, identity: bytes) -> memoryview:
-        """Return zeroed memory for `capacity` players of the store of this identity."""
+        """Return zeroed memory for `capacity` players of the store of this identity.
+
+        Raises:
+            LiveFileUnusable: there is no room for it, or no permission to make it, or it is in use.
+        """
 
     def reserve(self, used: int) -> None:
         """Make sure that the first `used` bytes of the memory can be written.

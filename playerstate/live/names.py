@@ -70,11 +70,11 @@ def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
                 f"cannot read the live file {name} beside the store: {error.strerror}; make it"
                 " readable, or move it away"
             ) from error
-        if leftover.clean or not len(leftover.records):
+        if not leftover.unsaved:
             continue
         if leftover.identity == identity:
             raise LiveFileUnusable(
-                f"the live file {name} holds {len(leftover.records)} players of this store whose"
+                f"the live file {name} holds {leftover.unsaved} players of this store whose"
                 " newest state may be unsaved, and this start does not use it; start once with"
                 f" the live file {path} and stop, save them with `playerstate live apply`, or move"
                 " the file away to do without them"
@@ -83,7 +83,7 @@ def check_beside(path: str | None, used: str | None, identity: bytes) -> None:
             "the live file {path} beside the store holds {players} unsaved players of another"
             " store, or of this one before it was restored; it is left alone",
             path=name,
-            players=len(leftover.records),
+            players=leftover.unsaved,
         )
 
 
@@ -123,14 +123,14 @@ def check_ours(path: str) -> None:
     """
     try:
         # Checked before it is opened: opening a device or a pipe may have effects, or block.
-        regular = stat.S_ISREG(os.stat(path).st_mode)
-        if regular:
+        ours = stat.S_ISREG(os.stat(path).st_mode)
+        if ours:
             with open(path, "rb") as file:
                 start = file.read(len(MAGIC))
-            regular = start.strip(b"\0") == b"" or MAGIC.startswith(start)
+            ours = start.strip(b"\0") == b"" or MAGIC.startswith(start)
     except FileNotFoundError:
         return
-    if not regular:
+    if not ours:
         raise LiveFileUnusable(f"{path} exists and is not a live file; name another file, or none")
 
 

@@ -36,10 +36,12 @@ def find_unsaved(
     rows, carried = as_rows(leftover, schema)
     records = rows.view(RowLayout(schema.fields).named)
     newer = np.ones(len(rows), np.bool_)
+    unread: list[Exception] = []
     for index, session_id in enumerate(rows["session_id"].tolist()):
         try:
             found = reader.load(session_id)
-        except Exception:  # the row is written then, and the store's guard compares
+        except Exception as error:  # the row is written then, and the store's guard compares
+            unread.append(error)
             continue
         if isinstance(found, Deferred):  # likewise
             found.addErrback(lambda _: None)
@@ -48,6 +50,13 @@ def find_unsaved(
         newer[index] = found is None or found.updated_at < rows["updated_at"][index]
         if found is not None and newer[index]:
             _keep_stored(records[index], found, carried[index], schema)
+    if unread:
+        _log.warn(
+            "{players} players in the live file could not be compared with the store: {error};"
+            " they are saved, unless the store finds that it has newer states",
+            players=len(unread),
+            error=unread[-1],
+        )
     _log_found(rows[newer], len(rows))
     return rows[newer]
 

@@ -130,7 +130,7 @@ class Reopening:
 
     def _try(self) -> None:
         online = frozenset(self._table.slots)
-        self._outbox.reopen(lambda: self._go_over(online), self._gone_over)
+        self._outbox.switch.go_over(lambda: self._go_over(online), self._gone_over)
 
     def _go_over(self, online: Set[int]) -> list[int] | None:
         """The lost players' session ids; None where they are unknown.  Persist thread."""
@@ -172,7 +172,7 @@ class Reopening:
             self._cannot_reopen = str(error)
             store = self._store.describe()
             _log.error("cannot go on with {store}: {error}", store=store, error=error)
-        self._outbox.put_off()
+        self._outbox.switch.put_off()
         self._clock.callLater(REOPEN_EVERY, self._try)
 
     def _load_some(self) -> None:

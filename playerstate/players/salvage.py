@@ -35,7 +35,8 @@ class Salvage:
         clock: measures how long the file has been missing.
         load: reads a player from the store, as `IStateReader.load`.
         in_flight: returns how many rows are on their way to the store.
-        restored: called when players have been set back to the state that the store holds.
+        restored: called when players whose rows were lost count as saved, although no commit
+            said so: those who have left can be released.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
 from playerstate.ledger import Ledger, count
-from playerstate.live.table import Sweep
+from playerstate.live.sweeping import Sweep
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import StoreHealth, Trouble
@@ -206,7 +206,7 @@ class Lane:
         self.persister.resume()
 
     def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
-        """See `playerstate.saving.outbox.Outbox.reopen`; the lane must be held."""
+        """See `playerstate.saving.switch.Switch.go_over`; the lane must be held."""
 
         def on_thread() -> None:
             try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -17,7 +16,8 @@ from twisted.internet.interfaces import IDelayedCall
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore
 from playerstate.ledger import Ledger
-from playerstate.live.table import LiveTable, Sweep
+from playerstate.live.sweeping import Sweep
+from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named
@@ -28,6 +28,7 @@ from playerstate.saving.lane import JOIN_WITHIN, Lane
 from playerstate.saving.pace import Pace
 from playerstate.saving.partition import Partition
 from playerstate.saving.ring import Rows
+from playerstate.saving.switch import Switch
 from playerstate.state.layout import RowLayout
 
 SAVE_TOGETHER = 0.05
@@ -38,8 +39,6 @@ OVERFLOW_LOGGED_EVERY = 10.0
 """Seconds between two log lines about a full queue."""
 THREAD_NAME = "playerstate-persist"
 """The name of the persist thread; with several lanes, a lane number from 1 up follows it."""
-
-T = TypeVar("T")
 
 _log = PrintableLogger()
 
@@ -62,11 +61,12 @@ class Outbox:
         when_recovered: called once all of `recovered` is settled.
         replaced: called when a lane finds the store replaced, and again with each commit that the
             replaced store still took: what it holds is not saved.
-        reopen: called once the store was replaced and every writer is closed; calls `resume` once
-            the store can be written.
+        reopen: called once the store was replaced and every writer is closed; has `switch` go over,
+            and calls `resume` once the store can be written.
         guard: called before rows are taken from the table, and before a commit is noted there.
 
     Attributes:
+        switch: takes the lanes to the store that replaced the opened one.
         ended: fires when all persist threads have ended, with whether all they saved is on disk.
     """
 
@@ -94,7 +94,6 @@ class Outbox:
         self._settled = settled
         self._when_recovered = when_recovered
         self._replaced = replaced
-        self._reopen = reopen
         self._guard = guard
         self._pace = Pace(save_within)
         self._sweeping: IDelayedCall | None = None
@@ -103,8 +102,6 @@ class Outbox:
         self._soon_call: IDelayedCall | None = None
         self._flushes = Flushes()
         self._abandoned = False
-        self._holding = self._reopening = False
-        self._switch: Callable[[], None] | None = None
         self.ended: Deferred[bool] = Deferred()
         partition = Partition(store.lanes)
         if store.lanes > 1:
@@ -127,7 +124,7 @@ class Outbox:
             )
             for number in range(store.lanes)
         ]
-        self._switching_lane = self._lanes[0]
+        self.switch = Switch(self._lanes, replaced, reopen)
 
     def start(self) -> None:
         """Start the persist threads and the sweeps.
@@ -291,44 +288,11 @@ class Outbox:
             overflows=self._ledger.overflows,
         )
 
-    def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
-        """Have the persist thread that found the store replaced switch to the store there now.
-
-        Another lane's does it where that has ended, or ends before; where all have, neither is
-        called.
-
-        Args:
-            go_over: makes the switch; called on that thread, while no writer of any lane is open.
-            then: called on the reactor thread, with what `go_over` returned or raised.
-        """
-
-        def gone_over(outcome: T | Exception) -> None:
-            self._switch = None
-            then(outcome)
-
-        self._switch = lambda: self._switching_lane.reopen(go_over, gone_over)
-        self._have_lane_switch()
-
-    def _have_lane_switch(self) -> None:
-        """Have a lane whose thread has not ended make the switch that is due, if one is."""
-        alive = [lane for lane in self._lanes if lane.synced is None]
-        if alive and self._switch is not None:
-            if self._switching_lane not in alive:
-                self._switching_lane = alive[0]
-            self._switch()
-
-    def put_off(self) -> None:
-        """Note that the switch is not possible yet; the caller will call `reopen` again."""
-        for lane in self._lanes:
-            lane.persister.put_off()
-
     def resume(self) -> None:
         """Let the lanes write again, to the store that has replaced the opened one."""
-        self._reopening = False
         # What was saved before is to be saved again, and counts as dirtied only now.
         self._flushes.wait_since(self._clock.seconds())
-        for lane in self._lanes:
-            lane.resume()
+        self.switch.resume()
         self._fire_flushes()
 
     def lane_committed(self, lane: Lane, commit: Commit) -> None:
@@ -336,7 +300,7 @@ class Outbox:
         self._guard()
         self._pace.committed(commit.seconds + commit.maintenance_seconds)
         self._table.settle(commit.slots, commit.generations, commit.sequences, commit.updated_at)
-        if self._reopening:
+        if self.switch.under_way:
             self._replaced()
         self._note_dropped(commit.dropped)
         if lane.left_over and not self._abandoned:
@@ -357,25 +321,16 @@ class Outbox:
         self._fire_flushes()
 
     def lane_replaced(self, lane: Lane) -> None:
-        """See `LaneOwner`; the writers of the other lanes are closed first."""
-        if not self._reopening:
-            self._holding = self._reopening = True
-            self._switching_lane = lane
-            self._replaced()
-            for other in self._lanes:
-                other.hold()  # without effect on the lane that found it
-        self.lane_held()
+        """See `LaneOwner`."""
+        self.switch.found(lane)
 
     def lane_held(self) -> None:
         """See `LaneOwner`."""
-        if self._holding and all(lane.is_held for lane in self._lanes):
-            self._holding = False
-            self._reopen()
+        self.switch.held()
 
     def lane_ended(self, lane: Lane) -> None:
-        """See `LaneOwner`; where it was to make the switch to another store, another lane is."""
-        if lane is self._switching_lane:
-            self._have_lane_switch()
+        """See `LaneOwner`."""
+        self.switch.ended(lane)
         synced = [lane.synced for lane in self._lanes]
         if None not in synced:
             self.ended.callback(all(synced))
@@ -395,5 +350,5 @@ class Outbox:
         self._flushes.note_dropped(dropped)
 
     def _fire_flushes(self) -> None:
-        if self._flushes and not self._reopening:
+        if self._flushes and not self.switch.under_way:
             self._flushes.fire(self.oldest_unsaved())

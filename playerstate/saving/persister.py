@@ -1,11 +1,9 @@
-"""The persist thread: drains the ring into the writer, a batch at a time.
+"""The persist thread: when it writes, waits, and ends, and the writer that it has open.
+
+`playerstate.saving.in_hand` takes the rows, writes and settles them.
 
 Rules.
 
-- A batch taken from the ring belongs to the `Persister`, not to its thread's stack, and leaves it
-  only when it is settled: a failed write keeps it.
-- A batch holds the newest row of each player, sorted by session id.  Rows of one player leave the
-  ring in the order in which they were made, so the newest is the last.
 - The thread sleeps on one event.  It clears the event *before* it checks the ring, so a row pushed
   after the check leaves the event set: no wake-up is lost.
 - It reports to the reactor thread through `PersistListener` alone.
@@ -24,11 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from playerstate.interfaces import IStateWriter, Reason, RowRefused, StoreBusy, StoreReplaced
-from playerstate.saving.batch import Written, newest_of_each
-from playerstate.saving.commit import Commit, Dropped
+from playerstate.interfaces import IStateWriter, StoreBusy, StoreReplaced
+from playerstate.saving.in_hand import InHand
 from playerstate.saving.listener import PersistListener
-from playerstate.saving.refusals import Refusals, Refused
 from playerstate.saving.ring import Ring, Rows
 
 MAX_SLEEP = 1.0
@@ -54,8 +50,8 @@ class Persister:
             sorted by session id.
 
     Attributes:
-        writing_since: when the present write began, in `monotonic`'s seconds; None without one.
-        maintaining_since: the same for the writer's maintenance.
+        maintaining_since: when the present maintenance of the writer began, in `monotonic`'s
+            seconds; None without one.
     """
 
     def __init__(
@@ -69,7 +65,6 @@ class Persister:
         recovered: Rows | None = None,
     ) -> None:
         self._ring = ring
-        self._record = record
         self._open_writer = open_writer
         self._listener = listener
         self._monotonic = monotonic
@@ -82,18 +77,13 @@ class Persister:
         self._hold = self._held = 0
         self._reopen: Callable[[], object] | None = None
         self._awaits_outcome = False
-        self._taken: Rows | None = recovered
-        self._recovering = recovered is not None
-        self._batch: Rows | None = None
-        self._superseded = 0
-        self._read = 0
-        self._refusals = Refusals()
-        self._rows_committed = 0
         self._attempts = 0
         self._died = False
         self._maintenance_seconds = 0.0
-        self.writing_since: float | None = None
         self.maintaining_since: float | None = None
+        self._in_hand = InHand(
+            ring, record, self._opened, self._is_abandoned, listener, monotonic, recovered
+        )
 
     def wake(self) -> None:
         """Wake the thread: there are rows in the ring.  Reactor thread."""
@@ -143,6 +133,11 @@ class Persister:
         self._replaced = self._awaits_outcome = False
         self._hold = 0
         self._wake.set()
+
+    @property
+    def writing_since(self) -> float | None:
+        """When the present write began, in `monotonic`'s seconds; None without one."""
+        return self._in_hand.writing_since
 
     @property
     def told_to_end(self) -> bool:
@@ -211,20 +206,18 @@ class Persister:
         if self._replaced or self._hold:
             return self._stand_still()
         try:
-            self._take()
-            if self._batch is None:
+            if not self._in_hand.save(self._maintenance_seconds):
                 return None
-            self._settle(self._write(self._batch))
         except StoreReplaced as error:
             self._note_replaced(error)
             return MAX_SLEEP
         except Exception as error:  # of any kind: the rows are kept, and the listener is notified
-            self._listener.failed(error, self._in_hand())
+            self._listener.failed(error, len(self._in_hand))
             if not isinstance(error, StoreBusy):
                 self._close_writer()
             return self._back_off()
         self._maintain()
-        if self._in_hand():
+        if self._in_hand:
             return self._back_off()
         self._attempts = 0
         return 0.0
@@ -243,142 +236,14 @@ class Persister:
                 self._reopen = go_over
                 raise
             return 0.0
-        nothing = not self._in_hand() and not self._ring.depth
+        nothing = not self._in_hand and not self._ring.depth
         may_end = self._finishing and nothing and not self._awaits_outcome
         return None if may_end else MAX_SLEEP
-
-    def _in_hand(self) -> int:
-        return sum(len(rows) for rows in (self._batch, self._taken) if rows is not None)
-
-    def _take(self) -> None:
-        """Add rows from the ring to the batch, if it is empty or holds rows that were refused."""
-        if self._taken is None and (self._batch is None or self._refusals):
-            taken = self._ring.take()
-            self._taken = taken if len(taken) else None
-        if self._taken is None:
-            return
-        rows = (
-            self._taken
-            if self._batch is None
-            else np.concatenate((self._batch, self._taken), dtype=self._ring.dtype)
-        )
-        batch = newest_of_each(rows)
-        self._superseded += len(rows) - len(batch)
-        self._batch, self._taken = batch, None
-
-    def _write(self, batch: Rows) -> Written:
-        """Give a batch to the writer, and return how much was written; the batch is kept.
-
-        Where the store refuses a row and cannot name it, it is given ever smaller pieces, until
-        each refused row is alone.
-        """
-        written = Written([batch])
-        self.writing_since = started = self._monotonic()
-        try:
-            if self._writer is None:
-                self._writer = self._open_writer()
-            while written.left:
-                if self._abandoned.is_set():
-                    raise StoreBusy("abandoned before the write began")
-                try:
-                    written.took(self._writer.write(written.left[-1].view(self._record)))
-                except RowRefused as error:
-                    written.refuses(error)
-            if self._recovering:
-                self._writer.sync()
-        except BaseException as error:  # raised after the commit report
-            written.error = error
-        self.writing_since = None
-        written.seconds = self._monotonic() - started
-        return written
-
-    def _settle(self, written: Written) -> None:
-        """Report the settled rows of a batch, and drop them; the other rows are the next batch.
-
-        If this fails before the report, the whole batch is written again.
-
-        Raises:
-            BaseException: what ended the writing, or prevented a row from being quarantined.
-        """
-        if self._recovering and written.error is not None:
-            raise written.error  # nothing is known to be on disk: all of it is written again
-        error = written.error
-        committed = self._rows_committed + sum(map(len, written.saved))
-        if error is None:
-            error = self._quarantine_hopeless(written, committed)
-        rest = written.rest()
-        if written.saved or written.dropped:
-            self._report(written, rest is None)
-        self._rows_committed = committed
-        self._batch = rest
-        if error is not None:
-            raise error
-
-    def _quarantine_hopeless(self, written: Written, committed: int) -> Exception | None:
-        """Quarantine the refused rows to give up; the others stay refused, to be written again.
-
-        They are quarantined in one call, so that rows with different reasons do not cost a file
-        write each.
-
-        Returns:
-            The error that prevented it, if any; all of the rows stay refused then.
-        """
-        again, given_up = self._refusals.judge(
-            written.refused, self._rows_committed, committed, self._recovering
-        )
-        error = None
-        if given_up:
-            assert self._writer is not None
-            rows = np.concatenate([one.row for one in given_up], dtype=self._ring.dtype)
-            reasons = [str(one.error) for one in given_up]
-            try:
-                self._writer.quarantine(rows.view(self._record), reasons)
-            except Exception as failure:
-                error = failure
-            else:
-                self._refusals.forget(given_up)
-                written.refused = again
-                written.dropped += [
-                    Dropped.of(row, Reason.REFUSED, why)
-                    for row, why in zip(rows, reasons, strict=True)
-                ]
-        if error is None:
-            self._report_refused(again)
-        return error
-
-    def _report_refused(self, refused: list[Refused]) -> None:
-        """Report the refused rows that are kept: one failure, however many reasons there are."""
-        if not refused:
-            return
-        error = refused[0].error
-        if others := len({str(one.error) for one in refused}) - 1:
-            error = RowRefused(f"{error}; and for {others} other reasons")
-        self._listener.failed(error, len(refused))
-
-    def _report(self, written: Written, is_settled: bool) -> None:
-        if is_settled:
-            self._read = self._ring.read
-        commit = Commit.of(
-            written.saved,
-            written.dropped,
-            self._superseded,
-            self._read,
-            written.seconds,
-            self._maintenance_seconds,
-        )
-        if self._recovering:
-            self._listener.recovered(commit)
-            self._recovering = not is_settled
-        else:
-            self._listener.committed(commit)
-        self._superseded = 0
 
     def _sync(self) -> bool:
         """Sync everything committed to disk; return whether that succeeded."""
         try:
-            if self._writer is None:
-                self._writer = self._open_writer()
-            self._writer.sync()
+            self._opened().sync()
         except StoreReplaced as error:
             self._note_replaced(error)
             return False
@@ -411,6 +276,15 @@ class Persister:
         delay = min(FIRST_RETRY * 2.0**self._attempts, LAST_RETRY)
         self._attempts = min(self._attempts + 1, 16)
         return delay * (0.5 + self._jitter() / 2)
+
+    def _opened(self) -> IStateWriter:
+        """The open writer; where there is none, one is opened."""
+        if (writer := self._writer) is None:
+            writer = self._writer = self._open_writer()
+        return writer
+
+    def _is_abandoned(self) -> bool:
+        return self._abandoned.is_set()
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None

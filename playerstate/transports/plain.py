@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from playerstate.arguments import MAX_SESSION_ID
 from playerstate.conversations.gateway import Gateway
+from playerstate.players.errors import NotRunning
 from playerstate.transports.admission import Admission
 from playerstate.transports.recvmmsg import DATAGRAMS, BatchProtocol
 from playerstate.transports.udp import UDPPort
@@ -25,6 +26,7 @@ _HEAD = struct.Struct("<QI")
 _HEAD_AND_TYPE = struct.Struct("<QIB")
 
 MAX_DATAGRAM = _HEAD.size + MAX_JOIN_SIZE
+"""Bytes of the longest valid datagram."""
 JOINS_A_TURN, JOINS_A_LOADED_TURN = 8, 5
 """JOINs admitted in one turn of the reactor, a millisecond's work, and in each 10 ms under load."""
 
@@ -132,6 +134,7 @@ class PlainService(Service):
         self._number = port
         self._interface = interface
         self._reactor = reactor
+        self._port: UDPPort | None = None
 
     def startService(self) -> None:
         """Bind the port and begin to answer.
@@ -157,12 +160,23 @@ class PlainService(Service):
 
     @property
     def port(self) -> int:
-        """The number of the bound port."""
-        return self._port.number
+        """The number of the bound port.
+
+        Raises:
+            NotRunning: the transport was never started.
+        """
+        return self._last_port().number
+
+    def _last_port(self) -> UDPPort:
+        """The port that was bound, even if it has been closed since."""
+        if self._port is None:
+            raise NotRunning("the plain transport was never started")
+        return self._port
 
     def stopService(self) -> Deferred[None]:
         """Save and notify every player, and close the port."""
         if not self.running:
             return succeed(None)
         super().stopService()
-        return self._gateway.close().addCallback(lambda _: self._port.close())
+        port = self._last_port()
+        return self._gateway.close().addCallback(lambda _: port.close())

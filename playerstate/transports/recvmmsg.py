@@ -76,9 +76,18 @@ class BatchProtocol(DatagramProtocol):
         raise NotImplementedError
 
 
+def is_wildcard(interface: str) -> bool:
+    """Whether an interface stands for all of the machine's addresses, and so names none.
+
+    Raises:
+        ValueError: it is not an IP address.
+    """
+    return ip_address(interface).is_unspecified
+
+
 def is_for_all_addresses(port: Any) -> bool:
     """Whether this is a Twisted port that is bound to all addresses of the machine."""
-    return isinstance(port, Port) and ip_address(port.interface or "0.0.0.0").is_unspecified
+    return isinstance(port, Port) and is_wildcard(port.interface or "0.0.0.0")
 
 
 def _send(

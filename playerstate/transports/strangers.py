@@ -116,7 +116,8 @@ class Strangers:
 def network_of(host: str) -> str:
     """The network of a source: an IPv4 address, or the first half of an IPv6 one as written.
 
-    One customer commonly has a whole /64.  Addresses written with zeros left out are divided more
+    By the text alone, which costs little, since it is asked for each datagram of a flood.  One
+    customer commonly has a whole /64.  Addresses written with zeros left out are divided more
     finely; that only gives them more queues, shared with no other network.
     """
     if ":" not in host or "." in host:

@@ -22,12 +22,12 @@ MAX_THROUGHPUT = 16 * 2**10
 """Bytes read in one turn of the reactor, where datagrams are read one at a time; with Twisted's 256
 KiB, a flood would delay every timer by the time that processing them takes."""
 DROPS_LOOK_EVERY = 10.0
+"""Seconds between two readings of the number of datagrams that the system dropped."""
 LOOK_EVERY = 1.0
 """Seconds between two checks that the socket is still alive."""
-LISTEN_AGAIN_FIRST = 0.1
-LISTEN_AGAIN_LONGEST = 5.0
-"""Seconds of backoff before a lost port is bound again, doubled each time; reset once a port has
-been open for the longest."""
+LISTEN_AGAIN_FIRST, LISTEN_AGAIN_LONGEST = 0.1, 5.0
+"""Seconds of backoff before a lost port is bound again, doubled each time up to the longest; reset
+once a port has been open for that long."""
 
 _SO_RCVBUFFORCE = 33
 """From Linux's ``asm-generic/socket.h``; Python has no name for it."""

@@ -1,4 +1,4 @@
-"""A store with a typed column for each field, as somebody else would write one for a database.
+"""A store with a typed column for each field, as another author would write one for a database.
 
 It knows of a state class what `playerstate.interfaces` says, and nothing else.
 """

@@ -15,9 +15,13 @@ import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.interfaces import IStateStore, Records
+from playerstate.state.default import PlayerState
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema, text
+from tests.kit.support import Everything
 
+PLAIN = StateSchema.of(PlayerState)
+EVERYTHING = StateSchema.of(Everything)
 IDENTITY = bytes(range(1, 17))
 """What the tests' databases are given."""
 

@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from twisted.trial.unittest import SynchronousTestCase
+
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Connection, Source
@@ -17,7 +20,8 @@ from playerstate.transports.netcode.events import (
     Replaced,
     TimedOut,
 )
-from playerstate.transports.netcode.packets import DISCONNECT
+from playerstate.transports.netcode.limits import Rate
+from playerstate.transports.netcode.packets import DISCONNECT, TO_CLIENT, Seals, read_header
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.server import Server
 from playerstate.transports.netcode.settings import NetcodeSettings
@@ -30,10 +34,12 @@ EPOCH = 1_700_000_000
 """The wall clock at second 0, in seconds since the Unix epoch."""
 TICK = 1 / 32
 """Seconds between two ticks; a power of two, so that times add up without rounding."""
+MANY = Rate(1e6, 10**6)
+"""A rate that no test reaches."""
 
 
 def source(number: int = 1, port: int = 5000) -> Source:
-    """Somewhere that a client may be."""
+    """A source of datagrams."""
     return (f"192.0.2.{number}", port, "port")
 
 
@@ -72,17 +78,24 @@ def request_of(token: ConnectToken) -> bytes:
     return make_request(token)
 
 
+def opened(datagram: bytes, token: ConnectToken) -> tuple[int, int, bytes]:
+    """Kind, sequence and body of a packet that a server sent to the holder of a token."""
+    kind, sequence, at = read_header(datagram, TO_CLIENT)
+    cipher = ChaCha20Poly1305(token.server_to_client_key)
+    return kind, sequence, Seals(PROTOCOL_ID).open(cipher, datagram, sequence, at)
+
+
 NAMES: dict[type[Event], str] = {
     Connected: "connected",
     Replaced: "replaced",
     Disconnected: "disconnected",
     TimedOut: "timed out",
 }
-"""How events are written down."""
+"""The names of events in records."""
 
 
 class Driver:
-    """Who has a server, carries out what it says, and writes it down.
+    """Drives a server: carries out its events, sends its datagrams, and records both.
 
     Attributes:
         server: the server.
@@ -97,7 +110,7 @@ class Driver:
     events: list[tuple[Any, ...]]
 
     def carry_out(self, events: Sequence[Event] = ()) -> None:
-        """Write down what happened, and send what is to be sent."""
+        """Record the events, and send what is to be sent."""
         for connection, payload in zip(*self.server.payloads(), strict=True):
             self.events.append(("received", connection.client_id, payload))
         for event in events:
@@ -121,7 +134,7 @@ class Driver:
         self.carry_out(self.server.tick(self.now))
 
     def take_in(self, datagram: bytes, source: Source) -> None:
-        """A datagram comes in."""
+        """Let a datagram arrive."""
         self.carry_out(self.server.receive(datagram, source, self.now))
 
     def stop(self) -> None:
@@ -131,7 +144,7 @@ class Driver:
 
 
 class Table(Driver):
-    """A server with all the time in one hand.
+    """A server whose clocks are set by the test.
 
     Attributes:
         now: the time; the wall clock goes with it.
@@ -150,7 +163,7 @@ class Table(Driver):
         self.start(seed)
 
     def start(self, seed: int = 0) -> None:
-        """Start the server; once more, and it is another one that knows nothing."""
+        """Start a server; each call starts another one without any state."""
         self.sent, self.events = deque(), []
         self.server = Server(
             self.settings,
@@ -164,7 +177,7 @@ class Table(Driver):
         return EPOCH + self.now + self.wall_step
 
     def receive(self, datagram: bytes, source: Source = source()) -> list[bytes]:  # noqa: B008
-        """A datagram comes in; what is sent to its source because of it.
+        """Let a datagram arrive; return what is sent to its source because of it.
 
         Nothing else is, but for the ten disconnects of a connection that was replaced, which may
         have been at this source.
@@ -181,7 +194,7 @@ class Table(Driver):
         return [answer for answer, to in answers if to == source]
 
     def why(self, datagram: bytes, source: Source = source()) -> str:  # noqa: B008
-        """The reason for which a datagram that came in was ignored, without an answer or a word."""
+        """Let a datagram arrive that is ignored, without an answer or event; return the reason."""
         before = self.server.tally.ignored.copy()
         events = len(self.events)
         assert self.receive(datagram, source) == []
@@ -191,9 +204,9 @@ class Table(Driver):
 
     @property
     def state(self) -> tuple[Any, ...]:
-        """What the server knows of clients and tokens; no ignored datagram may change it."""
+        """The server's state of clients and tokens; no ignored datagram may change it."""
         server = self.server
-        history = server._history
+        handshake, history = server._handshake, server._handshake._history
         return (
             [
                 (
@@ -203,7 +216,7 @@ class Table(Driver):
                 )
                 for c in server.connections
             ],
-            [(source, half.tag, half.lapses_at) for source, half in server._half_open.items()],
+            [(source, half.tag, half.lapses_at) for source, half in handshake.half_open.items()],
             # Those that have expired go whenever the history is looked at.
             {
                 tag: (history._entries[tag].source, history._entries[tag].consumed)
@@ -212,8 +225,8 @@ class Table(Driver):
             },
             (
                 server._outgoing._global_sequence,
-                server._challenges._sequence,
-                sorted(server._free_slots),
+                handshake._challenges._sequence,
+                sorted(server._roster._free_slots),
             ),
         )
 
@@ -224,11 +237,11 @@ class Table(Driver):
             self.tick()
 
     def player(self, token: ConnectToken, source: Source = source()) -> Player:  # noqa: B008
-        """A client with this token, somewhere."""
+        """A client with this token, at a source."""
         return Player(self, token, source)
 
     def connected(self, client_id: int = 42, number: int = 1, **token: Any) -> Player:
-        """A client that is in and knows it."""
+        """A connected client that has received the keep-alive."""
         token.setdefault("created_at", int(self.wall_clock()))
         player = self.player(make_token(client_id, **token), source(number))
         player.connect()
@@ -236,11 +249,11 @@ class Table(Driver):
 
 
 class Player:
-    """A client on the table, over a network that loses nothing.
+    """A client of the server, over a network without loss.
 
     Attributes:
         client: its core.
-        heard: the payloads that came.
+        heard: the payloads received.
         log: everything that it sent.
     """
 
@@ -253,14 +266,14 @@ class Player:
         self.log: list[bytes] = []
 
     def say(self, datagram: bytes | None) -> None:
-        """Send a datagram, and hear what is answered."""
+        """Send a datagram, and receive the answers."""
         if datagram is not None:
             self.log.append(datagram)
             self.table.receive(datagram, self.source)
         self.hear()
 
     def hear(self) -> None:
-        """Take in what was sent here."""
+        """Receive what was sent here."""
         others: list[tuple[bytes, Source]] = []
         while self.table.sent:
             datagram, to = self.table.sent.popleft()
@@ -273,9 +286,17 @@ class Player:
         self.table.sent.extend(others)
 
     def turn(self) -> None:
-        """One tick: hear, and send what is due."""
+        """One tick: receive, and send what is due."""
         self.hear()
         self.say(self.client.due(self.table.now))
+
+    def response(self) -> bytes:
+        """The response to the challenge that came, a second later; it is not sent."""
+        self.table.now += 1.0
+        response = self.client.due(self.table.now)
+        assert response is not None
+        assert self.client.state == State.SENDING_RESPONSE
+        return response
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass for both ends."""
@@ -284,13 +305,13 @@ class Player:
             self.turn()
 
     def connect(self) -> None:
-        """Get in."""
+        """Connect."""
         self.turn()
         self.pass_time(0.25)
         assert self.client.state == State.CONNECTED, self.client.state
 
     def send(self, payload: bytes) -> bytes:
-        """Send a payload; its datagram."""
+        """Send a payload; return its datagram."""
         datagram = self.client.send(payload, self.table.now)
         self.say(datagram)
         return datagram
@@ -302,8 +323,29 @@ class Player:
         return found
 
 
+class ServerTestCase(SynchronousTestCase):
+    """Tests of a server that has run for a while, so that tokens made now are accepted."""
+
+    def table(self, *, start: float = 0.0, age: float = 40.0, **settings: Any) -> Table:
+        """A server of that age."""
+        table = Table(start=start, **settings)
+        table.now += age
+        return table
+
+    def token(self, table: Table, client_id: int = 42, **token: Any) -> ConnectToken:
+        """A fresh token."""
+        return make_token(client_id, created_at=int(table.wall_clock()), **token)
+
+    def half_open(self, table: Table, client_id: int = 42, **token: Any) -> Player:
+        """A player who was challenged and has not answered."""
+        player = table.player(self.token(table, client_id, **token), source(client_id % 250))
+        player.turn()
+        assert player.client.state == State.SENDING_RESPONSE
+        return player
+
+
 class Link:
-    """One way of a network that loses, doubles, delays and so reorders.
+    """One direction of a network that loses, doubles, delays and so reorders.
 
     Args:
         draw: random numbers.
@@ -321,7 +363,7 @@ class Link:
         self._number = 0
 
     def send(self, now: float, *what: Any) -> None:
-        """Put something on its way."""
+        """Send something."""
         if self._draw.random() < self._loss:
             return
         for _ in range(1 + (self._draw.random() < 0.1)):
@@ -329,7 +371,7 @@ class Link:
             self._under_way.append((now + self._draw.uniform(0.01, 0.2), self._number, what))
 
     def deliver(self, now: float) -> None:
-        """Hand over what has arrived."""
+        """Deliver what has arrived."""
         for arrival in sorted(self._arrived(now)):
             self._deliver(*arrival[2])
 

@@ -270,7 +270,7 @@ def die(stepped: SteppedService, error: BaseException) -> float:
     """
     persister = stepped.thread.persister
     rest = persister._first_rest()
-    assert persister._in_hand() or persister._ring.depth, "it would sleep for ever"
+    assert persister._in_hand or persister._ring.depth, "it would sleep for ever"
     stepped.store.failures.append(error)
     stepped.thread._run()
     stepped.reactor.deliver()

@@ -24,6 +24,7 @@ from playerstate.transports.plain import PlainService
 HOST = "127.0.0.1"
 PLAIN, NETCODE = 7777, 40_000
 KEY, PROTOCOL_ID = bytes(range(32)), 7
+HERE, THERE = PlayerState(1.0, 2.0), PlayerState(3.0, 4.0)
 STEP = 1 / 64
 """Seconds of one step of time; a power of two, so that times add up without rounding."""
 
@@ -115,8 +116,8 @@ class Game:
 
     def disconnect(self, connection: Connection) -> None:
         """The server ends a connection at once."""
-        self.netcode._server.disconnect(connection, self.reactor.seconds())
-        self.netcode._transmit()
+        self.netcode._run.server.disconnect(connection, self.reactor.seconds())
+        self.netcode._run.transmit()
 
     def carry(self) -> None:
         """Bring what was sent where it goes, and what is answered to that."""
@@ -157,3 +158,11 @@ class PlayingTestCase(SynchronousTestCase):
         game = Game(**options)
         self.addCleanup(game.close)
         return game
+
+    def joined(self, game: Game, make: Any, **options: Any) -> PlayerClient:
+        """A player, made by one of the methods of `Game`, who has joined."""
+        player: PlayerClient = make(game, **options)
+        joining = player.join()
+        game.pass_time(1.0)
+        self.successResultOf(joining)
+        return player

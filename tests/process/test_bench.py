@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kit.support import PATIENCE
@@ -279,6 +280,26 @@ class AgeTests(SynchronousTestCase):
         sent_at = np.array([[math.nan] * 2, [0.0, 1.0], [0.0, 2.0]])
         commit = recorded.Committed(4.0, np.array([1]), np.array([2]))
         self.assertEqual(recorded.ages([commit, commit], sent_at, 2).tolist(), [2.0])
+
+
+class TickTests(SynchronousTestCase):
+    """How late a tick of the reactor is."""
+
+    def test_late(self) -> None:
+        """Each tick is as late as the reactor stood still, the one that is due now included."""
+        clock, module = Clock(), bench("ticks")
+        self.patch(module.time, "monotonic", clock.seconds)
+        ticks = module.Ticks(clock)
+        clock.advance(5.0)  # not counted
+        ticks.begin()
+        for seconds in (0.001, 0.251):
+            clock.advance(seconds)
+        clock.rightNow += 0.501
+        found = ticks.end()
+        self.assertEqual([round(late, 6) for late in found], [0.0, 0.25, 0.5])
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+        ticks.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class RowTests(SynchronousTestCase):

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema
 from playerstate.interfaces import Records, StoreBusy, StoreUnusable
+from playerstate.saving import in_hand
 from playerstate.saving import persister as persister_module
 from playerstate.saving.commit import NotSaved
 from playerstate.saving.persister import Persister
@@ -902,7 +903,7 @@ class BugTests(FaultTestCase):
         """An exception that nobody foresaw costs a try, and no row."""
         live = self.live()
         live.join(*range(1, 51))
-        newest_of_each, times = persister_module.newest_of_each, []
+        newest_of_each, times = in_hand.newest_of_each, []
 
         def broken(rows: Any) -> Any:
             times.append(len(rows))
@@ -910,7 +911,7 @@ class BugTests(FaultTestCase):
                 raise KeyError("a bug")
             return newest_of_each(rows)
 
-        self.patch(persister_module, "newest_of_each", broken)
+        self.patch(in_hand, "newest_of_each", broken)
         self.move(live, 1.0, *range(1, 51))
         live.flush()
         self.assertGreater(len(times), 3)

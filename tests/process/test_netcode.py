@@ -19,8 +19,8 @@ from tests.kit.processes import PATIENCE, Answer, Player, Server, run_to_end
 
 PROTOCOL_ID = 0x1122334455667788
 LIFETIME = 3
-"""Seconds for which the servers' tokens live.  Right after a start a server takes in no token that
-may have been issued before it, so that a client must ask for fresh ones for as long."""
+"""Seconds for which the servers' tokens live.  Right after a start a server accepts no token that
+may have been issued before it, so that a client must request fresh ones for that long."""
 
 
 class NetcodePlayer:
@@ -57,7 +57,7 @@ class NetcodePlayer:
         self._socket.close()
 
     def connect(self) -> None:
-        """Get in, with a fresh token each half second until one is taken."""
+        """Connect, with a fresh token each half second until one is accepted."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.tokens += 1
@@ -76,7 +76,7 @@ class NetcodePlayer:
         raise AssertionError(f"not let in: {self.client.state}")
 
     def turn(self) -> None:
-        """Send what is due, and take in what came."""
+        """Send what is due, and receive."""
         datagram = self.client.due(time.monotonic())
         try:
             if datagram is not None:
@@ -89,7 +89,7 @@ class NetcodePlayer:
             self.answers.append(self._codec.decode_server(message))
 
     def turn_until(self, reached: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-        """Go on until something is reached; whether it was."""
+        """Go on until something is reached; return whether it was."""
         deadline = time.monotonic() + seconds
         while not reached():
             if time.monotonic() > deadline:
@@ -124,14 +124,14 @@ class NetcodePlayer:
         return welcome
 
     def move(self, *values: Any) -> None:
-        """Send where this player is now, and hear that it is applied."""
+        """Send this player's state, and wait until it is applied."""
         self.sequence += 1
         self.send(self._codec.encode_move(self.sequence, values))
         self.send(encode_numbered(PING, self.sequence))
         self.wait_for(Receipt, applied=self.sequence)
 
     def disconnect(self) -> None:
-        """Say that the client goes."""
+        """Disconnect."""
         for datagram in self.client.disconnect(time.monotonic()):
             self._socket.send(datagram)
 
@@ -160,14 +160,14 @@ class NetcodeProcessTests(SynchronousTestCase):
         return server, (found[1], int(found[2]))
 
     def player(self, address: tuple[str, int], session_id: int = 42, **given: Any) -> NetcodePlayer:
-        """A player with a socket of its own, let in."""
+        """A connected player with a socket of its own."""
         player = NetcodePlayer(address, session_id, self.key, **given)
         self.addCleanup(player.close)
         player.connect()
         return player
 
     def test_a_life(self) -> None:
-        """Connect, join, move, disconnect, come back with another token: there, bit for bit.
+        """A player who connects again with another token has the same state, bit for bit.
 
         At the stop the player hears GONE, and is disconnected.
         """
@@ -275,7 +275,7 @@ class NetcodeProcessTests(SynchronousTestCase):
         self.assertEqual(player.wait_for(Gone).reason, 4)
 
     def test_port_is_taken(self) -> None:
-        """A port that is taken is told in one line, with the transport that wanted it."""
+        """A port that is taken is reported in one line, with the name of the transport."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from playerstate.transports.netcode.client import State
 from playerstate.transports.netcode.connections import Source
 from playerstate.transports.netcode.limits import Rate
-from tests.kit.netcode import Player, Table, make_token, request_of, source
+from tests.kit.netcode import MANY, Player, Table, make_token, request_of, source
 from tests.proof.fuzz import Scenario, main
 
 PAUSES = (0.0, 0.05, 0.1, 1.0, 5.0, 40.0)
-MANY = Rate(1e6, 10**6)
 
 
 def play(data: bytes) -> None:
@@ -71,18 +70,17 @@ class Play:
     def check(self) -> None:
         """What holds after each act."""
         server = self.table.server
+        roster, history = server._roster, server._handshake._history
         assert len(server.connections) <= 2
         assert server.half_open <= 8
-        assert len(server._free_slots) + len(server.connections) == 2
-        assert len(server._history) == len(server._history._expiries)
+        assert len(roster._free_slots) + len(roster) == 2
+        assert len(history) == len(history._expiries)
         connected = {connection.client_id for connection in server.connections}
-        assert connected == set(server._by_client_id)
-        assert all(server._connections[c.source] is c for c in server.connections)
-        by_host = [c for each in server._roaming._by_host.values() for c in each]
+        assert connected == set(roster.by_client)
+        assert all(roster.by_source[c.source] is c for c in server.connections)
+        by_host = [c for each in roster.roaming._by_host.values() for c in each]
         assert len(by_host) == len(connected)
-        assert all(
-            c.source[0] == host[0] for host, e in server._roaming._by_host.items() for c in e
-        )
+        assert all(c.source[0] == host[0] for host, e in roster.roaming._by_host.items() for c in e)
 
     def receive(self, datagram: bytes, whence: Source) -> None:
         """A datagram arrives; what is ignored has changed nothing, and got no answer."""

@@ -83,13 +83,20 @@ def accesses(owner: type, names: Collection[str], copies: bool = False) -> Acces
         owner: the class.
         names: of the attributes.
         copies: whether to watch assignments to items and slices, and calls of ``take``, too.
+
+    Raises:
+        ValueError: the class uses no attribute of one of these names, so it would go unwatched.
     """
-    return {
+    watched = {
         code: found
         for base in owner.__mro__[:-1]
         for code in _codes_of(base)
         if (found := _accesses_of(code, names, copies))
     }
+    seen = {what.rpartition(" ")[2] for found in watched.values() for what in found.values()}
+    if unused := set(names) - seen:
+        raise ValueError(f"{owner.__name__} uses no attribute {', '.join(sorted(unused))}")
+    return watched
 
 
 def _codes_of(owner: type) -> Iterator[CodeType]:

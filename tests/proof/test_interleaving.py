@@ -35,6 +35,7 @@ from zope.interface import implementer
 
 from playerstate.interfaces import IStateWriter, LeftOut, Records, StoreBusy
 from playerstate.saving.commit import Commit
+from playerstate.saving.in_hand import InHand
 from playerstate.saving.persister import MAX_SLEEP, Persister
 from playerstate.saving.ring import Indices, Ring, Rows
 from tests.proof.exploring import SAMPLED, explore, first_fault
@@ -119,9 +120,9 @@ class Scenario:
     def troupe(self) -> Troupe:
         """Two threads for it."""
         # Only `abandon` looks at the writer from the other thread.
-        flags = {"read", "_finishing", *({"_writer"} if self.abandons else ())}
+        flags = {"_finishing", *({"_writer"} if self.abandons else ())}
         watched = accesses(self.ring, {"read", "write"}, copies=True)
-        watched |= accesses(self.persister, flags)
+        watched |= accesses(self.persister, flags) | accesses(InHand, {"read"})
         return Troupe(watched, lambda turns: HandOver(self, turns))
 
 
@@ -627,3 +628,8 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(noted, expected)
         ring.take()
         self.assertEqual(noted, expected)
+
+    def test_watched_in_vain(self) -> None:
+        """A name that a class does not use, such as one from before a rename, is an error."""
+        error = self.assertRaises(ValueError, accesses, Ring, {"read", "tail", "head"})
+        self.assertEqual(str(error), "Ring uses no attribute head, tail")

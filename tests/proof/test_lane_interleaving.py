@@ -53,6 +53,7 @@ from playerstate.saving.outbox import Outbox
 from playerstate.saving.partition import Partition
 from playerstate.saving.persister import Persister
 from playerstate.saving.ring import Ring
+from playerstate.saving.switch import Switch
 from playerstate.stores.memory import MemoryStore
 from playerstate.testing import EPOCH, MemoryReactor
 from tests.kit.columnstore import ColumnStore, Table
@@ -146,10 +147,11 @@ class Scenario:
         """The instructions that are steps."""
         flags = {"_finishing", "_writer"}
         if self.protocol:
-            flags |= {"_replaced", "_hold", "_reopen", "_awaits_word"}
+            flags |= {"_replaced", "_hold", "_reopen", "_awaits_outcome"}
         watched = accesses(Ring, {"read", "write"})
-        for owner in (Persister, Heartbeat, *self.also):
-            watched |= accesses(owner, flags | {"_beat_at", "_silence_told"})
+        for owner, names in ((Persister, flags), (Heartbeat, {"_beat_at", "_silence_logged"})):
+            for one in (owner, *(broken for broken in self.also if issubclass(broken, owner))):
+                watched |= accesses(one, names)
         for code, found in (
             accesses(MemoryStore, {"players"}) | accesses(ColumnStore, {"_table"})
         ).items():
@@ -650,22 +652,22 @@ class WakesFirst(Persister):
         self._hold = number
 
 
-class HoldsOthers(Outbox):
+class HoldsOthers(Switch):
     """Goes over without waiting for the other lanes to stand still."""
 
-    def lane_held(self) -> None:
-        """See `LaneOwner`."""
-        if self._holding:
-            self._holding = False
+    def held(self) -> None:
+        """See `Switch.held`."""
+        if self._is_closing:
+            self._is_closing = False
             self._reopen()
 
 
-class AsksTheEnded(Outbox):
+class AsksTheEnded(Switch):
     """Leaves it to the lane that found out to go over, though its thread has ended."""
 
-    def _have_lane_switch(self) -> None:
-        if self._switch is not None:
-            self._switch()
+    def _have_lane_go_over(self) -> None:
+        if self._requested is not None:
+            self._requested()
 
 
 class FlushesTooSoon(Outbox):
@@ -714,12 +716,12 @@ class FaultTests(SynchronousTestCase):
 
     def test_others_write_on(self) -> None:
         """The store is exchanged under an open writer."""
-        self.found(run_module, HoldsOthers, HELD, "writer")
+        self.found(outbox_module, HoldsOthers, HELD, "writer")
 
     def test_asks_the_ended(self) -> None:
         """Nobody goes over, and a lane waits for it for good."""
         scenario = Scenario("move stop replace", may_give_up=True)
-        self.found(run_module, AsksTheEnded, scenario, "nobody is left to wake", RATES)
+        self.found(outbox_module, AsksTheEnded, scenario, "nobody is left to wake", RATES)
 
     def test_flushes_too_soon(self) -> None:
         """Only the old store has it."""

@@ -169,11 +169,7 @@ class ImportTests(SynchronousTestCase):
         self.assertIn("stores.sqlite.writer", self.modules)
         self.assertEqual(
             self.imports["saving.persister"],
-            {
-                "interfaces",
-                *("saving.batch", "saving.commit", "saving.listener"),
-                *("saving.refusals", "saving.ring"),
-            },
+            {"interfaces", "saving.in_hand", "saving.listener", "saving.ring"},
         )
 
     def test_every_module_has_a_folder(self) -> None:

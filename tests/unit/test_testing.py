@@ -34,7 +34,9 @@ from playerstate.testing import (
     SteppedService,
     SteppedThread,
 )
+from tests.kit.databases import PLAIN, records
 from tests.kit.players import SCHEMA, FragileStore, ServiceTestCase, at, die
+from tests.kit.store_contract import MemoryStoreContract
 from tests.kit.support import PATIENCE
 
 HERE = ("127.0.0.1", 9999)
@@ -67,6 +69,23 @@ class InterfaceTests(SynchronousTestCase):
             verifyClass(interface, FaultyStore)
             verifyObject(interface, FaultyStore(SCHEMA))
             verifyObject(interface, FragileStore())
+
+
+class FaultyStoreContractTests(MemoryStoreContract, SynchronousTestCase):
+    """The store for tests keeps the contract while a test asks for no fault."""
+
+    factory = FaultyStore
+
+    def test_left_out(self) -> None:
+        """What it is told to leave out it names with the reason, beside what is older."""
+        self.start()
+        self.write((4, 0.0, 0.0, 10))
+        self.store.refused, self.store.fenced = {2: "hp"}, {1}
+        batch = records(PLAIN, *((number, 1.0, 1.0, 5) for number in (1, 2, 3, 4)))
+        left_out = self.writer.write(batch)
+        self.assertEqual((left_out.newer.tolist(), left_out.fenced.tolist()), ([3], [0]))
+        self.assertEqual((left_out.refused, len(left_out)), ({1: "hp"}, 3))
+        self.assertEqual(sorted(self.store.players), [3, 4])
 
 
 class Noting(DatagramProtocol):

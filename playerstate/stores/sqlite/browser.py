@@ -17,7 +17,7 @@ from playerstate.stores.sqlite.files import (
     may_be_database,
     not_a_database,
 )
-from playerstate.stores.sqlite.format import check_ours
+from playerstate.stores.sqlite.format import check_ours, read_columns
 
 
 @implementer(IStoreBrowser)
@@ -54,10 +54,7 @@ class SQLiteBrowser:
     def _read_columns(self) -> dict[str, str]:
         if not check_ours(self._connection, self._path):
             raise StoreUnusable(f"{self._path} holds no players: it is an empty database")
-        columns = self._connection.execute(
-            "SELECT name, type FROM pragma_table_xinfo('player_state')"
-        )
-        return dict(columns)
+        return read_columns(self._connection)
 
     def count(self) -> int:
         """See `IStoreBrowser.count`."""

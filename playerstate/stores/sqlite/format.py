@@ -69,7 +69,7 @@ def migrate_database(
         )
     connection.transaction_mode = "IMMEDIATE"
     with connection:
-        if _columns(connection):
+        if read_columns(connection):
             done = _migrate(connection, path, schema)
         else:
             _create(connection, schema)
@@ -108,10 +108,9 @@ def check_ours(connection: apsw.Connection, path: str) -> bool:
     return True
 
 
-def _columns(connection: apsw.Connection) -> dict[str, str]:
-    """The declared types of the table's columns, by folded name; empty if there is no table."""
-    rows = connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')")
-    return {folded(name): declared for name, declared in rows}
+def read_columns(connection: apsw.Connection) -> dict[str, str]:
+    """The declared types of the table's columns, by name in its order; empty without a table."""
+    return dict(connection.execute("SELECT name, type FROM pragma_table_xinfo('player_state')"))
 
 
 def _create(connection: apsw.Connection, schema: StateSchema) -> None:
@@ -148,7 +147,7 @@ def _missing(
     Raises:
         StoreUnusable: an existing column does not fit its field.
     """
-    columns = _columns(connection)
+    columns = {folded(name): declared for name, declared in read_columns(connection).items()}
     if not columns:
         return []
     missing = []

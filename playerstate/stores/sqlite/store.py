@@ -14,12 +14,10 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from urllib.parse import parse_qsl
 
 import apsw
-import numpy as np
-import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate.filenames import check_name
@@ -28,21 +26,17 @@ from playerstate.interfaces import (
     IStateReader,
     IStateWriter,
     StoreBusy,
-    Stored,
     StoreUnusable,
 )
 from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.browser import SQLiteBrowser
-from playerstate.stores.sqlite.columns import quoted, raw, type_of
 from playerstate.stores.sqlite.files import (
     COMPANIONS,
     LIVE,
     STARTUP_BUSY_MS,
     check_sqlite,
     connect,
-    connect_existing,
-    copy_whole,
     damaged,
     explained,
     file_number,
@@ -51,17 +45,13 @@ from playerstate.stores.sqlite.files import (
 )
 from playerstate.stores.sqlite.format import migrate_database, read_identity
 from playerstate.stores.sqlite.lockfile import LockFile
-from playerstate.stores.sqlite.mark import Marks
+from playerstate.stores.sqlite.newest import Newest, missed, read_newest
 from playerstate.stores.sqlite.overwritten import Overwritten
+from playerstate.stores.sqlite.reader import SQLiteReader
 from playerstate.stores.sqlite.watch import Watch
 from playerstate.stores.sqlite.writer import SQLiteWriter
 
 LOST_NAMED = 1000
-ROWS_A_PART = 4096
-
-Newest = npt.NDArray[np.int64]
-"""Session id and ``updated_at`` of each player, one row each, in the order of session ids."""
-
 _log = PrintableLogger()
 
 
@@ -185,11 +175,11 @@ class SQLiteStore:
             self._check(connection)
         self._fit(identity, 0)
         with self._connect() as connection:
-            there = _newest(connection)
+            there = read_newest(connection)
         held, self._held = self._held, None
         if held is None:
             return None
-        lost = (int(session_id) for session_id in _missed(held, there) if session_id not in online)
+        lost = (int(session_id) for session_id in missed(held, there) if session_id not in online)
         return list(itertools.islice(lost, LOST_NAMED))
 
     def _read_newest(self) -> Newest | None:
@@ -304,96 +294,3 @@ class SQLiteStore:
     def close(self) -> None:
         """See `IStateStore.close`."""
         self._lock.release()
-
-
-@implementer(IStateReader)
-class SQLiteReader:
-    """Loads players over a read-only connection."""
-
-    def __init__(
-        self,
-        path: str,
-        schema: StateSchema,
-        may_checkpoint: Callable[[SQLiteReader], bool] = lambda _: True,
-    ) -> None:
-        self._may_checkpoint: Callable[[SQLiteReader], bool] | None = may_checkpoint
-        self._path = path
-        self._connection = connect_existing(path)
-        self._connection.pragma("query_only", True)
-        names = ", ".join(quoted(field.name) for field in schema.stored)
-        where = "updated_at FROM player_state WHERE session_id = ?"
-        self._select = f"SELECT {names}, {where}"
-        as_bytes = ", ".join(raw(field.name, type_of(field).declared) for field in schema.stored)
-        self._select_bytes = f"SELECT {as_bytes}, {where}"
-        restored = (type_of(field).restored for field in schema.stored)
-        self._restored = [(i, restore) for i, restore in enumerate(restored) if restore]
-
-    def load(self, session_id: int) -> Stored | None:
-        """See `IStateReader.load`; it takes microseconds and never waits for a writer."""
-        try:
-            # `get` runs the statement to its end, which ends the read transaction with it.
-            try:
-                row = self._connection.execute(self._select, (session_id,)).get
-            except UnicodeDecodeError:  # edited by hand; the schema rejects and names the value
-                row = self._connection.execute(self._select_bytes, (session_id,)).get
-                row = (*map(_text_or_bytes, row),)
-        except (apsw.BusyError, apsw.LockedError, apsw.ConnectionClosedError) as error:
-            raise StoreBusy(str(error)) from error  # closed: the store is being reopened
-        if row is None:
-            return None
-        *values, updated_at = row
-        for index, restore in self._restored:
-            values[index] = restore(values[index])
-        return Stored(tuple(values), updated_at)
-
-    def newest(self) -> Newest:
-        """When each stored player last changed."""
-        return _newest(self._connection)
-
-    def copy_to(self, path: str) -> None:
-        """Write a whole copy of the database, synced to disk."""
-        self._connection.pragma("query_only", False)
-        copy_whole(self._connection, self._path, path)
-
-    def teach(self, marks: Marks) -> None:
-        """Let `marks` learn the present content, which is ours."""
-        marks.learn(self._connection)
-
-    def close(self) -> None:
-        """See `IStateReader.close`."""
-        may_checkpoint, self._may_checkpoint = self._may_checkpoint, None
-        if may_checkpoint is not None and not may_checkpoint(self):
-            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._connection.close()
-
-
-def _newest(connection: apsw.Connection) -> Newest:
-    rows = connection.execute(
-        "SELECT session_id, CAST(updated_at AS INTEGER) FROM player_state ORDER BY session_id"
-    )
-    # As arrays, in parts: freeing a million objects at once would hold up every other thread.
-    parts = [np.zeros((0, 2), np.int64)]
-    while part := list(itertools.islice(rows, ROWS_A_PART)):
-        parts.append(np.array(part, np.int64))
-    return np.concatenate(parts)
-
-
-def _missed(held: Newest, there: Newest) -> npt.NDArray[np.int64]:
-    """Session ids in `held` that `there` lacks, or has only an older state of."""
-    if not len(there):
-        return held[:, 0]
-    places = np.searchsorted(there[:, 0], held[:, 0])
-    found = there[np.minimum(places, len(there) - 1)]
-    kept = (found[:, 0] == held[:, 0]) & (found[:, 1] >= held[:, 1])
-    missed: npt.NDArray[np.int64] = held[~kept, 0]
-    return missed
-
-
-def _text_or_bytes(value: object) -> object:
-    """Decode a value of a row whose texts were read as bytes; bytes that are no UTF-8 stay."""
-    if not isinstance(value, bytes):
-        return value
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import apsw
 import numpy as np
@@ -22,19 +21,12 @@ from playerstate.interfaces import (
 from playerstate.log import PrintableLogger
 from playerstate.printable import printable
 from playerstate.state.schema import StateSchema
-from playerstate.stores.sqlite.columns import quoted, type_of
 from playerstate.stores.sqlite.files import connect_existing, file_number
+from playerstate.stores.sqlite.newest import find, read_newest
 from playerstate.stores.sqlite.refused import RefusedFile
+from playerstate.stores.sqlite.upsert import Upsert
 from playerstate.stores.sqlite.watch import Watch
 
-ROWS_A_STATEMENT = 1536
-"""The most rows of one INSERT.  A statement runs with the GIL released and may then wait for a busy
-reactor thread to give the GIL back, so few long statements are better; but the longer a statement,
-the longer the reactor thread waits while its values are bound."""
-SQL_BYTES = 16_000
-"""The limit of apsw's statement cache is slightly above this."""
-VARIABLES = 32_766
-"""The most values that SQLite binds to one statement, by default."""
 CHECKPOINT_BYTES = 16 * 2**20
 """The size of the write-ahead log at which it is checkpointed.  The largest batch of a queue of
 8,192 rows, scattered over a large table, adds some 20 MB, so the log stays below `LOG_BYTES`."""
@@ -43,7 +35,6 @@ LOG_BYTES = 64 * 2**20
 logged."""
 FRAME_HEADER_BYTES = 24
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
-_SOME = "SELECT * FROM ({rows}) WHERE column1 IS NOT NULL"
 PINNED_LOGGED_EVERY = 60.0
 
 _log = PrintableLogger()
@@ -89,7 +80,7 @@ class SQLiteWriter:
         except BaseException:
             self._connection.close()
             raise
-        self._sql = _Upsert(schema)
+        self._sql = Upsert(schema)
 
     def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`; raises `RowRefused` if rows are refused only in combination."""
@@ -177,18 +168,12 @@ class SQLiteWriter:
         Raises:
             RowRefused: a record was left out although the store has no newer one.
         """
-        ids = chunk["session_id"].tolist()
-        marks = ",".join("?" * len(ids))
-        stored = dict(
-            self._connection.execute(
-                f"SELECT session_id, updated_at FROM player_state WHERE session_id IN ({marks})",
-                ids,
-            )
-        )
-        updated_at = chunk["updated_at"].tolist()
-        if any(stored.get(key, -1) < at for key, at in zip(ids, updated_at, strict=True)):
+        there = read_newest(self._connection, chunk["session_id"].tolist())
+        is_there, stored_at = find(chunk["session_id"], there)
+        if not is_there.all() or (stored_at < chunk["updated_at"]).any():
             raise RowRefused("a trigger skipped it")
-        return [index for index, key in enumerate(ids) if stored[key] > updated_at[index]]
+        newer: list[int] = np.flatnonzero(stored_at > chunk["updated_at"]).tolist()
+        return newer
 
     def maintain(self) -> None:
         """Checkpoint the write-ahead log once it has grown to `CHECKPOINT_BYTES`.
@@ -272,59 +257,3 @@ class SQLiteWriter:
             pass  # a reader is active, or a stop interrupts: the log stays for SQLite's next use
         finally:
             self._connection.close()
-
-
-class _Upsert:
-    """The INSERT of many rows at a time.
-
-    The guard writes a row that is as old as the stored one, so that a batch may be repeated after
-    an error that came behind its commit.
-
-    Attributes:
-        most: the most rows of one statement.
-    """
-
-    def __init__(self, schema: StateSchema) -> None:
-        names = ["session_id", *(quoted(field.name) for field in schema.stored), "updated_at"]
-        marks = ["?", *(type_of(field).bound for field in schema.stored), "?"]
-        self._columns = len(names)
-        self._row = f"({','.join(marks)})"
-        self._head = f"INSERT INTO player_state ({','.join(names)}) "
-        self._tail = (
-            " ON CONFLICT (session_id) DO UPDATE SET "
-            + ", ".join(f"{name} = excluded.{name}" for name in names[1:])
-            + " WHERE excluded.updated_at >= player_state.updated_at"
-        )
-        around = len((self._head + _SOME.format(rows="") + self._tail).encode())
-        fitting = (SQL_BYTES - around) // (len(self._row) + 1)
-        self.most = max(1, min(ROWS_A_STATEMENT, VARIABLES // len(names), fitting))
-        self._all = self._head + self._values(self.most) + self._tail
-        self._some: dict[int, str] = {}
-
-    def save(self, records: Records) -> tuple[str, list[Any]]:
-        """The statement that saves these records, at most `most`, and its values.
-
-        Fewer than `most` are padded to the next power of two with rows of NULL, which the statement
-        skips: so there are few different statements, and all stay prepared.
-        """
-        if len(records) == self.most:
-            return self._all, _row_by_row(records)
-        room = min(1 << (len(records) - 1).bit_length(), self.most)
-        sql = self._some.get(room)
-        if sql is None:
-            rows = _SOME.format(rows=self._values(room))
-            sql = self._some[room] = self._head + rows + self._tail
-        return sql, _row_by_row(records) + [None] * ((room - len(records)) * self._columns)
-
-    def _values(self, rows: int) -> str:
-        return "VALUES " + ",".join([self._row] * rows)
-
-
-def _row_by_row(records: Records) -> list[Any]:
-    """All values, record by record; copied column by column, which numpy does in bulk."""
-    names = records.dtype.names
-    assert names is not None
-    values: list[Any] = [None] * (len(records) * len(names))
-    for place, name in enumerate(names):
-        values[place :: len(names)] = records[name].tolist()
-    return values

@@ -20,12 +20,14 @@ from playerstate.transports.netcode.packets import (
     CHALLENGE,
     DENIED,
     DISCONNECT,
+    DISCONNECTS,
     KEEP_ALIVE,
     KEEP_ALIVE_BODY,
     MAX_PAYLOAD,
     NUMBERED,
     PAYLOAD,
     RESPONSE,
+    SPEAK_EVERY,
     TO_CLIENT,
     Ignored,
     Seals,
@@ -36,10 +38,6 @@ from playerstate.transports.netcode.replay import ReplayWindow
 from playerstate.transports.netcode.requests import make_request
 from playerstate.transports.netcode.tokens import ConnectToken
 
-SPEAK_EVERY = 0.1
-"""Seconds between two requests or responses, and without sending before a keep-alive: the
-standard's 10 Hz."""
-DISCONNECTS = 10
 _NOTHING = KEEP_ALIVE_BODY.pack(0, 0)
 
 

@@ -7,14 +7,13 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from playerstate.transports.netcode.connections import Connection, Source
 from playerstate.transports.netcode.packets import (
     DISCONNECT,
+    DISCONNECTS,
     KEEP_ALIVE,
     KEEP_ALIVE_BODY,
     PAYLOAD,
     Seals,
 )
 
-DISCONNECTS = 10
-"""Disconnect packets sent in a row: each may be lost, and none is acknowledged."""
 FIRST_GLOBAL_SEQUENCE = 2**63
 """The first number of challenges and denials, at each start.  They are sealed with the keys of
 tokens, as are the packets of connections, whose numbers begin at 0."""

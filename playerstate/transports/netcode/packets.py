@@ -23,8 +23,14 @@ TO_CLIENT = frozenset((DENIED, CHALLENGE, KEEP_ALIVE, PAYLOAD, DISCONNECT))
 NUMBERED = frozenset((KEEP_ALIVE, PAYLOAD, DISCONNECT))
 """The kinds checked against the replay window; repeats of the handshake's packets are harmless."""
 MAX_PAYLOAD = 1200
+"""Bytes of the longest payload."""
 MAX_DATAGRAM = 1 + 8 + MAX_PAYLOAD + TAG_BYTES
 """Bytes of the longest valid datagram; a request has 1,078."""
+SPEAK_EVERY = 0.1
+"""Seconds without sending after which either side sends a keep-alive, and between two requests or
+responses: the standard's 10 Hz."""
+DISCONNECTS = 10
+"""Disconnect packets sent in a row: each may be lost, and none is acknowledged."""
 KEEP_ALIVE_BODY = struct.Struct("<II")
 """The client's slot, and the number of slots; a client sends zeros."""
 
@@ -46,7 +52,7 @@ _BODY_BYTES = {
 
 
 class Ignored(Exception):
-    """A datagram breaks a rule; it gets no answer and changes nothing.
+    """A datagram breaks a rule; it gets no answer, and no client's state changes.
 
     Attributes:
         reason: the name of its counter.

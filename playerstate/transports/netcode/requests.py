@@ -30,6 +30,7 @@ from playerstate.transports.netcode.tokens import (
 
 _REQUEST = struct.Struct(f"<B13sQQ{TOKEN_NONCE_BYTES}s{SEALED_BYTES}s")
 REQUEST_BYTES = _REQUEST.size
+"""Bytes of every request: 1,078."""
 
 
 @attrs.define

@@ -31,6 +31,7 @@ RATE = Rate(2_000.0, 2_000)
 SOURCE_RATE = Rate(50.0, 100)
 """Packets tried from one network."""
 SOURCE_BUCKETS = 2**12
+"""Buckets that networks are hashed to."""
 
 
 class Roaming:

@@ -1,9 +1,8 @@
-"""The server's side of netcode 1.02: challenges, connections, and the packets sent to clients.
+"""The server's side of netcode 1.02: what datagrams do to its connections, and what it sends.
 
 A client is unknown, then *half-open*, its request answered by a challenge, then *connected*.  Its
-state is where it is stored: nowhere, in `Server._half_open`, or in `Server._connections`, both by
-source address.  The steps of each rule stand in the order of the standard; a step that fails raises
-`Ignored`, and nothing has changed then.
+state is where it is stored: nowhere, in `Handshake.half_open`, or in the `Roster`, both by source.
+A datagram that breaks a rule raises `Ignored` before it has changed anything of a client.
 
 The server makes no callbacks.  Events are returned; payloads and outgoing datagrams are queued
 until they are taken.  So the caller may call the server again while it handles them, even after an
@@ -12,14 +11,10 @@ error: the server is between two datagrams then, and never in the middle of one.
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-from playerstate.transports.netcode.connections import Connection, HalfOpen, Source
+from playerstate.transports.netcode.connections import Connection, Source
 from playerstate.transports.netcode.events import (
     Connected,
     Disconnected,
@@ -27,39 +22,28 @@ from playerstate.transports.netcode.events import (
     Replaced,
     TimedOut,
 )
-from playerstate.transports.netcode.history import TokenHistory
+from playerstate.transports.netcode.handshake import Handshake
 from playerstate.transports.netcode.outgoing import Outgoing
 from playerstate.transports.netcode.packets import (
-    CHALLENGE,
-    DENIED,
     DISCONNECT,
     KEEP_ALIVE,
     MAX_PAYLOAD,
     NUMBERED,
     PAYLOAD,
     RESPONSE,
+    SPEAK_EVERY,
     TO_SERVER,
     Ignored,
     Seals,
     check_body,
     read_header,
 )
-from playerstate.transports.netcode.requests import Requests
-from playerstate.transports.netcode.roaming import Roaming, is_silent, may_be_next
+from playerstate.transports.netcode.roaming import may_be_next
+from playerstate.transports.netcode.roster import Roster
 from playerstate.transports.netcode.settings import NetcodeSettings
+from playerstate.transports.netcode.stalls import Stalls
 from playerstate.transports.netcode.tally import Tally
-from playerstate.transports.netcode.tokens import KEY_BYTES, Challenges, NotSealed
 
-SPEAK_EVERY = 0.1
-"""Seconds without sending after which a keep-alive is due: the standard's 10 Hz."""
-STALL = 0.25
-"""The most seconds of silence that a client is charged with from one tick to the next."""
-CATCH_UP = 0.5
-"""Seconds that every client has left at least, after the process stalled: datagrams of that time
-wait in the sockets, and must be read before a client can time out."""
-TAKE_OVER_AFTER = 1.0
-"""Seconds before a connection can be replaced by another of the same client: two devices with a
-token each replace one another no faster than that."""
 _NOTHING: tuple[Event, ...] = ()
 
 
@@ -90,25 +74,28 @@ class Server:
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self.tally = Tally()
-        self._settings = settings
-        self._wall_clock = wall_clock
-        self._challenges = Challenges(random_bytes(KEY_BYTES))
-        self.requests = self._requests = Requests(settings, now, random_bytes)
-        self._roaming = Roaming(random_bytes)
         self._seals = Seals(settings.protocol_id)
         self._open = self._seals.open
+        self._outgoing = Outgoing(self._seals, settings.slots)
+        self._roster = Roster(settings.slots, random_bytes)
+        self._connections = self._roster.by_source
+        self._handshake = Handshake(
+            settings,
+            self._roster,
+            self._seals,
+            self._outgoing,
+            self.tally,
+            now=now,
+            wall_clock=wall_clock,
+            random_bytes=random_bytes,
+        )
+        self.requests = self._handshake.requests
+        self._half_open = self._handshake.half_open
+        self._stalls = Stalls()
         self._events: list[Event] = []
         self._senders: list[Connection] = []
         self._payloads: list[bytes] = []
-        self._outgoing = Outgoing(self._seals, settings.slots)
-        self._history = TokenHistory(settings.history_size)
-        self._half_open: dict[Source, HalfOpen] = {}
-        self._connections: dict[Source, Connection] = {}
-        self._by_client_id: dict[int, Connection] = {}
         self._ending: deque[tuple[float, Connection]] = deque()
-        self._free_slots = list(range(settings.slots))
-        self._ticked_at = math.inf
-        self._was_late = False
         self._payload_interval = settings.payload_rate.interval
         self._payload_patience = settings.payload_rate.patience
 
@@ -132,9 +119,12 @@ class Server:
             if len(datagram) < 2:
                 raise Ignored("too_short")
             if datagram[0] == 0:
-                self._receive_request(datagram, source, now)
+                self._handshake.receive_request(datagram, source, now)
             elif (connection := self._connections.get(source)) is None:
-                self._receive_response(datagram, source, now)
+                if source in self._half_open:
+                    self._receive_response(datagram, source, now)
+                else:
+                    self._receive_from_elsewhere(datagram, source, now)
             else:
                 self._receive_packet(connection, datagram, now)
         except Ignored as ignored:
@@ -179,7 +169,7 @@ class Server:
         self.tally.ended += 1
         connection.is_open = False
         if self._connections.get(connection.source) is connection:
-            self._drop(connection)
+            self._roster.remove(connection)
         if after > 0:
             self._ending.append((now + after, connection))
         else:
@@ -198,7 +188,7 @@ class Server:
         Returns:
             The events, in order.
         """
-        self._forgive(now)
+        self._stalls.forgive(now, self._connections.values(), self._half_open.values())
         while self._ending and self._ending[0][0] <= now:
             self._outgoing.say_disconnected(self._ending.popleft()[1], now)
         for connection in self.connections:
@@ -206,9 +196,7 @@ class Server:
                 self._outgoing.say_alive(connection, now)
             if connection.heard_at + connection.timeout <= now:
                 self._time_out(connection)
-        lapsed = [source for source, half in self._half_open.items() if half.lapses_at <= now]
-        for source in lapsed:
-            del self._half_open[source]
+        self._handshake.lapse(now)
         return self._take_events()
 
     def _take_events(self) -> list[Event]:
@@ -223,114 +211,32 @@ class Server:
             self._outgoing.say_disconnected(self._ending.popleft()[1], now)
         self._half_open.clear()
 
-    def _forgive(self, now: float) -> None:
-        """Do not count the time for which the process stalled as silence of any client.
-
-        The first late tick also leaves each client time for its waiting datagrams to be read; if
-        every late tick did, a busy server would never time a client out.
-        """
-        stood_still = now - self._ticked_at - STALL
-        self._ticked_at = now
-        is_first = not self._was_late
-        self._was_late = stood_still > 0
-        if not self._was_late:
-            return
-        for connection in self.connections:
-            heard_at = connection.heard_at + stood_still
-            if is_first:
-                heard_at = max(heard_at, now + CATCH_UP - connection.timeout)
-            connection.heard_at = min(heard_at, now)
-            connection.payload_at = min(connection.payload_at + stood_still, now)
-        for half in self._half_open.values():
-            half.lapses_at += stood_still
-
-    def _receive_request(self, datagram: bytes, source: Source, now: float) -> None:
-        unix_now = self._wall_clock()
-        request = self._requests.read(datagram, now, unix_now)
-        there = self._check_free(source, now)
-        self._requests.limit(source[0], now)
-        token = self._requests.unseal(request)
-        before = self._by_client_id.get(token.client_id)
-        if before is not None:
-            self._check_take_over(before, math.inf, now)
-        self._requests.check_usable(token)
-        tag = request.tag
-        number = self._history.admit(tag, request.expires_at, source, unix_now)
-        if before is not None:
-            self._check_take_over(before, number, now)
-        sealer = ChaCha20Poly1305(token.server_to_client_key)
-        if before is None and there is None and not self._free_slots:
-            return self._deny(sealer, source)
-        if source not in self._half_open and len(self._half_open) >= self._settings.half_open:
-            raise Ignored("half_open_full")
-        opener = ChaCha20Poly1305(token.client_to_server_key)
-        lapses_at = now + token.timeout_seconds
-        self._half_open[source] = HalfOpen(token, tag, opener, sealer, number, lapses_at)
-        body = self._challenges.make(token.client_id, token.user_data)
-        self.tally.challenged += 1
-        self._outgoing.say_globally(sealer, CHALLENGE, body, source)
-
-    def _check_free(self, source: Source, now: float) -> Connection | None:
-        """Refuse a source where an active client is connected; return a silent one there, if any.
-
-        A restarted client may send from its earlier port, and a router may give a client the port
-        of another that has gone.
-        """
-        there = self._connections.get(source)
-        if there is not None and not is_silent(there, now):
-            raise Ignored("address_connected")
-        return there
-
     def _receive_response(self, datagram: bytes, source: Source, now: float) -> None:
-        half = self._half_open.get(source)
-        if half is None:
-            return self._receive_from_elsewhere(datagram, source, now)
-        there = self._check_free(source, now)
-        kind, sequence, body_at = read_header(datagram, TO_SERVER)
-        if kind != RESPONSE:
-            raise Ignored("not_connected")
-        body = self._seals.open(half.opener, datagram, sequence, body_at)
-        check_body(kind, body)
-        client_id = self._open_challenge(body)
-        before = self._by_client_id.get(client_id)
+        admitted = self._handshake.receive_response(datagram, source, now)
+        if admitted is None:
+            return
+        before, there = admitted.before, admitted.there
         if before is not None:
-            self._check_take_over(before, half.number, now)
-        if client_id != half.token.client_id:
-            # Otherwise the holder of two tokens could connect as the client of one, under the keys
-            # of the other, and use both again.  The standard does not require this check.
-            raise Ignored("client_id_differs")
-        if before is not None:
-            self._replace(before)
-        elif there is None and not self._free_slots:
-            return self._deny(half.sealer, source)
+            self.tally.replaced += 1
+            self._roster.remove(before)
+            self._events.append(Replaced(before))
         if there is not None and there is not before:
             self._time_out(there)
-        self._connect(half, source, now)
-
-    def _check_take_over(self, before: Connection, number: int | float, now: float) -> None:
-        """Refuse to replace a client's connection that is too young, or whose token is newer.
-
-        A client that presents a fresh token and answers at a new address has given its old
-        connection up; the standard makes it wait until that has timed out.
-        """
-        if number < before.number or now < before.began_at + TAKE_OVER_AFTER:
-            raise Ignored("client_id_connected")
-
-    def _replace(self, before: Connection) -> None:
-        self.tally.replaced += 1
-        self._drop(before)
-        self._events.append(Replaced(before))
+        connection = self._roster.add(admitted.half, source, now)
+        self.tally.connected += 1
+        self._outgoing.say_alive(connection, now)
+        self._events.append(Connected(connection))
 
     def _receive_from_elsewhere(self, datagram: bytes, source: Source, now: float) -> None:
         """Receive a packet of a connected client whose port has changed; see `roaming`."""
-        silent = self._roaming.silent(source, now)
+        silent = self._roster.roaming.silent(source, now)
         if not silent:
             raise Ignored("no_key")
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
         if kind not in NUMBERED:
             raise Ignored("no_key")
         maybe = [connection for connection in silent if may_be_next(connection, sequence)]
-        if not maybe or not self._roaming.take(source, now):
+        if not maybe or not self._roster.roaming.take(source, now):
             raise Ignored("no_key")
         for connection in maybe:
             try:
@@ -338,42 +244,9 @@ class Server:
             except Ignored:
                 continue
             self.tally.moved += 1
-            del self._connections[connection.source]
-            self._connections[source] = connection
-            connection.source = source  # the same host and local port, so `Roaming` stays valid
+            self._roster.move(connection, source)
             return self._receive_packet(connection, datagram, now)
         raise Ignored("no_key")
-
-    def _open_challenge(self, body: bytes) -> int:
-        try:
-            return self._challenges.open(body)
-        except NotSealed:
-            raise Ignored("bad_challenge") from None
-
-    def _connect(self, half: HalfOpen, source: Source, now: float) -> None:
-        token = half.token
-        connection = Connection(
-            client_id=token.client_id,
-            user_data=token.user_data,
-            source=source,
-            slot=heapq.heappop(self._free_slots),
-            timeout=token.timeout_seconds,
-            opener=half.opener,
-            sealer=half.sealer,
-            number=half.number,
-            began_at=now,
-            heard_at=now,
-            spoke_at=now,
-            payload_at=now,
-            payloads_full_at=now,
-        )
-        self._history.consume(half.tag)
-        del self._half_open[source]
-        self._connections[source] = self._by_client_id[token.client_id] = connection
-        self._roaming.add(connection)
-        self.tally.connected += 1
-        self._outgoing.say_alive(connection, now)
-        self._events.append(Connected(connection))
 
     def _receive_packet(self, connection: Connection, datagram: bytes, now: float) -> None:
         kind, sequence, body_at = read_header(datagram, TO_SERVER)
@@ -407,26 +280,15 @@ class Server:
         elif kind == DISCONNECT:
             self.tally.disconnected += 1
             connection.is_open = False
-            self._drop(connection)
+            self._roster.remove(connection)
             self._events.append(Disconnected(connection))
         else:
             # A repeat of the response that connected the client: its keep-alive is on its way.
-            self._open_challenge(body)
+            self._handshake.open_challenge(body)
             raise Ignored("address_connected")
 
     def _time_out(self, connection: Connection) -> None:
         self.tally.timed_out += 1
         connection.is_open = False
-        self._drop(connection)
+        self._roster.remove(connection)
         self._events.append(TimedOut(connection))
-
-    def _drop(self, connection: Connection) -> None:
-        """Accept no more of its packets, and free its slot."""
-        self._roaming.remove(connection)
-        del self._connections[connection.source]
-        del self._by_client_id[connection.client_id]
-        heapq.heappush(self._free_slots, connection.slot)
-
-    def _deny(self, sealer: ChaCha20Poly1305, source: Source) -> None:
-        self.tally.denied += 1
-        self._outgoing.say_globally(sealer, DENIED, b"", source)

@@ -58,7 +58,7 @@ class ClientTestCase(SynchronousTestCase):
         return Join(1, self.schema.fingerprint, nonce, sequence, self.codec.join_size)
 
     def welcome(self, now: float, nonce: int = 1, updated_at: int = 5) -> None:
-        """The server welcomes the client where `HERE` is."""
+        """The server welcomes the client with the state `HERE`."""
         self.client.received(self.codec.encode_welcome(nonce, updated_at, HERE), now)
 
     def receipt(self, applied: int, saved: int, now: float) -> None:
@@ -76,7 +76,7 @@ class JoiningTests(ClientTestCase):
     """From the first JOIN to its answer."""
 
     def test_joins_at_once(self) -> None:
-        """Who is told to join has a JOIN due, long enough for its answer."""
+        """After `join` a JOIN is due, long enough for its answer."""
         self.client.join(10.0)
         self.assertEqual(self.client.wake_at, 10.0)
         self.assertEqual(self.due(10.0), [self.join_of(1)])
@@ -90,7 +90,7 @@ class JoiningTests(ClientTestCase):
         self.assertEqual(self.due(REPEAT_EVERY), [self.join_of(1)])
 
     def test_welcome(self) -> None:
-        """A WELCOME brings the player online, where the server says."""
+        """A WELCOME brings the player online, with the server's state."""
         self.client.join(0.0)
         self.client.due(0.0)
         self.welcome(0.25)
@@ -101,7 +101,7 @@ class JoiningTests(ClientTestCase):
         self.assertEqual(self.client.join_seconds, 0.25)
 
     def test_moves_while_joining(self) -> None:
-        """Who moves before the first answer stands where the WELCOME says."""
+        """The WELCOME's state replaces moves made before the first answer."""
         self.client.join(0.0)
         self.client.due(0.0)
         self.assertIsNone(self.client.move(THERE, 0.1))
@@ -110,7 +110,7 @@ class JoiningTests(ClientTestCase):
         self.assertEqual((self.client.sequence, self.client.overruled), (0, 1))
 
     def test_woken(self) -> None:
-        """A state that this client never sent is newer: it is taken over, and told."""
+        """A state that this client never sent is newer: the client adopts and counts it."""
         self.go_online()
         self.client.move(THERE, 0.1)
         self.client.due(10.0)
@@ -121,7 +121,7 @@ class JoiningTests(ClientTestCase):
         self.assertEqual(self.due(10.2), [])
 
     def test_rejoins_where_it_was(self) -> None:
-        """A server that has a state which this client sent is told the newest."""
+        """A server with a state that this client sent is sent the newest."""
         for state in (HERE, THERE):
             self.setUp()
             self.go_online()
@@ -133,7 +133,7 @@ class JoiningTests(ClientTestCase):
             self.assertEqual(self.due(10.2), [Move(3, (7.0, 7.0)), Ping(3)])
 
     def is_taken_over(self, nonce: int = 2) -> bool:
-        """Whether `HERE` is taken over, which the server shows after a silence."""
+        """Whether the client adopts `HERE`, the server's state after a silence."""
         before = self.client.overruled
         self.client.due(10.0)
         self.welcome(10.2, nonce)
@@ -182,7 +182,7 @@ class JoiningTests(ClientTestCase):
         self.assertEqual(rest, [Move(1, THERE), Ping(1)])
 
     def test_tries_again(self) -> None:
-        """What passes is waited for, ever longer; one who leaves is told."""
+        """After a temporary refusal it joins again, with growing backoff; if it leaves, it ends."""
         client = Client(self.codec, itertools.count(1).__next__, tries_again=True)
         client.join(0.0)
         waits, now = [], 0.0
@@ -213,7 +213,7 @@ class JoiningTests(ClientTestCase):
         self.assertIs(self.client.phase, Phase.JOINING)
 
     def test_receipt_of_the_past(self) -> None:
-        """A RECEIPT that comes before the WELCOME belongs to an earlier conversation."""
+        """A RECEIPT before the WELCOME belongs to an earlier conversation."""
         self.client.join(0.0)
         self.receipt(7, 7, 0.1)
         self.assertEqual((self.client.applied, self.client.receipts), (0, 0))
@@ -228,7 +228,7 @@ class JoiningTests(ClientTestCase):
         self.assertEqual(self.due(100.0), [])
 
     def test_malformed(self) -> None:
-        """What is no message raises, and changes nothing."""
+        """Bytes that are no message raise, and change nothing."""
         self.client.join(0.0)
         with self.assertRaises(Malformed):
             self.client.received(b"\x80", 0.1)
@@ -252,7 +252,7 @@ class OnlineTests(ClientTestCase):
         self.assertEqual(self.client.values, THERE)
 
     def test_receipts(self) -> None:
-        """A RECEIPT tells what is applied and saved; one that was overtaken takes nothing back."""
+        """A RECEIPT raises what is applied and saved; a late one lowers neither."""
         for _ in range(3):
             self.client.move(HERE, 0.1)
         self.receipt(3, 2, 0.2)
@@ -261,13 +261,13 @@ class OnlineTests(ClientTestCase):
         self.assertEqual(self.client.receipts, 2)
 
     def test_second_welcome(self) -> None:
-        """The answer to a repeated JOIN changes nothing for one who is online."""
+        """The answer to a repeated JOIN changes nothing for a player online."""
         self.client.move(THERE, 0.1)
         self.welcome(0.2)
         self.assertEqual(self.client.values, THERE)
 
     def test_last_move_is_repeated(self) -> None:
-        """A MOVE that nothing follows goes out again with the same number, until it is applied."""
+        """The last MOVE is repeated with the same number until it is applied."""
         self.client.move(THERE, 0.1)
         self.assertEqual(self.due(0.55), [])
         self.assertEqual(self.due(1.06), [Move(1, THERE), Ping(1)])
@@ -275,12 +275,12 @@ class OnlineTests(ClientTestCase):
         self.assertEqual(self.due(2.0), [])
 
     def test_ping(self) -> None:
-        """Who has nothing to say says so."""
+        """A client that has sent nothing for a while sends a PING."""
         self.assertEqual(self.due(PING_AFTER - 0.1), [])
         self.assertEqual(self.due(PING_AFTER + REPEAT_EVERY), [Ping(0)])
 
     def test_joins_again(self) -> None:
-        """Who moves and gets no RECEIPT joins again, with another nonce and the last number."""
+        """Without a RECEIPT for its move it joins again, with another nonce and the last number."""
         self.client.move(HERE, 0.1)
         self.client.move(THERE, 1.0)
         self.assertNotIn(self.join_of(2, 2), self.due(RECEIPT_WITHIN))
@@ -304,7 +304,7 @@ class OnlineTests(ClientTestCase):
         self.assertEqual(self.due(4.1), [Move(2, THERE), Ping(2)])
 
     def test_unmoved_after_joining_again(self) -> None:
-        """Who joins again without having moved takes the server's word."""
+        """A client that joins again without having moved adopts the server's state."""
         self.client.due(PING_AFTER)
         self.assertEqual(self.due(PING_AFTER + RECEIPT_WITHIN), [self.join_of(2)])
         self.client.received(self.codec.encode_welcome(2, 5, THERE), 9.0)
@@ -319,7 +319,7 @@ class OnlineTests(ClientTestCase):
         self.assertEqual(self.client.wake_at, math.inf)
 
     def test_refused_too_late(self) -> None:
-        """A repeated JOIN that is refused after all ends nothing."""
+        """The refusal of a repeated JOIN does not end the conversation."""
         self.client.received(encode_refused(1, RefusedReason.SHUTTING_DOWN), 0.1)
         self.assertIs(self.client.phase, Phase.ONLINE)
 
@@ -357,7 +357,7 @@ class LeavingTests(ClientTestCase):
         self.assertEqual(self.client.leave_seconds, 0.75)
 
     def test_saved_already(self) -> None:
-        """Who has nothing to save leaves all the same."""
+        """A player with nothing to save can leave."""
         self.receipt(1, 1, 0.2)
         self.client.leave(1.0)
         self.assertEqual(self.due(1.0), [Leave(1)])
@@ -366,7 +366,7 @@ class LeavingTests(ClientTestCase):
         self.assertIs(self.client.phase, Phase.GONE)
 
     def test_server_forgot(self) -> None:
-        """A server that no longer knows the player is joined again, told, and left."""
+        """If the server no longer knows the player, it joins again, sends its state, and leaves."""
         self.receipt(1, 0, 0.2)
         self.client.leave(1.0)
         self.assertEqual(self.due(1.0), [Leave(1)])
@@ -393,7 +393,7 @@ class LeavingTests(ClientTestCase):
         self.assertEqual(self.codec.decode_client(self.client.move(THERE, 2.2)), Move(2, THERE))
 
     def test_saved_is_not_presumed(self) -> None:
-        """A WELCOME bears out what was applied, but only a RECEIPT tells what is saved."""
+        """A WELCOME confirms what was applied; only a RECEIPT confirms what is saved."""
         self.client.due(4.0)
         self.welcome(4.1, nonce=2)
         self.assertEqual((self.client.applied, self.client.saved), (1, 0))
@@ -405,7 +405,7 @@ class LeavingTests(ClientTestCase):
         self.assertEqual(self.client.ended_by, Gone(1, GoneReason.KICKED))
 
     def test_gone_after_the_end(self) -> None:
-        """A GONE that comes when the player has left makes no difference."""
+        """A GONE after the player has left changes nothing."""
         self.receipt(1, 1, 0.2)
         self.client.leave(1.0)
         self.client.due(1.0)
@@ -418,7 +418,7 @@ class LeavingEarlyTests(ClientTestCase):
     """Leaving where there is little to leave."""
 
     def test_while_joining(self) -> None:
-        """Who leaves while joining is welcomed first, and leaves then."""
+        """A player who leaves while joining is welcomed first, and then leaves."""
         self.client.join(0.0)
         self.client.leave(0.1)
         self.assertEqual(self.due(0.1), [self.join_of(1)])
@@ -426,17 +426,17 @@ class LeavingEarlyTests(ClientTestCase):
         self.assertEqual(self.due(0.2), [Leave(0)])
 
     def test_never_joined(self) -> None:
-        """Who never joined has nothing to do."""
+        """A player who never joined has nothing due."""
         self.client.leave(0.0)
         self.assertIs(self.client.phase, Phase.GONE)
         self.assertEqual(self.due(10.0), [])
 
 
 class RejoiningTests(ClientTestCase):
-    """Beginning anew, where whoever carries the messages knows that the server has forgotten."""
+    """`rejoin`, by a link that knows that the server has lost the conversation."""
 
     def test_online(self) -> None:
-        """Who has moved joins with another nonce, and then says where the player stands."""
+        """A player who has moved joins with another nonce, and then sends its state."""
         self.go_online()
         self.client.move(THERE, 0.1)
         self.client.rejoin(0.2)
@@ -445,7 +445,7 @@ class RejoiningTests(ClientTestCase):
         self.assertEqual(self.due(0.3), [Move(2, THERE), Ping(2)])
 
     def test_joining(self) -> None:
-        """Who was joining joins; that is measured from here."""
+        """A player who was joining joins again; the time is measured from here."""
         self.client.join(0.0)
         self.client.rejoin(5.0)
         self.assertEqual(self.due(5.0), [self.join_of(2)])
@@ -453,7 +453,7 @@ class RejoiningTests(ClientTestCase):
         self.assertEqual(self.client.join_seconds, 0.25)
 
     def test_leaving(self) -> None:
-        """Who was leaving is welcomed, and leaves."""
+        """A player who was leaving is welcomed, and leaves."""
         self.go_online()
         self.client.leave(0.1)
         self.client.rejoin(0.2)
@@ -461,7 +461,7 @@ class RejoiningTests(ClientTestCase):
         self.assertEqual(self.due(0.3), [Leave(0)])
 
     def test_end(self) -> None:
-        """After the end nothing is due, and nothing is heard."""
+        """After the end nothing is due, and messages are ignored."""
         self.go_online()
         self.client.end()
         self.welcome(0.1)

@@ -1,4 +1,4 @@
-"""When a link notifies its owner: at rest, and of what came by itself alone."""
+"""When a link notifies its owner: in a consistent state, and of events from outside only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NotifyTests(SynchronousTestCase):
         return link
 
     def test_own_call(self) -> None:
-        """What its owner's own call comes upon, the owner finds when that returns."""
+        """The link does not notify its owner of a failure in the owner's own call."""
 
         def refuse(*given: Any) -> None:
             raise CannotListenError("0.0.0.0", 0, OSError(24, "Too many open files"))
@@ -45,7 +45,7 @@ class NotifyTests(SynchronousTestCase):
         self.assertEqual(self.phases, [])
 
     def test_later(self) -> None:
-        """It is notified of a token that does not come, once, and may open the link again."""
+        """The owner is notified of a failed token request, once, and may open the link again."""
         asked: list[Deferred[bytes]] = []
 
         def get_token() -> Deferred[bytes]:
@@ -67,7 +67,7 @@ class NotifyTests(SynchronousTestCase):
         self.assertIsNone(link.trouble)
 
     def test_taken_back(self) -> None:
-        """A token that is not wanted any more is no news."""
+        """The owner is not notified of a token request that was cancelled."""
         asked: Deferred[bytes] = Deferred()
         link = self.open(Netcode(lambda: asked))
         link.close(0.0)

@@ -1,13 +1,11 @@
-"""The live table: slots, changes, sweeps and what the store holds."""
+"""The live table: slots, changes, and what the store holds."""
 
 from __future__ import annotations
 
 import struct
-from operator import itemgetter
 from typing import Any
 
 import attrs
-import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,96 +17,14 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.live.table import LiveTable, Sweep, TableFull
-from playerstate.saving.ring import Ring
-from playerstate.state.default import PlayerState
-from playerstate.state.layout import FIELDS_AT, RowLayout
+from playerstate.live.sweeping import Sweep
+from playerstate.live.table import LiveTable, TableFull
 from playerstate.state.schema import StateSchema
+from tests.kit.players import SCHEMA
 from tests.kit.support import LAW, Everything
+from tests.kit.tables import SPAWN, Sink, TableMemory, TableTestCase, settle
 
-SCHEMA = StateSchema.of(PlayerState)
-SPAWN = SCHEMA.spawn
 INT64_MAX = 2**63 - 1
-
-
-class Sink:
-    """Takes so many rows a push, and keeps a copy of each."""
-
-    def __init__(self, room: int = 1000) -> None:
-        self.room = room
-        self.rows: list[Any] = []
-        self.pushes = 0
-
-    def push(self, rows: Any, indices: Any) -> int:
-        """Take what there is room for."""
-        taken = indices[: self.room]
-        self.rows.extend(rows[taken].copy())
-        self.pushes += 1
-        return len(taken)
-
-    def take(self) -> list[int]:
-        """The session ids of the rows pushed since the last time, in order."""
-        taken = [int(row["session_id"]) for row in self.rows]
-        self.rows.clear()
-        return taken
-
-
-def settle(table: LiveTable, *rows: Any) -> None:
-    """Tell the table that these rows are committed."""
-    table.settle(
-        np.array([row["slot"] for row in rows], np.uint32),
-        np.array([row["generation"] for row in rows], np.uint32),
-        np.array([row["sequence"] for row in rows], np.uint64),
-        np.array([row["updated_at"] for row in rows], np.int64),
-    )
-
-
-class RowMemory:
-    """What a table's rows lie in, read as `playerstate.state.layout` says.
-
-    Args:
-        schema: of the table.
-        capacity: of the table.
-
-    Attributes:
-        buffer: for the table.
-        layout: of its rows.
-        halves: both halves of each slot.
-    """
-
-    def __init__(self, schema: StateSchema, capacity: int) -> None:
-        self.buffer = memoryview(bytearray(LiveTable.bytes_needed(schema, capacity)))
-        self.layout = RowLayout(schema.fields)
-        self.halves = np.frombuffer(self.buffer, self.layout.dtype).reshape(capacity, 2)
-
-    def row(self, slot: int) -> Any:
-        """This slot's row: of its whole halves the one with the higher version."""
-        whole = [half for half in self.halves[slot] if half["version"] == half["version_again"]]
-        return max(whole, key=itemgetter("version"))
-
-
-class TableTestCase(SynchronousTestCase):
-    """A table of eight players, on a clock that stands where it is put."""
-
-    def setUp(self) -> None:
-        """Make the table."""
-        self.time = 0.0
-        self.memory = RowMemory(SCHEMA, 8)
-        self.table = LiveTable(SCHEMA, 8, lambda: self.time, self.memory.buffer)
-        self.sink = Sink()
-
-    def admit(self, *session_ids: int) -> list[int]:
-        """The slots of new players who have begun."""
-        slots = []
-        for session_id in session_ids:
-            slots.append(self.table.admit(session_id, SPAWN, 0))
-            self.table.start_generation(slots[-1], 0)
-        return slots
-
-    def move(self, *slots: int) -> None:
-        """Move these players by one update each."""
-        for slot in slots:
-            self.table.apply(slot, self.table.sequence(slot) + 1, (1.0, 2.0), 100)
 
 
 class SlotTests(TableTestCase):
@@ -134,7 +50,7 @@ class SlotTests(TableTestCase):
     def test_every_kind_of_field(self) -> None:
         """A row holds every kind of field, and its neighbours keep theirs."""
         schema = StateSchema.of(Everything)
-        table = LiveTable(schema, 3, lambda: 0.0, RowMemory(schema, 3).buffer)
+        table = LiveTable(schema, 3, lambda: 0.0, TableMemory(schema, 3).buffer)
         states = [
             Everything(1.5, -7, False, "a", 2.5),
             Everything(-1.5, 2**62, True, "wood of 16 bytes", 0.0),
@@ -207,6 +123,41 @@ class SlotTests(TableTestCase):
         self.assertTrue(self.table.is_saved(slot))
         self.assertFalse(self.table.is_dirty(slot))
 
+    def test_number_that_cannot_be_packed(self) -> None:
+        """A player whose values cannot be packed gets no slot; the next one gets it."""
+        self.assertRaises(struct.error, self.table.admit, 1, (1.0, "north"), 0)
+        self.assertEqual(self.table.slots, {})
+        self.assertEqual(self.table.admit(2, SPAWN, 0), 0)
+        self.assertEqual(self.memory.row(0)["session_id"], 2)
+
+
+class DisownTests(TableTestCase):
+    """Rows that another process wrote over."""
+
+    def test_lost_and_kept(self) -> None:
+        """A player whose row was written over gets the spawn state, clean and dated as saved; other
+        rows, free slots among them, stay as they are."""
+        slots = self.admit(1, 2, 3)
+        self.move(*slots)
+        self.table.sweep(self.sink)
+        settle(self.table, *self.sink.rows)
+        self.move(*slots)
+        self.table.release(slots[2])
+        free = self.memory.row(slots[2]).tobytes()
+        foreign = self.memory.halves[slots[1]]
+        foreign["sequence"] += 1000
+        foreign["version_again"] = foreign["version"] = 2**63
+        self.assertEqual(self.table.disown(), [slots[1]])
+        self.assertEqual([self.table.values(slot) for slot in slots[:2]], [(1.0, 2.0), SPAWN])
+        self.assertEqual([self.table.sequence(slot) for slot in slots[:2]], [2, 1])
+        self.assertEqual([self.table.is_dirty(slot) for slot in slots[:2]], [True, False])
+        self.assertTrue(self.table.is_saved(slots[1]))
+        self.assertEqual(self.memory.row(slots[2]).tobytes(), free)
+        self.table.restore(slots[1], (7.0, 8.0), 50)
+        self.assertEqual(self.table.values(slots[1]), (7.0, 8.0))
+        self.assertEqual(self.table.updated_at(slots[1]), 50)
+        self.assertTrue(self.table.is_saved(slots[1]))
+
 
 class ChangeTests(TableTestCase):
     """What an update does."""
@@ -261,17 +212,14 @@ class ChangeTests(TableTestCase):
         self.assertEqual(self.table.sequence(slot), 7)
         self.assertEqual(self.table.values(slot), (5.0, 6.0))
 
-    def test_updated_at_follows_the_wall_clock(self) -> None:
-        """Invariant 5: an update bears the wall clock's time where that is later."""
-        (slot,) = self.admit(1)
-        for now in (100, 101, 5000):
-            self.table.apply(slot, None, SPAWN, now)
-            self.assertEqual(self.table.updated_at(slot), now)
-
-    def test_updated_at_when_the_wall_clock_steps_back(self) -> None:
-        """Invariant 5: where the wall clock stands or steps back, each update is 1 later."""
+    def test_updated_at(self) -> None:
+        """Invariant 5: an update has the wall clock's time if that is later than the last one's;
+        otherwise it is 1 later, also where the wall clock stands or steps back."""
         slot = self.table.admit(1, SPAWN, 1000)
-        for now, expected in ((1000, 1001), (999, 1002), (0, 1003), (1003, 1004), (1005, 1005)):
+        for now, expected in (
+            *((1000, 1001), (999, 1002), (0, 1003), (1003, 1004)),
+            *((1005, 1005), (1006, 1006), (5000, 5000)),
+        ):
             self.table.apply(slot, None, SPAWN, now)
             self.assertEqual(self.table.updated_at(slot), expected)
 
@@ -312,48 +260,26 @@ class ChangeTests(TableTestCase):
 class ManyTests(TableTestCase):
     """Many players' updates at once."""
 
-    def apply_many(self, slots: list[int], sequence: int, x: float, now: int) -> int:
-        """One update for each of these."""
-        fields = np.zeros(len(slots), SCHEMA.moved.dtype)
-        fields["x"] = x + np.arange(len(slots))
-        sequences = np.full(len(slots), sequence, np.uint32)
-        return self.table.apply_many(np.array(slots, np.intp), sequences, fields, now)
-
     def test_same(self) -> None:
         """The rows are those that one update after the other makes."""
         slots = self.admit(1, 2, 3, 4)
         self.table.release(slots[1])
-        others = RowMemory(SCHEMA, 8)
+        others = TableMemory(SCHEMA, 8)
         others.buffer[:] = self.memory.buffer
         other = LiveTable(SCHEMA, 8, lambda: self.time, others.buffer)
         other._place[:] = self.table._place
         other._version = self.table._version
         chosen = [slots[3], slots[0], slots[2]]
         for sequence, now in ((1, 100), (5, 50), (2**32 - 1, 2**62)):
-            self.apply_many(chosen, sequence, 7.0, now)
+            self.move_many(chosen, sequence, 7.0, now)
             for number, slot in enumerate(chosen):
                 other.apply(slot, sequence, (7.0 + number, 0.0), now)
             self.assertEqual(self.memory.buffer, others.buffer)
 
-    def test_padding(self) -> None:
-        """Rows stay padded with zeros, and nothing else of the process gets into them."""
-        schema = StateSchema.of(Everything)
-        memory = RowMemory(schema, 40)
-        table = LiveTable(schema, 40, lambda: 0.0, memory.buffer)
-        slots = np.array([table.admit(n, schema.spawn, 0) for n in range(1, 41)])
-        fields = np.zeros(40, schema.moved.dtype)
-        for sequence in range(1, 5):
-            for size in (2560, 5120, 10240):
-                np.full(size, 0xAA, np.uint8)  # what the next array is made of
-            table.apply_many(slots, np.full(40, sequence), fields, sequence)
-        end = FIELDS_AT + schema.size
-        halves = np.frombuffer(memory.buffer, np.uint8).reshape(80, memory.layout.size)
-        self.assertFalse(halves[:, end:-8].any())
-
     def test_end_of_time(self) -> None:
         """The last ``updated_at`` there is stays, by either way."""
         slots = [self.table.admit(number, SPAWN, INT64_MAX) for number in (1, 2)]
-        self.apply_many(slots, 1, 5.0, 100)
+        self.move_many(slots, 1, 5.0, 100)
         self.table.apply(slots[0], 2, (6.0, 0.0), 100)
         for slot, x in zip(slots, (6.0, 6.0), strict=True):
             self.assertEqual(self.table.updated_at(slot), INT64_MAX)
@@ -363,139 +289,19 @@ class ManyTests(TableTestCase):
         """It says how many were dirty, and dates the others."""
         slots = self.admit(1, 2, 3)
         self.time = 5.0
-        self.assertEqual(self.apply_many(slots[:2], 1, 0.0, 100), 0)
+        self.assertEqual(self.move_many(slots[:2], 1, 0.0, 100), 0)
         self.time = 9.0
-        self.assertEqual(self.apply_many(slots, 2, 0.0, 200), 2)
+        self.assertEqual(self.move_many(slots, 2, 0.0, 200), 2)
         self.assertEqual(self.table.oldest_dirty(), 5.0)
         self.assertEqual(self.table.sweep(self.sink).pushed, 3)
         self.assertIsNone(self.table.oldest_dirty())
-        self.assertEqual(self.apply_many(slots, 3, 0.0, 300), 0)
+        self.assertEqual(self.move_many(slots, 3, 0.0, 300), 0)
         self.assertEqual(self.table.oldest_dirty(), 9.0)
 
     def test_none(self) -> None:
         """None is no trouble."""
-        self.assertEqual(self.apply_many([], 1, 0.0, 100), 0)
+        self.assertEqual(self.move_many([], 1, 0.0, 100), 0)
         self.assertIsNone(self.table.oldest_dirty())
-
-    def test_interrupted(self) -> None:
-        """Wherever it is cut short, each row is whole: the one before, or the new one."""
-        slots = self.admit(1, 2, 3)
-        self.apply_many(slots, 1, 10.0, 100)
-        before = [self.memory.row(slot).tobytes() for slot in slots]
-        memory, places = bytes(self.memory.buffer), self.table._places.copy()
-        for name, done in (("_heads", [0] * 4), ("_tails", [0, 1, 2, 3])):
-            column = getattr(self.table, name)
-            for written, new in enumerate(done):
-                setattr(self.table, name, Interrupted(column, written))
-                self.assertRaises(KeyboardInterrupt, self.apply_many, slots, 2, 20.0, 200)
-                # What is not written whole does not count yet.
-                self.assertEqual(self.table._places.tolist(), places.tolist())
-                rows = [self.memory.row(slot) for slot in slots]
-                self.assertEqual([row["sequence"] for row in rows], [2] * new + [1] * (3 - new))
-                self.assertEqual([row.tobytes() for row in rows[new:]], before[new:])
-                self.memory.buffer[:] = memory
-                self.table._places[:] = places
-            setattr(self.table, name, column)
-
-
-class Interrupted:
-    """A column of which so many elements are written before the process dies."""
-
-    def __init__(self, column: Any, most: int) -> None:
-        self._column = column
-        self._most = most
-
-    def __setitem__(self, places: Any, values: Any) -> None:
-        self._column[places[: self._most]] = values[: self._most]
-        raise KeyboardInterrupt
-
-
-class MemoryTests(TableTestCase):
-    """How the rows lie in the buffer that the table was given."""
-
-    def fields(self, half: Any) -> tuple[Any, ...]:
-        """The fields of a half."""
-        return SCHEMA.struct.unpack(half["fields"].tobytes())
-
-    def test_bytes_needed(self) -> None:
-        """A table needs two halves a player."""
-        self.assertEqual(LiveTable.bytes_needed(SCHEMA, 1), 2 * 64)
-        self.assertEqual(LiveTable.bytes_needed(SCHEMA, 1000), 1000 * 2 * 64)
-        self.assertEqual(LiveTable.bytes_needed(StateSchema.of(Everything), 3), 3 * 2 * 128)
-
-    def test_buffer(self) -> None:
-        """The present half in the buffer is the player as they are, header and fields."""
-        slot = self.table.admit(42, SPAWN, 7)
-        self.table.start_generation(slot, 3)
-        self.table.apply(slot, 4, (3.0, 4.0), 1000)
-        row = self.memory.row(slot)
-        self.assertEqual(row.item()[1:6], (42, slot, 1, 1000, 4))
-        self.assertEqual(self.fields(row), (3.0, 4.0))
-
-    def test_halves_in_turn(self) -> None:
-        """A change leaves the half that was present as it was, and takes the other."""
-        (slot,) = self.admit(1)
-        for number in range(1, 6):
-            before = self.memory.row(slot)
-            copy = before.tobytes()
-            self.table.apply(slot, number, (float(number), 0.0), number)
-            self.assertEqual(before.tobytes(), copy)
-            self.assertEqual(self.fields(self.memory.row(slot)), (float(number), 0.0))
-
-    def test_versions_grow(self) -> None:
-        """Each write, whichever it is, bears a version above all before, at head and tail."""
-        last = 0
-        first, second = self.admit(1, 2)
-        writes = [
-            lambda: self.move(second),
-            lambda: self.move(first),
-            lambda: self.table.start_generation(second, 9),
-            lambda: self.table.release(first),
-            lambda: self.admit(3),
-        ]
-        for write in writes:
-            write()
-            halves = self.memory.halves
-            self.assertEqual(halves["version"].tolist(), halves["version_again"].tolist())
-            self.assertGreater(halves["version"].max(), last)
-            last = int(halves["version"].max())
-
-    def test_never_used(self) -> None:
-        """Slots that were never used stay as the buffer was."""
-        self.move(*self.admit(1, 2))
-        self.assertEqual(self.memory.halves[2:].tobytes(), bytes(6 * 2 * 64))
-
-    def test_release(self) -> None:
-        """A released player is gone from the buffer too: the current half has no player."""
-        (slot,) = self.admit(1)
-        self.move(slot)
-        self.table.release(slot)
-        self.assertEqual(self.memory.row(slot)["session_id"], 0)
-
-    def test_value_that_cannot_be_packed(self) -> None:
-        """A write that fails leaves the player as they were."""
-        (slot,) = self.admit(1)
-        self.move(slot)
-        before = self.memory.row(slot).tobytes()
-        self.assertRaises(struct.error, self.table.apply, slot, 2, (1.0, "north"), 200)
-        self.assertEqual(self.table.values(slot), (1.0, 2.0))
-        self.assertEqual(self.memory.row(slot).tobytes(), before)
-        self.table.apply(slot, 2, (5.0, 6.0), 300)
-        self.assertEqual(self.fields(self.memory.row(slot)), (5.0, 6.0))
-
-    def test_sequences(self) -> None:
-        """The sequences of all slots are those of their present halves."""
-        slots = self.admit(1, 2, 3)
-        self.table.apply(slots[0], 7, SPAWN, 1)
-        self.table.apply(slots[2], 8, SPAWN, 1)
-        self.table.apply(slots[2], 2**32 - 1, SPAWN, 1)
-        self.assertEqual(self.table.sequences().tolist(), [7, 0, 2**32 - 1])
-        self.table.release(slots[2])
-        self.assertEqual(self.table.sequences().tolist(), [7, 0, 0])
-
-    def test_sequences_of_nobody(self) -> None:
-        """A table that never had a player has no sequences."""
-        self.assertEqual(self.table.sequences().tolist(), [])
 
 
 class DirtyAllTests(TableTestCase):
@@ -557,258 +363,6 @@ class DirtyAllTests(TableTestCase):
         self.table.release(slot)
         self.assertEqual(self.table.dirty_all(), 0)
         self.assertEqual(self.table.dirty_count(), 0)
-
-
-class SweepTests(TableTestCase):
-    """What a sweep hands over."""
-
-    def test_dirty_rows_only(self) -> None:
-        """A sweep pushes the dirty rows, whole, and makes them clean."""
-        slots = self.admit(1, 2, 3, 4)
-        self.move(slots[1], slots[3])
-        before = [self.memory.row(slot).tobytes() for slot in (slots[1], slots[3])]
-        self.assertEqual(
-            self.table.sweep(self.sink), Sweep(pushed=2, left=0, full=False, oldest=0.0)
-        )
-        self.assertEqual([row.tobytes() for row in self.sink.rows], before)
-        self.assertEqual(self.sink.take(), [2, 4])
-        self.assertEqual(self.table.dirty_count(), 0)
-
-    def test_one_gather(self) -> None:
-        """A sweep pushes once, however many rows are dirty."""
-        self.move(*self.admit(*range(1, 9)))
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.pushes, 1)
-
-    def test_some_at_a_time(self) -> None:
-        """A sweep that is to push so many begins where the last one ended."""
-        slots = self.admit(1, 2, 3, 4, 5)
-        self.move(*slots)
-        sweeps = [self.table.sweep(self.sink, 2) for _ in range(4)]
-        self.assertEqual(
-            [(sweep.pushed, sweep.left, sweep.full) for sweep in sweeps],
-            [(2, 3, False), (2, 1, False), (1, 0, False), (0, 0, False)],
-        )
-        self.assertEqual(self.sink.take(), [1, 2, 3, 4, 5])
-        self.move(slots[1])
-        self.assertEqual(self.table.oldest_dirty(), self.time)
-
-    def test_divided(self) -> None:
-        """Each part of a divided table is swept by itself, and begins where its own sweep ended."""
-        self.table.divide(2, lambda session_id: session_id % 2)
-        slots = self.admit(1, 2, 3, 4, 5)
-        self.assertEqual([self.table.part(slot) for slot in slots], [1, 0, 1, 0, 1])
-        self.move(*slots)
-        self.assertEqual([self.table.dirty_count(part) for part in (0, 1, None)], [2, 3, 5])
-        self.assertEqual(self.table.sweep(self.sink, 2, 1)[:3], (2, 1, False))
-        self.assertEqual(self.sink.take(), [1, 3])
-        self.assertEqual(self.table.sweep(self.sink, None, 0)[:3], (2, 0, False))
-        self.assertEqual(self.sink.take(), [2, 4])
-        self.move(slots[0])
-        self.table.sweep(self.sink, None, 1)
-        self.assertEqual(self.sink.take(), [5, 1])
-        self.assertIsNone(self.table.oldest_dirty())
-
-    def test_divided_slot_of_another(self) -> None:
-        """A player who takes over a slot is in their own part."""
-        self.table.divide(2, lambda session_id: session_id % 2)
-        (slot,) = self.admit(1)
-        self.table.release(slot)
-        self.assertEqual(self.admit(2), [slot])
-        self.assertEqual(self.table.part(slot), 0)
-
-    def test_divided_too_late(self) -> None:
-        """A table with a player in it is not divided."""
-        self.admit(1)
-        self.assertRaises(ValueError, self.table.divide, 2, lambda session_id: 0)
-
-    def test_some_at_a_time_into_little_room(self) -> None:
-        """Rows that did not fit are distinguished from rows beyond the limit."""
-        self.move(*self.admit(1, 2, 3, 4, 5))
-        self.sink.room = 1
-        sweep = self.table.sweep(self.sink, 2)
-        self.assertEqual((sweep.pushed, sweep.left, sweep.full), (1, 4, True))
-
-    def test_nothing_dirty(self) -> None:
-        """A sweep of a clean table does not touch the ring."""
-        self.admit(1, 2)
-        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, False, None))
-        self.assertEqual(self.sink.pushes, 0)
-
-    def test_empty_table(self) -> None:
-        """A table that never had a player is swept as any other."""
-        self.assertEqual(self.table.sweep(self.sink), Sweep(0, 0, False, None))
-        self.assertEqual(self.table.dirty_count(), 0)
-        self.assertEqual(self.table.unsaved().tolist(), [])
-
-    def test_what_does_not_fit(self) -> None:
-        """Invariant 2: what does not fit stays dirty, and nothing is dropped."""
-        slots = self.admit(1, 2, 3, 4, 5)
-        self.move(*slots)
-        self.sink.room = 2
-        sweep = self.table.sweep(self.sink)
-        self.assertEqual((sweep.pushed, sweep.left), (2, 3))
-        self.assertEqual(self.sink.take(), [1, 2])
-        self.assertEqual([self.table.is_dirty(slot) for slot in slots], [False] * 2 + [True] * 3)
-
-    def test_what_did_not_fit_goes_first(self) -> None:
-        """Invariant 2: the next sweep begins with the first row that did not fit."""
-        slots = self.admit(1, 2, 3, 4, 5)
-        self.move(*slots)
-        self.sink.room = 3
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 2, 3])
-        self.move(*slots)
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [4, 5, 1])
-        self.move(*slots)
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [2, 3, 4])
-
-    def test_sink_without_room(self) -> None:
-        """Invariant 2: a sweep into a full ring pushes nothing and makes nothing clean."""
-        self.move(*self.admit(1, 2))
-        self.sink.room = 0
-        self.assertEqual(
-            self.table.sweep(self.sink), Sweep(pushed=0, left=2, full=True, oldest=None)
-        )
-        self.assertEqual(self.table.dirty_count(), 2)
-        self.sink.room = 2
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 2])
-
-    def test_no_player_starves(self) -> None:
-        """Invariant 2: with room for one row a sweep, players who all move take turns."""
-        slots = self.admit(1, 2, 3)
-        self.sink.room = 1
-        for _ in range(6):
-            self.move(*slots)
-            self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 2, 3, 1, 2, 3])
-
-    def test_where_the_sweep_stopped_is_free(self) -> None:
-        """A sweep goes on behind the row it stopped at where that one is gone."""
-        slots = self.admit(1, 2, 3, 4)
-        self.move(*slots)
-        self.sink.room = 1
-        self.table.sweep(self.sink)
-        self.table.release(slots[1])
-        self.move(slots[0])
-        self.sink.room = 3
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 3, 4, 1])
-
-    def test_where_the_sweep_stopped_was_the_last(self) -> None:
-        """A sweep begins anew where nothing is dirty from where the last one stopped."""
-        slots = self.admit(1, 2, 3)
-        self.move(*slots)
-        self.sink.room = 2
-        self.table.sweep(self.sink)
-        self.table.release(slots[2])
-        self.move(slots[0], slots[1])
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 2, 1, 2])
-
-    def test_a_sweep_that_fits_begins_anew(self) -> None:
-        """After a sweep that fitted, the next begins at the first slot."""
-        slots = self.admit(1, 2, 3)
-        self.move(*slots)
-        self.sink.room = 2
-        self.table.sweep(self.sink)
-        self.table.sweep(self.sink)
-        self.sink.take()
-        self.move(*slots)
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 2])
-
-    def test_oldest_of_a_sweep(self) -> None:
-        """A sweep says when the oldest row that it pushed was dirtied first."""
-        slots = self.admit(1, 2, 3)
-        for slot, time in ((2, 10.0), (1, 20.0), (0, 30.0), (2, 40.0)):
-            self.time = time
-            self.move(slots[slot])
-        self.sink.room = 2
-        self.assertEqual(self.table.sweep(self.sink).oldest, 20.0)
-        self.assertEqual(self.table.oldest_dirty(), 10.0)
-        self.assertEqual(self.table.sweep(self.sink).oldest, 10.0)
-        self.assertIsNone(self.table.oldest_dirty())
-
-    def test_age_begins_anew_after_a_sweep(self) -> None:
-        """A row dirtied again after its sweep is as old as its first update since."""
-        (slot,) = self.admit(1)
-        self.time = 10.0
-        self.move(slot)
-        self.table.sweep(self.sink)
-        self.time = 50.0
-        self.move(slot)
-        self.time = 60.0
-        self.move(slot)
-        self.assertEqual(self.table.oldest_dirty(), 50.0)
-
-    def test_sweep_only(self) -> None:
-        """A sweep of some slots pushes those of them that are dirty, and no others."""
-        slots = self.admit(1, 2, 3, 4)
-        self.time = 5.0
-        self.move(slots[0], slots[2], slots[3])
-        sweep = self.table.sweep_only(self.sink, [slots[3], slots[1], slots[0]])
-        self.assertEqual(sweep, Sweep(pushed=2, left=0, full=False, oldest=5.0))
-        self.assertEqual(sorted(self.sink.take()), [1, 4])
-        self.assertEqual([self.table.is_dirty(slot) for slot in slots], [False, False, True, False])
-
-    def test_sweep_only_of_nothing(self) -> None:
-        """A sweep of no slots does nothing."""
-        self.move(*self.admit(1))
-        self.assertEqual(self.table.sweep_only(self.sink, []), Sweep(0, 0, False, None))
-
-    def test_sweep_only_that_does_not_fit(self) -> None:
-        """Invariant 2: what of some slots does not fit stays dirty for the next sweep."""
-        slots = self.admit(1, 2, 3)
-        self.move(*slots)
-        self.sink.room = 1
-        sweep = self.table.sweep_only(self.sink, slots)
-        self.assertEqual((sweep.pushed, sweep.left), (1, 2))
-        self.sink.room = 3
-        self.table.sweep(self.sink)
-        self.assertEqual(sorted(self.sink.take()), [1, 2, 3])
-
-    def test_sweep_only_leaves_the_turn_alone(self) -> None:
-        """A sweep of some slots does not move where the next sweep of all begins."""
-        slots = self.admit(1, 2, 3)
-        self.move(*slots)
-        self.sink.room = 1
-        self.table.sweep(self.sink)
-        self.move(slots[0])
-        self.table.sweep_only(self.sink, [slots[0]])
-        self.sink.room = 3
-        self.move(slots[0])
-        self.table.sweep(self.sink)
-        self.assertEqual(self.sink.take(), [1, 1, 2, 3, 1])
-
-    def test_slot_given_twice(self) -> None:
-        """A slot given twice is pushed once, or the books of invariant 7 would not balance."""
-        (slot,) = self.admit(1)
-        self.move(slot)
-        sweep = self.table.sweep_only(self.sink, [slot, slot])
-        self.assertEqual((sweep.pushed, sweep.left), (1, 0))
-        self.assertEqual(self.sink.take(), [1])
-
-    def test_slot_given_twice_without_room(self) -> None:
-        """A slot given twice to a ring with one place is not left over."""
-        (slot,) = self.admit(1)
-        self.move(slot)
-        self.sink.room = 1
-        sweep = self.table.sweep_only(self.sink, [slot, slot])
-        self.assertEqual((sweep.pushed, sweep.left), (1, 0))
-
-    def test_ring_as_sink(self) -> None:
-        """A ring takes rows as they are when they are swept, whatever changes later."""
-        slots = self.admit(1, 2)
-        ring = Ring(2, self.memory.layout.dtype)
-        self.move(*slots)
-        self.table.sweep(ring)
-        before = b"".join(self.memory.row(slot).tobytes() for slot in slots)
-        self.table.apply(slots[0], 9, (9.0, 9.0), 10**6)
-        self.assertEqual(ring.take().tobytes(), before)
 
 
 class SettleTests(TableTestCase):
@@ -906,7 +460,7 @@ class TableMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
-        self.memory = RowMemory(SCHEMA, self.CAPACITY)
+        self.memory = TableMemory(SCHEMA, self.CAPACITY)
         self.table = LiveTable(SCHEMA, self.CAPACITY, lambda: self.time, self.memory.buffer)
         self.sink = Sink()
         self.players: dict[int, Player] = {}

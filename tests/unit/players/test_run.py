@@ -23,9 +23,9 @@ from playerstate import (
     within,
 )
 from playerstate.interfaces import RowRefused, Stored
+from playerstate.saving.commit import Commit
 from playerstate.saving.health import Trouble
 from playerstate.saving.heartbeat import REACTOR_SILENT
-from playerstate.saving.persister import Commit
 from playerstate.testing import FaultyStore, MemoryReactor, SteppedService
 from tests.kit.players import (
     SCHEMA,

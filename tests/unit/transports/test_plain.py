@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import struct
 from typing import Any
 from unittest import mock
@@ -11,8 +9,8 @@ from unittest import mock
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 
+from playerstate import NotRunning
 from playerstate.conversations.gateway import Gateway
-from playerstate.transports import udp
 from playerstate.transports.plain import PlainService
 from tests.kit.players import RECEIPT, REFUSED, WELCOME, Client, GatewayTestCase, at
 
@@ -20,7 +18,7 @@ JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(116, b"\0")
 
 
 class DatagramTests(GatewayTestCase):
-    """What comes in and what goes out."""
+    """Datagrams and answers."""
 
     def setUp(self) -> None:
         """A server."""
@@ -50,9 +48,9 @@ class DatagramTests(GatewayTestCase):
         self.assertEqual(self.books.received, 13)
 
     def test_too_long(self) -> None:
-        """What is longer than the longest JOIN is refused, however much of it the system cut off.
+        """A datagram longer than the longest JOIN is malformed, even if the system has cut it.
 
-        A MOVE in so long a datagram would otherwise look whole once it is cut.
+        A MOVE in so long a datagram would otherwise look whole.
         """
         self.receive(struct.pack("<QI", 42, 1) + JOIN.ljust(1200, b"\0"))
         self.assertEqual(len(self.port.take()), 1)
@@ -63,14 +61,14 @@ class DatagramTests(GatewayTestCase):
         self.assertEqual(self.books.malformed, {"too_long": 6})
 
     def test_longest_beside_one_too_long(self) -> None:
-        """The longest that is allowed is read, whatever comes beside it."""
+        """The longest valid datagram is read, whatever arrives with it."""
         longest = struct.pack("<QI", 42, 1) + JOIN.ljust(1200, b"\0")
         self.port.receive_many([longest, longest + b"\0"], [("192.0.2.1", 1)] * 2)
         self.assertEqual(len(self.port.take()), 1)
         self.assertEqual(self.books.malformed, {"too_long": 1})
 
-    def test_answers_bear_the_session_id(self) -> None:
-        """Two players at one address are told apart by the session id, both ways."""
+    def test_two_players_at_one_address(self) -> None:
+        """Two players at one address are identified by the session id, both ways."""
         first, second = (Client(self.port, n, ("192.0.2.1", 1)) for n in (1, 2))
         for client in (first, second):
             client.join()
@@ -83,13 +81,13 @@ class DatagramTests(GatewayTestCase):
             self.assertEqual(self.service.state(client.session_id), at(client.session_id))
 
     def test_ipv6_address(self) -> None:
-        """An address is handed back as it came, whatever it is made of."""
+        """An answer goes to the whole address that a datagram came from."""
         client = Client(self.port, 42, ("fe80::1", 1001, 0, 2))  # type: ignore[arg-type]
         client.join()
         self.assertEqual(client.heard()[0][0], WELCOME)
 
-    def test_system_does_not_take_it(self) -> None:
-        """What the system will not send is counted and as good as lost; nothing else happens."""
+    def test_unsent(self) -> None:
+        """A datagram that the system does not send is counted and lost; nothing else changes."""
         client = self.joined()
 
         def write(packet: bytes, addr: Any = None) -> None:
@@ -110,16 +108,16 @@ class DatagramTests(GatewayTestCase):
 
 
 class PortTests(GatewayTestCase):
-    """The port and its life."""
+    """The port, from the start to the stop."""
 
-    def test_one_byte_more(self) -> None:
-        """The port is opened for one byte more than is allowed, so that more can be told apart."""
+    def test_not_started(self) -> None:
+        """Before its first start the transport has no port, and says so."""
         self.open()
-        self.assertEqual(self.port._max_packet_size, 1213)
-        self.assertEqual(self.port.maxThroughput, udp.MAX_THROUGHPUT)
+        service = PlainService(Gateway(self.service), 0, reactor=self.stepped.reactor)
+        self.assertRaises(NotRunning, getattr, service, "port")
 
     def test_any_port(self) -> None:
-        """Port 0 is any that is free; `port` says which, and so does the log."""
+        """Port 0 binds any free port; `port` has its number, and so does the log."""
         self.open()
         service = PlainService(Gateway(self.service), 0, reactor=self.stepped.reactor)
         service.startService()
@@ -131,7 +129,7 @@ class PortTests(GatewayTestCase):
         self.successResultOf(service.stopService())
 
     def test_cannot_listen(self) -> None:
-        """A port that is taken fails the start; nothing keeps running, and stopping is harmless."""
+        """If the port cannot be bound the start fails; nothing is left, and a stop is harmless."""
         self.open()
         calls = len(self.service.clock.getDelayedCalls())
         other = PlainService(Gateway(self.service), 7777, reactor=self.stepped.reactor)
@@ -141,7 +139,7 @@ class PortTests(GatewayTestCase):
         self.successResultOf(other.stopService())
 
     def test_never_started(self) -> None:
-        """Stopping what was never started is harmless."""
+        """Stopping a transport that was never started is harmless."""
         self.open()
         other = PlainService(Gateway(self.service), 7778, reactor=self.stepped.reactor)
         self.successResultOf(other.stopService())
@@ -166,47 +164,3 @@ class PortTests(GatewayTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.stored(stepped), {42: (1.0, 0.0)})
         self.assertEqual(stepped.reactor.ports, {})
-
-    def test_buffer_by_force(self) -> None:
-        """A process that may takes the buffer it wants; another takes what the system allows."""
-
-        class Handle:
-            def __init__(self, privileged: bool) -> None:
-                self.privileged = privileged
-                self.asked: list[tuple[int, int]] = []
-
-            def setsockopt(self, level: int, option: int, value: int) -> None:
-                self.asked.append((option, value))
-                if option == udp._SO_RCVBUFFORCE and not self.privileged:
-                    raise PermissionError(1, "Operation not permitted")
-
-            def getsockopt(self, level: int, option: int) -> int:
-                return 2 * 1000
-
-        for privileged, options in ((True, [33]), (False, [33, socket.SO_RCVBUF])):
-            handle: Any = Handle(privileged)
-            self.assertEqual(udp._enlarge_buffer(handle), 1000)
-            self.assertEqual(handle.asked, [(option, udp.RECEIVE_BUFFER) for option in options])
-
-    def test_kernel_drops(self) -> None:
-        """What the system dropped because nobody read in time is looked up and counted."""
-        if not os.path.exists("/proc/net/udp"):
-            self.skipTest("this system does not tell")
-        self.open()
-        handle = self.port.getHandle()
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        handle.bind(("127.0.0.1", 0))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for _ in range(100):
-                sender.sendto(bytes(1000), handle.getsockname())
-        self.assertEqual(self.books.kernel_drops, 0)
-        self.stepped.reactor.advance(udp.DROPS_LOOK_EVERY)
-        self.assertGreater(self.books.kernel_drops, 50)
-        self.successResultOf(self.plain.stopService())
-
-    def test_system_without_drops(self) -> None:
-        """Where the system does not tell, none were dropped."""
-        self.open()
-        with mock.patch.object(udp, "open", create=True, side_effect=FileNotFoundError):
-            self.stepped.reactor.advance(udp.DROPS_LOOK_EVERY)
-        self.assertEqual(self.books.kernel_drops, 0)

@@ -60,7 +60,7 @@ class ReaderTests(SynchronousTestCase):
         return sender
 
     def test_in_order(self) -> None:
-        """Datagrams of all sizes come in order, each from its sender."""
+        """Datagrams of all sizes arrive in order, each with its sender."""
         first, second = self.sender(), self.sender()
         for size in (0, 1, 50, 99):
             first.send(b"a" * size)
@@ -105,12 +105,12 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(numbers, list(range(DATAGRAMS + 3)))
 
     def test_nothing(self) -> None:
-        """A port where nothing waits gives nothing."""
+        """A port without a waiting datagram passes nothing on."""
         self.assertIsNone(self.reader.read())
         self.assertEqual(self.notes.got, [])
 
     def test_refusals(self) -> None:
-        """A call that was interrupted, or told of an answer that nobody took, ends no reading."""
+        """An interrupted call, or one that reports an undelivered answer, ends no reading."""
 
         def refuse(number: int, *_: object) -> int:
             ctypes.set_errno(number)
@@ -120,7 +120,7 @@ class ReaderTests(SynchronousTestCase):
             self.assertIsNone(BatchReader(self.port, partial(refuse, number)).read())
 
     def test_bug(self) -> None:
-        """What the protocol raises is logged, and what comes next is read all the same."""
+        """What the protocol raises is logged, and the next datagrams are still read."""
         sender = self.sender()
         sender.send(b"stumble")
         self.assertIsNone(self.reader.read())
@@ -193,7 +193,7 @@ class ReaderTests(SynchronousTestCase):
         self.asked("::", socket.AF_INET6, "127.0.0.1", "127.0.0.2")
 
     def test_same_sender(self) -> None:
-        """A sender that asks one address again is the same peer, whatever came between."""
+        """A sender that uses an address again is the same peer, whatever arrived in between."""
         self.listen("0.0.0.0", socket.AF_INET)
         sender = self.sender()
         for _ in range(3):

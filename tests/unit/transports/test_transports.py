@@ -1,4 +1,4 @@
-"""What the gateway and its transports owe each other, whatever the transport."""
+"""What the gateway and any transport may expect of each other."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ LEAVE = struct.pack("<BI31x", 3, 1)
 
 
 class Wire:
-    """A transport whose peers are texts, and which writes down what it is told."""
+    """A transport whose peers are texts, and which notes the calls that it gets."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
     def send(self, session_id: int, peer: Any, nonce: int, message: bytes) -> None:
-        """Write down a message by its name."""
+        """Note a message by its name."""
         self.told.append((read_answer(message)[0], session_id, peer))
 
     def end(self, session_id: int, peer: Any) -> None:
-        """Write down the end."""
+        """Note the end."""
         self.told.append(("end", session_id, peer))
 
     def take(self) -> list[tuple[Any, ...]]:
-        """What it was told since the last time."""
+        """The calls since the last time."""
         told, self.told = self.told, []
         return told
 
 
 class TransportTestCase(ServiceTestCase):
-    """Tests of a gateway with a transport that is told."""
+    """Tests of a gateway with a transport that notes its calls."""
 
     def setUp(self) -> None:
         """A gateway that a transport has started."""
@@ -48,7 +48,7 @@ class TransportTestCase(ServiceTestCase):
         self.wire = Wire()
 
     def say(self, *messages: bytes, peer: str = "here", session_id: int = 42) -> None:
-        """Messages come from a peer."""
+        """Let messages arrive from a peer."""
         for message in messages:
             self.gateway.received_many(self.wire, [session_id], [peer], [message], 0)
 
@@ -60,17 +60,17 @@ class TransportTestCase(ServiceTestCase):
 
 
 class EndTests(TransportTestCase):
-    """The transport is told when a conversation has ended by a GONE."""
+    """The gateway calls `end` when a conversation has ended by a GONE."""
 
     def test_kicked(self) -> None:
-        """GONE goes first, then the word that the peer may be let go."""
+        """GONE is sent first, then `end` is called."""
         self.say(JOIN)
         self.wire.take()
         self.gateway.kick(42)
         self.assertEqual(self.wire.take(), [("gone", 42, "here"), ("end", 42, "here")])
 
     def test_idle(self) -> None:
-        """So it is with a player who is silent for too long."""
+        """So it is for a player who is silent for too long."""
         self.say(JOIN)
         self.wire.take()
         for _ in range(32):
@@ -78,7 +78,7 @@ class EndTests(TransportTestCase):
         self.assertEqual(self.wire.take(), [("gone", 42, "here"), ("end", 42, "here")])
 
     def test_joined_elsewhere(self) -> None:
-        """A player who joins from elsewhere has the old peer let go, and not the new one."""
+        """If a player joins from elsewhere, `end` is called for the old peer only."""
         self.say(JOIN)
         self.wire.take()
         self.say(OTHER_JOIN, peer="there")
@@ -88,17 +88,17 @@ class EndTests(TransportTestCase):
         )
 
     def test_left(self) -> None:
-        """A player who leaves hears the last RECEIPT and may join again: nothing is ended."""
+        """For a player who leaves `end` is not called: the player may join again."""
         self.say(JOIN, MOVE, LEAVE)
         self.settle()
         self.assertNotIn("end", {told[0] for told in self.wire.take()})
 
 
 class LostTests(TransportTestCase):
-    """The transport tells that a peer is gone."""
+    """The transport reports that a peer is gone."""
 
     def test_leaves(self) -> None:
-        """Its player leaves and is saved, and nothing is said to a peer that is not there."""
+        """Its player leaves and is saved, and no message is sent to the peer."""
         self.say(JOIN, MOVE)
         self.wire.take()
         self.gateway.lost(42, "here")
@@ -108,7 +108,7 @@ class LostTests(TransportTestCase):
         self.assertEqual(self.stored(self.stepped), {42: (5.0, 6.0)})
 
     def test_comes_back(self) -> None:
-        """The player may join anew, from another peer, before that is saved."""
+        """The player may join again, from another peer, before the save."""
         self.say(JOIN, MOVE)
         self.gateway.lost(42, "here")
         self.wire.take()
@@ -118,7 +118,7 @@ class LostTests(TransportTestCase):
         self.assertEqual(self.service.state(42), at(5.0, 6.0))
 
     def test_another_peer(self) -> None:
-        """A peer that the player has left behind takes nobody along, nor does one never heard."""
+        """The loss of a player's earlier peer, or of an unknown one, ends no conversation."""
         self.say(JOIN)
         self.gateway.lost(42, "there")
         self.gateway.lost(43, "here")
@@ -126,7 +126,7 @@ class LostTests(TransportTestCase):
         self.assertEqual(self.service.state(42), at(350, 200))
 
     def test_while_leaving(self) -> None:
-        """A player who was leaving is saved all the same, and not answered any more."""
+        """A player who was leaving is still saved, and not answered any more."""
         self.say(JOIN, MOVE, LEAVE)
         self.wire.take()
         self.gateway.lost(42, "here")
@@ -135,7 +135,7 @@ class LostTests(TransportTestCase):
         self.assertEqual(self.stored(self.stepped), {42: (5.0, 6.0)})
 
     def test_while_joining(self) -> None:
-        """A JOIN that waits for the store is forgotten: nobody comes online for no peer."""
+        """A JOIN that waits for the store is dropped: no player comes online without a peer."""
         self.stepped.store.hold_loads()
         self.say(JOIN)
         self.gateway.lost(42, "there")
@@ -147,7 +147,7 @@ class LostTests(TransportTestCase):
         self.assertRaises(NotOnline, self.service.state, 42)
 
     def test_taken_offline_by_the_program(self) -> None:
-        """A player whom the program has taken offline before does not leave twice."""
+        """A player whom the program took offline before does not leave twice."""
         self.say(JOIN)
         self.service.leave(42)
         self.settle()
@@ -165,13 +165,13 @@ class SharedTests(TransportTestCase):
         self.other = Wire()
 
     def say_otherwise(self, message: bytes, peer: str) -> None:
-        """A message of the same player comes by the other transport."""
+        """Let a message of the same player arrive by the other transport."""
         self.gateway.received_many(self.other, [42], [peer], [message], 0)
 
     def test_joins_by_both(self) -> None:
-        """A JOIN that comes again by another transport, while the store loads, is answered there.
+        """A JOIN repeated by another transport, while the store loads, is answered there.
 
-        So it is where the peer is called the same by both.
+        So it is if both transports have the same peer.
         """
         for peer in ("here", "there"):
             self.stepped.store.hold_loads()
@@ -186,7 +186,7 @@ class SharedTests(TransportTestCase):
             self.settle()
 
     def test_refused_by_both(self) -> None:
-        """So is one that comes to nothing."""
+        """A refused JOIN that was repeated by another transport is answered there."""
         self.stepped.store.hold_loads()
         self.say(JOIN)
         self.say_otherwise(JOIN, "there")
@@ -205,7 +205,7 @@ class SharedTests(TransportTestCase):
         self.assertEqual(self.other.take(), [("gone", 42, "here"), ("end", 42, "here")])
 
     def test_replaced_by_the_other(self) -> None:
-        """Who joins anew from the same address by another transport is elsewhere now."""
+        """A new JOIN from the same address by another transport ends the old conversation."""
         self.say(JOIN)
         self.wire.take()
         self.say_otherwise(OTHER_JOIN, "here")
@@ -213,7 +213,7 @@ class SharedTests(TransportTestCase):
         self.assertEqual(self.other.take(), [("welcome", 42, "here")])
 
     def test_started_by_each(self) -> None:
-        """The second transport that starts the gateway disturbs nothing."""
+        """A second transport that starts the gateway changes nothing."""
         self.say(JOIN)
         calls = len(self.service.clock.getDelayedCalls())
         self.gateway.start()
@@ -222,7 +222,7 @@ class SharedTests(TransportTestCase):
         self.assertEqual(self.service.state(42), at(5.0, 6.0))
 
     def test_closed_by_each(self) -> None:
-        """Each transport that closes it hears when all are saved, whenever it asks."""
+        """Each transport that closes it is notified when all are saved."""
         self.say(JOIN, MOVE)
         first, second = outcome(self.gateway.close()), outcome(self.gateway.close())
         self.assertEqual((first, second), ([], []))
@@ -232,7 +232,7 @@ class SharedTests(TransportTestCase):
         self.assertEqual([told[0] for told in self.wire.take()][-2:], ["gone", "end"])
 
     def test_started_again(self) -> None:
-        """A gateway that was closed can be started, and knows nobody."""
+        """A gateway that was closed can be started, and knows no player."""
         self.say(JOIN)
         self.gateway.close()
         self.settle()

@@ -1,4 +1,4 @@
-"""The form of the database: how it is made, what it refuses, how it follows the state class."""
+"""The format of the database: how it is made, recognised and migrated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from twisted.logger import LogLevel, capturedLogs
 
 from playerstate.interfaces import Stored, StoreUnusable
 from playerstate.state.default import PlayerState
-from playerstate.state.schema import StateSchema, text, within
+from playerstate.state.schema import StateSchema, within
 from playerstate.stores import open_store
-from playerstate.stores.sqlite import store as sqlite
-from playerstate.stores.sqlite.files import explained
 from playerstate.stores.sqlite.format import (
     APPLICATION_ID,
     FORMAT,
@@ -28,55 +26,12 @@ from playerstate.stores.sqlite.format import (
     migrate_database,
     quoted,
 )
-from tests.kit.databases import IDENTITY, DirectoryTestCase, digest, records, state_class, take
+from tests.kit.databases import IDENTITY, records, state_class, take
+from tests.kit.sqlite_stores import FormatTestCase, with_text
 from tests.kit.support import LAW, Everything
 
 EXAMPLES: dict[str, Any] = {"float": 1.5, "int": 7, "bool": True, "text": "a"}
 """A value of each kind, for defaults."""
-
-
-def with_text(size: int) -> type:
-    """A state class whose one field is a text of so many bytes."""
-    return attrs.make_class(
-        "Made", {"name": attrs.field(default="", type=str, metadata=text(size))}, frozen=True
-    )
-
-
-class FormatTestCase(DirectoryTestCase):
-    """A test over a database that is prepared for one state class after another."""
-
-    def prepare(self, state: Any = PlayerState) -> None:
-        """Prepare the database for this class, and let go of it."""
-        with closing(open_store(self.url, state)) as store:
-            take(store)
-
-    def refusal(self, state: Any = PlayerState) -> str:
-        """The one line with which the database is refused; its bytes stay as they were."""
-        before = digest(self.path)
-        with self.assertRaises(StoreUnusable) as caught:
-            self.prepare(state)
-        self.assertEqual(digest(self.path), before)
-        return self.assert_one_line(caught.exception)
-
-    def save(self, state: Any, *players: tuple[Any, ...]) -> None:
-        """Prepare the database for this class, and save players."""
-        store = open_store(self.url, state)
-        take(store)
-        with closing(store), closing(store.open_writer()) as writer:
-            self.assertEqual(len(writer.write(records(store.schema, *players))), 0)
-
-    def load(self, state: Any, session_id: int) -> Stored | None:
-        """Prepare the database for this class, and load a player."""
-        store = open_store(self.url, state)
-        take(store)
-        with closing(store), closing(store.open_reader()) as reader:
-            return reader.load(session_id)
-
-    def columns(self) -> list[tuple[str, str, int, str | None]]:
-        """Name, declared type, whether it is NOT NULL, and default of each column."""
-        return self.sql(
-            'SELECT name, type, "notnull", dflt_value FROM pragma_table_xinfo(?)', "player_state"
-        )
 
 
 class CreateTests(FormatTestCase):
@@ -158,7 +113,7 @@ class CreateTests(FormatTestCase):
         self.assertNotEqual(mark, before)
 
     def test_strict(self) -> None:
-        """A value of the wrong type is not taken in by anybody."""
+        """The table refuses a value of the wrong type, whichever program writes it."""
         self.prepare()
         with self.assertRaises(apsw.ConstraintError):
             self.sql("INSERT INTO player_state VALUES (1, 'here', 0, 1)")
@@ -201,18 +156,16 @@ class CreateTests(FormatTestCase):
         self.assertEqual(quoted("x"), '"x"')
         self.assertEqual(quoted('a"b'), '"a""b"')
 
-    def test_empty_file(self) -> None:
-        """An empty file becomes a database."""
-        open(self.path, "wb").close()
-        self.prepare()
-        self.assertEqual(len(self.columns()), 4)
-
-    def test_database_without_tables(self) -> None:
-        """A database that was begun and holds nothing, as after a crash at the first start, too."""
-        self.sql("PRAGMA journal_mode = wal")
-        self.assertGreater(os.path.getsize(self.path), 0)
-        self.prepare()
-        self.assertEqual(len(self.columns()), 4)
+    def test_without_tables(self) -> None:
+        """An empty file becomes a database, and so does one that a crash left without tables."""
+        for content in ("", "PRAGMA journal_mode = wal"):
+            self.use(f"{len(content)}.db")
+            open(self.path, "wb").close()
+            if content:
+                self.sql(content)
+                self.assertGreater(os.path.getsize(self.path), 0)
+            self.prepare()
+            self.assertEqual(len(self.columns()), 4)
 
     def test_twice(self) -> None:
         """Preparing a database again for the same class changes nothing that it holds."""
@@ -238,16 +191,14 @@ class IdentityTests(FormatTestCase):
         with closing(open_store(self.url, state)) as store:
             take(store, identity)
 
-    def test_missing(self) -> None:
-        """A database that is not there yet has zeros, and is not made by the look."""
-        self.assertEqual(self.identity(), bytes(16))
-        self.assertEqual(os.path.exists(self.path) and os.path.getsize(self.path), 0)
-
-    def test_empty(self) -> None:
-        """An empty file has zeros, and stays empty."""
-        open(self.path, "wb").close()
-        self.assertEqual(self.identity(), bytes(16))
-        self.assertEqual(os.path.getsize(self.path), 0)
+    def test_missing_or_empty(self) -> None:
+        """A missing database and an empty file have zeros; `prepare` writes nothing into them."""
+        for is_there in (False, True):
+            self.use(f"{is_there}.db")
+            if is_there:
+                open(self.path, "wb").close()
+            self.assertEqual(self.identity(), bytes(16))
+            self.assertEqual(os.path.exists(self.path) and os.path.getsize(self.path), 0)
 
     def test_given(self) -> None:
         """What it was given comes back at every start, byte for byte."""
@@ -289,7 +240,7 @@ class IdentityTests(FormatTestCase):
         self.assertEqual(self.load(PlayerState, 1), Stored((2.0, 3.0), 4))
 
     def test_lost(self) -> None:
-        """A database that somebody took the identity from has zeros."""
+        """A database whose identity was deleted by hand has zeros."""
         self.give(IDENTITY)
         self.sql("DELETE FROM player_store")
         self.assertEqual(self.identity(), bytes(16))
@@ -300,94 +251,6 @@ class IdentityTests(FormatTestCase):
         with self.assertRaises(StoreUnusable):
             self.give(self.OTHER, state_class(x="text"))
         self.assertEqual(self.identity(), IDENTITY)
-
-
-class PrepareTests(FormatTestCase):
-    """The look that a start takes before it changes anything."""
-
-    def look(self, state: Any) -> None:
-        """Look, and let go; the bytes of the file and those beside it stay as they were."""
-        before, beside = digest(self.path), sorted(os.listdir(self.directory))
-        with closing(open_store(self.url, state)) as store:
-            store.prepare()
-            self.assertEqual(digest(self.path), before)
-        self.assertEqual(digest(self.path), before)
-        self.assertEqual(sorted(os.listdir(self.directory)), beside)
-
-    def test_changes_nothing(self) -> None:
-        """It changes no byte, whichever class the database is to be fitted to."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        for state in (PlayerState, Everything, state_class(x="text")):
-            self.look(state)
-
-    def test_leaves_the_mode(self) -> None:
-        """A copy that SQLite made, which has no write-ahead log, is not given one yet."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        copy = os.path.join(self.directory, "copy.db")
-        self.sql("VACUUM INTO ?", copy)
-        self.use("copy.db")
-        open(self.path + ".lock", "wb").close()
-        self.look(Everything)
-        self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
-
-    def test_refused_migration(self) -> None:
-        """A migration that is refused after the look leaves every byte as it was."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        with closing(open_store(self.url, state_class(x="text", hp=1))) as store:
-            store.prepare()
-            before = digest(self.path)
-            self.assertRaises(StoreUnusable, store.migrate, IDENTITY)
-            self.assertEqual(digest(self.path), before)
-        self.assertEqual(digest(self.path), before)
-
-    def test_refused_migration_of_a_copy(self) -> None:
-        """So does one of a copy that SQLite made, which has no write-ahead log yet."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        self.sql("VACUUM INTO ?", os.path.join(self.directory, "copy.db"))
-        self.use("copy.db")
-        self.refusal(state_class(x="text"))
-
-    def test_players_of_a_crash(self) -> None:
-        """What lies in the log of a server that was killed is neither lost nor passed over."""
-        self.save(PlayerState, (1, 2.0, 3.0, 4))
-        killed = os.path.join(self.directory, "killed.db")
-        with closing(apsw.Connection(self.path)) as connection:
-            connection.execute("UPDATE player_state SET x = 9.0")
-            connection.execute("UPDATE player_store SET identity = ?", (b"k" * 16,))
-            for suffix in ("", "-wal"):
-                shutil.copyfile(self.path + suffix, killed + suffix)
-        self.use("killed.db")
-        with closing(open_store(self.url, PlayerState)) as store:
-            self.assertEqual(store.prepare(), b"k" * 16)
-        self.assertEqual(self.sql("SELECT x FROM player_state"), [(9.0,)])
-
-    def test_damaged_page(self) -> None:
-        """Damage to any page is found here, not by the player who needs it, and nothing is done."""
-        schema = StateSchema.of(PlayerState)
-        self.save(schema, *((session_id, 0.0, 0.0, 1) for session_id in range(1, 3001)))
-        pages = os.path.getsize(self.path) // 4096
-        self.assertGreater(pages, 10)
-        with open(self.path, "rb") as file:
-            whole = file.read()
-        for page in range(1, pages):
-            with open(self.path, "wb") as file:
-                file.write(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
-            before = digest(self.path)
-            store = open_store(self.url, PlayerState)
-            with self.assertRaises(StoreUnusable) as caught:
-                store.prepare()
-            line = str(caught.exception)
-            self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
-            self.assertIn("it was left as it is: put a backup in its place, or save", line)
-            self.assertIn(f"sqlite3 {self.path} .recover | sqlite3 new.db", line)
-            self.assertEqual(digest(self.path), before)
-        self.write_back(whole)
-        self.prepare()
-
-    def write_back(self, content: bytes) -> None:
-        """Put a backup in its place."""
-        with open(self.path, "wb") as file:
-            file.write(content)
 
 
 class MigrationTests(FormatTestCase):
@@ -434,16 +297,13 @@ class MigrationTests(FormatTestCase):
         self.assertEqual(self.load(new, 2), Stored((60, 4.5), 11))
 
     def test_removed_field(self) -> None:
-        """The column of a field that is gone stays, and saving keeps what it holds."""
+        """The column of a removed field keeps its values; a new player has its default."""
         self.save(state_class(x=1.5, hp=100), (1, 2.5, 42, 10))
-        self.save(state_class(x=1.5), (1, 3.5, 11))
-        self.assertEqual(self.sql("SELECT x, hp, updated_at FROM player_state"), [(3.5, 42, 11)])
-
-    def test_removed_field_of_a_new_player(self) -> None:
-        """A player who is new meanwhile has the default there."""
-        self.save(state_class(x=1.5, hp=100), (1, 2.5, 42, 10))
-        self.save(state_class(x=1.5), (2, 3.5, 11))
-        self.assertEqual(self.load(state_class(x=1.5, hp=7), 2), Stored((3.5, 100), 11))
+        self.save(state_class(x=1.5), (1, 3.5, 11), (2, 4.5, 11))
+        self.assertEqual(
+            self.sql("SELECT x, hp, updated_at FROM player_state"), [(3.5, 42, 11), (4.5, 100, 11)]
+        )
+        self.assertEqual(self.load(state_class(x=1.5, hp=7), 2), Stored((4.5, 100), 11))
 
     def test_rolled_back_class(self) -> None:
         """The class of before works on the database of after, and loses nothing of it."""
@@ -516,7 +376,7 @@ class MigrationTests(FormatTestCase):
                 Stored((EXAMPLES[before],), 10),
             )
 
-    def test_changed_type_of_a_column_that_nobody_has(self) -> None:
+    def test_changed_type_of_a_column_made_by_hand(self) -> None:
         """A column that was made by hand is told by its declared type."""
         self.prepare(state_class(x=1.5))
         self.sql("ALTER TABLE player_state ADD COLUMN photo BLOB")
@@ -582,22 +442,16 @@ class MigrationTests(FormatTestCase):
             " was left as it is: make the field text(7), or shorten what is stored",
         )
 
-    def test_shrunk_text_that_fits(self) -> None:
-        """A text may be made as short as the longest that is stored."""
-        self.save(with_text(16), (1, "größe", 10))
-        self.assertEqual(self.load(with_text(7), 1), Stored(("größe",), 10))
-
-    def test_shrunk_text_of_nobody(self) -> None:
-        """Where nobody is stored, a text may be made as short as one likes."""
-        self.prepare(with_text(16))
-        self.prepare(with_text(1))
-
-    def test_grown_text(self) -> None:
-        """A text may grow, and then hold more."""
-        self.save(with_text(4), (1, "abcd", 10))
-        self.save(with_text(64), (2, "x" * 64, 10))
-        self.assertEqual(self.load(with_text(64), 1), Stored(("abcd",), 10))
-        self.assertEqual(self.load(with_text(64), 2), Stored(("x" * 64,), 10))
+    def test_resized_text(self) -> None:
+        """A text may shrink to the longest that is stored, or grow, and then holds more."""
+        for before, after, stored in ((16, 7, "größe"), (4, 64, "abcd"), (16, 1, None)):
+            with self.subTest(before=before, after=after):
+                self.use(f"{before}-{after}.db")
+                self.save(with_text(before), *([(1, stored, 10)] if stored else []))
+                self.save(with_text(after), (2, "x" * after, 10))
+                if stored:
+                    self.assertEqual(self.load(with_text(after), 1), Stored((stored,), 10))
+                self.assertEqual(self.load(with_text(after), 2), Stored(("x" * after,), 10))
 
     def test_any_history(self) -> None:
         """Through any history of classes a player keeps what each field last held."""
@@ -635,13 +489,8 @@ class MigrationTests(FormatTestCase):
         law()
 
 
-class RefusalTests(FormatTestCase):
-    """Files that are not ours, or not for us."""
-
-    def write_file(self, content: bytes) -> None:
-        """Put this where the database would be."""
-        with open(self.path, "wb") as file:
-            file.write(content)
+class ForeignTests(FormatTestCase):
+    """Databases that are not ours, or not for this version."""
 
     def test_newer_format(self) -> None:
         """A database of a newer form is refused; the line says which and what to do."""
@@ -676,82 +525,6 @@ class RefusalTests(FormatTestCase):
             self.assertIn("is a database of another program", self.refusal())
             self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
 
-    def test_not_a_database(self) -> None:
-        """A file that is no database is refused before anything is done beside it."""
-        for content in (b"x", b"SQLite format 3", b"a letter to the players\n" * 1000, bytes(4096)):
-            self.write_file(content)
-            self.assertEqual(
-                self.refusal(),
-                f"{self.path} is not a SQLite database; it was left as it is: name another file",
-            )
-            self.assertEqual(os.listdir(self.directory), ["players.db"])
-
-    def test_header_alone(self) -> None:
-        """A file that only begins as a database does is refused."""
-        self.write_file(b"SQLite format 3\0" + b"\xff" * 4080)
-        self.assertIn("is not a SQLite database; it was left as it is", self.refusal())
-
-    def test_damaged(self) -> None:
-        """A damaged database is refused, with what to do."""
-        self.save(with_text(16), (1, "a", 10))
-        with open(self.path, "r+b") as file:
-            file.seek(4096)
-            file.write(b"\xff" * 4096)
-        line = self.refusal(with_text(16))
-        self.assertTrue(line.startswith(f"{self.path} is damaged ("), line)
-        self.assertTrue(
-            line.endswith(
-                "); it was left as it is: put a backup in its place, or save what can be read with:"
-                f" sqlite3 {self.path} .recover | sqlite3 new.db"
-            ),
-            line,
-        )
-
-    def test_log_that_cannot_be_opened(self) -> None:
-        """Where SQLite cannot open its files, the line says of which kind they must be."""
-        self.prepare()
-        os.mkdir(self.path + "-wal")
-        line = self.refusal()
-        self.assertTrue(line.startswith(f"{self.path} cannot be opened ("), line)
-        self.assertTrue(line.endswith("in a directory that this user may write"), line)
-
-    def test_disk_at_fault(self) -> None:
-        """What the disk refuses is told with what to look at."""
-        for error in (apsw.FullError("database or disk is full"), apsw.IOError("disk I/O error")):
-            with self.assertRaises(StoreUnusable) as caught, explained(self.path):
-                raise error
-            line = str(caught.exception)
-            self.assertEqual(
-                line,
-                f"{self.path} cannot be used: {error}; check that its disk has room and is not"
-                " faulty",
-            )
-
-    def test_view(self) -> None:
-        """What SQLite itself cannot do is told in its words."""
-        self.sql(
-            f"CREATE VIEW player_state AS SELECT 1 AS session_id; PRAGMA journal_mode = wal;"
-            f"PRAGMA application_id = {APPLICATION_ID}"
-        )
-        line = self.refusal()
-        self.assertTrue(line.startswith(f"{self.path} cannot be used: "), line)
-
-    def test_locked(self) -> None:
-        """A database that another program keeps locked is refused once patience has ended."""
-        self.patch(sqlite, "STARTUP_BUSY_MS", 0)
-        self.prepare()
-        self.by_hand().execute("BEGIN IMMEDIATE")
-        with self.assertRaises(StoreUnusable) as caught:
-            self.prepare()
-        self.assertEqual(
-            self.assert_one_line(caught.exception),
-            f"{self.path} is locked by another program; end it, or name another file",
-        )
-
-    def test_patience(self) -> None:
-        """A start waits 5 seconds for another program's transaction to end."""
-        self.assertEqual(sqlite.STARTUP_BUSY_MS, 5000)
-
     def test_no_write_ahead_log(self) -> None:
         """Where SQLite cannot use its write-ahead log, the database is refused."""
         with closing(apsw.Connection(":memory:")) as connection:
@@ -765,38 +538,9 @@ class RefusalTests(FormatTestCase):
         )
 
     def test_check_ours(self) -> None:
-        """An empty database is nobody's yet, and one of ours is known again."""
+        """An empty database is not ours yet, and one that we made is recognised."""
         with closing(apsw.Connection(self.path)) as connection:
             self.assertFalse(check_ours(connection, self.path))
         self.prepare()
         with closing(apsw.Connection(self.path)) as connection:
             self.assertTrue(check_ours(connection, self.path))
-
-    def assert_no_place(self, url: str) -> str:
-        """The one line for a path where no database can be."""
-        with self.assertRaises(StoreUnusable) as caught:
-            open_store(url, PlayerState).prepare()
-        return self.assert_one_line(caught.exception)
-
-    def test_directory(self) -> None:
-        """A directory is refused, and no lock is left beside it."""
-        self.assertIn(self.directory, self.assert_no_place(f"sqlite:{self.directory}"))
-        self.assertNotIn(
-            os.path.basename(self.directory) + ".lock", os.listdir(os.path.dirname(self.directory))
-        )
-
-    def test_missing_directory(self) -> None:
-        """A path in a directory that is missing is refused, and nothing is made."""
-        self.assertEqual(
-            self.assert_no_place(f"sqlite:{self.directory}/missing/players.db"),
-            f"cannot create {self.directory}/missing/players.db.lock: No such file or directory;"
-            " the directory of a database must exist and be writable",
-        )
-        self.assertEqual(os.listdir(self.directory), [])
-
-    def test_below_a_file(self) -> None:
-        """A path below a file is refused, and the file stays as it is."""
-        self.write_file(b"x")
-        self.assertIn("Not a directory", self.assert_no_place(f"{self.url}/players.db"))
-        with open(self.path, "rb") as file:
-            self.assertEqual(file.read(), b"x")

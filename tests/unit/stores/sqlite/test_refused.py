@@ -13,14 +13,11 @@ from typing import Any
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite import refused
 from playerstate.stores.sqlite.refused import RefusedFile
-from tests.kit.databases import DirectoryTestCase, records, state_class
+from tests.kit.databases import PLAIN, DirectoryTestCase, records, state_class
 from tests.kit.support import Everything
-
-PLAIN = StateSchema.of(PlayerState)
 
 
 class RefusedFileTests(DirectoryTestCase):
@@ -160,7 +157,7 @@ class RefusedFileTests(DirectoryTestCase):
         self.assertEqual(self.ids(), [3])
 
     def test_edited_by_hand(self) -> None:
-        """What was written there by hand, and makes no sense, stays and keeps nobody out."""
+        """A line that was written by hand and is no entry stays, and no entry is refused for it."""
         for content in (
             '{"session_id": 9}',  # without an end of the line
             "a note to myself\n",
@@ -184,7 +181,7 @@ class RefusedFileTests(DirectoryTestCase):
         self.assertEqual(refused.MOST_BYTES, 64 * 2**20)
 
     def test_full(self) -> None:
-        """A file that is full takes nobody more, and the log has what would have been in it."""
+        """A full file takes no more entries; the log has the entry instead."""
         self.add(1)
         size = os.path.getsize(self.refused_path)
         self.patch(refused, "MOST_BYTES", 2 * size)
@@ -209,7 +206,7 @@ class RefusedFileTests(DirectoryTestCase):
         self.assertEqual([(e["session_id"], e["x"]) for e in self.entries()], [(2, 1.0), (1, 3.0)])
 
     def test_room_again(self) -> None:
-        """Once somebody was taken out of a full file, it takes others."""
+        """Once an entry was removed from a full file, it takes others."""
         self.add(1)
         self.patch(refused, "MOST_BYTES", os.path.getsize(self.refused_path))
         with capturedLogs():

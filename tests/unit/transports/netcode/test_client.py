@@ -31,12 +31,12 @@ class ClientTestCase(SynchronousTestCase):
         self.now = 40.0
 
     def player(self, **token: object) -> Player:
-        """A client that has said nothing yet."""
+        """A client that has sent nothing yet."""
         made = make_token(created_at=EPOCH + 40, **token)  # type: ignore[arg-type]
         return self.table.player(made)
 
     def pass_time(self, client: Client, seconds: float) -> list[bytes]:
-        """Let time pass for a client that hears nothing; what it said."""
+        """Let time pass for a client that receives nothing; return what it sent."""
         said = []
         for _ in range(round(seconds / TICK)):
             self.now += TICK
@@ -78,7 +78,7 @@ class ConnectTests(ClientTestCase):
         self.assertRaises(MalformedToken, Client, bytes(2048), 0.0)
 
     def test_nothing_before(self) -> None:
-        """Nothing can be sent before it is connected, nor anything too short or too long."""
+        """No payload can be sent before it is connected, nor one that is too short or too long."""
         player = self.player()
         self.assertRaises(ValueError, player.client.send, b"x", self.now)
         player.connect()
@@ -87,7 +87,7 @@ class ConnectTests(ClientTestCase):
         player.send(bytes(1200))
 
     def test_only_its_server(self) -> None:
-        """What comes from elsewhere is not looked at, nor are kinds that are not for a client."""
+        """Datagrams of other senders are ignored, and kinds that are not for a client."""
         player = self.player()
         player.turn()
         client = player.client
@@ -104,7 +104,7 @@ class ConnectTests(ClientTestCase):
         self.assertEqual(client.state, State.DENIED)
 
     def test_out_of_turn(self) -> None:
-        """A payload before the keep-alive is thrown away; a second challenge changes nothing."""
+        """A payload before the keep-alive is discarded; a second challenge changes nothing."""
         player = self.player()
         player.turn()
         client = player.client
@@ -166,7 +166,7 @@ class EndTests(ClientTestCase):
         self.assertEqual(client.state, State.REQUEST_TIMED_OUT)
 
     def test_numbers_go_on(self) -> None:
-        """No number is used twice with a token's keys, whatever server it is for."""
+        """No number is used twice with a token's keys, on all of its servers together."""
         client = self.player(addresses=(*OTHERS, ADDRESS), timeout=2).client
         seals, said = Seals(PROTOCOL_ID), []
         for _ in range(3):
@@ -198,7 +198,7 @@ class EndTests(ClientTestCase):
         self.assertEqual(player.client.state, State.SENDING_REQUEST)
 
     def test_disconnected(self) -> None:
-        """Disconnected by the server or by itself, it is over, and says and hears nothing more."""
+        """After a disconnect, by either side, it neither sends nor receives."""
         for by_server in (False, True):
             player = self.table.connected(42 + by_server, 1 + by_server)
             client = player.client

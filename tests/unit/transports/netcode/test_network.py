@@ -1,4 +1,4 @@
-"""Netcode on a bad network and among bad people: loss, replays, theft, restarts, noise."""
+"""Netcode on a bad network and under attack: loss, replays, theft, restarts, noise."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.transports.netcode.client import Client, State
 from playerstate.transports.netcode.connections import Source
-from playerstate.transports.netcode.limits import Rate
 from playerstate.transports.netcode.packets import PAYLOAD, TO_CLIENT, TO_SERVER, read_header
 from tests.kit.netcode import (
     ADDRESS,
+    MANY,
     TICK,
     Link,
     Player,
@@ -29,8 +29,6 @@ from tests.kit.support import LAW
 from tests.proof.fuzz import Scenario
 from tests.proof.fuzz_netcode import Play, play
 
-MANY = Rate(1e6, 10**6)
-
 
 def token_at(table: Table, client_id: int = 42, seed: int = 0, **token: Any) -> Any:
     """A token that was issued just now."""
@@ -38,7 +36,7 @@ def token_at(table: Table, client_id: int = 42, seed: int = 0, **token: Any) -> 
 
 
 class World:
-    """A server and players, with a bad network between; whatever was sent is kept.
+    """A server and players, with a bad network between them; every datagram is recorded.
 
     Attributes:
         table: the server.
@@ -80,7 +78,7 @@ class World:
             self.up.send(self.table.now, datagram, whence)
 
     def turn(self) -> None:
-        """A tick for everybody."""
+        """One tick of the server and of each client."""
         table = self.table
         table.now += TICK
         self.up.deliver(table.now)
@@ -94,7 +92,7 @@ class World:
             self.say(client.due(table.now), whence)
 
     def play(self, seconds: float, *, talk: bool = True) -> Iterator[None]:
-        """Time passes; those who are in send something in each tick, and so does the server."""
+        """Let time pass; in each tick, connected clients and the server send a payload."""
         for number in range(round(seconds / TICK)):
             self.turn()
             if talk:
@@ -109,8 +107,8 @@ class World:
 class LossTests(SynchronousTestCase):
     """A network that loses a fifth both ways, doubles, delays and reorders."""
 
-    def test_everybody_gets_in(self) -> None:
-        """All get in and stay in; most of what is sent arrives, nothing twice."""
+    def test_all_connect(self) -> None:
+        """All clients connect and stay connected; most payloads arrive, none twice."""
         for seed in range(3):
             world = World(seed, players=8)
             for _ in world.play(8.0):
@@ -126,7 +124,7 @@ class LossTests(SynchronousTestCase):
             self.assertEqual(set(received.values()), {1})
 
     def test_no_number_twice(self) -> None:
-        """No key ever seals two things under one number, through losses and disconnects."""
+        """No key ever seals two packets under one number, through losses and disconnects."""
         world = World(7, players=6)
         for _ in world.play(4.0):
             pass
@@ -143,7 +141,7 @@ class LossTests(SynchronousTestCase):
                     self.assertEqual(numbers.setdefault((where, sequence), datagram), datagram)
 
     def test_leaving(self) -> None:
-        """Of ten disconnects one gets through, even here."""
+        """One of ten disconnect packets arrives, even here."""
         world = World(3, players=8)
         for _ in world.play(3.0, talk=False):
             pass
@@ -157,7 +155,7 @@ class LossTests(SynchronousTestCase):
         self.assertEqual(world.table.server.tally.timed_out, 0)
 
     def test_cut_off(self) -> None:
-        """When nothing arrives any more, both ends know after the token's timeout."""
+        """When no datagram arrives any more, both ends time out after the token's timeout."""
         world = World(4, players=4, loss=0.0)
         for _ in world.play(2.0):
             pass
@@ -170,7 +168,7 @@ class LossTests(SynchronousTestCase):
 
 
 class AttackTests(SynchronousTestCase):
-    """What others do with what they have seen."""
+    """What attackers can do with recorded datagrams."""
 
     def setUp(self) -> None:
         """A server that has run for a while."""
@@ -189,7 +187,7 @@ class AttackTests(SynchronousTestCase):
         return player
 
     def replay(self, log: list[bytes], whence: Source) -> None:
-        """Send it all again: nothing is answered, nothing happens, nothing changes."""
+        """Send it all again: there is no answer, no event and no change."""
         state = self.table.state
         events = len(self.table.events)
         for datagram in log:
@@ -198,14 +196,14 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(len(self.table.events), events)
 
     def test_replayed_conversation(self) -> None:
-        """A conversation that is over is nothing, from its own address or from another."""
+        """Replays of a past conversation are ignored, from its own address or another."""
         player = self.recorded()
         for whence in (player.source, source(1, 5001), source(2)):
             self.replay(player.log, whence)
         self.assertEqual(self.table.server.tally.ignored.keys(), {"token_consumed", "no_key"})
 
     def test_replayed_into_a_connection(self) -> None:
-        """So it is while the player is in."""
+        """So are replays while the player is connected."""
         player = self.table.connected()
         for number in range(20):
             player.send(b"move %d" % number)
@@ -213,14 +211,14 @@ class AttackTests(SynchronousTestCase):
             self.replay(player.log, whence)
 
     def test_replayed_into_the_next_connection(self) -> None:
-        """What was said on one connection is nothing on the next: its keys are others."""
+        """Replays of one connection are ignored on the next, which has other keys."""
         log = self.recorded().log
         again = self.table.connected(42, 1, seed=1)
         self.assertEqual(again.source, source(1))
         self.replay(log, again.source)
 
     def test_replayed_after_a_restart(self) -> None:
-        """A server that was started anew takes in nothing from before, from its first moment on."""
+        """A restarted server ignores all datagrams from before, from its first moment on."""
         player = self.recorded()
         ended = self.table.now
         for half_seconds in range(70):
@@ -236,7 +234,7 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(reasons, {"issued_before_start", "expired"})
 
     def test_stolen_before_use(self) -> None:
-        """Who copies a request and is first binds the token to himself, and can do no more."""
+        """A thief whose copy of a request is first binds the token, and can do no more."""
         token = token_at(self.table)
         thief = source(66)
         [challenge] = self.table.receive(request_of(token), thief)
@@ -255,7 +253,7 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(self.table.events, [("connected", 42)])
 
     def test_stolen_after_use(self) -> None:
-        """A copy that comes later gets nothing, whether its owner is challenged, in, or gone."""
+        """A later copy is ignored, whether its owner is challenged, connected, or gone."""
         token = token_at(self.table)
         owner = self.table.player(token)
         owner.turn()
@@ -267,7 +265,7 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(self.table.why(request, source(66)), "token_consumed")
 
     def test_forged_sender(self) -> None:
-        """Datagrams in a player's name, from the player's own address, harm nobody."""
+        """Forged datagrams from a player's own address change nothing."""
         player = self.table.connected()
         draw = random.Random(1)
         state = self.table.state
@@ -280,7 +278,7 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(self.table.events[-1], ("received", 42, b"still here"))
 
     def test_reflected(self) -> None:
-        """What the server sent does not open when it comes back."""
+        """The server's own packets do not open when they are sent back to it."""
         player = self.table.connected()
         player.connection.sequence = 1000
         self.table.send(player.connection, b"x")
@@ -326,14 +324,14 @@ acts = st.one_of(
 
 
 class NoiseTests(SynchronousTestCase):
-    """Anything at all, from anywhere."""
+    """Any bytes, from any source."""
 
     @settings(LAW, max_examples=300)
     @given(scenario=st.lists(st.tuples(datagrams, hosts), max_size=20))
     def test_noise(self, scenario: list[tuple[bytes, Source]]) -> None:
-        """Nothing is raised; only good requests are answered, with less; all else changes nothing.
+        """Only valid requests are answered, by fewer bytes; all else changes nothing.
 
-        There is one client who is in, and one who is half-open, at addresses that noise comes from.
+        A connected and a half-open client are at addresses that the noise comes from.
         """
         table = Table()
         table.now = 40.0
@@ -353,12 +351,12 @@ class NoiseTests(SynchronousTestCase):
 
     @settings(LAW, max_examples=300)
     @given(scenario=st.lists(acts, max_size=60).map(b"".join))
-    def test_stories(self, scenario: bytes) -> None:
-        """So it is in longer scenarios, of clients who come and go among the noise."""
+    def test_scenarios(self, scenario: bytes) -> None:
+        """So it is in longer scenarios, with clients that connect and disconnect."""
         play(scenario)
 
-    def test_stories_go_somewhere(self) -> None:
-        """A scenario can bring a client in, let it talk, and take it out again."""
+    def test_scenarios_connect(self) -> None:
+        """A scenario can connect a client, let it send, and disconnect it."""
         scene = Play()
         turn, pause, talk, leave = b"\4\0", b"\0\2", b"\5\0\1\x41\x42", b"\6\x80"
         scene.live(Scenario(turn + pause + turn + talk + leave))
@@ -366,7 +364,7 @@ class NoiseTests(SynchronousTestCase):
         self.assertEqual((tally.connected, tally.disconnected), (1, 1))
         self.assertIn("received", {event[0] for event in scene.table.events})
 
-    def test_stories_go_on_elsewhere(self) -> None:
+    def test_scenarios_replace_and_move(self) -> None:
         """A scenario can replace a connection, and move one to another port."""
         scene = Play()
         turn, pause, second, talk = b"\4\0", b"\0\2", b"\0\3", b"\5\0\1\x41\x42"
@@ -379,7 +377,7 @@ class NoiseTests(SynchronousTestCase):
     @settings(LAW, max_examples=200)
     @given(scenario=st.lists(st.tuples(st.binary(max_size=400), st.booleans()), max_size=10))
     def test_client(self, scenario: list[tuple[bytes, bool]]) -> None:
-        """A client is not disturbed by noise either, from its server's address or another."""
+        """Noise does not change a client either, from its server's address or another."""
         table = Table()
         table.now = 40.0
         player = table.connected()
@@ -393,9 +391,9 @@ class NoiseTests(SynchronousTestCase):
         )
 
     def test_no_answer_is_larger(self) -> None:
-        """Through a whole life, no datagram is answered by more bytes than it has.
+        """During a whole connection, no datagram is answered by more bytes than it has.
 
-        But for what a client is told who has brought a challenge back.
+        Clients that returned a challenge are the exception.
         """
         table = Table(slots=1)
         table.now = 40.0
@@ -421,7 +419,7 @@ class PayloadTests(SynchronousTestCase):
     @settings(LAW, max_examples=50)
     @given(payloads=st.lists(st.binary(min_size=1, max_size=1200), min_size=1, max_size=6))
     def test_any_bytes(self, payloads: list[bytes]) -> None:
-        """Whatever is sent comes out as it was, on both sides."""
+        """Any payload arrives as it was sent, in both directions."""
         table = Table()
         table.now = 40.0
         player = table.connected()

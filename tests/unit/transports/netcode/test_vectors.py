@@ -100,13 +100,13 @@ class Recorded(Driver):
         return self._challenge_key if size == KEY_BYTES else bytes(size)
 
     def receive(self, datagram: bytes, source: Source) -> list[bytes]:
-        """What is sent because of a datagram."""
+        """Let a datagram arrive; return what is sent because of it."""
         self.sent.clear()
         self.take_in(datagram, source)
         return [answer for answer, _ in self.sent]
 
     def why(self, datagram: bytes, source: Source) -> str:
-        """Why a datagram was ignored; empty if it was not."""
+        """Let a datagram arrive; return why it was ignored, or nothing."""
         before = self.server.tally.ignored.copy()
         events = len(self.events)
         answers = self.receive(datagram, source)
@@ -503,7 +503,7 @@ class ReadingTests(VectorTestCase):
     """The reader alone."""
 
     def test_nothing_recorded_is_read_both_ways(self) -> None:
-        """A kind that goes one way only is refused at the other end."""
+        """A kind of packet for one direction only is refused in the other."""
         for case in vectors()["packets"]["cases"]:
             packet = bytes.fromhex(case["packet"])
             for allowed in (TO_SERVER, TO_CLIENT):

@@ -1,0 +1,64 @@
+"""The store that keeps players as long as it lives."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from playerstate.interfaces import (
+    StoreUnusable,
+)
+from playerstate.state.default import PlayerState
+from playerstate.stores import browse_store, open_store
+from playerstate.stores.memory import MemoryStore
+from tests.kit.databases import PLAIN, records
+from tests.kit.store_contract import MemoryStoreContract
+
+
+class MemoryStoreTests(MemoryStoreContract, SynchronousTestCase):
+    """One lane."""
+
+
+class LanesStoreTests(MemoryStoreContract, SynchronousTestCase):
+    """Four lanes, over whose writers the players are divided."""
+
+    factory = staticmethod(partial(MemoryStore, lanes=4))
+
+    def test_writers(self) -> None:
+        """What one writer saved the other guards, and the reader sees."""
+        self.start()
+        other = self.store.open_writer()
+        self.write((1, 1.0, 1.0, 5))
+        other.write(records(PLAIN, (2, 2.0, 2.0, 5)))
+        self.assertEqual(other.write(records(PLAIN, (1, 0.0, 0.0, 4))).newer.tolist(), [0])
+        other.close()
+        self.assertEqual(self.write((2, 0.0, 0.0, 4)), [0])
+        self.assertEqual([self.reader.load(player).values[0] for player in (1, 2)], [1.0, 2.0])
+
+
+class MemoryUrlTests(SynchronousTestCase):
+    """What may follow ``memory:``."""
+
+    def test_open(self) -> None:
+        """``memory:`` is a new store each time."""
+        store = open_store("memory:", PlayerState)
+        self.assertIsInstance(store, MemoryStore)
+        self.assertIsNot(store, open_store("memory:", PlayerState))
+        self.assertEqual(store.describe(), "memory")
+
+    def test_lanes(self) -> None:
+        """It has one lane, or as many as the URL says."""
+        for url, lanes in (("memory:", 1), ("memory:?lanes=1", 1), ("memory:?lanes=4", 4)):
+            self.assertEqual(open_store(url, PlayerState).lanes, lanes, url)
+
+    def test_trailing(self) -> None:
+        """Nothing else may follow it."""
+        for rest in ("x", "?lanes=0", "?lanes=04", "?lanes=100", "?lanes=4&x", "?x=4"):
+            with self.assertRaisesRegex(StoreUnusable, "nothing may follow memory: but"):
+                open_store(f"memory:{rest}", PlayerState)
+
+    def test_browse(self) -> None:
+        """There is nothing to look into from outside."""
+        with self.assertRaisesRegex(StoreUnusable, r"exists only in its server"):
+            browse_store("memory:")
