@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from playerstate.interfaces import StoreUnusable
-from playerstate.state.schema import StateSchema
+from playerstate.state.schema import StateSchema, was
 from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.testing import SteppedService
 from tests.kit.databases import DirectoryTestCase, state_class
@@ -69,26 +69,26 @@ class MigrationTestCase(DirectoryTestCase):
 
 
 HP = state_class(x=0.0, hp=100)
+HEALTH = made(x=field(float, 0.0), health=field(int, 100, was("hp")))
 
 
 class RecipeTests(MigrationTestCase):
     """Each command does what it is for, and no start in between gives anybody defaults."""
 
     def test_rename(self) -> None:
-        """A renamed column takes what is stored along, and comes back by its old name."""
-        health = state_class(x=0.0, health=100)
+        """A renamed field keeps what is stored, and the older class gets it back by the recipe."""
         self.run_with(HP, 7, x=1.0, hp=57)
-        rename = recipe("RENAME COLUMN hp TO health")
-        self.type_in(rename)
-        self.assertEqual(self.stored(health), health(1.0, 57))
-        self.type_in(rename.replace("hp TO health", "health TO hp"))
+        self.assertEqual(self.stored(HEALTH), HEALTH(1.0, 57))
+        self.type_in(recipe("RENAME COLUMN health TO hp"))
         self.assertEqual(self.stored(HP), HP(1.0, 57))
 
     def test_not_renamed_back(self) -> None:
-        """The older class on a renamed column has defaults, as the page warns."""
+        """The older class on a renamed column has defaults, as the page warns, and loses none."""
         self.run_with(HP, 7, x=1.0, hp=57)
-        self.type_in(recipe("RENAME COLUMN hp TO health"))
+        self.stored(HEALTH)
         self.assertEqual(self.stored(HP), HP(1.0, 100))
+        self.run_with(HP, 7, x=1.0, hp=3)
+        self.assertEqual(self.stored(HEALTH), HEALTH(1.0, 57))
 
     def test_int_to_float_and_back(self) -> None:
         """Numbers are the same in the new type, and in the old one again."""
@@ -140,11 +140,17 @@ class CrashTests(MigrationTestCase):
         self.assertEqual(names, ["session_id", "x", "Hp", "updated_at"])
 
     def test_renamed(self) -> None:
-        """A field with a new name is what its column holds, not the default."""
+        """A field with a new name has what was left under the old one."""
+        self.run_with(HP, 7, x=1.0, hp=57)
+        self.run_with(HP, 7, killed=True, x=2.0, hp=3)
+        self.assertEqual(self.stored(HEALTH), HEALTH(2.0, 3))
+
+    def test_renamed_by_hand(self) -> None:
+        """A field whose column was renamed by hand is what that holds, not the default."""
         health = state_class(x=0.0, health=100)
         self.run_with(HP, 7, x=1.0, hp=57)
         self.run_with(HP, 7, killed=True, x=2.0, hp=3)
-        self.type_in(recipe("RENAME COLUMN hp TO health"))
+        self.type_in(recipe("RENAME COLUMN health TO hp").replace("health TO hp", "hp TO health"))
         self.assertEqual(self.stored(health), health(2.0, 57))
 
     def test_converted(self) -> None:

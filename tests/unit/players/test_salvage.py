@@ -15,6 +15,7 @@ from playerstate.interfaces import StoreBusy, StoreReplaced, StoreUnusable
 from playerstate.live.file import LiveFile
 from playerstate.live.leftover import PAGE, read_leftover
 from playerstate.live.table import LiveTable
+from playerstate.state.moved import MovedFields
 from playerstate.testing import SteppedService
 from playerstate.wire.messages import PING, Codec, Receipt, encode_numbered
 from tests.kit.livefiles import IDENTITY, LiveFileTestCase, remaining
