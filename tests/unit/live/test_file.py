@@ -24,6 +24,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from playerstate import (
+    NotSaved,
     PlayerState,
     PlayerStateService,
     StateSchema,
@@ -776,6 +777,21 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual(len(self.log.having("did not stop cleanly")), 1)
         self.successResultOf(stepped.stop())
 
+    def test_changed_and_edited(self) -> None:
+        """A change and an edit that were applied when the process was killed are recovered."""
+        self.store.players[2] = Stored((9.0, 9.0), 5)
+        stepped = self.start()
+        stepped.join(1)
+        stepped.service.change(1, x=1.0)
+        stepped.service.edit(2, x=2.0)
+        stepped.service.edit(3, create=True, x=3.0)
+        self.kill(stepped)
+        stepped = self.start()
+        stepped.settle()
+        found = {player: stored.values for player, stored in self.store.players.items()}
+        self.assertEqual(found, {1: (1.0, 200.0), 2: (2.0, 9.0), 3: (3.0, 200.0)})
+        self.successResultOf(stepped.stop())
+
     def test_that_cannot_be_removed(self) -> None:
         """While the old live file cannot be removed, no player can join: it would hide new rows."""
         self.crash(p1=1.0)
@@ -1279,6 +1295,21 @@ class LostTests(RecoveryTestCase):
         found = {k: v.values[0] for k, v in self.store.players.items()}
         self.assertEqual(found, {1: 5.0, 2: 2.0})
         self.assertTrue(read_leftover(self.path).clean)
+
+    def test_cut_with_edits(self) -> None:
+        """An edit whose row was cut off fails, whether the player is online or not."""
+        stepped = self.saved_and_moved()
+        edits = [stepped.service.edit(2), stepped.service.edit(3, create=True)]
+        os.truncate(self.path, 0)
+        stepped.reactor.advance(1.5)
+        for player, edited in zip((2, 3), edits, strict=True):
+            error = self.failureResultOf(edited, NotSaved).value
+            lost = f"lost with the live file before it was saved: player {player}"
+            self.assertEqual(str(error), lost)
+        self.assertEqual(sorted(stepped.service.table.slots), [1, 2])
+        self.assertEqual(stepped.service.run.leaves.by_slot, {})
+        self.successResultOf(stepped.stop())
+        self.assertNotIn(3, self.store.players)
 
     def test_cut(self) -> None:
         """Rows that were cut off are not touched again: that would kill the process."""
