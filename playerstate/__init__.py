@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         NotRunning,
         PlayerStateService,
         ServerFull,
+        UnknownPlayer,
     )
     from playerstate.runtime import Runtime
     from playerstate.saving.commit import NotSaved
@@ -77,6 +78,7 @@ __all__ = [
     "StoreUnusable",
     "Tally",
     "Trouble",
+    "UnknownPlayer",
     "open_store",
     "server_owned",
     "text",
@@ -98,6 +100,7 @@ if not TYPE_CHECKING:  # a type checker knows the names from the imports above
             "NotRunning",
             "PlayerStateService",
             "ServerFull",
+            "UnknownPlayer",
         ],
         "runtime": ["Runtime"],
         "saving.commit": ["NotSaved"],

@@ -1,8 +1,9 @@
 """The counters of one service, and the identities between them.
 
-An *update* is a MOVE, a DELTA or a call of ``update``.  Each is *received* once and ends as exactly
-one of *applied*, *stale*, *malformed* and *rejected*; any other message that had no effect is
-counted with them.  `Ledger.take_in` counts all of these, and nothing else does.
+An *update* is a MOVE, a DELTA, or a call of ``update``, ``change`` or ``edit``; a call that changes
+nothing is none, nor is an ``edit`` whose player could not be loaded.  Each is *received* once and
+ends as exactly one of *applied*, *stale*, *malformed* and *rejected*; any other message that had no
+effect is counted with them.  `Ledger.take_in` counts all of these, and nothing else does.
 
 Each applied update ends as *committed*; *superseded* by a newer update of the same player before it
 reached the store; *outdated*, left out because the store held a newer row or another server has the
@@ -62,7 +63,7 @@ class Gauges:
 
     Attributes:
         players_online: players who joined and have not left.
-        players_leaving: players who left and are not saved yet.
+        players_leaving: players who left and are not saved yet, or are edited while offline.
         pending: applied or recovered updates that are not settled yet: neither committed nor
             superseded, outdated, quarantined or abandoned.
         queue_depth: rows in the rings.

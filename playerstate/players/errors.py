@@ -11,6 +11,14 @@ class NotOnline(LookupError):
         self.session_id = session_id
 
 
+class UnknownPlayer(LookupError):
+    """The store does not know this player."""
+
+    def __init__(self, session_id: int) -> None:
+        super().__init__(f"player {session_id} is not in the store")
+        self.session_id = session_id
+
+
 class ServerFull(Exception):
     """The service holds `max_players` players already."""
 

@@ -6,7 +6,7 @@ Reactor thread only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,9 +18,11 @@ from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
 from playerstate.players.errors import ServerFull
 from playerstate.players.leaves import Leaves
-from playerstate.players.loads import Loads
+from playerstate.players.loads import Enter, Loads
 from playerstate.state.field import InvalidState
 from playerstate.state.schema import StateSchema
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -70,7 +72,7 @@ class Joins:
         self._load = load
         self._guard = guard
         self._max_players = max_players
-        self._loads = Loads(self._enter)
+        self._loads = Loads()
         self._transients = transients
         self._refusal: Exception | None = None
 
@@ -83,7 +85,7 @@ class Joins:
         self._transients.clear()
 
     def refuse_all(self, why: Exception) -> None:
-        """Refuse every join from now on; joins that wait fail with `why`."""
+        """Refuse every join and edit from now on; those that wait fail with `why`."""
         self._refusal = why
         self._loads.fail_all(why)
 
@@ -97,19 +99,38 @@ class Joins:
 
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:
         """See `playerstate.players.service.PlayerStateService.join`; both are checked."""
+        return self.reach(session_id, lambda stored: self._enter(session_id, stored, sequence))
+
+    def reach(self, session_id: int, enter: Enter[T]) -> Deferred[T]:
+        """Call `enter` once the player can be admitted: at once for one who is in the table.
+
+        Args:
+            session_id: the player's.
+            enter: called with what the store holds of a player who is not in the table.
+
+        Returns:
+            A Deferred of what `enter` returns, which fails as that of a join does.
+        """
         if self._refusal is not None:
             return fail(self._refusal)
+
+        def guarded(stored: Stored | None) -> T:
+            if self._refusal is not None:
+                raise self._refusal  # another waiter of the same load stopped the service
+            self._guard()
+            return enter(stored)
+
         if session_id in self._table.slots:
-            return succeed(self._enter(session_id, None, sequence))
+            return succeed(guarded(None))
         if session_id in self._loads:
-            return self._loads.wait(session_id, sequence)
+            return self._loads.wait(session_id, guarded)
         if not self.has_room(session_id):
             return fail(self._full())
         try:
             found = self._load(session_id)
             if isinstance(found, Deferred):
-                return self._loads.begin(session_id, found, sequence)
-            return succeed(self._enter(session_id, found, sequence))
+                return self._loads.begin(session_id, found, guarded)
+            return succeed(guarded(found))
         except Exception:  # passed to the caller, who decides what to do
             return fail()
 
@@ -117,13 +138,10 @@ class Joins:
         return ServerFull(f"all {self._max_players} places are taken")
 
     def _enter(self, session_id: int, stored: Stored | None, sequence: int | None) -> Joined:
-        if self._refusal is not None:
-            raise self._refusal  # another waiter of the same load stopped the service
-        self._guard()
         table = self._table
         slot = table.slots.get(session_id)
         if slot is None:
-            slot = self._admit(session_id, stored)
+            slot = self.admit(session_id, stored)
         else:
             self._leaves.returned(slot)
         table.start_generation(slot, table.sequence(slot) if sequence is None else sequence)
@@ -132,7 +150,14 @@ class Joins:
         self._ledger.restored += updated_at != 0
         return Joined(self._schema.state(table.values(slot)), updated_at != 0, updated_at)
 
-    def _admit(self, session_id: int, stored: Stored | None) -> int:
+    def admit(self, session_id: int, stored: Stored | None) -> int:
+        """Give a player who is not in the table a slot, at the stored state or the spawn.
+
+        Raises:
+            ServerFull: `max_players` are in the table.
+            StoreBusy: the live file has no room.
+            InvalidState: the stored row cannot be read.
+        """
         if len(self._table) >= self._max_players:
             raise self._full()
         values, updated_at = self._schema.spawn, 0

@@ -1,12 +1,12 @@
-"""Loads under way: joins that wait for the store's answer.
+"""Loads under way: joins and edits that wait for the store's answer.
 
-Concurrent joins of one player share one load.  Reactor thread only.
+Those of one player share one load.  Reactor thread only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,17 +17,16 @@ from playerstate.interfaces import Stored
 T = TypeVar("T")
 
 
-class Loads(Generic[T]):
-    """Loads by session id, each with its waiters.
+Enter = Callable[[Stored | None], T]
+"""Turns the stored row, or None where there is none, into a waiter's result; what it raises fails
+that waiter."""
 
-    Args:
-        enter: turns a loaded row into a waiter's result: called with the session id, the stored
-            row or None, and the waiter's sequence; what it raises fails that waiter.
-    """
 
-    def __init__(self, enter: Callable[[int, Stored | None, int | None], T]) -> None:
-        self._enter = enter
-        self._loads: dict[int, _Load[T]] = {}
+class Loads:
+    """Loads by session id, each with its waiters."""
+
+    def __init__(self) -> None:
+        self._loads: dict[int, _Load] = {}
 
     def __len__(self) -> int:
         return len(self._loads)
@@ -35,16 +34,14 @@ class Loads(Generic[T]):
     def __contains__(self, session_id: int) -> bool:
         return session_id in self._loads
 
-    def begin(
-        self, session_id: int, work: Deferred[Stored | None], sequence: int | None
-    ) -> Deferred[T]:
+    def begin(self, session_id: int, work: Deferred[Stored | None], enter: Enter[T]) -> Deferred[T]:
         """Track a load, and return the Deferred of its first waiter."""
         self._loads[session_id] = _Load(work)
-        waiter = self.wait(session_id, sequence)
+        waiter = self.wait(session_id, enter)
         work.addBoth(self._end, session_id, work)
         return waiter
 
-    def wait(self, session_id: int, sequence: int | None) -> Deferred[T]:
+    def wait(self, session_id: int, enter: Enter[T]) -> Deferred[T]:
         """A Deferred for one more waiter of a load; cancelling it affects no other waiter.
 
         Cancelling the last waiter cancels the load.
@@ -58,7 +55,7 @@ class Loads(Generic[T]):
                 load.work.cancel()
 
         waiter: Deferred[T] = Deferred(cancelled)
-        load.waiters[waiter] = sequence
+        load.waiters[waiter] = enter
         return waiter
 
     def fail_all(self, error: Exception) -> None:
@@ -78,12 +75,12 @@ class Loads(Generic[T]):
             return
         del self._loads[session_id]
         while load.waiters:
-            waiter, sequence = load.next_waiter()
+            waiter, enter = load.next_waiter()
             if isinstance(result, Failure):
                 waiter.errback(result)
                 continue
             try:
-                entered = self._enter(session_id, result, sequence)
+                entered = enter(result)
             except Exception:  # passed to the waiter, who decides what to do
                 waiter.errback()
             else:
@@ -91,11 +88,11 @@ class Loads(Generic[T]):
 
 
 @attrs.define(eq=False)
-class _Load(Generic[T]):
+class _Load:
     work: Deferred[Stored | None]
-    waiters: dict[Deferred[T], int | None] = attrs.field(factory=dict)
+    waiters: dict[Deferred[Any], Enter[Any]] = attrs.field(factory=dict)
 
-    def next_waiter(self) -> tuple[Deferred[T], int | None]:
+    def next_waiter(self) -> tuple[Deferred[Any], Enter[Any]]:
         """Take out the oldest waiter; its callbacks may cancel others."""
         waiter = next(iter(self.waiters))
         return waiter, self.waiters.pop(waiter)

@@ -7,7 +7,7 @@ Each start makes a new one.  Reactor thread only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -22,6 +22,8 @@ from playerstate.live.memory import RowMemory
 from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
+from playerstate.players.changes import Change
+from playerstate.players.edits import Edits
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
 from playerstate.players.leaves import Leaves, Progress
@@ -46,6 +48,13 @@ TRANSIENTS_KEPT = 60.0
 transient fields back."""
 CHECK_EVERY = 1.0
 """Seconds between two checks of the live file."""
+
+_REFUSED: Mapping[type[Exception], Outcome] = {
+    InvalidState: Outcome.VALUE,
+    NotOnline: Outcome.NOT_ONLINE,
+    NotRunning: Outcome.STOPPING,
+}
+"""What becomes of an update that a call refuses, by the error it raises."""
 
 _log = PrintableLogger()
 
@@ -88,7 +97,7 @@ class Run:
         wall_clock: returns nanoseconds since the Unix epoch.
         table: the live table.
         outbox: the way to the store.
-        joins, leaves: players who come and go.
+        joins, leaves, edits: players who come, go, and are edited.
         reopening: the store's reader, and switching over to a store that replaced it.
         salvage: watches the live file, and recreates it.
         accepts: whether joins and updates are accepted; False once a stop begins.
@@ -171,6 +180,7 @@ class Run:
             options.max_players,
             opened.transients,
         )
+        self.edits = Edits(self.table, self.joins, self.leaves, ledger, self._apply)
 
     def begin(self) -> None:
         """Start the persist thread and the timers.
@@ -211,7 +221,7 @@ class Run:
             self._when_recovered()
 
     def refuse(self) -> None:
-        """A stop begins: accept no join and no update from now on."""
+        """A stop begins: accept no join, no update and no edit from now on."""
         self.accepts = False
         self.reopening.stopping = True
         self.joins.refuse_all(NotRunning("the service is stopping"))
@@ -232,7 +242,7 @@ class Run:
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:
         """See `playerstate.players.service.PlayerStateService.join`."""
         if self.accepts and self.recovering:
-            return fail(StoreBusy("what the last run left is not saved yet"))
+            return fail(_recovering())
         return self.joins.join(session_id, sequence)
 
     def guard(self) -> None:
@@ -252,16 +262,43 @@ class Run:
         try:
             values = self.schema.values(state)
             slot = self._online(session_id)
+        except (InvalidState, NotOnline, NotRunning) as error:
+            self.ledger.take_in(_REFUSED[type(error)])
+            raise
+        self.guard()
+        self._apply(slot, values)
+
+    def change(self, session_id: int, fields: Mapping[str, Any]) -> None:
+        """See `playerstate.players.service.PlayerStateService.change`."""
+        try:
+            change = Change.of(self.schema, fields)
+            slot = self._online(session_id)
+        except (InvalidState, NotOnline, NotRunning) as error:
+            self.ledger.take_in(_REFUSED[type(error)])
+            raise
+        if change:
+            self.guard()
+            self._apply(slot, change.of_values(self.table.values(slot)))
+
+    def edit(self, session_id: int, fields: Mapping[str, Any], create: bool) -> Deferred[None]:
+        """See `playerstate.players.service.PlayerStateService.edit`."""
+        # It has no canceller, so cancelling it ends the waiting alone.
+        edited: Deferred[None] = Deferred()
+        Deferred.fromCoroutine(self._edit(session_id, fields, create)).addBoth(edited.callback)
+        return edited
+
+    async def _edit(self, session_id: int, fields: Mapping[str, Any], create: bool) -> None:
+        try:
+            change = Change.of(self.schema, fields)
         except InvalidState:
             self.ledger.take_in(Outcome.VALUE)
             raise
-        except NotOnline:
-            self.ledger.take_in(Outcome.NOT_ONLINE)
-            raise
-        except NotRunning:
-            self.ledger.take_in(Outcome.STOPPING)
-            raise
-        self.guard()
+        if self.accepts and self.recovering:
+            raise _recovering()
+        await self.edits.edit(session_id, change, create)
+
+    def _apply(self, slot: int, values: tuple[Any, ...]) -> None:
+        """Apply accepted values that come without a sequence; the caller has called `guard`."""
         was_clean = self.table.apply(slot, None, values, self.wall_clock() // 1000)
         self.ledger.take_in(Outcome.APPLIED)
         if not was_clean:
@@ -276,7 +313,7 @@ class Run:
     def progress(self, session_id: int) -> Progress:
         """See `playerstate.players.service.PlayerStateService.progress`."""
         slot = self.table.slots.get(session_id)
-        if slot is None:
+        if slot is None or self.leaves.never_joined(slot):
             raise NotOnline(session_id)
         self.guard()
         return Progress.of(self.table, slot)
@@ -286,7 +323,7 @@ class Run:
         if self.gave_up:
             return fail(_given_up())
         slot = self.table.slots.get(session_id)
-        if slot is None:
+        if slot is None or self.leaves.never_joined(slot):
             return fail(NotOnline(session_id))
         self.guard()
         self._on_leave(session_id)
@@ -351,6 +388,11 @@ class Run:
     def _settled(self, commit: Commit) -> None:
         """A commit is noted in the table: release the players who have left and are saved."""
         self.leaves.settled(commit.dropped)
+
+
+def _recovering() -> StoreBusy:
+    """The error of who would join or be edited before the recovery has ended."""
+    return StoreBusy("what the last run left is not saved yet")
 
 
 def _given_up() -> NotRunning:

@@ -20,7 +20,7 @@ from playerstate.ledger import Gauges, Ledger, Outcome
 from playerstate.live.file import LiveFile
 from playerstate.live.memory import AnonymousMemory
 from playerstate.live.table import LiveTable
-from playerstate.players.errors import NotOnline, NotRunning, ServerFull
+from playerstate.players.errors import NotOnline, NotRunning, ServerFull, UnknownPlayer
 from playerstate.players.joins import Joined
 from playerstate.players.leaves import Progress
 from playerstate.players.listener import Listeners, PlayersListener
@@ -33,7 +33,14 @@ from playerstate.saving.commit import NotSaved
 from playerstate.saving.health import Trouble
 from playerstate.waiters import Waiters, tell
 
-__all__ = ["Joined", "NotOnline", "NotRunning", "PlayerStateService", "ServerFull"]
+__all__ = [
+    "Joined",
+    "NotOnline",
+    "NotRunning",
+    "PlayerStateService",
+    "ServerFull",
+    "UnknownPlayer",
+]
 
 
 class PlayerStateService(Service):
@@ -223,7 +230,7 @@ class PlayerStateService(Service):
         tell(stopped, None)
 
     def stopService(self) -> Deferred[None]:
-        """Refuse joins and updates, save everything, join the thread, close the store.
+        """Refuse joins, updates and edits, save everything, join the thread, close the store.
 
         Returns:
             A Deferred that fires when every applied update is committed and everything is closed,
@@ -302,6 +309,68 @@ class PlayerStateService(Service):
             self.ledger.take_in(Outcome.STOPPING)
             raise self._not_running()
         self._run.update(session_id, state)
+
+    def change(self, session_id: int, /, **fields: Any) -> None:
+        """Change some fields of an online player, and keep the newest applied values of the others.
+
+        Never blocks.  Without a field it changes nothing.  Only the named fields are checked: the
+        others may hold what was saved under wider bounds.
+
+        The player's client is not notified: its next MOVE carries the whole state, and overwrites
+        the change.
+
+        Args:
+            session_id: the player's.
+            fields: the new values, by the names of the state class's fields.
+
+        Raises:
+            InvalidState: a value lies outside its field, or no field has that name; nothing has
+                changed.
+            NotOnline: the player has not joined, or has left.
+            NotRunning: the service is not started, or is stopping.
+            TypeError: the session id is not a whole number.
+            ValueError: the session id is out of range.
+        """
+        session_id = check_session_id(session_id)
+        if self._run is None:
+            self.ledger.take_in(Outcome.STOPPING)
+            raise self._not_running()
+        self._run.change(session_id, fields)
+
+    def edit(self, session_id: int, /, *, create: bool = False, **fields: Any) -> Deferred[None]:
+        """Change some fields of a player who may be offline, and save the player at once.
+
+        An online or leaving player is changed as by `change`.  An offline player is loaded, changed
+        and saved without ever being online: no listener is notified, and neither a join nor a leave
+        is counted; but until saved, the player counts against `max_players` and as leaving.  A
+        player who joins meanwhile comes in with the edited state.
+
+        Without a field it changes nothing, and waits for the player's present state to be saved.
+
+        As with `change`, an online player's client is not notified, and its next MOVE overwrites
+        the change.  Cancelling the Deferred stops the waiting, not the edit.
+
+        Args:
+            session_id: the player's.
+            create: whether a player whom the store does not know is created, at the spawn.
+            fields: the new values, by the names of the state class's fields; one that is called
+                ``create`` can only be changed by `change`.
+
+        Returns:
+            A Deferred that fires when the changed state is committed; the commits of other players
+            do not matter.  It fails with `InvalidState`, `UnknownPlayer`, `NotRunning`,
+            `ServerFull` or the store's error, when nothing has changed; and with `NotSaved` if the
+            store dropped the changed state, or the service stopped before it was saved.
+
+        Raises:
+            TypeError: the session id is not a whole number.
+            ValueError: the session id is out of range.
+        """
+        session_id = check_session_id(session_id)
+        if self._run is None:
+            self.ledger.take_in(Outcome.STOPPING)
+            return fail(self._not_running())
+        return self._run.edit(session_id, fields, create)
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of an online player.

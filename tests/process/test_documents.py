@@ -32,6 +32,7 @@ SAVED = (
     ("README.md", "Application(", "server.py"),
     ("README.md", "class Avatar", "mygame.py"),
     ("docs/embedding.md", "await service.flush()", "calls.py"),
+    ("docs/embedding.md", "service.change(", "changes.py"),
     ("docs/embedding.md", "asyncioreactor", "loop.py"),
     ("docs/embedding.md", "service = PlayerStateService(store, ", "live_file.py"),
     ("docs/embedding.md", "class Avatar", "mygame.py"),
@@ -252,9 +253,11 @@ class PageTests(TypedTestCase):
     def test_embedding(self) -> None:
         """Each program of the page, and a client of a real server."""
         self.save("docs/embedding.md")
-        for name in ("calls.py", "loop.py", "live_file.py", "mygame.py", "frame.py"):
+        programs = ("calls.py", "changes.py", "loop.py", "live_file.py", "mygame.py", "frame.py")
+        for name in programs:
             self.run_program(name)
         self.assertEqual(len(promised(program("docs/embedding.md", "service.flush"))), 2)
+        self.assertEqual(len(promised(program("docs/embedding.md", "service.change("))), 2)
         self.assertEqual(len(promised(program("docs/embedding.md", "class Avatar"))), 1)
         Path(self.directory, "players.db").unlink(missing_ok=True)
         self.serve("PYTHONPATH=. twistd -ny server.py")

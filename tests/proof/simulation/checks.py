@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from playerstate.ledger import Snapshot
+from playerstate.players.errors import NotOnline
 from playerstate.saving.lane import MOST_FLIGHTS
 from playerstate.saving.pace import SHARE
 from tests.proof.simulation.model import Counts, Model, Player
@@ -81,6 +82,11 @@ class Checks:
         found = (table.sequence(slot), table.updated_at(slot), table.values(slot))
         must = (player.sequence, player.updated_at, player.values)
         check(found == must, *name, "stands at", found, "instead of", must)
+        if player.never_joined:
+            # One who gives up has no word for those who never joined.
+            if not service.gave_up:
+                self._check_no_progress(player)
+            return
         progress = service.progress(player.session_id)
         check(progress.applied == player.sequence, *name, "progress", progress)
         check(
@@ -89,6 +95,14 @@ class Checks:
         )
         player.saved = progress.saved
         self._model.check_saved(player, progress.saved)
+
+    def _check_no_progress(self, player: Player) -> None:
+        """A player who is edited offline is seen by no call."""
+        try:
+            found = self._server.service.progress(player.session_id)
+        except NotOnline:
+            return
+        self._world.fail("player", player.session_id, "is edited offline, and at", found)
 
     def _check_unsaved(self, snapshot: Snapshot) -> None:
         """What waits, and for how long: told neither too short nor too long."""

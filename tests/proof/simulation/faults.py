@@ -55,6 +55,7 @@ class Faults:
         act = self._random.choice(
             (
                 *(self._program.update, self._program.update, self._program.join),
+                *(self._program.change, self._program.edit),
                 *(self._program.leave, self._server.reactor.deliver),
             )
         )

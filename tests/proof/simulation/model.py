@@ -6,6 +6,8 @@ follows.  What only the store can know it takes from the store itself: which row
 
 from __future__ import annotations
 
+from typing import Any
+
 from playerstate.interfaces import Stored
 from playerstate.live.table import LiveTable
 from playerstate.players.service import Joined
@@ -13,6 +15,11 @@ from tests.proof.simulation.plan import Plan, values_of
 from tests.proof.simulation.players import Counts, Player, Values
 from tests.proof.simulation.store import Storm
 from tests.proof.simulation.world import World
+
+
+def changed(values: Values, packed: dict[int, Any]) -> Values:
+    """These packed values with others at some positions."""
+    return tuple(packed.get(place, value) for place, value in enumerate(values))
 
 
 class Model:
@@ -79,6 +86,25 @@ class Model:
         self.counts.received += 1
         self.counts.applied += 1
 
+    def edit(self, player: Player, packed: dict[int, Any], create: bool) -> bool:
+        """Fields of a player are to be changed, online or not; return whether that can be."""
+        if player.slot is None:
+            stored = self.stored_at(player)
+            if not stored and not create:
+                self.counts.refuse("not_online")
+                return False
+            if stored and not packed:
+                return True
+            if stored > player.updated_at:
+                self._take_newest(player)
+            player.leaving = player.never_joined = True
+            player.sequence = player.saved = 0
+            player.numbers = {0: player.updated_at}
+        elif not packed:
+            return True
+        self.apply(player, player.sequence, changed(player.values, packed), "update")
+        return True
+
     def leave(self, player: Player) -> None:
         """A player is taken offline, as `PlayerStateService.leave` does."""
         if player.slot is not None:
@@ -95,7 +121,7 @@ class Model:
             sequence = 0 if player.slot is None else player.sequence
         if player.slot is None or sequence != player.sequence:
             player.came_by = "join"
-        player.slot, player.leaving = slot, False
+        player.slot, player.leaving, player.never_joined = slot, False, False
         player.sequence, player.saved = sequence, 0
         player.numbers = {sequence: player.updated_at}
         self.counts.joins += 1
@@ -175,6 +201,11 @@ class Model:
         """The process dies while it writes this row, which may or may not be whole."""
         player = self.players[session_id]
         self._entering.add(session_id)
+        is_newest = bool(player.applied_at) and player.applied_at[-1][1] == self._world.now
+        if player.never_joined and player.updated_at > updated_at and is_newest:
+            # The player dies on being admitted, before the edit is written.
+            player.take(player.before, self._schema.spawn)
+            return
         if player.updated_at != updated_at or updated_at not in player.history:
             return
         if player.applied_at and player.applied_at[-1] == (updated_at, self._world.now):

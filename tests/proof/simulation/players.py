@@ -24,6 +24,7 @@ class Player:
         applied_at: what was applied by this process, as (``updated_at``, when).
         slot: where in the live table; None for one who is not in it.
         leaving: whether in it only until saved.
+        never_joined: whether in it only to be edited; without meaning for one who is not in it.
         sequence: the highest applied in this conversation.
         numbers: by sequence, the first ``updated_at`` that bore it; the store holds that state or a
             newer one before the sequence is called saved.
@@ -44,6 +45,7 @@ class Player:
     applied_at: list[tuple[int, float]] = attrs.field(factory=list)
     slot: int | None = None
     leaving: bool = False
+    never_joined: bool = False
     sequence: int = 0
     numbers: dict[int, int] = attrs.field(factory=dict)
     saved: int = 0
@@ -53,6 +55,11 @@ class Player:
     came_by: str = ""
     torn: Stored | None = None
     before: Stored | None = None
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether a leave finds this player: online, or leaving already."""
+        return self.slot is not None and not self.never_joined
 
     @property
     def newest(self) -> Stored | None:

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from playerstate.arguments import MAX_SEQUENCE
 from playerstate.interfaces import StoreBusy
-from playerstate.players.service import Joined, NotOnline, NotRunning, ServerFull
-from tests.proof.simulation.model import Model
+from playerstate.players.edits import Edits
+from playerstate.players.service import (
+    Joined,
+    NotOnline,
+    NotRunning,
+    ServerFull,
+    UnknownPlayer,
+)
+from tests.proof.simulation.model import Model, changed
 from tests.proof.simulation.plan import Plan
 from tests.proof.simulation.players import Player
 from tests.proof.simulation.promises import Promises
 from tests.proof.simulation.server import Server
 from tests.proof.simulation.store import Broken
-from tests.proof.simulation.world import World
+from tests.proof.simulation.world import Crash, World
+
+
+@attrs.define(eq=False)
+class Edit:
+    """A call of `edit`.
+
+    Attributes:
+        player, packed, create: whom, the new values by position, and whether to create the player.
+        edited: what the call returned.
+        answer: fires as that does, once the edit is made.
+        waits: whether the call came back with the player still to be loaded.
+        entered: whether the player was loaded, if need be, and the edit is made.
+    """
+
+    player: Player
+    packed: dict[int, Any]
+    create: bool
+    edited: Deferred[None] = attrs.field(factory=Deferred)
+    answer: Deferred[None] = attrs.field(factory=Deferred)
+    waits: bool = False
+    entered: bool = False
 
 
 class Program:
@@ -33,8 +63,13 @@ class Program:
         self._promises = promises
         self._server = server
         self._loads: list[Deferred[Any]] = []
+        self._edits: list[Deferred[None]] = []
+        self._to_be_entered: dict[int, deque[Edit]] = {}
+        self._watched: Edits | None = None
         self.weights: dict[Callable[[], None], float] = {
             self.update: 2.0,
+            self.change: 0.5,
+            self.edit: 0.7,
             self.join: 0.7,
             self.leave: 0.5,
             self.flush: 0.5,
@@ -42,6 +77,7 @@ class Program:
             self.kick: 0.1,
             self.look: 0.3,
             self.cancel_join: 0.2,
+            self.cancel_edit: 0.1,
         }
 
     def _player(self) -> Player:
@@ -50,11 +86,43 @@ class Program:
     def new_process(self) -> None:
         """What was asked of the process before is void."""
         self._loads.clear()
+        self._edits.clear()
+        self._to_be_entered.clear()
 
     def update(self) -> None:
-        """Call `update`; what it must do is known before."""
-        player, counts, service = self._player(), self._model.counts, self._server.service
+        """Call `update`."""
+        player, service = self._player(), self._server.service
         values = self._model.next_values()
+        self._world.note("update", player.session_id, values[0])
+        self._apply(
+            player,
+            dict(enumerate(values)),
+            lambda: service.update(player.session_id, service.schema.state(values)),
+        )
+
+    def change(self) -> None:
+        """Call `change`, with any number of fields."""
+        player, packed = self._player(), self._some_values()
+        self._world.note("change", player.session_id, packed)
+        self._apply(
+            player,
+            packed,
+            lambda: self._server.service.change(player.session_id, **self._named(packed)),
+        )
+
+    def _some_values(self) -> dict[int, Any]:
+        """New values of some fields, or of none, by position."""
+        values = self._model.next_values()
+        return {place: values[place] for place in range(len(values)) if self._world.chance(0.5)}
+
+    def _named(self, packed: dict[int, Any]) -> dict[str, Any]:
+        """The same, plain and by name."""
+        fields = self._server.service.schema.fields
+        return {fields[at].name: fields[at].kind.decode(packed[at]) for at in packed}
+
+    def _apply(self, player: Player, packed: dict[int, Any], call: Callable[[], None]) -> None:
+        """Make a call that changes who is online; what it must do is known before."""
+        counts = self._model.counts
         expected: type[Exception] | None = None
         if self._server.talks.stopping:
             counts.refuse("stopping")
@@ -62,15 +130,81 @@ class Program:
         elif player.slot is None or player.leaving:
             counts.refuse("not_online")
             expected = NotOnline
-        else:
+        elif packed:
+            values = changed(player.values, packed)
             self._model.apply(player, player.sequence, values, "update")
-        self._world.note("update", player.session_id, values[0])
         try:
-            service.update(player.session_id, service.schema.state(values))
+            call()
         except (NotRunning, NotOnline) as error:
-            self._world.check(type(error) is expected, "update raised", repr(error))
+            self._world.check(type(error) is expected, "the call raised", repr(error))
         else:
-            self._world.check(expected is None, "update did not raise", expected)
+            self._world.check(expected is None, "the call did not raise", expected)
+
+    def edit(self) -> None:
+        """Call `edit`; what it must do is known once the player is loaded."""
+        player, service, talks = self._player(), self._server.service, self._server.talks
+        session_id, allowed = player.session_id, self._allowed_to_fail(player)
+        edit = Edit(player, self._some_values(), self._world.chance(0.5))
+        self._world.note("edit", session_id, edit.packed, edit.create)
+        self._watch(service.run.edits)
+        waiting = self._to_be_entered.setdefault(session_id, deque())
+        waiting.append(edit)
+
+        def ended(result: Failure | None) -> None:
+            if edit.entered:
+                edit.answer.callback(result)
+                return
+            waiting.remove(edit)
+            if edit.waits:
+                talks.api_loads[session_id] -= 1
+            assert isinstance(result, Failure), "answered without being entered"
+            if result.check(NotRunning):
+                self._model.counts.refuse("stopping")
+            late = (Broken, *((NotRunning,) if talks.stopping else ()))
+            self._world.check(result.check(*allowed, *late) is not None, "edit:", result)
+
+        edited = service.edit(session_id, create=edit.create, **self._named(edit.packed))
+        if not (edit.entered or edited.called):
+            edit.waits = True
+            talks.api_loads[session_id] = talks.api_loads.get(session_id, 0) + 1
+        edited.addBoth(ended).addErrback(lambda _: None)
+        edit.edited = edited
+        if edit.entered and not edited.called:
+            self._edits.append(edited)
+
+    def _watch(self, edits: Edits) -> None:
+        """Have the model told of each edit the moment it is made, before it is."""
+        if edits is self._watched:
+            return
+        self._watched, enter = edits, edits._enter
+
+        def entered(session_id: int, *args: Any) -> int | None:
+            edit = self._to_be_entered[session_id].popleft()
+            player, edit.entered = edit.player, True
+            if edit.waits:
+                self._server.talks.api_loads[session_id] -= 1
+                self._edits.append(edit.edited)
+            can_be = self._model.edit(player, edit.packed, edit.create)
+            try:
+                slot = enter(session_id, *args)
+            except (UnknownPlayer, Crash) as error:
+                self._world.check(not can_be or isinstance(error, Crash), "edit raised", error)
+                edit.answer.addErrback(lambda _: None)
+                raise
+            self._world.check(can_be, "player", session_id, "is known")
+            if slot is not None:
+                self._world.check(player.slot in (None, slot), "player", session_id, "has moved")
+                player.slot = slot
+                self._promises.edit(player, edit.answer)
+            return slot
+
+        edits._enter = entered  # type: ignore[method-assign, assignment]
+
+    def cancel_edit(self) -> None:
+        """Give up on an edit that waits to be saved, which is saved all the same."""
+        self._edits = [waiting for waiting in self._edits if not waiting.called]
+        if self._edits:
+            self._edits.pop(self._random.randrange(len(self._edits))).cancel()
 
     def join(self) -> None:
         """Call `join`."""
@@ -123,7 +257,7 @@ class Program:
         """Call `leave`."""
         player = self._player()
         self._world.note("leave", player.session_id)
-        if player.slot is not None:
+        if player.may_leave:
             talks = self._server.talks
             talks.taken_offline(player)
             self._model.leave(player)
@@ -151,7 +285,7 @@ class Program:
     def kick(self) -> None:
         """Kick a player."""
         player, talks = self._player(), self._server.talks
-        if player.slot is None:
+        if not player.may_leave:
             return
         self._world.note("kick", player.session_id)
         talks.kicking.add(player.session_id)

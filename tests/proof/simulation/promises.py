@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from playerstate.players.leaves import Progress
@@ -45,6 +45,10 @@ class Promises:
         """A leave was asked for."""
         self._wait("leave", [player], waiter)
 
+    def edit(self, player: Player, waiter: Deferred[None]) -> None:
+        """An edit was made, and is to be saved."""
+        self._wait("edit", [player], waiter)
+
     def flush(self, waiter: Deferred[None]) -> None:
         """A flush was asked for."""
         self._wait("flush", list(self._model.players.values()), waiter)
@@ -68,11 +72,13 @@ class Promises:
 
         def failed(failure: Failure) -> None:
             self._asked_at.pop(number, None)
+            if failure.check(CancelledError):
+                return
             # Asked of a service whose stop has given up, it is `NotRunning`.
             expected = failure.check(NotSaved, NotRunning) is not None
             self._world.check(expected, "a", what, "failed:", failure)
             since = any(player.given_up_at > earliest for player in self._model.players.values())
-            alone = what == "leave" and players[0].given_up >= targets[0][1]
+            alone = what != "flush" and players[0].given_up >= targets[0][1]
             self._world.check(
                 since or alone or self._model.lost_allowed,
                 "a",

@@ -177,6 +177,21 @@ class RecoveryTests(LiveFileTestCase):
         self.assertEqual(len(self.log.having("did not stop cleanly")), 1)
         self.successResultOf(stepped.stop())
 
+    def test_changed_and_edited(self) -> None:
+        """A change and an edit that were applied when the process was killed are recovered."""
+        self.store.players[2] = Stored((9.0, 9.0), 5)
+        stepped = self.start()
+        stepped.join(1)
+        stepped.service.change(1, x=1.0)
+        stepped.service.edit(2, x=2.0)
+        stepped.service.edit(3, create=True, x=3.0)
+        self.kill(stepped)
+        stepped = self.start()
+        stepped.settle()
+        found = {player: stored.values for player, stored in self.store.players.items()}
+        self.assertEqual(found, {1: (1.0, 200.0), 2: (2.0, 9.0), 3: (3.0, 200.0)})
+        self.successResultOf(stepped.stop())
+
     def test_that_cannot_be_removed(self) -> None:
         """While the old live file cannot be removed, no player can join: it would hide new rows."""
         self.crash(p1=1.0)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from playerstate import PlayerState, PlayerStateService
+from playerstate import NotSaved, PlayerState, PlayerStateService
 from playerstate.conversations.gateway import LOOK_EVERY, Gateway
 from playerstate.conversations.intake import BATCH_MIN
 from playerstate.interfaces import StoreBusy, StoreReplaced, StoreUnusable
@@ -309,6 +309,21 @@ class WrittenOverTests(SalvageTestCase):
         found = {k: v.values[0] for k, v in self.store.players.items()}
         self.assertEqual(found, {1: 5.0, 2: 2.0})
         self.assertTrue(read_leftover(self.path).clean)
+
+    def test_cut_with_edits(self) -> None:
+        """An edit whose row was cut off fails, whether the player is online or not."""
+        stepped = self.saved_and_moved()
+        edits = [stepped.service.edit(2), stepped.service.edit(3, create=True)]
+        os.truncate(self.path, 0)
+        stepped.reactor.advance(1.5)
+        for player, edited in zip((2, 3), edits, strict=True):
+            error = self.failureResultOf(edited, NotSaved).value
+            lost = f"lost with the live file before it was saved: player {player}"
+            self.assertEqual(str(error), lost)
+        self.assertEqual(sorted(stepped.service.table.slots), [1, 2])
+        self.assertEqual(stepped.service.run.leaves.by_slot, {})
+        self.successResultOf(stepped.stop())
+        self.assertNotIn(3, self.store.players)
 
     def test_cut(self) -> None:
         """Rows that were cut off are not touched again: that would kill the process."""
