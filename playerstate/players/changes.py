@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from playerstate.state.schema import InvalidState, StateSchema
+from playerstate.state.field import InvalidState
+from playerstate.state.schema import StateSchema
 
 
 @attrs.frozen

@@ -316,8 +316,8 @@ class PlayerStateService(Service):
         Never blocks.  Without a field it changes nothing.  Only the named fields are checked: the
         others may hold what was saved under wider bounds.
 
-        The player's client is not notified: its next MOVE carries the whole state, and overwrites
-        the change.
+        The player's client is not notified, and its next MOVE sets the client's fields again: only
+        a change of server-owned fields lasts.
 
         Args:
             session_id: the player's.
@@ -347,8 +347,8 @@ class PlayerStateService(Service):
 
         Without a field it changes nothing, and waits for the player's present state to be saved.
 
-        As with `change`, an online player's client is not notified, and its next MOVE overwrites
-        the change.  Cancelling the Deferred stops the waiting, not the edit.
+        As with `change`, an online player's client is not notified, and its next MOVE sets the
+        client's fields again.  Cancelling the Deferred stops the waiting, not the edit.
 
         Args:
             session_id: the player's.
