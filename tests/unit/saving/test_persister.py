@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from playerstate.interfaces import IStateWriter, StoreBusy, StoreReplaced
 from playerstate.saving import persister as persister_module
 from playerstate.saving.persister import MAX_SLEEP
-from tests.kit.persisting import PersisterTestCase, Writer, drained, raising
+from tests.kit.persisting import Killed, PersisterTestCase, Writer, drained, raising
 from tests.kit.support import LAW
 
 
@@ -208,6 +208,32 @@ class HoldTests(PersisterTestCase):
         self.persister.resume()
         self.persister.step()
         self.assertEqual(self.commits(), [([(1, 1)], ())])
+
+    def test_reopen(self) -> None:
+        """It makes the call with the writer closed; a call that kills it, and no other, again."""
+        self.push((1, 1))
+        self.persister.step()
+        self.persister.hold(1)
+        closed: list[bool] = []
+        fail = raising(Killed())
+        self.persister.reopen(lambda: (closed.append(self.store.writers[0].closed), fail()))
+        self.assertRaises(Killed, self.persister.step)
+        self.assertEqual(self.persister.step(), 0.0)
+        self.assertEqual(self.persister.step(), MAX_SLEEP)
+        self.assertEqual(closed, [True, True])
+
+    def test_finish_awaits_the_outcome(self) -> None:
+        """Finished without rows, it ends once it knows what the call came to."""
+        for then in ("put_off", "resume"):
+            with self.subTest(then):
+                self.persister = self.make()
+                self.persister.hold(1)
+                self.persister.reopen(lambda: None)
+                self.persister.finish()
+                self.assertEqual(self.persister.step(), 0.0)
+                self.assertEqual(self.persister.step(), MAX_SLEEP)
+                getattr(self.persister, then)()
+                self.assertIsNone(self.persister.step())
 
     def test_finish(self) -> None:
         """Finished without rows it ends, and reports that nothing is known to be on disk."""
