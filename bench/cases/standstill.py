@@ -69,7 +69,7 @@ def run(stage: Stage) -> Outcome:
             Target(
                 f"times shorter than on the reactor thread alone, {reopens}",
                 ratio(figures, ONE_THREAD, f"{reopens}: {STANDS_STILL}"),
-                10.0,
+                5.0,
                 at_least=True,
             )
         ],
