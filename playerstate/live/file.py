@@ -293,6 +293,7 @@ class LiveFile:
         size += start
         try:
             making = self.path + MAKING
+            check_ours(making)
             with contextlib.ExitStack() as undo:
                 fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 undo.callback(os.close, fd)

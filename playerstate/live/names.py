@@ -148,7 +148,10 @@ def lock(fd: int, path: str) -> None:
 
 def in_use(path: str) -> str:
     """What is said of a live file that another process has locked."""
-    return f"the live file {path} is in use by another process; name another file"
+    return (
+        f"the live file {path} is in use by another process; stop that process first, or name"
+        " another file"
+    )
 
 
 def is_named(fd: int, path: str) -> bool:

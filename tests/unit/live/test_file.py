@@ -22,7 +22,7 @@ from playerstate.live import leftover as leftover_module
 from playerstate.live import names as names_module
 from playerstate.live import table as table_module
 from playerstate.live.file import LiveFile
-from playerstate.live.leftover import FORMAT, PAGE, read_leftover
+from playerstate.live.leftover import FORMAT, MAGIC, PAGE, read_leftover
 from playerstate.live.names import MAKING, RECOVERING
 from playerstate.live.table import FIRST_PLACES, LiveTable
 from playerstate.stores.sqlite.store import SQLiteWriter
@@ -173,14 +173,15 @@ class MakeTests(SynchronousTestCase):
 
     def test_killed_while_it_is_made(self) -> None:
         """A file that a killed start was making is made anew by the next, whatever its size."""
-        path = self.mktemp()
-        with open(path + MAKING, "wb") as file:
-            file.write(b"half of it" * 10_000)
-        table = make_table(path, SCHEMA, 2)
-        self.assertEqual(os.path.getsize(path), PAGE + LiveTable.bytes_needed(SCHEMA, 2))
-        self.assertEqual(len(read_leftover(path).records), 0)
-        self.assertFalse(os.path.exists(path + MAKING))
-        del table
+        for half in (b"", bytes(100_000), MAGIC + bytes(100), MAGIC + b"half of it" * 10_000):
+            path = self.mktemp()
+            with open(path + MAKING, "wb") as file:
+                file.write(half)
+            table = make_table(path, SCHEMA, 2)
+            self.assertEqual(os.path.getsize(path), PAGE + LiveTable.bytes_needed(SCHEMA, 2))
+            self.assertEqual(len(read_leftover(path).records), 0)
+            self.assertFalse(os.path.exists(path + MAKING))
+            del table
 
     def test_in_use_while_recovering(self) -> None:
         """Another process that still saves a leftover keeps it, and its new live file."""

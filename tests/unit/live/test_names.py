@@ -20,7 +20,7 @@ class OursTests(LiveFileTestCase):
 
     def test_not_a_live_file(self) -> None:
         """Where there is another kind of file, or a pipe or directory, the start is refused."""
-        for name in ("moves.live", "moves.live.recovering"):
+        for name in ("moves.live", "moves.live.recovering", "moves.live.making"):
             path = f"{self.directory}/{name}"
             for make, remove in (
                 (lambda path: Path(path).write_bytes(b"a shopping list" * 1000), os.unlink),
