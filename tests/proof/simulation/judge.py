@@ -156,7 +156,7 @@ class Judge:
         counts, low = self._model.counts, int.from_bytes(message[1:3], "little")
         steps: list[int] = []
         if self._schema.fields[0].kind.resolution is None:
-            wrong = len(message) - 4 - self._schema.size
+            wrong = len(message) - 4 - self._schema.moved.struct.size
         else:
             steps, wrong = _steps(message[4:], len(self._schema.fields))
         if wrong:
@@ -177,7 +177,7 @@ class Judge:
         values = (
             tuple(value + 0.25 * step for value, step in zip(found[-1], steps, strict=True))
             if steps
-            else self._schema.struct.unpack_from(message, 4)
+            else self._schema.moved.struct.unpack_from(message, 4)
         )
         if not all(map(math.isfinite, values[:2])):
             return counts.malform("value")
@@ -188,7 +188,7 @@ class Judge:
         if len(message) != self._codec.move_size:
             return counts.malform(_length(len(message), self._codec.move_size))
         sequence = _NUMBERED.unpack_from(message)[1]
-        values = self._schema.struct.unpack_from(message, 5)
+        values = self._schema.moved.struct.unpack_from(message, 5)
         if not all(map(math.isfinite, values[:2])):
             return counts.malform("value")
         return self._take(player, talk, sequence, values, "move")
@@ -206,9 +206,17 @@ class Judge:
             counts.received += 1
             counts.stale += 1
         else:
-            self._model.apply(player, sequence, values, came_by)
+            self._model.apply(player, sequence, self._whole(player, values), came_by)
         self._talks.hear(talk)
         return []
+
+    def _whole(self, player: Player, moved: Values) -> Values:
+        """The state after a move: what the server owns is as it was."""
+        values = iter(moved)
+        return tuple(
+            old if field.is_server_owned else next(values)
+            for field, old in zip(self._schema.fields, player.values, strict=True)
+        )
 
     def _check_there(self, player: Player, talk: Conversation) -> None:
         """A conversation ends before its player's slot is another's."""

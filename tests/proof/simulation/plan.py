@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from playerstate.state.schema import text, within
+from playerstate.state.schema import server_owned, text, within
 
 
 @attrs.frozen
@@ -31,6 +31,15 @@ class Pacer(Walker):
 
 
 @attrs.frozen
+class Fighter(Walker):
+    """A state of which the server owns a part."""
+
+    steps: int = attrs.field(default=0, metadata=server_owned())
+    name: str = attrs.field(default="", metadata=text(12))
+    resting: bool = attrs.field(default=True, metadata=server_owned())
+
+
+@attrs.frozen
 class Stepper:
     """A state on a grid, whose DELTAs are steps."""
 
@@ -46,7 +55,7 @@ def values_of(number: int, state: type) -> tuple[Any, ...]:
     return (*values, number, str(number).encode().ljust(12, b"\0"), number % 2)
 
 
-STATES = (Walker, Pacer, Stepper)
+STATES = (Walker, Pacer, Fighter, Stepper)
 
 
 @attrs.frozen
