@@ -87,7 +87,7 @@ class Leaves:
         """Wait until the player's present state is committed; it is handed over soon.
 
         Returns:
-            A Deferred that fires then, whoever changes the player meanwhile.  It fails with
+            A Deferred that fires then, even if the player changes meanwhile.  It fails with
             `NotSaved` if the store dropped that state, the live file lost it before it was saved,
             or the service stopped before.  Cancelling it stops the waiting.
         """

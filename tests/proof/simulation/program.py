@@ -70,6 +70,7 @@ class Program:
             self.update: 2.0,
             self.change: 0.5,
             self.edit: 0.7,
+            self.edit_meanwhile: 0.3,
             self.join: 0.7,
             self.leave: 0.5,
             self.flush: 0.5,
@@ -140,9 +141,19 @@ class Program:
         else:
             self._world.check(expected is None, "the call did not raise", expected)
 
-    def edit(self) -> None:
+    def edit_meanwhile(self) -> None:
+        """Edit a player, and do something else with the same one before or after at once."""
+        player = self._player()
+        calls = [self.edit, self._random.choice((self.join, self.leave, self.edit))]
+        self._random.shuffle(calls)
+        for call in calls:
+            call(player)
+            self._model.look(self._server.table)
+
+    def edit(self, player: Player | None = None) -> None:
         """Call `edit`; what it must do is known once the player is loaded."""
-        player, service, talks = self._player(), self._server.service, self._server.talks
+        player = player or self._player()
+        service, talks = self._server.service, self._server.talks
         session_id, allowed = player.session_id, self._allowed_to_fail(player)
         edit = Edit(player, self._some_values(), self._world.chance(0.5))
         self._world.note("edit", session_id, edit.packed, edit.create)
@@ -206,9 +217,10 @@ class Program:
         if self._edits:
             self._edits.pop(self._random.randrange(len(self._edits))).cancel()
 
-    def join(self) -> None:
+    def join(self, player: Player | None = None) -> None:
         """Call `join`."""
-        player, talks, service = self._player(), self._server.talks, self._server.service
+        player = player or self._player()
+        talks, service = self._server.talks, self._server.service
         session_id = player.session_id
         # Numbers that moves had, and that moves will have.
         near = min(max(player.sequence + self._random.randrange(-2, 3), 0), MAX_SEQUENCE)
@@ -253,9 +265,9 @@ class Program:
         if self._loads:
             self._loads.pop(self._random.randrange(len(self._loads))).cancel()
 
-    def leave(self) -> None:
+    def leave(self, player: Player | None = None) -> None:
         """Call `leave`."""
-        player = self._player()
+        player = player or self._player()
         self._world.note("leave", player.session_id)
         if player.may_leave:
             talks = self._server.talks

@@ -298,7 +298,7 @@ class OfflineTests(EditTestCase):
         self.assertEqual(self.store.held, [])
         self.assertEqual(self.service.ledger.malformed, {"value": 3})
 
-    def test_no_listener_of_a_gateway_is_confused(self) -> None:
+    def test_slot_used_again(self) -> None:
         """The slot of an edited player is the next one's, with nothing left of the edit."""
         self.service.edit(42, x=7.0)
         self.save()

@@ -325,6 +325,18 @@ class WrittenOverTests(SalvageTestCase):
         self.successResultOf(stepped.stop())
         self.assertNotIn(3, self.store.players)
 
+    def test_cut_after_a_return(self) -> None:
+        """A leave that a return has ended fails if its row was cut off before it was saved."""
+        stepped = self.saved_and_moved()
+        left = stepped.service.leave(2)
+        stepped.join(2)
+        os.truncate(self.path, 0)
+        stepped.reactor.advance(1.5)
+        error = self.failureResultOf(left, NotSaved).value
+        self.assertIn("lost with the live file before it was saved: player 2", str(error))
+        self.assertEqual(stepped.service.state(2), PlayerState(2.0, 0.0))
+        self.successResultOf(stepped.stop())
+
     def test_cut(self) -> None:
         """Rows that were cut off are not touched again: that would kill the process."""
         stepped = self.saved_and_moved()
