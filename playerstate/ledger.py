@@ -45,6 +45,7 @@ class Outcome(Enum):
     OTHER_CONVERSATION = ("rejected", "other_conversation")
     SERVER_OWNED = ("rejected", "server_owned")
     UNKNOWN_BASE = ("rejected", "unknown_base")
+    NOT_SEEN = ("rejected", "not_seen")
     LEAVING = ("rejected", "leaving")
     STOPPING = ("rejected", "stopping")
 
@@ -116,6 +117,7 @@ class Counters:
         joins_limited: JOINs dropped unread because too many from the same source were waiting.
         leaves: players who left and were saved.
         receipts: receipts sent.
+        states: STATEs sent, repeated ones included.
         unsent: messages that the system did not accept for sending; the same as lost in transit.
         kernel_drops: datagrams that the system dropped because the socket's buffer was full.
     """
@@ -148,6 +150,7 @@ class Counters:
     joins_limited: int = 0
     leaves: int = 0
     receipts: int = 0
+    states: int = 0
     unsent: int = 0
     kernel_drops: int = 0
 

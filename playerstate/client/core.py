@@ -15,6 +15,11 @@ JOIN's.  Any other state has another origin, such as another device while this c
 newer, and the client adopts it.  The client sends no move until the WELCOME has come, since an
 earlier move could be applied before it is known which of the two cases holds.
 
+The program around the server may change the player.  Then a STATE brings the new state, and the
+client answers it with a SEEN, each time it comes: the first time with the highest sequence that it
+has used, later with the same.  If fields of the client's were set, it goes on from their values;
+what it sent before is refused or stale.
+
 A move is sent as a DELTA if that is shorter: as steps from the newest MOVE of this conversation
 that a RECEIPT has acknowledged as applied.  A MOVE is sent at least every `MOVE_EVERY`, so that
 there is always a next base, and a server that has lost the base soon catches up.
@@ -40,6 +45,7 @@ from playerstate.wire.messages import (
     Receipt,
     Refused,
     RefusedReason,
+    State,
     Welcome,
     encode_numbered,
 )
@@ -108,13 +114,15 @@ class Client:
     Attributes:
         phase: see `Phase`.
         sequence: of the last move.
-        values: the player's state, as packed values: the last move's, or else the WELCOME's; in the
-            fields that the server owns always the WELCOME's.
+        values: the player's state, as packed values: the last move's, or else the server's; in the
+            fields that the server owns always those that the server sent last.
         applied: the highest sequence known to be applied by the server.
         saved: the highest sequence known to be in the server's store.
         welcome: the last WELCOME.
         ended_by: the server's message that ended the game without `leave`; else None.
         overruled: how many times the server's state replaced the client's own, which was older.
+        changes: how many changes by the program arrived in STATEs; several may have come as one.
+        overrides: how many of those set fields of the client's.
         receipts: how many RECEIPTs arrived.
         join_seconds: from the JOIN to its WELCOME; None until it arrives.
         leave_seconds: from the LEAVE to the RECEIPT that everything is saved; None likewise.
@@ -147,6 +155,10 @@ class Client:
         self.welcome: Welcome | None = None
         self.ended_by: Refused | Gone | None = None
         self.overruled = 0
+        self.changes = self.overrides = 0
+        # The number of the newest STATE, and the sequence to answer it with.
+        self._seen = (0, 0)
+        self._owes_seen = False
         self.receipts = 0
         self.join_seconds: float | None = None
         self.leave_seconds: float | None = None
@@ -272,6 +284,15 @@ class Client:
         self.wake_at = now + REPEAT_EVERY
         if self.phase is Phase.JOINING:
             return [self._codec.encode_join(self._nonce, self._first)]
+        return [*self._due_seen(), *self._due_joined(now)]
+
+    def _due_seen(self) -> list[bytes]:
+        if not self._owes_seen:
+            return []
+        self._owes_seen = False
+        return [self._codec.encode_seen(*self._seen)]
+
+    def _due_joined(self, now: float) -> list[bytes]:
         silent_since = max(self._waits_since, self._heard_at)
         if now - silent_since >= RECONNECT_AFTER:
             join = self._codec.encode_join(self._nonce, self._first, secret=self._secret)
@@ -303,6 +324,9 @@ class Client:
         if isinstance(answer, Receipt):
             if self.phase in (Phase.ONLINE, Phase.LEAVING):
                 self._take_receipt(answer, now)
+        elif isinstance(answer, State):
+            if self.phase in (Phase.ONLINE, Phase.LEAVING):
+                self._take_state(answer, now)
         elif answer.nonce != self._nonce or self.phase is Phase.GONE:
             return
         elif isinstance(answer, Welcome) and self.phase is not Phase.JOINING:
@@ -350,6 +374,8 @@ class Client:
         self.applied = self._first
         self._base, self._moved_at = None, -math.inf
         self._moves.clear()
+        self._owes_seen = False
+        self._seen = (self._seen[0], self._first)
         self.join_seconds = now - self._joined_at
         self.phase = Phase.ONLINE
         self.wake_at = now + REPEAT_EVERY
@@ -399,13 +425,34 @@ class Client:
             self.leave_seconds = now - self._left_at
             self.end()
 
+    def _take_state(self, state: State, now: float) -> None:
+        self._heard_at = now
+        if state.number < self._seen[0]:
+            return  # it was overtaken by a newer one
+        self._owes_seen = True
+        self.wake_at = now
+        if state.number == self._seen[0]:
+            return
+        self._seen = (state.number, self.sequence)
+        self.changes += 1
+        if state.is_override:
+            self.overrides += 1
+            self.values = state.values
+            self._states.clear()
+            self._states.append((self.sequence, self.values))
+            self._base, self._moved_at = None, -math.inf
+            self._moves.clear()
+        else:
+            self.values = self._with_the_servers(self.values, state.values)
+
     def _make_sure(self, now: float) -> list[bytes]:
         """The last MOVE again, and a PING in case only its RECEIPT was lost."""
         return [self._codec.encode_move(self.sequence, self.values), self._ping(now)]
 
     def _ping(self, now: float) -> bytes:
         self._spoke(now)
-        return encode_numbered(PING, self.sequence)
+        # As long as a STATE, which may be due and not paid for.
+        return encode_numbered(PING, self.sequence, self._codec.state_size)
 
     def _spoke(self, now: float) -> None:
         self._spoke_at = now

@@ -71,6 +71,8 @@ class PlayerClient:
         on_overruled: called with the server's state when it replaces the client's own: the player
             was moved by another device, or by the program around the server, while this client
             could not reach it.  By default it is logged.
+        on_change: called with the player's state and whether fields of the client's were set, after
+            the program around the server changed the player: the player goes on from that state.
         seconds: the time, on a clock that never steps.
         draw_nonce: returns a 32-bit number, a different one each time.
     """
@@ -83,6 +85,7 @@ class PlayerClient:
         *,
         on_end: Callable[[Exception], object] | None = None,
         on_overruled: Callable[[Any], object] | None = None,
+        on_change: Callable[[Any, bool], object] | None = None,
         seconds: Callable[[], float] = time.monotonic,
         draw_nonce: Callable[[], int] = draw_nonce,
     ) -> None:
@@ -92,7 +95,8 @@ class PlayerClient:
         self._link.notify = self._look
         self._on_end = on_end or _log_end
         self._on_overruled = on_overruled or _log_overruled
-        self._overruled = 0
+        self._on_change = on_change or _ignore_change
+        self._overruled = self._changes = self._overrides = 0
         self._reactor = reactor
         self._seconds = seconds
         self._beating: Any = None
@@ -215,6 +219,10 @@ class PlayerClient:
         elif self._overruled != self._client.overruled:
             self._overruled = self._client.overruled
             self._on_overruled(self.state)
+        elif self._changes != self._client.changes:
+            is_override = self._overrides != self._client.overrides
+            self._changes, self._overrides = self._client.changes, self._client.overrides
+            self._on_change(self.state, is_override)
 
     def _give_up(self, waiting: Deferred[Any]) -> None:
         """A Deferred was cancelled: end the game."""
@@ -242,6 +250,10 @@ class PlayerClient:
                 each.errback(why)
         if why is not None and not waiting and not isinstance(why, CancelledError):
             self._on_end(why)
+
+
+def _ignore_change(state: Any, is_override: bool) -> None:
+    """The program reads the state as it goes."""
 
 
 def _log_overruled(state: Any) -> None:

@@ -16,6 +16,9 @@ from playerstate.wire.messages import GoneReason, encode_gone
 
 _NUMBER = struct.Struct("<I")
 
+TOLD_KEPT = 8
+"""How many numbers of STATEs are kept, to recognise a SEEN; an older one is taken for seen."""
+
 
 class Transport(Protocol):
     """What the gateway needs of a transport."""
@@ -55,7 +58,10 @@ class Conversation:
         phase: see `Phase`.
         slot: the player's slot in the live table, while PLAYING and LEAVING.
         secret: the WELCOME's; a repeated JOIN that carries it moves the conversation to its peer.
-        is_used: whether a LEAVE or a PING came; moves show by their sequences.
+        is_used: whether a LEAVE, a PING or a SEEN came; moves show by their sequences.
+        states_paid: how many STATEs the JOIN has paid for.
+        takes_moves: whether it is PLAYING without an override that the client has not seen.
+        override: the number of the newest override that the client has not seen; 0 for none.
         last_accepted: while LEAVING, the highest sequence still accepted.
         waits_for: the join while JOINING, the leave while LEAVING.
         receipt: while DEPARTED, the last one.
@@ -72,7 +78,10 @@ class Conversation:
     phase: Phase = Phase.JOINING
     slot: int = -1
     secret: int = 0
+    states_paid: int = 0
     is_used: bool = False
+    takes_moves: bool = False
+    override: int = 0
     last_accepted: int = MAX_SEQUENCE
     waits_for: Deferred[Any] | None = None
     receipt: bytes = b""
@@ -81,6 +90,8 @@ class Conversation:
     # The last two bases, each the packed sequence and fields; empty for none.
     _newer: bytes = b""
     _older: bytes = b""
+    # The numbers of the last STATEs sent, ascending.
+    _told: tuple[int, ...] = ()
 
     def is_at(self, transport: Transport, peer: Any) -> bool:
         """Whether the player is there; peers of two transports may have equal addresses."""
@@ -99,6 +110,31 @@ class Conversation:
         if nonce is not None and self.nonce != nonce:
             return Outcome.OTHER_CONVERSATION
         return None
+
+    def rejects_move(self, sequence: int) -> Outcome | None:
+        """Why a move with this sequence is rejected; None if it is not.
+
+        Asked only where `takes_moves` is false.
+        """
+        if self.phase is Phase.LEAVING and sequence > self.last_accepted:
+            return Outcome.LEAVING
+        return Outcome.NOT_SEEN if self.override else None
+
+    def tell(self, number: int) -> None:
+        """A STATE with this number is sent."""
+        if not self._told or self._told[-1] != number:
+            self._told = (*self._told, number)[-TOLD_KEPT:]
+
+    def was_told(self, number: int) -> bool:
+        """Whether a STATE with this number was sent."""
+        told = self._told
+        return number in told or (len(told) == TOLD_KEPT and 0 < number < told[0])
+
+    def go_on(self) -> None:
+        """The client has seen the override: it goes on from there, by moves with new bases."""
+        self.override = 0
+        self.takes_moves = self.phase is Phase.PLAYING
+        self._newer = self._older = b""
 
     def find_base(self, sequence: int) -> bytes | None:
         """The packed fields of the base with this sequence, if it is one of the last two."""

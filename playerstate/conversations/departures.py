@@ -11,13 +11,13 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from playerstate.conversations.conversation import Conversation, Phase
-from playerstate.conversations.receipts import RECEIPT_EVERY
+from playerstate.conversations.pace import SEND_EVERY
 from playerstate.conversations.registry import Registry
 from playerstate.ledger import Outcome
 from playerstate.players.leaves import Progress
 from playerstate.players.service import NotOnline, NotRunning, PlayerStateService
 from playerstate.saving.commit import NotSaved
-from playerstate.wire.messages import LEAVE, GoneReason, encode_receipt
+from playerstate.wire.messages import LEAVE, GoneReason, encode_receipt, receipts_for
 
 LINGER = 5.0
 """Seconds for which a player who left is still answered with the last receipt."""
@@ -27,7 +27,7 @@ _NOT_LEFT = (NotSaved, NotOnline, NotRunning, CancelledError)
 
 
 class Departures:
-    """Ends conversations, and answers leaving players; listens to the service.
+    """Ends conversations, and answers leaving players.
 
     Args:
         service: the running service, which players leave.
@@ -47,9 +47,17 @@ class Departures:
         self._receipts, self._silence = registry.receipts, registry.silence
 
     def received(
-        self, session_id: int, peer: Any, nonce: int | None, kind: int, sequence: int
+        self, session_id: int, peer: Any, nonce: int | None, kind: int, sequence: int, size: int
     ) -> Outcome | None:
         """Accept or reject a LEAVE or a PING, by its kind and sequence; see `Intake.one`.
+
+        Args:
+            session_id: the player's.
+            peer: where it came from.
+            nonce: see `Intake.one`.
+            kind: its type.
+            sequence: its sequence.
+            size: its bytes.
 
         Returns:
             The outcome to count; None if it was accepted.
@@ -66,10 +74,10 @@ class Departures:
         if conversation.phase is Phase.DEPARTED:
             self._answer_departed(conversation)
             return None
-        self._receipts.paid[conversation.slot] += 1.0
+        # A LEAVE is long enough to pay for a second receipt, which `_left` sends.
+        self._receipts.paid[conversation.slot] += 1.0 if kind == LEAVE else receipts_for(size)
         conversation.is_used = True
         if kind == LEAVE and conversation.phase is Phase.PLAYING:
-            # A LEAVE is long enough to pay for a second receipt, which `_left` sends.
             self._receipts.show(conversation)
             self._leave(conversation, sequence)
             return None
@@ -80,7 +88,7 @@ class Departures:
 
     def _answer_departed(self, conversation: Conversation) -> None:
         now = self._seconds()
-        if now - conversation.answered_at >= RECEIPT_EVERY:
+        if now - conversation.answered_at >= SEND_EVERY:
             conversation.answered_at = now
             self._ledger.receipts += 1
             conversation.send(conversation.receipt)

@@ -18,13 +18,15 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from playerstate.arguments import check_seconds, check_session_id
-from playerstate.conversations.conversation import Transport
+from playerstate.conversations.conversation import Phase, Transport
 from playerstate.conversations.departures import Departures
 from playerstate.conversations.intake import BATCH_MIN, Intake
 from playerstate.conversations.joins import Joins, draw_secret
-from playerstate.conversations.receipts import TICK, Receipts
+from playerstate.conversations.pace import TICK
+from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.registry import Registry
 from playerstate.conversations.silence import Silence
+from playerstate.conversations.states import States
 from playerstate.ledger import Outcome
 from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Progress
@@ -36,6 +38,8 @@ from playerstate.wire.messages import (
     LEAVE,
     MOVE,
     PING,
+    SEEN,
+    Codec,
     GoneReason,
     Malformed,
     decode_join,
@@ -186,17 +190,19 @@ class Run:
         clock, table, self._ledger = players.clock, players.table, players.ledger
         self._service = service
         self._seconds = clock.seconds
+        self._codec = codec = Codec(service.schema)
         self._receipts = receipts = Receipts(
-            service.schema, table, self._ledger, clock.seconds, jitter
+            service.schema, codec.state_costs, table, self._ledger, clock.seconds, jitter
         )
+        self._states = states = States(codec, table, receipts, self._ledger, clock.seconds)
         self.silence = Silence(table, clock.seconds, idle_timeout)
-        self.registry = registry = Registry(receipts, self.silence, service.max_players)
+        self.registry = registry = Registry(receipts, states, self.silence, service.max_players)
         # Where the server owns every field, a move can change nothing.
         self._updates = _UPDATES if service.schema.moved.fields else ()
         self.intake = Intake(players, registry, batch_min)
         self._joins = Joins(service, registry, draw_secret)
         self.departures = Departures(service, registry)
-        service.add_listener(self.departures)
+        service.add_listener(self)
         self._repetitions = [
             clock.every(TICK, self._tick),
             clock.every(min(IDLE_LOOK_EVERY, idle_timeout / 4), self.departures.evict_idle),
@@ -206,7 +212,17 @@ class Run:
         """Stop the timers and the listening."""
         for repetition in self._repetitions:
             repetition.cancel()
-        self._service.remove_listener(self.departures)
+        self._service.remove_listener(self)
+
+    def on_leave(self, session_id: int) -> None:
+        """See `PlayersListener`."""
+        self.departures.on_leave(session_id)
+
+    def on_change(self, session_id: int, is_override: bool) -> None:
+        """See `PlayersListener`; a player who is leaving is told after the next JOIN."""
+        conversation = self.registry.current.get(session_id)
+        if conversation is not None and conversation.phase is Phase.PLAYING:
+            self._states.changed(conversation, is_override, len(self.registry.current))
 
     def received_many(
         self,
@@ -259,7 +275,10 @@ class Run:
                 outcome = self._joins.received(transport, session_id, peer, decode_join(data, at))
             elif kind in _NUMBERED:
                 sequence = decode_numbered(data, at)
-                outcome = self.departures.received(session_id, peer, nonce, kind, sequence)
+                size = len(data) - at
+                outcome = self.departures.received(session_id, peer, nonce, kind, sequence, size)
+            elif kind == SEEN:
+                outcome = self._seen(session_id, peer, data, at, nonce)
             else:
                 outcome = Outcome.SERVER_OWNED if kind in _UPDATES else Outcome.UNKNOWN_TYPE
         except Malformed as error:
@@ -267,11 +286,34 @@ class Run:
         if outcome is not None:
             self._ledger.take_in(outcome)
 
+    def _seen(
+        self, session_id: int, peer: Any, data: bytes, at: int, nonce: int | None
+    ) -> Outcome | None:
+        """Receive a SEEN; see `Intake.one` for the arguments and `_received` for the outcome."""
+        seen = self._codec.decode_seen(data, at)
+        conversation = self.registry.current.get(session_id)
+        if conversation is None:
+            is_late = session_id in self.registry.departed
+            return Outcome.STALE if is_late else Outcome.NOT_JOINED
+        if (rejected := conversation.rejects(peer, nonce)) is not None:
+            return rejected
+        if seen.sequence < conversation.join_sequence:
+            return Outcome.STALE
+        self._states.seen(conversation, seen)
+        conversation.is_used = True
+        if conversation.phase is Phase.PLAYING:
+            self.silence.last_heard[conversation.slot] = self.silence.now
+        return None
+
     def _tick(self) -> None:
-        """Send the receipts that are due, and forget players who left long enough ago."""
+        """Send what is due, and forget players who left long enough ago."""
         now, registry = self._seconds(), self.registry
         self.silence.tick(now)
         registry.forget_departed(now)
         self._players.guard()
-        for slot, applied, fields in self._receipts.due(now, len(registry.current)):
+        players = len(registry.current)
+        states, receipts = self._states.due(now, players), self._receipts.due(now, players)
+        for slot, number, fields in states:
+            self._states.tell(registry.at_slot[slot], number, fields, players)
+        for slot, applied, fields in receipts:
             self._receipts.show_this(registry.at_slot[slot], applied, fields)

@@ -7,9 +7,10 @@ A MOVE or a DELTA is checked in this order, and its outcome is the first that ho
 3. malformed: it cannot be read, or a value lies outside its field.  A message that can be read pays
    for receipts, whatever its outcome.
 4. ``LEAVING``: its sequence is above the last that is accepted of a leaving player.
-5. ``STOPPING``: the service accepts no more updates.
-6. ``STALE``: its sequence is not above the highest applied.
-7. ``APPLIED``: it is in the live table.
+5. ``NOT_SEEN``: the program set fields of the client's, and the client's SEEN has not come.
+6. ``STOPPING``: the service accepts no more updates.
+7. ``STALE``: its sequence is not above the highest applied.
+8. ``APPLIED``: it is in the live table.
 
 A DELTA's sequence and base are resolved between 3 and 4, where ``UNKNOWN_BASE`` may result.
 `Intake.one` does this for one message, `Intake.many` for the first MOVE of each player from whom
@@ -35,6 +36,9 @@ from playerstate.wire.messages import MOVE, Codec, Malformed, receipts_for
 
 BATCH_MIN = 16
 """From this many messages at a time on, `many` is worth the fixed costs of numpy."""
+
+_EVEN = -2
+"""Masks the date of a move; see `LiveTable.apply`."""
 
 # Used for each move: a module global is faster to look up than a member of an enum.
 _PLAYING = Phase.PLAYING
@@ -108,15 +112,16 @@ class Intake:
         return self._apply_delta(conversation, delta)
 
     def _apply(self, conversation: Conversation, sequence: int, values: tuple[Any, ...]) -> Outcome:
-        is_playing = conversation.phase is _PLAYING
-        if not is_playing and sequence > conversation.last_accepted:
-            return Outcome.LEAVING
+        slot, silence = conversation.slot, self._silence
+        if conversation.phase is _PLAYING:
+            silence.last_heard[slot] = silence.now
+        if not conversation.takes_moves:
+            rejected = conversation.rejects_move(sequence)
+            if rejected is not None:
+                return rejected
         if not self._run.accepts:
             return Outcome.STOPPING
-        slot, silence = conversation.slot, self._silence
-        was_clean = self._table.apply(slot, sequence, values, self._wall_clock() // 1000)
-        if is_playing:
-            silence.last_heard[slot] = silence.now
+        was_clean = self._table.apply(slot, sequence, values, self._wall_clock() // 1000 & _EVEN)
         if was_clean is None:
             return _STALE
         if not was_clean:
@@ -152,7 +157,7 @@ class Intake:
         if not good.all():
             slots, sequences, fields = slots[good], sequences[good], fields[good]
             chosen = list(compress(chosen, good.tolist()))
-        now = self._wall_clock() // 1000
+        now = self._wall_clock() // 1000 & _EVEN
         self._ledger.superseded += self._table.apply_many(slots, sequences, fields, now)
         self._ledger.take_in(_APPLIED, len(chosen))
         self._silence.last_heard_at[slots] = self._silence.now
@@ -182,7 +187,7 @@ class Intake:
                 conversation is not None
                 and conversation.peer == peers[number]
                 and (nonces is None or conversation.nonce == nonces[number])
-                and conversation.phase is _PLAYING
+                and conversation.takes_moves
             ):
                 chosen.append(number)
                 playing.append(conversation)

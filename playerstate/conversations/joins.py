@@ -106,7 +106,13 @@ class Joins:
             return Outcome.STALE
         if joining is not None:
             self._registry.end(joining)
-        self._ask(Conversation(session_id, transport, peer, join.nonce, join.sequence, replaced))
+        states_paid = self._codec.states_paid_by(join.size)
+        self._ask(
+            Conversation(
+                *(session_id, transport, peer, join.nonce, join.sequence, replaced),
+                states_paid=states_paid,
+            )
+        )
         return None
 
     def _why_refused(self, session_id: int, join: Join) -> RefusedReason | None:
@@ -131,6 +137,8 @@ class Joins:
                 return Outcome.OTHER_ADDRESS
             current.transport, current.peer = transport, peer
             self._receipts.restart(slot)
+            current.states_paid = self._codec.states_paid_by(join.size)
+            self._registry.states.restart(current)
         if current.phase is Phase.PLAYING:
             self._silence.last_heard[slot] = self._silence.now
         self._welcome(current)

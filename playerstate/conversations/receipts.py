@@ -17,20 +17,14 @@ import numpy as np
 
 from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.conversation import Conversation
+from playerstate.conversations.pace import Turns, period
 from playerstate.ledger import Ledger
 from playerstate.live.table import LiveTable
 from playerstate.state.schema import StateSchema
 from playerstate.wire.messages import encode_receipt
 
-TICK = 0.02
-"""Seconds between two checks for receipts that are due."""
-RECEIPT_EVERY = 0.1
-"""The fewest seconds between two receipts of one player."""
-RECEIPTS_A_SECOND = 10_000
-"""One player gets a receipt at most every ``max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)``."""
-
 _IN_HAND = 2.0
-"""The most RECEIPTs a conversation can have paid for: one says applied, one says saved."""
+"""How many RECEIPTs a conversation can have paid for: one says applied, one says saved."""
 
 
 class Receipts:
@@ -45,6 +39,8 @@ class Receipts:
 
     Args:
         schema: the players' schema.
+        state_costs: how many RECEIPTs have the bytes of a STATE; a conversation can have paid for
+            one in addition.
         table: the live table, which holds each player's sequences.
         ledger: where receipts are counted.
         seconds: returns the time, on a clock that never steps.
@@ -54,12 +50,14 @@ class Receipts:
     def __init__(
         self,
         schema: StateSchema,
+        state_costs: float,
         table: LiveTable,
         ledger: Ledger,
         seconds: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
         self._pack_fields = schema.struct.pack
+        self._most_in_hand = _IN_HAND + state_costs
         self._table = table
         self._ledger = ledger
         self._seconds = seconds
@@ -70,18 +68,22 @@ class Receipts:
         self._at = np.zeros(0)
         self.paid = array("d")
         self._fit()
-        self._next_slot = 0
+        self._turns = Turns()
 
     def begin(self, slot: int, sequence: int, players: int) -> None:
         """A conversation begins at this slot, above this sequence."""
         self._fit()
         self._applied[slot] = self._saved[slot] = sequence
-        self._at[slot] = self._seconds() - self._jitter() * _period(players)
+        self._at[slot] = self._seconds() - self._jitter() * period(players)
         self.restart(slot)
 
     def restart(self, slot: int) -> None:
         """A JOIN came from a new address: what the old one paid is not spent on the new one."""
         self.paid[slot] = 1.0
+
+    def spend(self, slot: int, receipts: float) -> None:
+        """A message of this many RECEIPTs' bytes is sent; it must be paid for."""
+        self.paid[slot] = min(self.paid[slot], self._most_in_hand) - receipts
 
     def _fit(self) -> None:
         """Grow the arrays to the table's room."""
@@ -99,7 +101,7 @@ class Receipts:
     def answer(self, conversation: Conversation, players: int) -> None:
         """Send a paid receipt now, or when the next is due if the last is too recent."""
         slot = conversation.slot
-        if self._seconds() - self._at[slot] >= _period(players):
+        if self._seconds() - self._at[slot] >= period(players):
             self.show(conversation)
         else:
             self._applied[slot] = MAX_SEQUENCE + 1
@@ -119,7 +121,7 @@ class Receipts:
         saved = int(self._table.saved[slot])
         self._applied[slot], self._saved[slot] = applied, saved
         self._at[slot] = self._seconds()
-        self.paid[slot] = min(self.paid[slot], _IN_HAND) - 1.0
+        self.spend(slot, 1.0)
         self._ledger.receipts += 1
         # A state that came whole, by a MOVE, is a base for DELTAs once a receipt has shown it.
         if applied != self._table.last_non_base[slot]:
@@ -136,23 +138,13 @@ class Receipts:
             For each, the slot, the highest sequence applied, and the packed fields.
         """
         self._fit()
-        high, period = self._table.high_water, _period(players)
+        high = self._table.high_water
         sequences, saved = self._table.sequences(), self._table.saved[:high]
         # The last paid receipt is kept for when all is saved.
         worth_it = (saved == sequences) | (self.paid_at[:high] >= _IN_HAND)
         changed = sequences != self._applied[:high]
         changed |= worth_it & (saved != self._saved[:high])
-        changed &= self._at[:high] <= now - period
+        changed &= self._at[:high] <= now - period(players)
         changed &= self.paid_at[:high] >= 1.0
-        due = np.flatnonzero(changed)
-        most = max(1, math.ceil(players * TICK / period))
-        if len(due) > most:
-            first = int(np.searchsorted(due, self._next_slot))
-            due = np.concatenate((due[first:], due[:first]))[:most]
-            self._next_slot = int(due[-1]) + 1
+        due = self._turns.take(np.flatnonzero(changed), players)
         return zip(due.tolist(), sequences[due].tolist(), self._table.fields(due), strict=True)
-
-
-def _period(players: int) -> float:
-    """The least number of seconds between two receipts of one player."""
-    return max(RECEIPT_EVERY, players / RECEIPTS_A_SECOND)

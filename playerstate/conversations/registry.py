@@ -10,6 +10,7 @@ from __future__ import annotations
 from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.silence import Silence
+from playerstate.conversations.states import States
 from playerstate.wire.messages import GoneReason
 
 
@@ -17,11 +18,11 @@ class Registry:
     """The conversations of one run.
 
     Args:
-        receipts, silence: see the attributes.
+        receipts, states, silence: see the attributes.
         most_departed: the most DEPARTED conversations remembered; the oldest are forgotten first.
 
     Attributes:
-        receipts, silence: kept by slot, for conversations that are PLAYING or LEAVING.
+        receipts, states, silence: kept by slot, for conversations that are PLAYING or LEAVING.
         joining: conversations that are JOINING, by session id.
         current: those that are PLAYING or LEAVING, by session id; always the same dict.
         departed: those that are DEPARTED, by session id, the oldest first.
@@ -29,8 +30,11 @@ class Registry:
         closing: whether the gateway closes: no conversation begins, and each ends with a GONE.
     """
 
-    def __init__(self, receipts: Receipts, silence: Silence, most_departed: int) -> None:
+    def __init__(
+        self, receipts: Receipts, states: States, silence: Silence, most_departed: int
+    ) -> None:
         self.receipts = receipts
+        self.states = states
         self.silence = silence
         self._most_departed = most_departed
         self.joining: dict[int, Conversation] = {}
@@ -52,13 +56,17 @@ class Registry:
         conversation.phase = Phase.PLAYING
         conversation.waits_for = None
         conversation.slot, conversation.secret = slot, secret
+        conversation.takes_moves = True
         self.current[session_id] = self.at_slot[slot] = conversation
         self.receipts.begin(slot, conversation.join_sequence, len(self.current))
+        self.states.begin(conversation, len(self.current))
         self.silence.begin(slot)
 
     def leave(self, conversation: Conversation) -> None:
         """It is LEAVING from now on: its silence no longer counts."""
         conversation.phase = Phase.LEAVING
+        conversation.takes_moves = False
+        self.states.end(conversation.slot)
         self.silence.end(conversation.slot)
 
     def depart(self, conversation: Conversation, receipt: bytes, until: float) -> None:
@@ -95,4 +103,5 @@ class Registry:
         elif phase is not Phase.OVER:
             del self.current[session_id], self.at_slot[conversation.slot]
             self.receipts.end(conversation.slot)
+            self.states.end(conversation.slot)
             self.silence.end(conversation.slot)

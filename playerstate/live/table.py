@@ -50,8 +50,8 @@ class LiveTable(SweptRows):
         slots: the slot of each player, by session id.
         saved: by slot, the highest sequence of the row's generation that the store holds.
         saved_at: by slot, the newest ``updated_at`` that the store holds.
-        last_non_base: by slot, the last sequence whose state is not that of a move: an update
-            without a sequence came after it, or a join gave the sequence.
+        last_non_base: by slot, the last sequence whose state is not that of a move: an override
+            came after it, or a join or a SEEN gave the sequence.
         high_water: the first slot of those that were never used.
         room: slots in the three arrays above; it grows up to `capacity`, and the arrays are
             replaced each time.
@@ -143,8 +143,8 @@ class LiveTable(SweptRows):
     ) -> bool | None:
         """Write a player's accepted values, unless they are stale.
 
-        ``updated_at`` grows with each change even where the wall clock does not:
-        ``max(now, last + 1)``, up to 2**63 - 1.
+        ``updated_at`` grows with each change even where the wall clock does not: to `now`, or the
+        least date above the last that is even or odd as `now` is, up to 2**63 - 1.
 
         Args:
             slot: the player's slot.
@@ -152,7 +152,8 @@ class LiveTable(SweptRows):
                 for an update without one, which leaves the highest as it is.
             values: accepted packed values: with a sequence, those of the client's fields, which
                 leave the other fields as they are; without, those of all fields.
-            now: the wall clock, microseconds since the Unix epoch.
+            now: the wall clock, microseconds since the Unix epoch; odd for an override, even for a
+                move.
 
         Returns:
             Whether the row was clean before; None for a stale update, which changes nothing.
@@ -162,7 +163,7 @@ class LiveTable(SweptRows):
             self._buffer, place * self._size + HEAD_AT
         )
         if sequence is None:
-            sequence = self.last_non_base[slot] = highest
+            sequence = highest
             put = self._put
         elif sequence <= highest:
             return None
@@ -176,7 +177,7 @@ class LiveTable(SweptRows):
             version,
             session_id,
             slot_and_generation,
-            now if now > last else min(last + 1, _LATEST),
+            now if now > last else min(last + 1 + (~(last ^ now) & 1), _LATEST),
             sequence,
             values,
         )
@@ -204,14 +205,14 @@ class LiveTable(SweptRows):
             slots: of the players, each at most once.
             sequences: each above its player's highest.
             fields: accepted values of the client's fields, packed as in `MovedFields.dtype`.
-            now: as in `apply`.
+            now: as in `apply`, even.
 
         Returns:
             How many rows were dirty before.
         """
         places = self._places[slots]
         rows = self._blocks.take(places).view(self._halves.dtype)
-        rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"], _LATEST - 1) + 1, now)
+        rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"] | 1, _LATEST - 1) + 1, now)
         rows["sequence"] = sequences
         if self._moved:
             named = rows.view(self._layout.named)
@@ -224,6 +225,11 @@ class LiveTable(SweptRows):
         clean = slots[~self._dirty_flags[slots]]
         self._raise_flags(clean)
         return len(slots) - len(clean)
+
+    def is_overridden(self, slot: int) -> bool:
+        """Whether the program set fields of the client's that no move has set again since."""
+        updated_at = self.updated_at(slot)
+        return updated_at > 0 and updated_at & 1 == 1
 
     def is_saved(self, slot: int) -> bool:
         """Whether the store holds this player's newest state."""

@@ -17,9 +17,11 @@ class Change:
 
     Attributes:
         packed: accepted packed values, by the position of their field.
+        is_override: whether one of the fields is the client's.
     """
 
     packed: Mapping[int, Any]
+    is_override: bool
 
     @classmethod
     def of(cls, schema: StateSchema, named: Mapping[str, Any]) -> Change:
@@ -36,7 +38,8 @@ class Change:
                 raise InvalidState(name, value, allowed)
             values[positions[name]] = schema.fields[positions[name]].encode(value)
         accepted = schema.accept(*values)
-        return cls({positions[name]: accepted[positions[name]] for name in named})
+        packed = {positions[name]: accepted[positions[name]] for name in named}
+        return cls(packed, not all(schema.fields[at].is_server_owned for at in packed))
 
     def __bool__(self) -> bool:
         return bool(self.packed)

@@ -27,7 +27,7 @@ class Edits:
         joins: loads and admits players who are not in the table.
         leaves: releases them once saved.
         ledger: where edits that are rejected are counted.
-        apply: applies accepted values to the row of a slot, and counts that.
+        apply: applies accepted values to the row of a slot, as an override or not, and counts that.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Edits:
         joins: Joins,
         leaves: Leaves,
         ledger: Ledger,
-        apply: Callable[[int, tuple[Any, ...]], object],
+        apply: Callable[[int, tuple[Any, ...], bool], object],
     ) -> None:
         self._table = table
         self._joins = joins
@@ -77,5 +77,5 @@ class Edits:
             self._leaves.admitted_offline(slot)
         elif not change:
             return slot
-        self._apply(slot, change.of_values(self._table.values(slot)))
+        self._apply(slot, change.of_values(self._table.values(slot)), change.is_override)
         return slot

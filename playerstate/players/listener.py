@@ -22,6 +22,14 @@ class PlayersListener(Protocol):
         the leave goes on.
         """
 
+    def on_change(self, session_id: int, is_override: bool) -> None:
+        """The program changed a player who is online or leaving; the row has changed already.
+
+        Args:
+            session_id: the player's.
+            is_override: whether fields of the client's were set.
+        """
+
 
 class Listeners:
     """The listeners of one service, notified in the order in which they were added."""
@@ -46,3 +54,9 @@ class Listeners:
         for listener in list(self._listeners):
             with _log.failuresHandled("player {id} leaves all the same", id=session_id):
                 listener.on_leave(session_id)
+
+    def on_change(self, session_id: int, is_override: bool) -> None:
+        """As `on_leave`, of a change."""
+        for listener in list(self._listeners):
+            with _log.failuresHandled("player {id} is changed all the same", id=session_id):
+                listener.on_change(session_id, is_override)

@@ -27,6 +27,7 @@ from playerstate.players.edits import Edits
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
 from playerstate.players.leaves import Leaves, Progress
+from playerstate.players.listener import Listeners
 from playerstate.players.options import Options
 from playerstate.players.reopening import Reopening
 from playerstate.players.salvage import Salvage
@@ -91,7 +92,7 @@ class Run:
         runtime: the reactor, the clocks and the thread starter.
         when_recovered: called once the rows that an earlier process left are saved, if there are
             any.
-        on_leave: called with the session id of each player who is about to be taken offline.
+        listeners: notified of players who leave or are changed.
 
     Attributes:
         wall_clock: returns nanoseconds since the Unix epoch.
@@ -113,7 +114,7 @@ class Run:
         clock: SteadyClock,
         runtime: Runtime,
         when_recovered: Callable[[], None],
-        on_leave: Callable[[int], None],
+        listeners: Listeners,
     ) -> None:
         store = options.store
         self.options = options
@@ -127,7 +128,7 @@ class Run:
         self.recovering = self._recovered_rows > 0
         self.wall_clock = runtime.wall_clock
         self._when_recovered = when_recovered
-        self._on_leave = on_leave
+        self._listeners = listeners
         self._degraded = False
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
@@ -266,7 +267,7 @@ class Run:
             self.ledger.take_in(_REFUSED[type(error)])
             raise
         self.guard()
-        self._apply(slot, values)
+        self._apply(slot, values, bool(self.schema.moved.fields))
 
     def change(self, session_id: int, fields: Mapping[str, Any]) -> None:
         """See `playerstate.players.service.PlayerStateService.change`."""
@@ -278,7 +279,7 @@ class Run:
             raise
         if change:
             self.guard()
-            self._apply(slot, change.of_values(self.table.values(slot)))
+            self._apply(slot, change.of_values(self.table.values(slot)), change.is_override)
 
     def edit(self, session_id: int, fields: Mapping[str, Any], create: bool) -> Deferred[None]:
         """See `playerstate.players.service.PlayerStateService.edit`."""
@@ -297,12 +298,21 @@ class Run:
             raise _recovering()
         await self.edits.edit(session_id, change, create)
 
-    def _apply(self, slot: int, values: tuple[Any, ...]) -> None:
-        """Apply accepted values that come without a sequence; the caller has called `guard`."""
-        was_clean = self.table.apply(slot, None, values, self.wall_clock() // 1000)
+    def _apply(self, slot: int, values: tuple[Any, ...], is_override: bool) -> None:
+        """Apply accepted values that the program gives; the caller has called `guard`."""
+        table = self.table
+        # The date is odd from an override until the next move; see `LiveTable.is_overridden`.
+        now = self.wall_clock() // 1000 | 1
+        if is_override:
+            table.last_non_base[slot] = table.sequence(slot)
+        elif not table.is_overridden(slot):
+            now -= 1
+        was_clean = table.apply(slot, None, values, now)
         self.ledger.take_in(Outcome.APPLIED)
         if not was_clean:
             self.ledger.superseded += 1
+        if not self.leaves.never_joined(slot):
+            self._listeners.on_change(table.session_id(slot), is_override)
 
     def state(self, session_id: int) -> Any:
         """See `playerstate.players.service.PlayerStateService.state`."""
@@ -326,7 +336,7 @@ class Run:
         if slot is None or self.leaves.never_joined(slot):
             return fail(NotOnline(session_id))
         self.guard()
-        self._on_leave(session_id)
+        self._listeners.on_leave(session_id)
         return self.leaves.begin(slot)
 
     def flush(self) -> Deferred[None]:

@@ -166,7 +166,7 @@ class PlayerStateService(Service):
             start(
                 *(self.options, self._memory, self.ledger, runtime),
                 when_recovered=self._ready,
-                on_leave=self._listeners.on_leave,
+                listeners=self._listeners,
             )
         )
         if not starting.called:

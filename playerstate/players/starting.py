@@ -22,6 +22,7 @@ from playerstate.live.names import check_beside
 from playerstate.live.recovery import find_unsaved, transients
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotRunning
+from playerstate.players.listener import Listeners
 from playerstate.players.options import Options
 from playerstate.players.run import Opened, Run
 from playerstate.runtime import Runtime
@@ -40,7 +41,7 @@ async def start(
     ledger: Ledger,
     runtime: Runtime,
     when_recovered: Callable[[], None],
-    on_leave: Callable[[int], None],
+    listeners: Listeners,
 ) -> Run:
     """A run whose persist thread is alive; awaits nothing if the store answers at once.
 
@@ -53,7 +54,7 @@ async def start(
         runtime: the reactor, the clocks and the thread starter.
         when_recovered: called once the rows that an earlier process left are saved, if there are
             any.
-        on_leave: called with the session id of each player who is about to be taken offline.
+        listeners: notified of players who leave or are changed.
 
     Raises:
         StoreUnusable: the store or the live file cannot be used as it is; all is closed again.
@@ -78,7 +79,7 @@ async def start(
             memory.discard()
         left = transients(leftover, store.schema)
         opened = Opened(identity, reader, memory, buffer, recovered, left)
-        run = Run(options, opened, ledger, clock, runtime, when_recovered, on_leave)
+        run = Run(options, opened, ledger, clock, runtime, when_recovered, listeners)
         run.begin()
         undo.pop_all()
     return run

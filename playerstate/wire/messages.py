@@ -21,17 +21,21 @@ from playerstate.state.schema import StateSchema
 
 VERSION = 1
 
-JOIN, MOVE, LEAVE, PING, DELTA = 0x01, 0x02, 0x03, 0x04, 0x05
-WELCOME, RECEIPT, REFUSED, GONE = 0x81, 0x82, 0x83, 0x84
+JOIN, MOVE, LEAVE, PING, DELTA, SEEN = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
+WELCOME, RECEIPT, REFUSED, GONE, STATE = 0x81, 0x82, 0x83, 0x84, 0x85
 
 MAX_JOIN_SIZE = 1200
-"""Bytes of the longest message; only a JOIN with its padding is that long."""
+"""Bytes of the longest message; only a JOIN or a PING with its padding is that long."""
+STATES_PAID = 3
+"""How many STATEs a client can have paid for in advance; a JOIN pays for as many as it has room."""
 
 _JOIN = struct.Struct("<BBIIIQ")
 _NUMBERED = struct.Struct("<BI")
 _NUMBERED_SIZES = {0x03: 36, 0x04: 9}
-"""Bytes of a LEAVE and of a PING, padded with zeros so that no answer is longer.  A PING gets one
-RECEIPT and a LEAVE two, each with its transport's overhead."""
+"""Bytes of a LEAVE, and the fewest of a PING, padded with zeros so that no answer is longer.  A
+PING gets one RECEIPT and a LEAVE two, each with its transport's overhead."""
+_SEEN = struct.Struct("<BQI")
+_STATE = struct.Struct("<BBQ")
 _RECEIPT = struct.Struct("<BII")
 _ANSWER = struct.Struct("<BIB")
 _OVERHEADS = (12, 18)
@@ -41,6 +45,7 @@ _UNASKED = (_ANSWER.size + max(_OVERHEADS)) + 2 * (_RECEIPT.size + max(_OVERHEAD
 their transport's overhead, that the server sends later unasked."""
 
 _RESTORED = 0x01
+_OVERRIDE = 0x01
 
 
 class RefusedReason(IntEnum):
@@ -119,6 +124,34 @@ class Receipt:
 
 
 @attrs.frozen
+class Seen:
+    """The client has seen the STATE with this number, and all before it.
+
+    Attributes:
+        number: the STATE's.
+        sequence: the highest number that the client had used for a move when it saw the STATE.
+    """
+
+    number: int
+    sequence: int
+
+
+@attrs.frozen
+class State:
+    """The player's state, changed by the program around the server.
+
+    Attributes:
+        is_override: whether fields of the client's were set: it goes on from these values.
+        number: of the change; larger with each change of this player.
+        values: packed values of all fields.
+    """
+
+    is_override: bool
+    number: int
+    values: tuple[Any, ...]
+
+
+@attrs.frozen
 class Refused:
     """The JOIN with this nonce was refused."""
 
@@ -134,9 +167,14 @@ class Gone:
     reason: int
 
 
-def encode_numbered(kind: int, sequence: int) -> bytes:
-    """A LEAVE or a PING, padded to pay for its answer."""
-    return _NUMBERED.pack(kind, sequence).ljust(_NUMBERED_SIZES[kind], b"\0")
+def encode_numbered(kind: int, sequence: int, size: int = 0) -> bytes:
+    """A LEAVE or a PING, padded to pay for its answer; a PING may be longer, to pay for more."""
+    return _NUMBERED.pack(kind, sequence).ljust(max(size, _NUMBERED_SIZES[kind]), b"\0")
+
+
+def encode_state(is_override: bool, number: int, fields: bytes) -> bytes:
+    """A STATE of packed fields."""
+    return _STATE.pack(STATE, _OVERRIDE if is_override else 0, number) + fields
 
 
 def receipts_for(size: int) -> float:
@@ -176,7 +214,10 @@ def decode_numbered(data: bytes, at: int = 0) -> int:
     """The sequence of the LEAVE or PING from `at` to the end of `data`."""
     if len(data) <= at:
         raise Malformed("too_short")
-    _check_size(data, at, _NUMBERED_SIZES.get(data[at], _NUMBERED.size))
+    size = _NUMBERED_SIZES.get(data[at], _NUMBERED.size)
+    if data[at] == PING:
+        size = min(max(size, len(data) - at), MAX_JOIN_SIZE)
+    _check_size(data, at, size)
     sequence: int = _NUMBERED.unpack_from(data, at)[1]
     return sequence
 
@@ -191,7 +232,9 @@ class Codec:
 
     Attributes:
         moved: the fields that a MOVE carries.
-        move_size, welcome_size: bytes of a MOVE and of a WELCOME.
+        move_size, welcome_size, state_size, seen_size: bytes of a MOVE, of a WELCOME, of a STATE,
+            and of a SEEN, which is as long, to pay for the next STATE.
+        state_costs: how many RECEIPTs have the bytes of a STATE, on any transport.
         join_size: the least bytes of a JOIN that can be welcomed.
     """
 
@@ -199,12 +242,20 @@ class Codec:
         self._schema = schema
         self.moved = schema.moved
         self._read = schema.moved.read
+        self._unpack_fields = schema.struct.unpack_from
         self._move = struct.Struct("<BI" + schema.moved.struct.format[1:])
         self._welcome = struct.Struct("<BBIQQ" + schema.struct.format[1:])
         self._layouts: dict[int, np.dtype[np.void]] = {}
         self.move_size = self._move.size
         self.welcome_size = self._welcome.size
+        self.state_size = _STATE.size + schema.struct.size
+        self.seen_size = max(_SEEN.size, self.state_size)
+        self.state_costs = max(
+            (self.state_size + before) / (_RECEIPT.size + before) for before in _OVERHEADS
+        )
+        self._state_bytes = self.state_size + max(_OVERHEADS)
         self.join_size = self.welcome_size + _UNASKED
+        self.join_size += self._state_bytes * self.states_paid_by(MAX_JOIN_SIZE)
 
     def encode_join(
         self, nonce: int, sequence: int, fingerprint: int | None = None, secret: int = 0
@@ -214,6 +265,27 @@ class Codec:
             fingerprint = self._schema.fingerprint
         join = _JOIN.pack(JOIN, VERSION, fingerprint, nonce, sequence, secret)
         return join.ljust(self.join_size, b"\0")
+
+    def states_paid_by(self, size: int) -> int:
+        """How many STATEs a JOIN of this many bytes pays for in advance."""
+        left = size - self.welcome_size - _UNASKED
+        return max(0, min(STATES_PAID, left // self._state_bytes))
+
+    def encode_seen(self, number: int, sequence: int) -> bytes:
+        """A SEEN, padded to pay for the next STATE."""
+        return _SEEN.pack(SEEN, number, sequence).ljust(self.seen_size, b"\0")
+
+    def decode_seen(self, data: bytes, at: int = 0) -> Seen:
+        """The SEEN from `at` to the end of `data`.
+
+        Raises:
+            Malformed: ``too_short``, ``too_long``, or ``value`` if it leaves no number for a move.
+        """
+        _check_size(data, at, self.seen_size)
+        _, number, sequence = _SEEN.unpack_from(data, at)
+        if sequence == MAX_SEQUENCE:
+            raise Malformed("value")
+        return Seen(number, sequence)
 
     def encode_move(self, sequence: int, values: tuple[Any, ...]) -> bytes:
         """A MOVE to this state, given as packed values; it carries the client's fields."""
@@ -265,7 +337,7 @@ class Codec:
             }
         )
 
-    def decode_server(self, data: bytes) -> Welcome | Receipt | Refused | Gone:
+    def decode_server(self, data: bytes) -> Welcome | Receipt | State | Refused | Gone:
         """Any message from a server.
 
         Raises:
@@ -279,6 +351,11 @@ class Codec:
         if kind == RECEIPT:
             _check_size(data, 0, _RECEIPT.size)
             return Receipt(*_RECEIPT.unpack(data)[1:])
+        if kind == STATE:
+            _check_size(data, 0, self.state_size)
+            _, flags, number = _STATE.unpack_from(data)
+            fields = self._unpack_fields(data, _STATE.size)
+            return State(bool(flags & _OVERRIDE), number, fields)
         if kind in (REFUSED, GONE):
             _check_size(data, 0, _ANSWER.size)
             return (Refused if kind == REFUSED else Gone)(*_ANSWER.unpack(data)[1:])

@@ -296,8 +296,8 @@ def end_thread(stepped: SteppedService) -> None:
     stepped.reactor.deliver()
 
 
-WELCOME, RECEIPT, REFUSED, GONE = "welcome", "receipt", "refused", "gone"
-JOIN_SIZE = 116
+WELCOME, RECEIPT, REFUSED, GONE, STATE = "welcome", "receipt", "refused", "gone", "state"
+JOIN_SIZE = 248
 
 
 class Client:
@@ -353,6 +353,10 @@ class Client:
         """A PING."""
         self.send(struct.pack("<BI4x", 0x04, sequence))
 
+    def seen(self, number: int, sequence: int) -> None:
+        """A SEEN."""
+        self.send(struct.pack("<BQI13x", 0x06, number, sequence))
+
     def heard(self) -> list[tuple[Any, ...]]:
         """What was sent to this client since the last time, as tuples that begin with a name."""
         mine, others = [], []
@@ -378,6 +382,8 @@ def read_answer(message: bytes) -> tuple[Any, ...]:
         return (WELCOME, *struct.unpack("<BIQ8xdd", message[1:]))
     if kind == 0x82:
         return (RECEIPT, *struct.unpack("<II", message[1:]))
+    if kind == 0x85:
+        return (STATE, *struct.unpack("<BQdd", message[1:]))
     return ({0x83: REFUSED, 0x84: GONE}[kind], *struct.unpack("<IB", message[1:]))
 
 
@@ -390,7 +396,7 @@ def move(
         Whether it was applied; False for a stale one.
     """
     slot = service.table.slots[session_id]
-    was_clean = service.table.apply(slot, sequence, values, service.run.wall_clock() // 1000)
+    was_clean = service.table.apply(slot, sequence, values, service.run.wall_clock() // 1000 & -2)
     service.ledger.take_in(Outcome.STALE if was_clean is None else Outcome.APPLIED)
     service.ledger.superseded += was_clean is False
     return was_clean is not None

@@ -178,7 +178,7 @@ class JoiningTests(ClientTestCase):
         self.client.move(THERE, 0.1)
         self.assertNotIn(Join, map(type, self.due(1.0)))
         [join, *rest] = self.due(1.5)
-        self.assertEqual(join, Join(1, self.schema.fingerprint, 1, 0, 116, 77))
+        self.assertEqual(join, Join(1, self.schema.fingerprint, 1, 0, 248, 77))
         self.assertEqual(rest, [Move(1, THERE), Ping(1)])
 
     def test_tries_again(self) -> None:

@@ -217,7 +217,7 @@ class RandomDatagramTests(GatewayTestCase):
         other.move(1, 2.0)
         choice = random.Random(2)
         valid = [
-            struct.pack("<QIBBIIIQ", 1, 1, 1, 1, 0, 1, 0, 0).ljust(116, b"\0"),
+            struct.pack("<QIBBIIIQ", 1, 1, 1, 1, 0, 1, 0, 0).ljust(248, b"\0"),
             struct.pack("<QBIdd", 1, 2, 7, 9.0, 9.0),
             struct.pack("<QBI", 1, 3, 1),
             struct.pack("<QBI", 1, 4, 1),

@@ -283,7 +283,7 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.malformed, {"too_short": 3, "too_long": 1})
         self.assertEqual(self.service.table.slots, {})
-        for size in (116, 1200):
+        for size in (248, 1200):
             client.join(size=size)
             self.assertEqual(client.heard(), [SPAWNED])
         self.assertEqual((self.books.received, self.books.joins), (4, 1))

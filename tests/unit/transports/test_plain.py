@@ -14,7 +14,7 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.transports.plain import PlainService
 from tests.kit.players import RECEIPT, REFUSED, WELCOME, Client, GatewayTestCase, at
 
-JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(116, b"\0")
+JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(248, b"\0")
 
 
 class DatagramTests(GatewayTestCase):

@@ -9,8 +9,8 @@ from playerstate import NotOnline
 from playerstate.conversations.gateway import Gateway
 from tests.kit.players import ServiceTestCase, at, end_thread, outcome, read_answer, run_of
 
-JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(116, b"\0")
-OTHER_JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 2, 0, 0).ljust(116, b"\0")
+JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 1, 0, 0).ljust(248, b"\0")
+OTHER_JOIN = struct.pack("<BBIIIQ", 1, 1, 0, 2, 0, 0).ljust(248, b"\0")
 MOVE = struct.pack("<BIdd", 2, 1, 5.0, 6.0)
 LEAVE = struct.pack("<BI31x", 3, 1)
 

@@ -1,0 +1,157 @@
+"""Tells clients what the program changed, by a STATE, and takes in the SEEN that answers it.
+
+An *override* sets fields of the client's.  From then until the client's SEEN, the player's moves
+are refused: they may have been sent before the client knew.  After it, every sequence that the
+client used before is stale.  A change of server-owned fields alone is told too, and interrupts no
+movement.
+
+The row itself says that it was overridden (`LiveTable.is_overridden`), and so does the store: a
+player whose SEEN did not come before the process died, or before the player left, is told again
+after the next JOIN, under the same number.
+
+A STATE is repeated until its SEEN comes, with growing gaps.  Like a RECEIPT it must be paid for by
+bytes from the player's address: the JOIN and each SEEN pay for some in advance.  Reactor thread
+only.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from playerstate.conversations.conversation import Conversation
+from playerstate.conversations.pace import Turns, period
+from playerstate.conversations.receipts import Receipts
+from playerstate.ledger import Ledger
+from playerstate.live.table import LiveTable
+from playerstate.wire.messages import STATES_PAID, Codec, Malformed, Seen, encode_state
+
+LONGEST_GAP = 16
+"""The most periods between two STATEs with the same number: the gap doubles up to this."""
+
+
+class States:
+    """What of the program's changes each player has still to be told, by slot of the live table.
+
+    An argument `players` is always the number of players with a conversation.
+
+    Args:
+        codec: of the players' schema.
+        table: the live table, which holds what is told.
+        receipts: what each conversation has paid.
+        ledger: where STATEs are counted.
+        seconds: returns the time, on a clock that never steps.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        table: LiveTable,
+        receipts: Receipts,
+        ledger: Ledger,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._cost = codec.state_costs
+        self._table = table
+        self._receipts = receipts
+        self._ledger = ledger
+        self._seconds = seconds
+        self._turns = Turns()
+        # The number of the newest change that the player has not seen; 0 for none.
+        self._number = np.zeros(0, np.int64)
+        self._sent_at = np.zeros(0)
+        self._gap = np.zeros(0)
+        # How many STATEs each slot's conversation has paid for in advance.
+        self._prepaid = array("d")
+        self._waiting = 0
+
+    def _fit(self) -> None:
+        """Grow the arrays to the table's room."""
+        if more := self._table.room - len(self._number):
+            self._number = np.append(self._number, np.zeros(more, np.int64))
+            self._sent_at = np.append(self._sent_at, np.full(more, -math.inf))
+            self._gap = np.append(self._gap, np.zeros(more))
+            self._prepaid = self._prepaid + array("d", [0.0]) * more
+
+    def begin(self, conversation: Conversation, players: int) -> None:
+        """A conversation begins; its player is told of an override that nobody has seen."""
+        self._fit()
+        slot = conversation.slot
+        self._sent_at[slot] = -math.inf
+        self.restart(conversation)
+        if self._table.is_overridden(slot):
+            self.changed(conversation, True, players)
+
+    def restart(self, conversation: Conversation) -> None:
+        """A JOIN came from a new address: what the old one paid is not spent on the new one."""
+        self._prepaid[conversation.slot] = conversation.states_paid
+
+    def changed(self, conversation: Conversation, is_override: bool, players: int) -> None:
+        """The program changed the player, just now; the newest row is what is to be told."""
+        slot = conversation.slot
+        number = self._table.updated_at(slot)
+        if is_override:
+            conversation.override = number
+            conversation.takes_moves = False
+        self._waiting += not self._number[slot]
+        self._number[slot] = number
+        self._gap[slot] = period(players)
+
+    def end(self, slot: int) -> None:
+        """Nothing more is told to this slot's player."""
+        if slot < len(self._number) and self._number[slot]:
+            self._waiting -= 1
+            self._number[slot] = 0
+
+    def seen(self, conversation: Conversation, seen: Seen) -> None:
+        """A client has seen a STATE.
+
+        Raises:
+            Malformed: the client was sent none with this number.
+        """
+        if not conversation.was_told(seen.number):
+            raise Malformed("value")
+        slot, table = conversation.slot, self._table
+        self._prepaid[slot] = min(self._prepaid[slot] + 1.0, STATES_PAID)
+        if conversation.override and seen.number >= conversation.override:
+            table.start_generation(slot, max(table.sequence(slot), seen.sequence))
+            conversation.go_on()
+        if seen.number == self._number[slot]:
+            self.end(slot)
+
+    def due(self, now: float, players: int) -> Iterator[tuple[int, int, bytes]]:
+        """The STATEs that are due and paid for, limited so that they spread over their period.
+
+        Their contents are read from the table at once: sending takes milliseconds, and touching
+        rows in between would need a check of the live file each time.
+
+        Returns:
+            For each, the slot, the number, and the packed fields.
+        """
+        if not self._waiting:
+            return iter(())
+        high = self._table.high_water
+        waiting = self._number[:high] != 0
+        waiting &= self._sent_at[:high] + self._gap[:high] <= now
+        waiting &= (np.frombuffer(self._prepaid, np.float64)[:high] >= 1.0) | (
+            self._receipts.paid_at[:high] >= self._cost
+        )
+        due = self._turns.take(np.flatnonzero(waiting), players)
+        fields = self._table.fields(due)
+        return zip(due.tolist(), self._number[due].tolist(), fields, strict=True)
+
+    def tell(self, conversation: Conversation, number: int, fields: bytes, players: int) -> None:
+        """Send a STATE that is due."""
+        slot = conversation.slot
+        if self._prepaid[slot] >= 1.0:
+            self._prepaid[slot] -= 1.0
+        else:
+            self._receipts.spend(slot, self._cost)
+        self._sent_at[slot] = self._seconds()
+        self._gap[slot] = min(2 * self._gap[slot], LONGEST_GAP * period(players))
+        self._ledger.states += 1
+        conversation.tell(number)
+        conversation.send(encode_state(conversation.override != 0, number, fields))
