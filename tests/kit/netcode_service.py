@@ -25,7 +25,7 @@ KICKED, IDLE, ELSEWHERE, CLOSED = range(1, 5)
 
 def join_message(nonce: int = 1) -> bytes:
     """A JOIN of the default state class."""
-    return struct.pack("<BBIIIQ", 1, 1, 0, nonce, 0, 0).ljust(116, b"\0")
+    return struct.pack("<BBIIIQ", 1, 1, 0, nonce, 0, 0).ljust(248, b"\0")
 
 
 def move_message(sequence: int, x: float, y: float = 0.0) -> bytes:

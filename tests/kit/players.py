@@ -374,6 +374,10 @@ class Client:
         """The numbers of the receipts among what was heard."""
         return [answer[1:] for answer in self.heard() if answer[0] == RECEIPT]
 
+    def states(self) -> list[tuple[int, int, float, float]]:
+        """Flags, number and fields of the STATEs among what was heard."""
+        return [answer[1:] for answer in self.heard() if answer[0] == STATE]
+
 
 def read_answer(message: bytes) -> tuple[Any, ...]:
     """A server's message: ``(name, ...)`` with what stands in its body."""

@@ -11,9 +11,11 @@ from playerstate.wire.messages import (
     LEAVE,
     MOVE,
     PING,
+    SEEN,
     Codec,
     Join,
     Malformed,
+    Seen,
     decode_join,
     decode_numbered,
 )
@@ -44,7 +46,7 @@ class Ping:
 class ClientCodec(Codec):
     """A codec that reads what it writes."""
 
-    def decode_client(self, data: bytes) -> Join | Move | Leave | Ping:
+    def decode_client(self, data: bytes) -> Join | Move | Leave | Ping | Seen:
         """Any message of a client."""
         kind = data[0] if data else None
         if kind == JOIN:
@@ -55,4 +57,6 @@ class ClientCodec(Codec):
             return Leave(decode_numbered(data))
         if kind == PING:
             return Ping(decode_numbered(data))
+        if kind == SEEN:
+            return self.decode_seen(data)
         raise Malformed("too_short" if kind is None else "unknown_type")

@@ -49,6 +49,7 @@ class EditTestCase(ServiceTestCase):
         """Start it."""
         super().setUp()
         self.left: list[int] = []
+        self.changed: list[tuple[int, bool]] = []
         self.begin()
 
     def begin(self, **options: Any) -> None:
@@ -62,6 +63,10 @@ class EditTestCase(ServiceTestCase):
     def on_leave(self, session_id: int) -> None:
         """See `PlayersListener`."""
         self.left.append(session_id)
+
+    def on_change(self, session_id: int, is_override: bool) -> None:
+        """See `PlayersListener`."""
+        self.changed.append((session_id, is_override))
 
     def save(self) -> None:
         """Let the rows that are to be saved at once be saved."""

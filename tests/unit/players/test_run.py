@@ -134,7 +134,7 @@ class UpdateTests(ServiceTestCase):
             stepped.service.update(42, at(step))
             seen.append(stepped.join(42).updated_at)
         self.assertEqual(seen, sorted(set(seen)))
-        self.assertEqual(seen[2], seen[1] + 1)
+        self.assertEqual(seen[2], seen[1] + 2)
         self.successResultOf(stepped.stop())
         self.assertEqual(self.stored(stepped), {42: (-3600.0, 0.0)})
 

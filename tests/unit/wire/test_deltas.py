@@ -272,7 +272,9 @@ class GatewayTests(GatewayTestCase):
         """A state that the program has changed since is none: the client has another."""
         self.player.move(6, 6.0)
         self.service.update(1, at(7.0))
-        self.show()
+        self.stepped.reactor.advance(0.2)
+        ((_, number, *_),) = self.player.states()
+        self.player.seen(number, 6)
         self.delta(7, 6, 4.0)
         self.assertEqual(self.books.rejected, {"unknown_base": 1})
         self.player.move(8, 8.0)

@@ -25,8 +25,11 @@ from playerstate.wire.messages import (
     PING,
     RECEIPT,
     REFUSED,
+    SEEN,
+    STATE,
     VERSION,
     WELCOME,
+    Codec,
     Gone,
     GoneReason,
     Join,
@@ -34,6 +37,8 @@ from playerstate.wire.messages import (
     Receipt,
     Refused,
     RefusedReason,
+    Seen,
+    State,
     Welcome,
     decode_join,
     decode_numbered,
@@ -41,6 +46,7 @@ from playerstate.wire.messages import (
     encode_numbered,
     encode_receipt,
     encode_refused,
+    encode_state,
     receipts_for,
 )
 from tests.kit.kinds import plain_values, schemas
@@ -95,8 +101,8 @@ class BytesTests(SynchronousTestCase):
     def test_types(self) -> None:
         """The type bytes are those of version 1."""
         self.assertEqual(VERSION, 1)
-        self.assertEqual((JOIN, MOVE, LEAVE, PING, DELTA), (1, 2, 3, 4, 5))
-        self.assertEqual((WELCOME, RECEIPT, REFUSED, GONE), (0x81, 0x82, 0x83, 0x84))
+        self.assertEqual((JOIN, MOVE, LEAVE, PING, DELTA, SEEN), (1, 2, 3, 4, 5, 6))
+        self.assertEqual((WELCOME, RECEIPT, REFUSED, GONE, STATE), (0x81, 0x82, 0x83, 0x84, 0x85))
 
     def test_reasons(self) -> None:
         """The reasons are numbered as the wire format numbers them."""
@@ -113,14 +119,14 @@ class BytesTests(SynchronousTestCase):
         """A JOIN bears version, fingerprint, nonce and sequence, and zeros up to a WELCOME."""
         self.assertEqual(
             CODEC.encode_join(0xAABBCCDD, 0x01020304),
-            bytes.fromhex("01 01 225fa0c9 ddccbbaa 04030201 0000000000000000") + bytes(94),
+            bytes.fromhex("01 01 225fa0c9 ddccbbaa 04030201 0000000000000000") + bytes(226),
         )
 
     def test_encode_join_unchecked(self) -> None:
         """A JOIN may be told another fingerprint, 0 among them."""
         self.assertEqual(
             CODEC.encode_join(1, 2, fingerprint=0),
-            bytes.fromhex("01 01 00000000 01000000 02000000 0000000000000000") + bytes(94),
+            bytes.fromhex("01 01 00000000 01000000 02000000 0000000000000000") + bytes(226),
         )
 
     def test_decode_join(self) -> None:
@@ -164,6 +170,27 @@ class BytesTests(SynchronousTestCase):
         data = bytes.fromhex("04 04030201") + bytes(4)
         self.assertEqual(encode_numbered(PING, 0x01020304), data)
         self.assertEqual(CODEC.decode_client(data), Ping(0x01020304))
+
+    def test_seen(self) -> None:
+        """A SEEN bears a STATE's number and a sequence."""
+        data = bytes.fromhex("06 0807060504030201 0c0b0a09") + bytes(13)
+        self.assertEqual(CODEC.encode_seen(0x0102030405060708, 0x090A0B0C), data)
+        self.assertEqual(CODEC.decode_client(data), Seen(0x0102030405060708, 0x090A0B0C))
+        self.assertEqual(CODEC.decode_seen(PREFIX + data, 8), Seen(0x0102030405060708, 0x090A0B0C))
+
+    def test_seen_without_room(self) -> None:
+        """A SEEN that would leave no sequence for a move is malformed."""
+        data = CODEC.encode_seen(1, MAX_SEQUENCE)
+        self.assertEqual(refusal(CODEC.decode_seen, data), "value")
+
+    def test_state(self) -> None:
+        """A STATE bears flags, a number and all fields; bit 0 says that it is an override."""
+        for is_override, flags in ((True, "01"), (False, "00")):
+            data = bytes.fromhex(f"85 {flags} 0807060504030201") + XY
+            self.assertEqual(encode_state(is_override, 0x0102030405060708, XY), data)
+            self.assertEqual(
+                CODEC.decode_server(data), State(is_override, 0x0102030405060708, (1.5, -2.5))
+            )
 
     def test_numbered_after_a_prefix(self) -> None:
         """The sequence of a LEAVE or PING is read behind what a transport set before it."""
@@ -232,11 +259,37 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual((WIDE_CODEC.move_size, WIDE_CODEC.welcome_size), (46, 63))
 
     def test_join_pays(self) -> None:
-        """A JOIN is longer than the WELCOME by a GONE and two RECEIPTs, each with its head."""
-        self.assertEqual(CODEC.join_size, 38 + (6 + 18) + 2 * (9 + 18))
-        self.assertEqual(WIDE_CODEC.join_size, 63 + (6 + 18) + 2 * (9 + 18))
+        """A JOIN has the bytes of a WELCOME, a GONE, two RECEIPTs and three STATEs, with heads."""
+        self.assertEqual(CODEC.join_size, 38 + (6 + 18) + 2 * (9 + 18) + 3 * (26 + 18))
+        self.assertEqual(WIDE_CODEC.join_size, 63 + (6 + 18) + 2 * (9 + 18) + 3 * (51 + 18))
         self.assertEqual(len(CODEC.encode_join(1, 0)), CODEC.join_size)
         self.assertEqual(len(WIDE_CODEC.encode_join(1, 0)), WIDE_CODEC.join_size)
+
+    def test_states_paid(self) -> None:
+        """A JOIN pays for three STATEs at most, and for fewer where it has no room."""
+        for size, expected in ((116, 0), (159, 0), (160, 1), (247, 2), (248, 3), (1200, 3)):
+            self.assertEqual(CODEC.states_paid_by(size), expected, size)
+        for fields, expected in ((254, 3), (255, 2), (348, 2), (349, 1), (536, 1), (537, 0)):
+            wide = attrs.make_class(
+                "Wide", {"note": attrs.field(default="", type=str, metadata=text(fields))}
+            )
+            codec = Codec(StateSchema.of(wide))
+            join = len(codec.encode_join(1, 0))
+            self.assertLessEqual(join, MAX_JOIN_SIZE)
+            self.assertEqual(codec.states_paid_by(join), expected, fields)
+
+    def test_state_costs(self) -> None:
+        """So many RECEIPTs as `state_costs` says are no shorter than a STATE, by any transport."""
+        for codec in (CODEC, WIDE_CODEC):
+            for before in (12, 18):
+                paid = codec.state_costs * (9 + before)
+                self.assertGreaterEqual(paid, codec.state_size + before)
+
+    def test_seen_pays(self) -> None:
+        """A SEEN is as long as the next STATE, also where the fields have a byte alone."""
+        flag = attrs.make_class("Flag", {"up": attrs.field(default=False, type=bool)})
+        for codec in (CODEC, WIDE_CODEC, Codec(StateSchema.of(flag))):
+            self.assertGreaterEqual(len(codec.encode_seen(1, 2)), codec.state_size)
 
     def test_receipts_for(self) -> None:
         """A message pays for RECEIPTs that are no longer, by either transport."""
@@ -281,7 +334,15 @@ class SizeTests(SynchronousTestCase):
     def test_one_byte_short(self) -> None:
         """A message that lacks its last byte is too short, whatever its type."""
         for decode, data in self.whole_messages():
-            self.assertEqual(refusal(decode, data[:-1]), "too_short", data)
+            if data[0] != PING:
+                self.assertEqual(refusal(decode, data[:-1]), "too_short", data)
+
+    def test_ping_lengths(self) -> None:
+        """A PING has 9 to 1,200 bytes."""
+        for size in (9, 10, 1200):
+            self.assertEqual(len(encode_numbered(PING, 1, size)), size)
+            self.assertEqual(CODEC.decode_client(encode_numbered(PING, 1, size)), Ping(1))
+        self.assertEqual(refusal(CODEC.decode_client, encode_numbered(PING, 1)[:-1]), "too_short")
 
     def test_type_alone(self) -> None:
         """A message of its type byte alone is too short, whatever its type."""
@@ -299,7 +360,9 @@ class SizeTests(SynchronousTestCase):
             (CODEC.decode_client, CODEC.encode_move(1, (1.0, 2.0))),
             (WIDE_CODEC.decode_client, WIDE_CODEC.encode_move(1, EVERY_VALUE)),
             (CODEC.decode_client, encode_numbered(LEAVE, 1)),
-            (CODEC.decode_client, encode_numbered(PING, 1)),
+            (CODEC.decode_client, encode_numbered(PING, 1, MAX_JOIN_SIZE)),
+            (CODEC.decode_client, CODEC.encode_seen(1, 2)),
+            (CODEC.decode_server, encode_state(True, 1, XY)),
             (CODEC.decode_server, CODEC.encode_welcome(1, 2, (1.0, 2.0))),
             (WIDE_CODEC.decode_server, WIDE_CODEC.encode_welcome(1, 2, EVERY_VALUE)),
             (CODEC.decode_server, encode_receipt(1, 2)),
@@ -310,10 +373,13 @@ class SizeTests(SynchronousTestCase):
     def test_lengths_after_a_prefix(self) -> None:
         """What a transport sets before a MOVE or a PING does not count."""
         move, ping = CODEC.encode_move(1, (1.0, 2.0)), encode_numbered(PING, 1)
+        seen, longest = CODEC.encode_seen(1, 2), encode_numbered(PING, 1, MAX_JOIN_SIZE)
         self.assertEqual(refusal(CODEC.decode_move, PREFIX + move[:-1], 8), "too_short")
         self.assertEqual(refusal(CODEC.decode_move, PREFIX + move + b"\0", 8), "too_long")
         self.assertEqual(refusal(decode_numbered, PREFIX + ping[:-1], 8), "too_short")
-        self.assertEqual(refusal(decode_numbered, PREFIX + ping + b"\0", 8), "too_long")
+        self.assertEqual(refusal(decode_numbered, PREFIX + longest + b"\0", 8), "too_long")
+        self.assertEqual(refusal(CODEC.decode_seen, PREFIX + seen[:-1], 8), "too_short")
+        self.assertEqual(refusal(CODEC.decode_seen, PREFIX + seen + b"\0", 8), "too_long")
 
     def test_prefix_alone(self) -> None:
         """A datagram that ends before its message does is too short, and nothing worse."""
@@ -332,13 +398,13 @@ class TypeTests(SynchronousTestCase):
 
     def test_unknown_to_the_server(self) -> None:
         """A server knows what clients say, and not what servers say."""
-        for kind in {*range(256)} - {JOIN, MOVE, LEAVE, PING, DELTA}:
+        for kind in {*range(256)} - {JOIN, MOVE, LEAVE, PING, DELTA, SEEN}:
             data = bytes([kind]) + bytes(20)
             self.assertEqual(refusal(CODEC.decode_client, data), "unknown_type", kind)
 
     def test_unknown_to_the_client(self) -> None:
         """A client knows what servers say, and not what clients say."""
-        for kind in {*range(256)} - {WELCOME, RECEIPT, REFUSED, GONE}:
+        for kind in {*range(256)} - {WELCOME, RECEIPT, REFUSED, GONE, STATE}:
             data = bytes([kind]) + bytes(20)
             self.assertEqual(refusal(CODEC.decode_server, data), "unknown_type", kind)
 
