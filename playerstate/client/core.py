@@ -9,7 +9,7 @@ the JOIN, the last MOVE if no newer one follows it, the LEAVE.  A repeated MOVE 
 lost RECEIPT, does no harm: the PING sent with a repeated MOVE is answered by another RECEIPT.
 
 A server that has been silent for `RECEIPT_WITHIN` may have restarted, so the client joins again.
-If the server then has a state that this client sent or was welcomed with, only this client moved
+If the server then has a state that this client sent or began with, only this client moved
 the player: its own values are newer, and it sends the last ones again, with a sequence above the
 JOIN's.  Any other state has another origin, such as another device while this client slept: it is
 newer, and the client adopts it.  The client sends no move until the WELCOME has come, since an
@@ -352,7 +352,9 @@ class Client:
         return (type(answer), answer.reason) in _PASSING
 
     def _is_of_us(self, welcome: Welcome) -> bool:
-        """Whether the server's state is one that this client sent or was welcomed with."""
+        """Whether the server's state is one that this client sent, or began or went on from."""
+        if welcome.is_override and welcome.updated_at != self._known:
+            return False
         pack = self._codec.encode_move
         found = pack(0, welcome.values)
         return any(pack(0, values) == found for _, values in self._states)
@@ -387,6 +389,8 @@ class Client:
         if plays_on and not self._is_of_us(welcome):
             self.sequence = self._first
             self.overruled += 1
+        if welcome.is_override:
+            self._known = welcome.updated_at
         if self.sequence == self._first:
             self.values = welcome.values
             self._states.clear()
@@ -436,7 +440,7 @@ class Client:
         if state.number == self._seen[0]:
             return
         if state.number == self._known:
-            # Seen before the client joined again: all it sent since is newer.
+            # It was in the WELCOME, or was seen before the client joined again.
             self._seen = (state.number, self._first)
             return
         self._seen = (state.number, self.sequence)

@@ -209,7 +209,9 @@ class Joins:
         slot, nonce = conversation.slot, conversation.nonce
         values, updated_at = self._table.values(slot), self._table.updated_at(slot)
         conversation.send(
-            self._codec.encode_welcome(nonce, updated_at, values, conversation.secret)
+            self._codec.encode_welcome(
+                nonce, updated_at, values, conversation.secret, self._table.is_overridden(slot)
+            )
         )
 
     def _log_join_error(self, session_id: int, failure: Failure) -> None:

@@ -5,9 +5,9 @@ are refused: they may have been sent before the client knew.  After it, every se
 client used before is stale.  A change of server-owned fields alone is told too, and interrupts no
 movement.
 
-The row itself says that it was overridden (`LiveTable.is_overridden`), and so does the store: a
-player whose SEEN did not come before the process died, or before the player left, is told again
-after the next JOIN, under the same number.
+If the conversation ends before its SEEN comes, the next one begins with the same STATE, under the
+same number, also if the process died in between.  A player who left meanwhile, or was offline, is
+told by the WELCOME alone: no move that was on its way can reach the new conversation.
 
 A STATE is repeated until its SEEN comes, with growing gaps.  Like a RECEIPT it must be paid for by
 bytes from the player's address: the JOIN and each SEEN pay for some in advance.  Reactor thread
@@ -77,12 +77,12 @@ class States:
             self._prepaid = self._prepaid + array("d", [0.0]) * more
 
     def begin(self, conversation: Conversation, players: int) -> None:
-        """A conversation begins; its player is told of an override that nobody has seen."""
+        """A conversation begins; its player is told of an override that no client has seen."""
         self._fit()
         slot = conversation.slot
         self._sent_at[slot] = -math.inf
         self.restart(conversation)
-        if self._table.is_overridden(slot):
+        if self._table.unseen[slot]:
             self.changed(conversation, True, players)
 
     def restart(self, conversation: Conversation) -> None:
@@ -118,6 +118,7 @@ class States:
         self._prepaid[slot] = min(self._prepaid[slot] + 1.0, STATES_PAID)
         if conversation.override and seen.number >= conversation.override:
             table.start_generation(slot, max(table.sequence(slot), seen.sequence))
+            table.unseen[slot] = 0
             conversation.go_on()
         if seen.number == self._number[slot]:
             self.end(slot)

@@ -23,7 +23,7 @@ from playerstate.state.schema import StateSchema, folded
 
 _log = PrintableLogger()
 
-Transients = dict[int, tuple[int, tuple[Any, ...]]]
+Left = dict[int, tuple[int, tuple[Any, ...]]]
 """By session id, the ``updated_at`` and the packed values that a player had in a leftover."""
 
 
@@ -92,11 +92,16 @@ def as_rows(
     return rows, carried
 
 
-def transients(leftover: Leftover | None, schema: StateSchema) -> Transients:
-    """The players of the leftover with what the store does not keep of them."""
-    if leftover is None or len(schema.stored) == len(schema.fields):
+def what_is_left(leftover: Leftover | None, schema: StateSchema) -> Left:
+    """The players of the leftover of whom the store does not keep all that is to be known.
+
+    They have transient fields, or were overridden.
+    """
+    if leftover is None:
         return {}
     rows, _ = as_rows(leftover, schema)
+    if len(schema.stored) == len(schema.fields):
+        rows = rows[(rows["updated_at"] > 0) & (rows["updated_at"] & 1 == 1)]
     dates = zip(rows["session_id"].tolist(), rows["updated_at"].tolist(), strict=True)
     values = map(schema.struct.unpack, rows["fields"].tolist())
     return {who: (date, packed) for (who, date), packed in zip(dates, values, strict=True)}

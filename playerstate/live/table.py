@@ -52,6 +52,7 @@ class LiveTable(SweptRows):
         saved_at: by slot, the newest ``updated_at`` that the store holds.
         last_non_base: by slot, the last sequence whose state is not that of a move: an override
             came after it, or a join or a SEEN gave the sequence.
+        unseen: by slot, 1 from an override until a SEEN; an override sets fields of the client's.
         high_water: the first slot of those that were never used.
         room: slots in the three arrays above; it grows up to `capacity`, and the arrays are
             replaced each time.
@@ -76,6 +77,7 @@ class LiveTable(SweptRows):
         self.saved = np.zeros(0, np.uint64)
         self.saved_at = np.zeros(0, np.int64)
         self.last_non_base = array("q")
+        self.unseen = bytearray()
         self._free: list[int] = []
         self._generation = 0
         self._make_room(min(capacity, FIRST_PLACES))
@@ -86,6 +88,7 @@ class LiveTable(SweptRows):
         self.saved = np.append(self.saved, np.zeros(more, np.uint64))
         self.saved_at = np.append(self.saved_at, np.zeros(more, np.int64))
         self.last_non_base = self.last_non_base + array("q", bytes(8 * more))
+        self.unseen = self.unseen + bytes(more)
         super()._make_room(room)
 
     def __len__(self) -> int:
@@ -115,6 +118,7 @@ class LiveTable(SweptRows):
             raise
         self._assign_part(slot, session_id)
         self.last_non_base[slot] = 0
+        self.unseen[slot] = 0
         self.saved_at[slot] = updated_at
         self.slots[session_id] = slot
         return slot
@@ -227,7 +231,10 @@ class LiveTable(SweptRows):
         return len(slots) - len(clean)
 
     def is_overridden(self, slot: int) -> bool:
-        """Whether the program set fields of the client's that no move has set again since."""
+        """Whether the last change of the client's fields was an override.
+
+        The date says so, and the store keeps it; a date that another program wrote may say so too.
+        """
         updated_at = self.updated_at(slot)
         return updated_at > 0 and updated_at & 1 == 1
 

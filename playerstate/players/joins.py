@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from playerstate.arguments import check_whole
 from playerstate.interfaces import LiveFileUnusable, StoreBusy, Stored
 from playerstate.ledger import Ledger
-from playerstate.live.recovery import Transients
+from playerstate.live.recovery import Left
 from playerstate.live.table import LiveTable
 from playerstate.players.errors import ServerFull
 from playerstate.players.leaves import Leaves
@@ -51,7 +51,7 @@ class Joins:
         load: reads a player from the store, as `IStateReader.load`.
         guard: called before the table's rows are touched.
         max_players: the most players at a time.
-        transients: of players who were online when the last process died.
+        left: of players who were online when the last process died.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Joins:
         load: Callable[[int], Stored | Deferred[Stored | None] | None],
         guard: Callable[[], object],
         max_players: int,
-        transients: Transients,
+        left: Left,
     ) -> None:
         self._schema = schema
         self._table = table
@@ -73,16 +73,16 @@ class Joins:
         self._guard = guard
         self._max_players = max_players
         self._loads = Loads()
-        self._transients = transients
+        self._left = left
         self._refusal: Exception | None = None
 
     def __len__(self) -> int:
         """The number of players whose load is under way."""
         return len(self._loads)
 
-    def forget_transients(self) -> None:
+    def forget_left(self) -> None:
         """From now on, every player who is loaded begins with the default of transient fields."""
-        self._transients.clear()
+        self._left.clear()
 
     def refuse_all(self, why: Exception) -> None:
         """Refuse every join and edit from now on; those that wait fail with `why`."""
@@ -160,18 +160,21 @@ class Joins:
         """
         if len(self._table) >= self._max_players:
             raise self._full()
-        values, updated_at = self._schema.spawn, 0
+        values, updated_at, was_online = self._schema.spawn, 0, False
         if stored is not None:
             values, updated_at = self._stored(session_id, stored)
             # 0 means never stored; an imported row may carry that date, and its player was stored.
             updated_at = max(updated_at, 1)
-            date, packed = self._transients.pop(session_id, (0, values))
-            if date == updated_at:
+            date, packed = self._left.pop(session_id, (0, values))
+            was_online = date == updated_at
+            if was_online:
                 values = self._schema.with_transients(values, packed)
         try:
-            return self._table.admit(session_id, values, updated_at)
+            slot = self._table.admit(session_id, values, updated_at)
         except LiveFileUnusable as error:
             raise StoreBusy(str(error)) from error
+        self._table.unseen[slot] = was_online and self._table.is_overridden(slot)
+        return slot
 
     def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:
         """The packed values and the date of a stored player.

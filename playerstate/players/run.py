@@ -19,7 +19,7 @@ from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
 from playerstate.ledger import Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
-from playerstate.live.recovery import Transients
+from playerstate.live.recovery import Left
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.changes import Change
@@ -44,9 +44,9 @@ SUMMARY_EVERY = 60.0
 """Seconds between two summaries in the log."""
 TROUBLE_EVERY = 1.0
 """Seconds between two checks of whether to log that the service is degraded, or no longer."""
-TRANSIENTS_KEPT = 60.0
+LEFT_KEPT = 60.0
 """Seconds, from when players may join after a crash, in which a player who joins again gets the
-transient fields back."""
+transient fields back, and is told again of an override."""
 CHECK_EVERY = 1.0
 """Seconds between two checks of the live file."""
 
@@ -70,7 +70,7 @@ class Opened:
         memory: where the live table lies.
         buffer: the table's part of that memory.
         recovered: rows that an earlier process left, and that the store does not have.
-        transients: of the players who were online when that process died.
+        left: of the players who were online when that process died.
     """
 
     identity: bytes
@@ -78,7 +78,7 @@ class Opened:
     memory: RowMemory
     buffer: memoryview
     recovered: npt.NDArray[np.void]
-    transients: Transients
+    left: Left
 
 
 class Run:
@@ -179,7 +179,7 @@ class Run:
             self.reopening.load,
             self.guard,
             options.max_players,
-            opened.transients,
+            opened.left,
         )
         self.edits = Edits(self.table, self.joins, self.leaves, ledger, self._apply)
 
@@ -195,7 +195,7 @@ class Run:
         self.clock.every(TROUBLE_EVERY, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
         if not self.recovering:
-            self._forget_transients_later()
+            self._forget_left_later()
         _log.info(
             "saving to {store} within {seconds} s, for up to {players} players",
             store=self.options.store.describe(),
@@ -203,9 +203,9 @@ class Run:
             players=self.options.max_players,
         )
 
-    def _forget_transients_later(self) -> None:
+    def _forget_left_later(self) -> None:
         """Players may join from now on: those who come back later begin anew."""
-        self.clock.callLater(TRANSIENTS_KEPT, self.joins.forget_transients)
+        self.clock.callLater(LEFT_KEPT, self.joins.forget_left)
 
     def _note_recovered(self) -> None:
         try:
@@ -216,7 +216,7 @@ class Run:
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False
-        self._forget_transients_later()
+        self._forget_left_later()
         _log.info("what the last run left is saved: players may join")
         if self.accepts:
             self._when_recovered()
@@ -305,6 +305,7 @@ class Run:
         now = self.wall_clock() // 1000 | 1
         if is_override:
             table.last_non_base[slot] = table.sequence(slot)
+            table.unseen[slot] = 1
         elif not table.is_overridden(slot):
             now -= 1
         was_clean = table.apply(slot, None, values, now)

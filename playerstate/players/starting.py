@@ -19,7 +19,7 @@ from playerstate.interfaces import IStateStore, StoreUnusable, file_store
 from playerstate.ledger import Ledger
 from playerstate.live.memory import RowMemory
 from playerstate.live.names import check_beside
-from playerstate.live.recovery import find_unsaved, transients
+from playerstate.live.recovery import find_unsaved, what_is_left
 from playerstate.log import PrintableLogger
 from playerstate.players.errors import NotRunning
 from playerstate.players.listener import Listeners
@@ -77,7 +77,7 @@ async def start(
         recovered = find_unsaved(leftover, store.schema, reader)
         if leftover is not None and not len(recovered):
             memory.discard()
-        left = transients(leftover, store.schema)
+        left = what_is_left(leftover, store.schema)
         opened = Opened(identity, reader, memory, buffer, recovered, left)
         run = Run(options, opened, ledger, clock, runtime, when_recovered, listeners)
         run.begin()

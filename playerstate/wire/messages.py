@@ -45,7 +45,7 @@ _UNASKED = (_ANSWER.size + max(_OVERHEADS)) + 2 * (_RECEIPT.size + max(_OVERHEAD
 """Bytes by which a JOIN is longer than its WELCOME: they pay for a GONE and two RECEIPTs, with
 their transport's overhead, that the server sends later unasked."""
 
-_RESTORED = 0x01
+_RESTORED, _OVERRIDDEN = 0x01, 0x02
 _OVERRIDE = 0x01
 
 
@@ -107,6 +107,8 @@ class Welcome:
         updated_at: microseconds since the Unix epoch; 0 for never.
         values: packed values.
         secret: lets a JOIN from another address move this conversation there.
+        is_override: whether the program around the server set fields of the client's, and no move
+            was applied since.
     """
 
     restored: bool
@@ -114,6 +116,7 @@ class Welcome:
     updated_at: int
     values: tuple[Any, ...]
     secret: int = 0
+    is_override: bool = False
 
 
 @attrs.frozen
@@ -297,10 +300,15 @@ class Codec:
         return self._move.pack(MOVE, sequence, *self.moved.of(values))
 
     def encode_welcome(
-        self, nonce: int, updated_at: int, values: tuple[Any, ...], secret: int = 0
+        self,
+        nonce: int,
+        updated_at: int,
+        values: tuple[Any, ...],
+        secret: int = 0,
+        is_override: bool = False,
     ) -> bytes:
         """A WELCOME of packed values."""
-        flags = _RESTORED if updated_at else 0
+        flags = (_RESTORED if updated_at else 0) | (_OVERRIDDEN if is_override else 0)
         return self._welcome.pack(WELCOME, flags, nonce, max(updated_at, 0), secret, *values)
 
     def decode_move(self, data: bytes, at: int = 0) -> tuple[int, tuple[Any, ...]]:
@@ -352,7 +360,8 @@ class Codec:
         if kind == WELCOME:
             _check_size(data, 0, self.welcome_size)
             _, flags, nonce, updated_at, secret, *values = self._welcome.unpack(data)
-            return Welcome(bool(flags & _RESTORED), nonce, updated_at, tuple(values), secret)
+            restored, is_override = bool(flags & _RESTORED), bool(flags & _OVERRIDDEN)
+            return Welcome(restored, nonce, updated_at, tuple(values), secret, is_override)
         if kind == RECEIPT:
             _check_size(data, 0, _RECEIPT.size)
             return Receipt(*_RECEIPT.unpack(data)[1:])

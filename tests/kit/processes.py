@@ -24,6 +24,7 @@ from playerstate.wire.messages import (
     Gone,
     Receipt,
     Refused,
+    State,
     Welcome,
     encode_numbered,
 )
@@ -203,7 +204,10 @@ class Player:
         while True:
             datagram = self._socket.recv(2048)
             if datagram[:8] == self._id:
-                return self._codec.decode_server(datagram[12:])
+                answer = self._codec.decode_server(datagram[12:])
+                if not isinstance(answer, State):
+                    return answer
+                self.send(self._codec.encode_seen(answer.number, self.sequence))
 
     def join(self) -> Welcome:
         """Join and be welcomed."""

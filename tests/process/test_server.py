@@ -584,7 +584,7 @@ class LoadTests(ProcessTestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everybody:
             everybody.connect(server.address)
             for number in numbers:
-                join = struct.pack("<QIBBIIIQ", number, 7, 1, 1, 0, 7, 0, 0) + bytes(94)
+                join = struct.pack("<QIBBIIIQ", number, 7, 1, 1, 0, 7, 0, 0) + bytes(226)
                 everybody.send(join)
             for turn in range(1, 6):
                 for number in numbers:

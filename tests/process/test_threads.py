@@ -259,7 +259,7 @@ async def test_over_real_sockets(url: str) -> None:
     transport.startService()
     ear = Ear(transport.port)
     port: Any = reactor.listenUDP(0, ear, "127.0.0.1")  # type: ignore[attr-defined]
-    ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(116, b"\0"))
+    ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(248, b"\0"))
     await until(lambda: ear.heard)
     assert ear.heard == [(WELCOME, 0, 7, 0, 350.0, 200.0)]
     for sequence in range(1, 4):
@@ -292,7 +292,7 @@ async def test_leaving_when_the_stop_comes(url: str) -> None:
     transport.startService()
     ear = Ear(transport.port)
     port: Any = reactor.listenUDP(0, ear, "127.0.0.1")  # type: ignore[attr-defined]
-    ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(116, b"\0"))
+    ear.say(struct.pack("<BBIIIQ", 1, 1, 0, 7, 0, 0).ljust(248, b"\0"))
     ear.say(struct.pack("<BIdd", 2, 1, 1.0, 0.0))
     ear.say(struct.pack("<BI31x", 3, 1))
     await until(lambda: (RECEIPT, 1, 0) in ear.heard)

@@ -188,6 +188,29 @@ class StateTests(ClientTestCase):
         self.assertEqual(self.due(10.2), [Seen(77, 3)])
         self.assertEqual(self.client.values, THERE)
 
+    def test_overridden_while_away(self) -> None:
+        """A WELCOME may bring a place where the client was before: it is the program's word."""
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.client.rejoin(10.0)
+        self.client.due(10.0)
+        welcome = self.codec.encode_welcome(2, 77, HERE, is_override=True)
+        self.client.received(welcome, 10.1)
+        self.assertEqual((self.client.values, self.client.overruled), (HERE, 1))
+        self.client.received(encode_state(True, 77, self.schema.struct.pack(*HERE)), 10.2)
+        self.assertEqual(self.due(10.2), [Seen(77, 1)])
+        self.assertEqual(self.client.changes, 0)
+
+    def test_overridden_as_known(self) -> None:
+        """One that the client has seen before it moved on does not move it back."""
+        self.go_online()
+        self.state(77, 0.2)
+        self.client.move((6.0, 6.0), 0.3)
+        self.client.rejoin(10.0)
+        self.client.due(10.0)
+        self.client.received(self.codec.encode_welcome(2, 77, THERE, is_override=True), 10.1)
+        self.assertEqual((self.client.values, self.client.overruled), ((6.0, 6.0), 0))
+
     def test_clock_set_back(self) -> None:
         """A lower number in a later conversation is of a server whose clock was set back."""
         self.go_online()

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import attrs
 
-from playerstate import PlayerState, server_owned
+from playerstate import server_owned
 from playerstate.conversations.conversation import TOLD_KEPT
 from playerstate.conversations.states import LONGEST_GAP
 from playerstate.interfaces import Stored
@@ -15,6 +15,8 @@ from tests.kit.players import RECEIPT, Client, GatewayTestCase, at
 
 OVERRIDE, OTHER = 1, 0
 """Flags of a STATE."""
+RESTORED, OVERRIDDEN = 1, 2
+"""Flags of a WELCOME."""
 
 
 @attrs.frozen
@@ -416,15 +418,25 @@ class NextConversationTests(StatesTestCase):
         self.service.change(42, x=9.0)
         self.rejoins(client, self.told(client)[1])
 
+    def welcomed(self, client: Client) -> None:
+        """The WELCOME says that the state is an override, and moves are applied at once."""
+        client.join(5)
+        *_, welcome = client.heard()
+        self.assertEqual((welcome[1], welcome[-2:]), (RESTORED | OVERRIDDEN, (9.0, 0.0)))
+        client.move(22, 3.0)
+        self.assertEqual(self.service.state(42), at(3.0))
+        self.advance(3.0)
+        self.assertEqual(client.states(), [])
+
     def test_left(self) -> None:
         """After a leave, when the player is loaded from the store."""
         client = self.begin()
         self.service.change(42, x=9.0)
-        _, number, *_ = self.told(client)
         client.leave(1)
         self.advance(0.5)
         self.assertEqual(list(self.service.table.slots), [])
-        self.rejoins(client, number)
+        client.heard()
+        self.welcomed(client)
 
     def test_edited_offline(self) -> None:
         """A player who was offline when the program set the field."""
@@ -433,15 +445,15 @@ class NextConversationTests(StatesTestCase):
         edited = self.service.edit(42, x=9.0)
         self.advance(0.2)
         self.successResultOf(edited)
-        self.rejoins(self.client(), self.stepped.store.players[42].updated_at)
+        self.welcomed(self.client())
 
     def test_seen_and_not_moved(self) -> None:
-        """Until a move is applied, the next conversation is told again."""
+        """Once the SEEN came, the next WELCOME says it until a move is applied."""
         client = self.begin()
         self.service.change(42, x=9.0)
         _, number, *_ = self.told(client)
         client.seen(number, 1)
-        self.rejoins(client, number)
+        self.welcomed(client)
 
     def test_moved(self) -> None:
         """Once a move was applied there is nothing to tell."""
@@ -450,7 +462,8 @@ class NextConversationTests(StatesTestCase):
         client.seen(self.told(client)[1], 1)
         client.move(2, 4.0)
         client.join(5)
-        client.heard()
+        *_, welcome = client.heard()
+        self.assertEqual(welcome[1], RESTORED)
         self.advance(3.0)
         self.assertEqual(client.states(), [])
 
@@ -482,11 +495,13 @@ class NextConversationTests(StatesTestCase):
         self.assertEqual(self.stored(self.stepped), {42: (9.0, 0.0)})
 
     def test_never_overridden(self) -> None:
-        """A player who spawns, or whom only moves have moved, is told nothing."""
+        """A player who spawns, or comes from the store, is told nothing."""
         self.open()
         self.stepped.store.players[7] = Stored((1.0, 0.0), 5_000_000)
-        for session_id in (42, 7):
+        self.stepped.store.players[8] = Stored((1.0, 0.0), 5_000_001)  # by another program
+        for session_id in (42, 7, 8):
             client = self.joined(session_id, host=session_id)
+            client.move(1, 3.0)
             self.advance(1.0)
             self.assertEqual(client.states(), [])
-        self.assertEqual(self.service.state(42), PlayerState())
+            self.assertEqual(self.service.state(session_id), at(3.0))

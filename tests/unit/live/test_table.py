@@ -226,7 +226,7 @@ class ChangeTests(TableTestCase):
             self.assertEqual(self.table.updated_at(slot), expected)
 
     def test_is_overridden(self) -> None:
-        """An odd date that is no guess of an ancient store says that the program came last."""
+        """An odd date of our age says that the program came last."""
         for updated_at, expected in ((0, False), (1, True), (1000, False), (-1, False)):
             slot = self.table.admit(7, SPAWN, updated_at)
             self.assertIs(self.table.is_overridden(slot), expected, updated_at)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from playerstate import StateSchema, open_store, transient
-from playerstate.players.run import TRANSIENTS_KEPT
+from playerstate.players.run import LEFT_KEPT
 from playerstate.stores import browse_store
 from playerstate.testing import FaultyStore, SteppedService
 from tests.kit.players import ServiceTestCase
@@ -104,7 +104,7 @@ class DeathTests(TransientTestCase):
         """A player who comes back much later begins anew."""
         for saved in (False, True):
             again = self.kill(saved)
-            again.reactor.advance(TRANSIENTS_KEPT)
+            again.reactor.advance(LEFT_KEPT)
             self.assertEqual(again.join(42).state, Walker(0.5, 2.0, 7, False), saved)
 
     def test_newer_in_the_store(self) -> None:
