@@ -312,8 +312,9 @@ class Run:
         registry.forget_departed(now)
         self._players.guard()
         players = len(registry.current)
-        states, receipts = self._states.due(now, players), self._receipts.due(now, players)
-        for slot, number, fields in states:
+        for slot, number, fields in self._states.due(now, players):
             self._states.tell(registry.at_slot[slot], number, fields, players)
-        for slot, applied, fields in receipts:
+        # Only now: a STATE may have spent what a RECEIPT would have cost.
+        self._players.guard()
+        for slot, applied, fields in self._receipts.due(now, players):
             self._receipts.show_this(registry.at_slot[slot], applied, fields)

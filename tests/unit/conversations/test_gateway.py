@@ -16,6 +16,7 @@ from tests.kit.players import (
     GONE,
     RECEIPT,
     SCHEMA,
+    STATE,
     WELCOME,
     GatewayTestCase,
     at,
@@ -232,3 +233,23 @@ class RandomDatagramTests(GatewayTestCase):
         self.assertEqual(self.service.state(2), at(2))
         self.assertEqual(self.told(level=LogLevel.critical), [])
         self.successResultOf(self.stepped.stop())
+
+
+class ChangeTests(GatewayTestCase):
+    """Changes by the program, beside what else is under way."""
+
+    def test_what_a_state_spends_is_spent(self) -> None:
+        """A STATE and a RECEIPT are due in one tick, and one of them is paid for: the STATE."""
+        self.open()
+        client = self.joined()
+        self.service.update(42, at(1.0))
+        self.idle(2.0)
+        self.assertEqual(len(client.states()), 3)
+        self.stepped.reactor.advance(0.005)
+        client.ping(0)
+        self.assertEqual(client.receipts(), [(0, 0)])
+        # The next RECEIPT is due in 2 ms, and the next tick in 17 ms.
+        self.stepped.reactor.advance(0.098)
+        client.ping(0)
+        self.idle(1.0)
+        self.assertEqual([answer[0] for answer in client.heard()], [STATE])
