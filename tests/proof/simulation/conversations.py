@@ -13,14 +13,23 @@ import math
 import attrs
 
 from playerstate.arguments import MAX_SEQUENCE
-from playerstate.conversations.conversation import Replaced
+from playerstate.conversations.conversation import TOLD_KEPT, Replaced
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.joins import REPLACED_FOR, REPLACED_KEPT
+from playerstate.conversations.pace import SEND_EVERY
 from playerstate.testing import Address
+from playerstate.wire.messages import STATES_PAID, Codec
 from tests.kit.players import run_of
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
+
+UNASKED = 78
+"""Bytes that a JOIN has beyond its WELCOME and the STATEs that it pays for."""
+OVERHEAD = 18
+"""Bytes that a message has around it, over the transport that adds more."""
+LATE = 0.25
+"""Seconds that a STATE may be late: turns of the reactor come at intervals."""
 
 
 @attrs.frozen
@@ -42,6 +51,11 @@ class Conversation:
     `bases` are the last two, `answered` is when it was last answered after its end, `paid` how many
     RECEIPTs it has paid for, and `told` whether the last RECEIPT was sent, which a LEAVE pays for,
     or the JOIN.
+
+    `override` is the number of the newest override that the client has not seen, `number` that of
+    the newest change that the client has not, 0 for none; `numbers` those of the STATEs sent.
+    `states_paid` is how many STATEs are paid for beside RECEIPTs, `state_at` when the last was
+    sent, `gap` how long after it the next may be.
     """
 
     address: Address
@@ -59,6 +73,35 @@ class Conversation:
     answered: float = -math.inf
     paid: float = 1.0
     told: bool = False
+    override: int = 0
+    number: int = 0
+    numbers: list[int] = attrs.field(factory=list)
+    states_paid: float = 0.0
+    state_at: float = -math.inf
+    gap: float = 0.0
+
+    def change(self, number: int, is_override: bool) -> None:
+        """The program made a change with this number; who leaves is told when in again."""
+        if is_override:
+            self.override = number
+        if not self.leaving:
+            self.number, self.gap = number, SEND_EVERY
+
+    def pay_for(self, size: int, codec: Codec) -> None:
+        """A JOIN of so many bytes came from here: it pays for a RECEIPT, and for some STATEs."""
+        self.paid = 1.0
+        left = size - codec.welcome_size - UNASKED
+        self.states_paid = float(min(STATES_PAID, left // (codec.state_size + OVERHEAD)))
+
+    def knows(self, number: int) -> bool:
+        """Whether a SEEN may bear this number: it was sent, or is older than the last few sent."""
+        last = self.numbers[-TOLD_KEPT:]
+        return number in last or (len(last) == TOLD_KEPT and 0 < number < last[0])
+
+
+def costs_of_state(codec: Codec) -> float:
+    """How many RECEIPTs are as long as a STATE, over the transport for which it is more."""
+    return max((codec.state_size + 12) / 21, (codec.state_size + OVERHEAD) / (9 + OVERHEAD))
 
 
 class Conversations:
@@ -83,6 +126,7 @@ class Conversations:
         self._registry = run_of(gateway).registry
         self._silence = run_of(gateway).silence
         self._service = gateway.service
+        self._costs = costs_of_state(Codec(gateway.service.schema))
         self._table = gateway.service.table
         self.current: dict[int, Conversation] = {}
         self.joining: dict[int, Asked] = {}
@@ -155,6 +199,30 @@ class Conversations:
                     untold[session_id] = progress
         return untold
 
+    def changed(self, player: Player, is_override: bool) -> None:
+        """The program has changed a player."""
+        talk = self.current.get(player.session_id)
+        if talk is not None:
+            talk.change(player.updated_at, is_override)
+
+    def seen(self, player: Player, talk: Conversation, number: int, sequence: int) -> None:
+        """A client has seen the STATE with this number, having used this sequence."""
+        talk.states_paid = min(talk.states_paid + 1.0, STATES_PAID)
+        if talk.override and number >= talk.override:
+            self._model.seen(player, sequence)
+            talk.override, talk.bases = 0, []
+        if number == talk.number:
+            talk.number = 0
+
+    def late_states(self) -> dict[int, int]:
+        """The STATEs that should have been sent by now, since they are paid for."""
+        late = {}
+        for session_id, talk in self.current.items():
+            is_paid = talk.states_paid >= 1.0 or talk.paid >= self._costs
+            if talk.number and is_paid and self._world.now - talk.state_at > talk.gap + LATE:
+                late[session_id] = talk.number
+        return late
+
     def hear(self, talk: Conversation) -> None:
         """A player gave a sign of life."""
         if not talk.leaving:
@@ -164,6 +232,7 @@ class Conversations:
         """The gateway takes the player of this conversation offline."""
         player = self._model.players[session_id]
         talk.leaving, talk.target = True, player.updated_at
+        talk.number = 0
         self._model.leave(player)
 
     def taken_offline(self, player: Player) -> None:

@@ -32,8 +32,8 @@ class Player:
         given_up, given_up_at: the newest ``updated_at`` that was settled without being stored, and
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
-        came_by: ``move``, ``delta`` or ``update``: how the newest state came; ``join`` where a join
-            gave it its number.
+        came_by: ``move``, ``delta`` or ``override``: how the newest state of the client's fields
+            came; ``join`` where a join or a SEEN gave it its number.
         before: what was the newest state before this one.
         torn: the update that was being written when the process died.
     """
@@ -62,6 +62,11 @@ class Player:
         return self.slot is not None and not self.never_joined
 
     @property
+    def is_overridden(self) -> bool:
+        """Whether the program set fields of the client's, and no move came since."""
+        return self.updated_at > 0 and self.updated_at % 2 == 1
+
+    @property
     def newest(self) -> Stored | None:
         """What a store should hold of this player."""
         return Stored(self.values, self.updated_at) if self.updated_at else None
@@ -79,6 +84,7 @@ class Counts:
     received: int = 0
     applied: int = 0
     stale: int = 0
+    states: int = 0
     joins: int = 0
     restored: int = 0
     malformed: Counter[str] = attrs.field(factory=Counter)
@@ -89,6 +95,12 @@ class Counts:
         """A message has no business here; return its answers, which are none."""
         self.received += 1
         self.rejected[reason] += 1
+        return []
+
+    def outdate(self) -> list[object]:
+        """A message is late; return its answers, which are none."""
+        self.received += 1
+        self.stale += 1
         return []
 
     def malform(self, reason: str) -> list[object]:

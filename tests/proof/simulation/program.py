@@ -20,7 +20,7 @@ from playerstate.players.service import (
     ServerFull,
     UnknownPlayer,
 )
-from tests.proof.simulation.model import Model, changed
+from tests.proof.simulation.model import Model
 from tests.proof.simulation.plan import Plan
 from tests.proof.simulation.players import Player
 from tests.proof.simulation.promises import Promises
@@ -132,8 +132,8 @@ class Program:
             counts.refuse("not_online")
             expected = NotOnline
         elif packed:
-            values = changed(player.values, packed)
-            self._model.apply(player, player.sequence, values, "update")
+            is_override = self._model.change(player, packed)
+            self._server.talks.changed(player, is_override)
         try:
             call()
         except (NotRunning, NotOnline) as error:
@@ -195,7 +195,9 @@ class Program:
             if edit.waits:
                 self._server.talks.api_loads[session_id] -= 1
                 self._edits.append(edit.edited)
-            can_be = self._model.edit(player, edit.packed, edit.create)
+            can_be, is_override = self._model.edit(player, edit.packed, edit.create)
+            if is_override is not None:
+                self._server.talks.changed(player, is_override)
             try:
                 slot = enter(session_id, *args)
             except (UnknownPlayer, Crash) as error:
