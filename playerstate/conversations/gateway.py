@@ -219,9 +219,9 @@ class Run:
         self.departures.on_leave(session_id)
 
     def on_change(self, session_id: int, is_override: bool) -> None:
-        """See `PlayersListener`; a player who is leaving is told after the next JOIN."""
+        """See `PlayersListener`."""
         conversation = self.registry.current.get(session_id)
-        if conversation is not None and conversation.phase is Phase.PLAYING:
+        if conversation is not None:
             self._states.changed(conversation, is_override, len(self.registry.current))
 
     def received_many(

@@ -253,3 +253,19 @@ class ChangeTests(GatewayTestCase):
         client.ping(0)
         self.idle(1.0)
         self.assertEqual([answer[0] for answer in client.heard()], [STATE])
+
+    def test_edit_of_one_who_leaves(self) -> None:
+        """A move that was on its way does not undo it: the player did not know when it was sent."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.leave(2)
+        edited = self.service.edit(42, x=50.0)
+        client.move(2, 2.0)
+        self.assertEqual(self.books.rejected, {"not_seen": 1})
+        self.advance(0.1)
+        self.successResultOf(edited)
+        self.assertEqual(self.stored(self.stepped), {42: (50.0, 0.0)})
+        client.join(2, 2)
+        self.idle(0.2)
+        self.assertEqual([(flags, x) for flags, _, x, _ in client.states()], [(1, 50.0)])
