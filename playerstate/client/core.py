@@ -375,7 +375,9 @@ class Client:
         self._base, self._moved_at = None, -math.inf
         self._moves.clear()
         self._owes_seen = False
-        self._seen = (self._seen[0], self._first)
+        # A server that has lost the last changes tells lower numbers again.
+        number = self._seen[0] if self._seen[0] <= welcome.updated_at else 0
+        self._seen = (number, self._first)
         self.join_seconds = now - self._joined_at
         self.phase = Phase.ONLINE
         self.wake_at = now + REPEAT_EVERY
