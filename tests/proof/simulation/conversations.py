@@ -55,7 +55,8 @@ class Conversation:
     `override` is the number of the newest override that the client has not seen, `number` that of
     the newest change that the client has not, 0 for none; `numbers` those of the STATEs sent.
     `states_paid` is how many STATEs are paid for beside RECEIPTs, `state_at` when the last was
-    sent, `gap` how long after it the next may be.
+    sent, `gap` how long after it the next may be.  `is_renumbered` is whether the program has had
+    its sequences begin again below what the client had used.
     """
 
     address: Address
@@ -79,6 +80,7 @@ class Conversation:
     states_paid: float = 0.0
     state_at: float = -math.inf
     gap: float = 0.0
+    is_renumbered: bool = False
 
     def change(self, number: int, is_override: bool) -> None:
         """The program made a change with this number; who leaves is told when in again."""
@@ -198,6 +200,12 @@ class Conversations:
                 if told != (talk.nonce, *progress) and not is_kept:
                     untold[session_id] = progress
         return untold
+
+    def renumbered(self, session_id: int, sequence: int | None) -> None:
+        """The program joins a player who may be in a conversation, from this sequence on."""
+        talk, player = self.current.get(session_id), self._model.players[session_id]
+        if talk is not None and sequence is not None and sequence < player.sequence:
+            talk.is_renumbered = True
 
     def changed(self, player: Player, is_override: bool) -> None:
         """The program has changed a player."""

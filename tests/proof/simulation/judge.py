@@ -197,7 +197,7 @@ class Judge:
         if self._schema.fields[0].kind.resolution is None:
             wrong = len(message) - 4 - self._schema.moved.struct.size
         else:
-            steps, wrong = _steps(message[4:], len(self._schema.fields))
+            steps, wrong = _steps(message[4:], len(self._schema.moved.fields))
         if wrong:
             return counts.malform("too_short" if wrong < 0 else "too_long")
         lowest = player.sequence - 2**15
@@ -214,7 +214,10 @@ class Judge:
         if not found:
             return counts.refuse("unknown_base")
         values = (
-            tuple(value + 0.25 * step for value, step in zip(found[-1], steps, strict=True))
+            tuple(
+                value + 0.25 * step
+                for value, step in zip(self._model.intents.moved(found[-1]), steps, strict=True)
+            )
             if steps
             else self._schema.moved.struct.unpack_from(message, 4)
         )
@@ -247,6 +250,8 @@ class Judge:
         if sequence <= player.sequence:
             counts.outdate()
         else:
+            if not talk.is_renumbered:
+                self._model.intents.check(player, talk.nonce, sequence, values)
             self._model.apply(player, sequence, self._whole(player, values), came_by)
         self._talks.hear(talk)
         return []

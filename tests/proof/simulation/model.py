@@ -11,6 +11,7 @@ from typing import Any
 from playerstate.interfaces import Stored
 from playerstate.live.table import LiveTable
 from playerstate.players.service import Joined
+from tests.proof.simulation.intents import Intents
 from tests.proof.simulation.plan import Plan, values_of
 from tests.proof.simulation.players import Counts, Player, Values
 from tests.proof.simulation.store import Storm
@@ -27,6 +28,7 @@ class Model:
 
     Attributes:
         players: by session id.
+        intents: what clients meant by their moves.
         counts: of the running process; `new_process` begins them anew.
         recoverable: how many players the live file may hold that a process before left.
         recovering: whether what a process before left is still being saved.
@@ -38,6 +40,7 @@ class Model:
         self._plan = plan
         self._store = store
         self._schema = store.schema
+        self.intents = Intents(world, self._schema)
         self.players = {i: Player(i, self._schema.spawn) for i in plan.players}
         self.counts = Counts()
         self.recovering = False
@@ -51,6 +54,14 @@ class Model:
         """A state that nobody ever had before."""
         self._stamp += 1
         return values_of(self._stamp, self._plan.state)
+
+    def some_values(self, session_id: int) -> Values:
+        """A new state mostly; else one that this player had before, or the spawn."""
+        random = self._world.random
+        past = tuple(self.players[session_id].history.values())
+        if past and random.random() < 0.2:
+            return random.choice(past)
+        return self._schema.spawn if random.random() < 0.05 else self.next_values()
 
     def stored(self, player: Player) -> Stored | None:
         """What the store holds of this player, with packed values."""
@@ -84,6 +95,8 @@ class Model:
             player.came_by = came_by
         player.before = player.newest
         player.updated_at = self._due_date(player, is_odd)
+        if came_by == "override":
+            player.overrides.append(player.updated_at)
         player.values = player.history[player.updated_at] = values
         player.applied_at.append((player.updated_at, self._world.now))
         player.sequence = sequence
@@ -211,6 +224,8 @@ class Model:
         """Another program writes a player's row."""
         values = self.next_values()
         player.elsewhere, player.history[updated_at] = updated_at, values
+        if updated_at % 2:
+            player.overrides.append(updated_at)
         stored = Stored(self._schema.decode(values), updated_at)
         self._store.write_elsewhere(player.session_id, stored)
 
@@ -289,6 +304,7 @@ class Model:
             for updated_at, values in player.history.items()
             if updated_at <= player.updated_at
         }
+        player.overrides = [each for each in player.overrides if each <= player.updated_at]
 
     def stopped(self, gave_up: bool, live_file: bool, named: str) -> None:
         """The service has stopped in order."""

@@ -32,6 +32,7 @@ class Player:
         given_up, given_up_at: the newest ``updated_at`` that was settled without being stored, and
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
+        overrides: the numbers of the program's changes to the client's fields.
         came_by: ``move``, ``delta`` or ``override``: how the newest state of the client's fields
             came; ``join`` where a join or a SEEN gave it its number.
         before: what was the newest state before this one.
@@ -52,6 +53,7 @@ class Player:
     given_up: int = 0
     given_up_at: float = -math.inf
     elsewhere: int = 0
+    overrides: list[int] = attrs.field(factory=list)
     came_by: str = ""
     torn: Stored | None = None
     before: Stored | None = None
@@ -65,6 +67,11 @@ class Player:
     def is_overridden(self) -> bool:
         """Whether the program set fields of the client's, and no move came since."""
         return self.updated_at > 0 and self.updated_at % 2 == 1
+
+    @property
+    def override(self) -> int:
+        """The number of the newest override, 0 where there was none."""
+        return max((each for each in self.overrides if each <= self.updated_at), default=0)
 
     @property
     def newest(self) -> Stored | None:
