@@ -63,7 +63,7 @@ class Answers:
         session_id, nonce = _HEAD.unpack_from(packet)
         message = self._codec.decode_server(packet[_HEAD.size :])
         self._talks.answers.append(message)
-        player = self._model.players[session_id]
+        player, talk = self._model.players[session_id], self._talks.named(session_id, nonce)
         if isinstance(message, Welcome):
             self._wrote_welcome(player, message, address, len(packet) - 12)
         elif isinstance(message, Refused):
@@ -75,6 +75,10 @@ class Answers:
         else:
             self._wrote_gone(player, message, address)
         self._world.check(getattr(message, "nonce", nonce) == nonce, "a nonce of another:", message)
+        if (talk := talk or self._talks.named(session_id, nonce)) is not None:
+            talk.bytes_left -= len(packet)
+            left = talk.bytes_left
+            self._world.check(left >= 0, "player", session_id, "gets", -left, "bytes too many")
         self._pass_on(packet, address)
 
     def _request(self, player: Player, nonce: int, address: Address, size: int) -> Asked:
@@ -164,8 +168,9 @@ class Answers:
         due = (message.number, message.is_override, message.values)
         must = (talk.number, talk.override > 0, player.values)
         world.check(due == must and talk.number > 0, *name, "instead of", must)
-        world.check(world.now - talk.state_at > talk.gap - 1e-6, *name, "after", talk.state_at)
-        talk.state_at, talk.gap = world.now, min(2 * talk.gap, LONGEST_GAP * SEND_EVERY)
+        world.check(world.now > talk.state_due - 1e-6, *name, "after", talk.state_at)
+        talk.state_at = world.now
+        talk.gap = min(max(2 * talk.gap, SEND_EVERY), LONGEST_GAP * SEND_EVERY)
         if talk.states_paid >= 1.0:
             talk.states_paid -= 1.0
         else:

@@ -24,6 +24,8 @@ from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
 
+HEAD = 12
+"""Bytes that a message has before it in a datagram."""
 UNASKED = 78
 """Bytes that a JOIN has beyond its WELCOME and the STATEs that it pays for."""
 OVERHEAD = 18
@@ -54,8 +56,9 @@ class Conversation:
 
     `override` is the number of the newest override that the client has not seen, `number` that of
     the newest change that the client has not, 0 for none; `numbers` those of the STATEs sent.
+    `bytes_left` is how many bytes more came from where the player is than were sent there.
     `states_paid` is how many STATEs are paid for beside RECEIPTs, `state_at` when the last was
-    sent, `gap` how long after it the next may be.  `is_renumbered` is whether the program has had
+    sent, `gap` how long after it at least the same may be sent again.  `is_renumbered` is whether the program has had
     its sequences begin again below what the client had used.
     """
 
@@ -77,6 +80,7 @@ class Conversation:
     override: int = 0
     number: int = 0
     numbers: list[int] = attrs.field(factory=list)
+    bytes_left: int = 0
     states_paid: float = 0.0
     state_at: float = -math.inf
     gap: float = 0.0
@@ -87,11 +91,16 @@ class Conversation:
         if is_override:
             self.override = number
         if not self.leaving:
-            self.number, self.gap = number, SEND_EVERY
+            self.number, self.gap = number, 0.0
+
+    @property
+    def state_due(self) -> float:
+        """When the next STATE may be sent."""
+        return self.state_at + max(self.gap, SEND_EVERY)
 
     def pay_for(self, size: int, codec: Codec) -> None:
         """A JOIN of so many bytes came from here: it pays for a RECEIPT, and for some STATEs."""
-        self.paid = 1.0
+        self.paid, self.bytes_left = 1.0, HEAD + size
         left = size - codec.welcome_size - UNASKED
         self.states_paid = float(min(STATES_PAID, left // (codec.state_size + OVERHEAD)))
 
@@ -149,6 +158,14 @@ class Conversations:
             talk.limit = min(talk.limit, self._table.sequence(talk.slot))
             if not talk.leaving:
                 self.leave(session_id, talk)
+
+    def named(self, session_id: int, nonce: int) -> Conversation | None:
+        """This player's conversation with this nonce, if there is one or was one of late."""
+        for talks in (self.current, self.departed):
+            talk = talks.get(session_id)
+            if talk is not None and talk.nonce == nonce:
+                return talk
+        return None
 
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""
@@ -227,7 +244,7 @@ class Conversations:
         late = {}
         for session_id, talk in self.current.items():
             is_paid = talk.states_paid >= 1.0 or talk.paid >= self._costs
-            if talk.number and is_paid and self._world.now - talk.state_at > talk.gap + LATE:
+            if talk.number and is_paid and self._world.now > talk.state_due + LATE:
                 late[session_id] = talk.number
         return late
 

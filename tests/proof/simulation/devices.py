@@ -67,9 +67,9 @@ class Device:
         """The program is started: it remembers nothing."""
         draw_nonce = lambda: self._world.random.getrandbits(32)  # noqa: E731
         self.client = Client.of(self._schema, draw_nonce, tries_again=True)
-        # The number of the newest STATE, and of the newest override that the player knows of; and
-        # the latter as it was when the player last moved.
-        self._number = 0
+        # The number of this conversation's newest STATE, and of the newest of all; of the newest
+        # override that the player knows of, and the latter as it was when the player last moved.
+        self._number = self._newest = 0
         self._knows = self._knew = 0.0
         self._owes = 0
 
@@ -149,11 +149,10 @@ class Device:
     def _took_state(self, state: State, before: Values) -> None:
         """The client has taken this in; its values were these."""
         values = before
-        if state.number < self._number:
-            return
-        self._owes = state.number
-        if state.number > self._number:
-            self._number = state.number
+        if state.number >= self._number:
+            self._number = self._owes = state.number
+        if state.number == self._number != self._newest:
+            self._newest = state.number
             values = state.values
             if state.is_override:
                 self._knows = self._knew = state.number
@@ -166,9 +165,8 @@ class Device:
     def _took_welcome(self, welcome: Welcome, before: Values) -> None:
         """The client is in, at the server's state or going on from its own."""
         values, client = welcome.values, self.client
-        self._owes = 0
-        if welcome.updated_at < self._number:
-            self._number = 0  # a server that has lost states tells numbers like these again
+        # A server that has lost states tells lower numbers.
+        self._owes = self._number = 0
         if client.sequence == client._first:
             self._knows = self._knew = max(self._knows, welcome.updated_at)
         else:

@@ -35,6 +35,7 @@ from playerstate.wire.messages import (
 )
 from tests.kit.players import run_of
 from tests.proof.simulation.conversations import (
+    HEAD,
     OVERHEAD,
     UNASKED,
     Asked,
@@ -153,6 +154,7 @@ class Judge:
         if counts.malformed.total() == malformed:
             size = len(message)
             talk.paid += _receipts_for(size)
+            talk.bytes_left += HEAD + size
         return answers
 
     def _judge_seen(
@@ -177,6 +179,7 @@ class Judge:
         if not talk.knows(number):
             return counts.malform("value")
         self._check_there(player, talk)
+        talk.bytes_left += HEAD + size
         self._talks.seen(player, talk, number, sequence)
         talk.used = True
         self._talks.hear(talk)
@@ -285,6 +288,7 @@ class Judge:
             return counts.refuse("other_conversation")
         if sequence < talk.first:
             return counts.outdate()
+        talk.bytes_left += HEAD + size
         if departed is not None:
             if self._world.now - talk.answered < SEND_EVERY:
                 return []
@@ -332,6 +336,8 @@ class Judge:
                     return counts.refuse("other_address")
                 talk.address = address
                 talk.pay_for(size, self._codec)
+            else:
+                talk.bytes_left += HEAD + size
             self._talks.hear(talk)
             self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
             return [self._welcome(player, nonce, talk.secret)]

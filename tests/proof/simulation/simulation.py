@@ -262,6 +262,7 @@ class Simulation:
             "leaving": snapshot.players_leaving,
             "waiters": self.promises.open,
             "untold": progress,
+            "late states": self.server.talks.late_states(),
             "uncounted": 0 if again else self.store.rows_settled - settled,
         }
 
