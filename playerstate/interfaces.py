@@ -1,4 +1,6 @@
-"""The zope interfaces of a store, with the thread and the errors of each method.
+"""The zope interfaces of stores and of judges, with the thread and the errors of each method.
+
+A judge, an `IMoveJudge`, says which moves of clients may be applied.
 
 A store is opened by a factory from a URL, and hands out two ends: a *reader*, used on the reactor
 thread alone, and a *writer*, made and used on the persist thread alone.  The two share nothing but
@@ -41,6 +43,8 @@ from playerstate.state.schema import StateSchema
 __all__ = [
     "Column",
     "IFileStore",
+    "IMoveJudge",
+    "ISchemaJudge",
     "IStateReader",
     "IStateStore",
     "IStateWriter",
@@ -354,4 +358,57 @@ class IStoreFactory(Interface):
 
         Raises:
             StoreUnusable: there is no store at that URL.
+        """
+
+
+class IMoveJudge(Interface):
+    """Says which moves may be applied; given to `playerstate.Gateway`.  Reactor thread only.
+
+    A judge belongs to one gateway.  It sees moves alone, those of MOVEs and DELTAs, and neither
+    what the program changes nor moves that are stale or malformed.
+    """
+
+    reason = Attribute(
+        "The name under which the moves that it rejects are counted: at most 32 letters, digits and"
+        " underscores of ASCII, not beginning with a digit.  Judges may share one."
+    )
+
+    def passing(
+        slots: npt.NDArray[np.intp],
+        before: npt.NDArray[np.void],
+        after: npt.NDArray[np.void],
+        seconds: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.bool_]:
+        """Which of these moves, one of each of some players, pass; the others change nothing.
+
+        It must not wait, and must not call the service: where a player changes meanwhile, all moves
+        are rejected, ``judge_failed``.  So is a move for which it raises, or answers with anything
+        but one bool; the failure is logged.  If it fails for several moves, it is asked again about
+        each alone.
+
+        A move that passes is applied unless one of the judges after it rejects it: what a judge
+        remembers of a player must allow for that.
+
+        Args:
+            slots: the players' places in the live table: whole numbers from 0, below
+                ``max_players``, given to other players once theirs have left.
+            before: the newest rows, structured arrays like `Records`: ``session_id``, each field
+                by its name, ``updated_at``.
+            after: the same as the moves would make them.
+            seconds: since each player's last applied move.  For a player who has not moved since
+                the JOIN, since the player last changed; for one who never changed, since the JOIN.
+
+        Returns:
+            For each, whether it passes.
+        """
+
+
+class ISchemaJudge(IMoveJudge):
+    """A judge that fits some state classes only."""
+
+    def check(schema: StateSchema) -> None:
+        """Check that it can judge players of this schema; called when the gateway is made.
+
+        Raises:
+            ValueError: it cannot; the message says what to change.
         """
