@@ -44,10 +44,10 @@ __all__ = [
     "Column",
     "IFileStore",
     "IMoveJudge",
-    "ISchemaJudge",
     "IStateReader",
     "IStateStore",
     "IStateWriter",
+    "IStatefulJudge",
     "IStoreBrowser",
     "IStoreFactory",
     "Kind",
@@ -386,8 +386,8 @@ class IMoveJudge(Interface):
         but one bool; the failure is logged.  If it fails for several moves, it is asked again about
         each alone.
 
-        A move that passes is applied unless one of the judges after it rejects it: what a judge
-        remembers of a player must allow for that.
+        A move that passes is applied unless another judge rejects it; a judge that must know is an
+        `IStatefulJudge`.
 
         Args:
             slots: the players' places in the live table: whole numbers from 0, below
@@ -403,12 +403,18 @@ class IMoveJudge(Interface):
         """
 
 
-class ISchemaJudge(IMoveJudge):
-    """A judge that fits some state classes only."""
+class IStatefulJudge(IMoveJudge):
+    """A judge that depends on the state class, or on the moves that were applied before."""
 
-    def check(schema: StateSchema) -> None:
+    def prepare(schema: StateSchema) -> None:
         """Check that it can judge players of this schema; called when the gateway is made.
 
         Raises:
             ValueError: it cannot; the message says what to change.
+        """
+
+    def applied(slots: npt.NDArray[np.intp]) -> None:
+        """Moves that passed are applied: of these players, the ones that it was asked about last.
+
+        Where it raises, the failure is logged.
         """

@@ -188,7 +188,7 @@ class Options(usage.Options):
 
     def _speed_limit(self, text: str) -> SpeedLimit:
         limit = _speed_limit(text)
-        limit.check(self["state"])
+        limit.prepare(self["state"])
         return limit
 
     def _check_listen(self) -> None:

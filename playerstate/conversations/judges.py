@@ -18,7 +18,7 @@ from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
 from playerstate.arguments import shown
-from playerstate.interfaces import IMoveJudge, ISchemaJudge
+from playerstate.interfaces import IMoveJudge, IStatefulJudge
 from playerstate.ledger import Judged, Outcome
 from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
@@ -55,8 +55,8 @@ def checked(judges: Iterable[IMoveJudge], schema: StateSchema) -> tuple[IMoveJud
         except Invalid as error:
             raise TypeError(f"judge {shown(judge)}: {error}") from None
         _check_reason(judge)
-        if ISchemaJudge.providedBy(judge):
-            judge.check(schema)
+        if IStatefulJudge.providedBy(judge):
+            judge.prepare(schema)
     return found
 
 
@@ -122,6 +122,8 @@ class Judges:
         version: Callable[[], int],
     ) -> None:
         self._judges = judges
+        # The same, with None for those that need not know what is applied.
+        self._stateful = [IStatefulJudge(judge, None) for judge in judges]
         self._seconds = seconds
         self._version = version
         self._logged_at = [-math.inf] * len(judges)
@@ -157,6 +159,15 @@ class Judges:
                 break
         return verdicts
 
+    def applied(self, slots: npt.NDArray[np.intp]) -> None:
+        """Moves that passed all judges are applied: of these players, those judged last."""
+        for number, judge in enumerate(self._stateful):
+            if judge is not None:
+                try:
+                    judge.applied(slots)
+                except Exception:  # the moves are applied all the same
+                    self._failed(number)
+
     def _ask(self, number: int, moves: Moves) -> Verdicts:
         """Ask one judge about moves; again about each alone, if it fails."""
         version = self._version()
@@ -181,9 +192,7 @@ class Judges:
         now = self._seconds()
         if now - self._logged_at[number] >= FAILURE_LOGGED_EVERY:
             self._logged_at[number] = now
-            _log.failure(
-                "a judge failed, and moves are rejected: {judge}", judge=shown(self._judges[number])
-            )
+            _log.failure("a judge failed: {judge}", judge=shown(self._judges[number]))
 
 
 def _checked_answer(answer: object, moves: int) -> npt.NDArray[np.bool_]:

@@ -61,6 +61,7 @@ class Judging:
         if passed.any():
             self._ledger.superseded += table.put_moved(slots, after, passed)
             self._last_moves.applied(slots[passed])
+            self._judges.applied(slots[passed])
         self._put_back(before["session_id"][~passed].tolist())
         numbers = np.bincount(verdicts)
         return [

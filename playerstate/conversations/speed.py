@@ -8,8 +8,7 @@ its seconds, and ``slack`` once.  A move that costs more than there is does not 
 Three things must not add to that:
 
 - A long silence: at most `LONGEST` seconds are earned by one move.
-- A rejected move takes nothing off, also where another judge rejects it.  A judge is not told; but
-  the player then still is where the move would have begun, not where it would have ended.
+- A rejected move takes nothing off, also where another judge rejects it.
 - Leaving and joining again: a player new to a slot is taken to have left with nothing, and begins
   with what the time beyond `LONGEST` has earned since, up to ``slack``.
 
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from zope.interface import implementer
 
 from playerstate.arguments import shown
-from playerstate.interfaces import ISchemaJudge
+from playerstate.interfaces import IStatefulJudge
 from playerstate.live.rows import Slots
 from playerstate.state.field import Field
 from playerstate.state.kinds import Float, Int
@@ -42,7 +41,7 @@ _Floats = npt.NDArray[np.float64]
 _Moves = npt.NDArray[np.void]
 
 
-@implementer(ISchemaJudge)
+@implementer(IStatefulJudge)
 class SpeedLimit:
     """Rejects moves that are too fast, with the reason ``speed``.
 
@@ -76,16 +75,15 @@ class SpeedLimit:
         if not self._per_second:
             raise ValueError("per_second 0 lets no player move: make the fields server_owned()")
         self._slack = self._per_second / 2 if slack is None else _distance("slack", slack)
-        self._budgets = np.zeros(0, _BUDGET)
-        # By field and slot, where the last move that passed here leads to.
-        self._ends: list[npt.NDArray[Any]] = []
+        # By slot: what was left after the last move applied, and what will be after the one judged.
+        self._budgets = self._drafts = np.zeros(0, _BUDGET)
 
     def __repr__(self) -> str:
         names = "".join(f"{name!r}, " for name in self._fields)
         return f"SpeedLimit({names}per_second={self._per_second!r}, slack={self._slack!r})"
 
-    def check(self, schema: StateSchema) -> None:
-        """See `playerstate.interfaces.ISchemaJudge.check`."""
+    def prepare(self, schema: StateSchema) -> None:
+        """See `playerstate.interfaces.IStatefulJudge.prepare`."""
         fields = {field.name: field for field in schema.fields}
         fit = ", ".join(name for name, field in fields.items() if _why_not(field) is None)
         remedy = f"name some of {fit}" if fit else "no field is a number that clients move"
@@ -93,8 +91,7 @@ class SpeedLimit:
             why = _why_not(fields[name]) if name in fields else "there is no such field"
             if why is not None:
                 raise ValueError(f"field {name!r}: {why}; {remedy}")
-        self._budgets = np.zeros(0, _BUDGET)
-        self._ends = [np.zeros(0, fields[name].kind.dtype) for name in self._fields]
+        self._budgets = self._drafts = np.zeros(0, _BUDGET)
 
     def passing(
         self, slots: Slots, before: _Moves, after: _Moves, seconds: _Floats
@@ -102,38 +99,28 @@ class SpeedLimit:
         """See `playerstate.interfaces.IMoveJudge.passing`."""
         self._fit(slots)
         budgets = self._budgets[slots]
-        left = np.where(self._took_place(slots, before), budgets["left"], budgets["left_before"])
         unknown = budgets["session_id"] != before["session_id"]
         if unknown.any():
-            left[unknown] = self._left_of_new(before[unknown], seconds[unknown])
-        allowed = np.minimum(left, self._slack) + self._per_second * np.minimum(seconds, LONGEST)
-        distance = self._distance(before, after)
-        passes: npt.NDArray[np.bool_] = distance <= allowed
-        moved, after = slots[passes], after[passes]
-        budgets = np.zeros(len(moved), _BUDGET)
-        budgets["session_id"] = after["session_id"]
-        budgets["left_before"], budgets["left"] = left[passes], (allowed - distance)[passes]
-        self._budgets[moved] = budgets
-        for name, ends in zip(self._fields, self._ends, strict=True):
-            ends[moved] = after[name]
+            budgets["session_id"][unknown] = before["session_id"][unknown]
+            budgets["left"][unknown] = self._left_of_new(before[unknown], seconds[unknown])
+        left = np.minimum(budgets["left"], self._slack)
+        left += self._per_second * np.minimum(seconds, LONGEST)
+        left -= self._distance(before, after)
+        budgets["left"] = left
+        self._drafts[slots] = budgets
+        passes: npt.NDArray[np.bool_] = left >= 0.0
         return passes
+
+    def applied(self, slots: Slots) -> None:
+        """See `playerstate.interfaces.IStatefulJudge.applied`."""
+        self._budgets[slots] = self._drafts[slots]
 
     def _fit(self, slots: Slots) -> None:
         """Grow the arrays to these slots."""
-        if (more := int(slots.max(initial=-1)) + 1 - len(self._budgets)) > 0:
-            more += len(self._budgets)
-            self._budgets = np.append(self._budgets, np.zeros(more, _BUDGET))
-            self._ends = [np.append(ends, np.zeros(more, ends.dtype)) for ends in self._ends]
-
-    def _took_place(self, slots: Slots, before: _Moves) -> npt.NDArray[np.bool_]:
-        """Whether each player is where the last move that passed here leads to.
-
-        Otherwise another judge rejected that move, or the program has set the player elsewhere.
-        """
-        there = np.ones(len(slots), np.bool_)
-        for name, ends in zip(self._fields, self._ends, strict=True):
-            there &= ends[slots] == before[name]
-        return there
+        if (missing := int(slots.max(initial=-1)) + 1 - len(self._budgets)) > 0:
+            more = np.zeros(len(self._budgets) + missing, _BUDGET)
+            self._budgets = np.append(self._budgets, more)
+            self._drafts = np.append(self._drafts, more)
 
     def _left_of_new(self, before: _Moves, seconds: _Floats) -> _Floats:
         """The budget of players who are new to their slots."""
@@ -149,8 +136,8 @@ class SpeedLimit:
         return distance
 
 
-_BUDGET = np.dtype([("session_id", "<i8"), ("left", "<f8"), ("left_before", "<f8")])
-"""Of one slot: whose it is, what is left after the last move that passed here, and before it."""
+_BUDGET = np.dtype([("session_id", "<i8"), ("left", "<f8")])
+"""Of one slot: whose budget it is, and what is left of it."""
 
 
 def _apart(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
