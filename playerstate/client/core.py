@@ -156,8 +156,10 @@ class Client:
         self.ended_by: Refused | Gone | None = None
         self.overruled = 0
         self.changes = self.overrides = 0
-        # The number of the newest STATE, and the sequence to answer it with.
+        # The number of this conversation's newest STATE, and the sequence to answer it with; and
+        # the number of the newest STATE of all, whose change is in the client's state.
         self._seen = (0, 0)
+        self._known = 0
         self._owes_seen = False
         self.receipts = 0
         self.join_seconds: float | None = None
@@ -375,7 +377,7 @@ class Client:
         self._base, self._moved_at = None, -math.inf
         self._moves.clear()
         self._owes_seen = False
-        self._seen = (self._seen[0], self._first)
+        self._seen = (0, self._first)
         self.join_seconds = now - self._joined_at
         self.phase = Phase.ONLINE
         self.wake_at = now + REPEAT_EVERY
@@ -433,7 +435,12 @@ class Client:
         self.wake_at = now
         if state.number == self._seen[0]:
             return
+        if state.number == self._known:
+            # Seen before the client joined again: all it sent since is newer.
+            self._seen = (state.number, self._first)
+            return
         self._seen = (state.number, self.sequence)
+        self._known = state.number
         self.changes += 1
         if state.is_override:
             self.overrides += 1
@@ -451,8 +458,8 @@ class Client:
 
     def _ping(self, now: float) -> bytes:
         self._spoke(now)
-        # As long as a STATE, which may be due and not paid for.
-        return encode_numbered(PING, self.sequence, self._codec.state_size)
+        # A STATE may be due that nothing has paid for.
+        return encode_numbered(PING, self.sequence, self._codec.ping_size)
 
     def _spoke(self, now: float) -> None:
         self._spoke_at = now

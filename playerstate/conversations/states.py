@@ -98,7 +98,7 @@ class States:
             conversation.takes_moves = False
         self._waiting += not self._number[slot]
         self._number[slot] = number
-        self._gap[slot] = period(players)
+        self._gap[slot] = 0.0
 
     def end(self, slot: int) -> None:
         """Nothing more is told to this slot's player."""
@@ -135,7 +135,7 @@ class States:
             return iter(())
         high = self._table.high_water
         waiting = self._number[:high] != 0
-        waiting &= self._sent_at[:high] + self._gap[:high] <= now
+        waiting &= self._sent_at[:high] + np.maximum(self._gap[:high], period(players)) <= now
         waiting &= (np.frombuffer(self._prepaid, np.float64)[:high] >= 1.0) | (
             self._receipts.paid_at[:high] >= self._cost
         )
@@ -151,7 +151,8 @@ class States:
         else:
             self._receipts.spend(slot, self._cost)
         self._sent_at[slot] = self._seconds()
-        self._gap[slot] = min(2 * self._gap[slot], LONGEST_GAP * period(players))
+        least = period(players)
+        self._gap[slot] = min(max(2 * self._gap[slot], least), LONGEST_GAP * least)
         self._ledger.states += 1
         conversation.tell(number)
         conversation.send(encode_state(conversation.override != 0, number, fields))

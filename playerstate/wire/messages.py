@@ -6,6 +6,7 @@ its player.  Bytes that cannot be read raise `Malformed`, with the reason they a
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
@@ -235,6 +236,7 @@ class Codec:
         move_size, welcome_size, state_size, seen_size: bytes of a MOVE, of a WELCOME, of a STATE,
             and of a SEEN, which is as long, to pay for the next STATE.
         state_costs: how many RECEIPTs have the bytes of a STATE, on any transport.
+        ping_size: bytes of a PING that pays for a STATE beside its RECEIPT.
         join_size: the least bytes of a JOIN that can be welcomed.
     """
 
@@ -252,6 +254,9 @@ class Codec:
         self.seen_size = max(_SEEN.size, self.state_size)
         self.state_costs = max(
             (self.state_size + before) / (_RECEIPT.size + before) for before in _OVERHEADS
+        )
+        self.ping_size = math.ceil(
+            (1 + self.state_costs) * (_RECEIPT.size + max(_OVERHEADS)) - max(_OVERHEADS)
         )
         self._state_bytes = self.state_size + max(_OVERHEADS)
         self.join_size = self.welcome_size + _UNASKED

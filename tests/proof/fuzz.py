@@ -22,14 +22,14 @@ from playerstate import PlayerState, StateSchema
 from playerstate.conversations.gateway import Gateway
 from playerstate.testing import Address, SteppedService
 from playerstate.transports.plain import PlainService
-from playerstate.wire.messages import JOIN, LEAVE, MOVE, PING, encode_numbered
+from playerstate.wire.messages import JOIN, LEAVE, MOVE, PING, Codec, encode_numbered
 from tests.kit.players import run_of
 
 MAX_PLAYERS = 3
 SESSION_IDS = (0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**64 - 1)
 ADDRESSES: tuple[Address, ...] = tuple((f"192.0.2.{n}", 1000 + n) for n in range(4))
 PAUSES = (0.0, 0.02, 0.1, 0.5, 3.0, 40.0)
-JOIN_BYTES = 100 + StateSchema.of(PlayerState).struct.size
+JOIN_BYTES = Codec(StateSchema.of(PlayerState)).join_size
 MAX_STORY = 4096
 
 

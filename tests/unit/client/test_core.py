@@ -21,9 +21,11 @@ from playerstate.wire.messages import (
     Join,
     Malformed,
     RefusedReason,
+    Seen,
     encode_gone,
     encode_receipt,
     encode_refused,
+    encode_state,
 )
 from tests.kit.support import field, made
 from tests.kit.wire import ClientCodec, Leave, Move, Ping
@@ -70,6 +72,143 @@ class ClientTestCase(SynchronousTestCase):
         self.client.join(now)
         self.client.due(now)
         self.welcome(now)
+
+
+class StateTests(ClientTestCase):
+    """STATEs, which say what the program around the server set."""
+
+    def state(self, number: int, now: float, is_override: bool = True) -> None:
+        """The program sets `THERE`."""
+        fields = self.schema.struct.pack(*THERE)
+        self.client.received(encode_state(is_override, number, fields), now)
+
+    def test_goes_on_from_there(self) -> None:
+        """The client has the new state, and answers at once with its highest number."""
+        self.go_online()
+        self.client.move((5.0, 5.0), 0.1)
+        self.state(77, 0.2)
+        self.assertEqual((self.client.values, self.client.sequence), (THERE, 1))
+        self.assertEqual((self.client.changes, self.client.overrides), (1, 1))
+        self.assertEqual(self.client.wake_at, 0.2)
+        self.assertEqual(self.due(0.2), [Seen(77, 1)])
+        self.assertEqual(self.due(0.21), [])
+        self.assertEqual(
+            self.codec.decode_client(self.client.move((6.0, 6.0), 0.3) or b""), Move(2, (6.0, 6.0))
+        )
+
+    def test_repeated(self) -> None:
+        """A STATE that comes again is answered again, by the number of the first time."""
+        self.go_online()
+        self.client.move((5.0, 5.0), 0.1)
+        self.state(77, 0.2)
+        self.due(0.2)
+        self.client.move((6.0, 6.0), 0.3)
+        self.state(77, 0.4)
+        self.assertEqual(self.due(0.4), [Seen(77, 1)])
+        self.assertEqual((self.client.values, self.client.changes), ((6.0, 6.0), 1))
+
+    def test_overtaken(self) -> None:
+        """An older one that comes late is neither taken nor answered."""
+        self.go_online()
+        self.state(78, 0.2)
+        self.due(0.2)
+        self.client.move((6.0, 6.0), 0.3)
+        self.state(77, 0.4)
+        self.assertEqual(self.due(0.4), [])
+        self.assertEqual(self.client.values, (6.0, 6.0))
+
+    def test_before_the_welcome(self) -> None:
+        """One that overtakes the WELCOME is not taken: it comes again."""
+        self.client.join(0.0)
+        self.client.due(0.0)
+        self.state(77, 0.1)
+        self.assertEqual(self.client.changes, 0)
+        self.welcome(0.2)
+        self.assertEqual(self.client.values, HERE)
+        self.state(77, 0.3)
+        self.assertEqual(self.due(0.3), [Seen(77, 0)])
+
+    def test_of_the_server_alone(self) -> None:
+        """Fields of the server's change alone; the client's stay as it moved them."""
+        schema = StateSchema.of(Fighter)
+        codec = ClientCodec(schema)
+        client = Client(codec, itertools.count(1).__next__)
+        client.join(0.0)
+        client.due(0.0)
+        client.received(codec.encode_welcome(1, 5, (100, 1.0)), 0.0)
+        client.move((0, 2.0), 0.1)
+        client.received(encode_state(False, 77, schema.struct.pack(50, 1.5)), 0.2)
+        self.assertEqual(client.values, (50, 2.0))
+        self.assertEqual((client.changes, client.overrides), (1, 0))
+        client.received(encode_state(True, 78, schema.struct.pack(40, 1.5)), 0.3)
+        self.assertEqual(client.values, (40, 1.5))
+
+    def test_fresh_bases(self) -> None:
+        """What was sent before is no base of a DELTA any more."""
+        schema = StateSchema.of(Fighter)
+        client = Client.of(schema, itertools.count(1).__next__)
+        codec = Codec(schema)
+        client.join(0.0)
+        client.due(0.0)
+        client.received(codec.encode_welcome(1, 5, (100, 1.0)), 0.0)
+        client.move((0, 2.0), 0.1)
+        client.received(encode_receipt(1, 0), 0.2)
+        message = client.move((0, 2.5), 0.3)
+        assert message is not None
+        self.assertEqual(message[0], DELTA)
+        client.received(encode_state(True, 77, schema.struct.pack(100, 1.5)), 0.4)
+        client.received(encode_receipt(2, 0), 0.5)
+        message = client.move((0, 2.0), 0.6)
+        assert message is not None
+        self.assertEqual(message[0], MOVE)
+
+    def test_joins_again(self) -> None:
+        """A STATE that was seen in the last conversation is answered, and moves nothing back."""
+        self.go_online()
+        self.state(77, 0.2)
+        self.due(0.2)
+        self.client.move((6.0, 6.0), 0.3)
+        self.client.due(10.0)
+        self.client.received(self.codec.encode_welcome(2, 77, THERE), 10.1)
+        self.assertEqual(self.due(10.1), [Move(2, (6.0, 6.0)), Ping(2)])
+        self.state(77, 10.2)
+        self.assertEqual(self.due(10.2), [Seen(77, 1)])
+        self.assertEqual(self.client.values, (6.0, 6.0))
+        self.assertEqual(self.due(11.0), [Move(2, (6.0, 6.0)), Ping(2)])
+
+    def test_joins_again_unseen(self) -> None:
+        """One that it had not seen takes the place of what it sent again."""
+        self.go_online()
+        self.client.move(THERE, 0.1)
+        self.client.move((6.0, 6.0), 0.3)
+        self.client.due(10.0)
+        self.client.received(self.codec.encode_welcome(2, 77, THERE), 10.1)
+        self.assertEqual(self.due(10.1), [Move(3, (6.0, 6.0)), Ping(3)])
+        self.state(77, 10.2)
+        self.assertEqual(self.due(10.2), [Seen(77, 3)])
+        self.assertEqual(self.client.values, THERE)
+
+    def test_clock_set_back(self) -> None:
+        """A lower number in a later conversation is of a server whose clock was set back."""
+        self.go_online()
+        self.state(77, 0.2)
+        self.client.rejoin(10.0)
+        self.client.due(10.0)
+        self.client.received(self.codec.encode_welcome(2, 7, HERE), 10.1)
+        self.state(7, 10.2)
+        self.assertEqual(self.client.values, THERE)
+        self.assertIn(Seen(7, 0), self.due(10.2))
+
+    def test_leaving(self) -> None:
+        """A client that leaves answers too, and leaves once SEEN's number is applied."""
+        self.go_online()
+        self.client.move((5.0, 5.0), 0.1)
+        self.client.leave(0.2)
+        self.due(0.2)
+        self.state(77, 0.3)
+        self.assertIn(Seen(77, 1), self.due(0.3))
+        self.receipt(1, 0, 0.4)
+        self.assertEqual(self.due(0.4), [Leave(1)])
 
 
 class JoiningTests(ClientTestCase):

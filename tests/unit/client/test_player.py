@@ -233,6 +233,44 @@ class Trouble:
         game.pass_time(0.2)
         self.assertEqual(service.state(42), HERE)
 
+    def test_changed(self) -> None:
+        """What the program sets reaches the client, which goes on from there and is saved."""
+        game = self.game()
+        told: list[Any] = []
+        player = self.joined(game, self.make, on_change=lambda *change: told.append(change))
+        player.move(HERE)
+        game.pass_time(0.2)
+        service = game.stepped.service
+        service.change(42, x=9.0)
+        player.move(HERE)
+        game.pass_time(0.2)
+        self.assertEqual(told, [(attrs.evolve(HERE, x=9.0), True)])
+        self.assertEqual(player.state, attrs.evolve(HERE, x=9.0))
+        player.move(THERE)
+        game.pass_time(0.2)
+        self.assertEqual(service.state(42), THERE)
+        self.assertEqual(len(told), 1)
+        left = player.leave()
+        game.pass_time(0.5)
+        self.successResultOf(left)
+
+    def test_changed_while_away(self) -> None:
+        """A change that was lost on the way comes again once the network works."""
+        game = self.game()
+        told: list[Any] = []
+        player = self.joined(game, self.make, on_change=lambda *change: told.append(change))
+        player.move(HERE)
+        game.pass_time(0.2)
+        game.is_cut = True
+        game.stepped.service.change(42, x=9.0)
+        for _ in range(20):
+            player.move(THERE)
+            game.pass_time(0.05)
+        game.is_cut = False
+        game.pass_time(3.0)
+        self.assertEqual(told, [(attrs.evolve(HERE, x=9.0), True)])
+        self.assertEqual(game.stepped.service.state(42), attrs.evolve(HERE, x=9.0))
+
     def test_idle(self) -> None:
         """A player whose conversation ended by idleness joins again by itself."""
         game = self.game()

@@ -287,7 +287,7 @@ class AnswersTests(GatewayTestCase):
         """What the program around the server does brings no more than was paid for from there."""
         self.open()
         client = self.joined()
-        for whence, most in (("there", 2), ("elsewhere", 1), ("anew", 1)):
+        for whence, most in (("there", 3), ("elsewhere", 1), ("anew", 1)):
             for number in range(20):
                 client.move(self.service.progress(42).applied + 1, float(number))
                 self.advance(0.05 if number < 15 else 0.0)

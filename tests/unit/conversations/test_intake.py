@@ -99,7 +99,7 @@ class MoveTests(GatewayTestCase):
         client.move(1, 1.0)
         self.assertEqual(self.books.rejected, {"not_joined": 1})
         client.join(1)
-        self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW, 3.0, 0.0)])
+        self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW + 1, 3.0, 0.0)])
         self.advance(4.0)
 
     def test_other_address(self) -> None:
@@ -126,7 +126,9 @@ class MoveTests(GatewayTestCase):
             (struct.pack("<BIdd", 2, 1, float("nan"), 1.0), "value"),
             (struct.pack("<BIdd", 2, 1, 1.0, float("-inf")), "value"),
             (struct.pack("<BI31x", 3, 1)[:-1], "too_short"),
-            (struct.pack("<BI5x", 4, 1), "too_long"),
+            (struct.pack("<BI3x", 4, 1), "too_short"),
+            (struct.pack("<BI1196x", 4, 1), "too_long"),
+            (struct.pack("<BQI13x", 6, 1, 0), "value"),
             (b"\x00", "unknown_type"),
             (b"\x81" + move, "unknown_type"),
             (b"\xff" * 40, "unknown_type"),
@@ -136,7 +138,7 @@ class MoveTests(GatewayTestCase):
             self.assertEqual(self.books.malformed[reason], before + 1)
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.service.state(42), at(350, 200))
-        self.assertEqual(self.books.received, 9)
+        self.assertEqual(self.books.received, 11)
 
     def test_negative_zero(self) -> None:
         """-0.0 is taken in as 0.0."""
@@ -149,8 +151,8 @@ class MoveTests(GatewayTestCase):
         for many in (False, True):
             self.open(state=Owned, batch_min=1)
             client = self.client()
-            client.join(size=200)
-            self.service.update(42, Owned(7, 0.5, "hurt", 2))
+            client.join(size=400)
+            self.service.change(42, hp=7, name="hurt")
             self.receive(client, struct.pack("<BIdq", 2, 1, 0.25, 3), many)
             self.assertEqual(self.service.state(42), Owned(7, 0.25, "hurt", 3), many)
             self.receive(client, struct.pack("<BIqdq", 2, 2, 100, 0.5, 1), many)
@@ -162,7 +164,7 @@ class MoveTests(GatewayTestCase):
         for many in (False, True):
             self.open(state=Puppet, batch_min=1)
             client = self.client()
-            client.join(size=200)
+            client.join(size=400)
             self.receive(client, struct.pack("<BI", 2, 1), many)
             self.receive(client, struct.pack("<BHB", 5, 1, 0), many)
             self.assertEqual(self.service.state(42), Puppet())
@@ -250,7 +252,7 @@ class CrowdTests(GatewayTestCase):
         self.assertEqual(self.books.superseded, len(CROWD))
         self.advance(6.0)
         stored = self.stepped.store.players
-        self.assertEqual({stored[i].updated_at for i in CROWD}, {1_700_000_001_000_001})
+        self.assertEqual({stored[i].updated_at for i in CROWD}, {1_700_000_001_000_002})
 
     def test_few(self) -> None:
         """Few are taken in one by one."""

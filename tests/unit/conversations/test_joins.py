@@ -300,7 +300,7 @@ class JoinTests(GatewayTestCase):
         """No JOIN is answered by more bytes than it has."""
         self.open(max_players=1)
         for session_id, version, fingerprint in ((1, 2, 0), (1, 1, 99), (1, 1, 0), (2, 1, 0)):
-            for size in range(22, 130):
+            for size in range(22, 262):
                 client = self.client(session_id)
                 client.join(size, version=version, fingerprint=fingerprint, size=size)
                 for datagram, _ in self.port.take():

@@ -7,7 +7,7 @@ import struct
 from itertools import pairwise
 
 from playerstate import StoreBusy
-from playerstate.conversations import receipts as receipts_module
+from playerstate.conversations import pace
 from tests.kit.players import (
     RECEIPT,
     FragileStore,
@@ -127,7 +127,7 @@ class ReceiptTests(GatewayTestCase):
 
     def test_players_per_second(self) -> None:
         """With more players the period grows: each has a receipt every players/10,000 s at most."""
-        self.patch(receipts_module, "RECEIPTS_A_SECOND", 10)
+        self.patch(pace, "SENDS_A_SECOND", 10)
         self.open()
         clients = [self.joined(n, host=n) for n in range(1, 6)]  # 5 players: every 0.5 s
         times: dict[int, list[float]] = {client.session_id: [] for client in clients}

@@ -14,8 +14,9 @@ from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.registry import Registry
 from playerstate.conversations.silence import Silence
+from playerstate.conversations.states import States
 from playerstate.testing import SteppedService
-from playerstate.wire.messages import GoneReason
+from playerstate.wire.messages import Codec, GoneReason
 from tests.kit.support import LAW
 from tests.unit.conversations.test_conversation import Wire
 
@@ -26,8 +27,12 @@ def make() -> Registry:
     """A registry of the slots of a table that nobody is in."""
     service = SteppedService(max_players=8).service
     seconds = service.clock.seconds
-    receipts = Receipts(service.schema, service.table, service.ledger, seconds, lambda: 0.0)
-    return Registry(receipts, Silence(service.table, seconds, 30.0), MOST_DEPARTED)
+    codec = Codec(service.schema)
+    receipts = Receipts(
+        *(service.schema, codec.state_costs, service.table, service.ledger, seconds, lambda: 0.0)
+    )
+    states = States(codec, service.table, receipts, service.ledger, seconds)
+    return Registry(receipts, states, Silence(service.table, seconds, 30.0), MOST_DEPARTED)
 
 
 class RegistryTests(SynchronousTestCase):

@@ -177,7 +177,7 @@ class HistoryTests(SynchronousTestCase):
             elif step == "apply":
                 last = model[session_id][2]
                 table.apply(slot, number, (value, -value), stamp)
-                model[session_id] = (value, -value, max(stamp, last + 1))
+                model[session_id] = (value, -value, max(stamp, last + 1 + (last + 1 ^ stamp) % 2))
                 sequences[session_id] = number
             version = self.check(table, path, model, sequences)
             self.assertGreaterEqual(version, highest)

@@ -630,15 +630,15 @@ class FaultTests(EditTestCase):
 class ConversationTests(GatewayTestCase):
     """Edits of players who play over the wire."""
 
-    def test_move_overwrites(self) -> None:
-        """The client is not notified: its next MOVE carries the whole state."""
+    def test_move_before_seen(self) -> None:
+        """A MOVE that was sent before the client saw the edit does not undo it."""
         self.open()
         client = self.client()
         client.join()
         client.move(1, 3.0, 4.0)
         edited = self.stepped.service.edit(42, x=7.0)
         client.move(2, 5.0, 6.0)
-        self.assertEqual(self.stepped.service.state(42), at(5, 6))
+        self.assertEqual(self.stepped.service.state(42), at(7, 4))
         self.stepped.reactor.advance(0.05)
         self.stepped.settle()
         self.successResultOf(edited)

@@ -44,7 +44,7 @@ class JoinTests(ServiceTestCase):
         stepped.settle()
         self.successResultOf(left)
         self.assertEqual(stepped.service.ledger.snapshot().players_online, 0)
-        self.assertEqual(stepped.join(42), Joined(at(1, 2), True, EPOCH * MICROSECONDS))
+        self.assertEqual(stepped.join(42), Joined(at(1, 2), True, EPOCH * MICROSECONDS + 1))
         self.assertEqual(stepped.service.ledger.restored, 1)
 
     def test_is_there_already(self) -> None:

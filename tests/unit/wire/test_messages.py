@@ -284,6 +284,8 @@ class SizeTests(SynchronousTestCase):
             for before in (12, 18):
                 paid = codec.state_costs * (9 + before)
                 self.assertGreaterEqual(paid, codec.state_size + before)
+            self.assertGreaterEqual(receipts_for(codec.ping_size), 1 + codec.state_costs)
+            self.assertLess(receipts_for(codec.ping_size - 1), 1 + codec.state_costs)
 
     def test_seen_pays(self) -> None:
         """A SEEN is as long as the next STATE, also where the fields have a byte alone."""
