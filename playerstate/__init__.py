@@ -1,7 +1,7 @@
 """Keeps the state of every player of a game, and saves it without the game ever waiting.
 
 Programs import from five modules, the *doors*: this one, `playerstate.interfaces` for their own
-stores, `playerstate.client` for players, `playerstate.tokens` for login services and
+stores and judges, `playerstate.client` for players, `playerstate.tokens` for login services and
 `playerstate.testing` for tests.  The names in their ``__all__`` are public; every other module and
 name may change in any version.
 
