@@ -39,6 +39,8 @@ from playerstate.wire.messages import MOVE, Codec, Malformed, receipts_for
 
 BATCH_MIN = 16
 """From this many messages at a time on, `many` is worth the fixed costs of numpy."""
+JUDGED_BATCH_MIN = 2
+"""The same where moves are judged, since a move alone is judged by numpy too."""
 
 _EVEN = -2
 """Masks the date of a move; see `LiveTable.apply`."""
@@ -55,7 +57,7 @@ class Intake:
         run: the service's run, whose players move.
         registry: the conversations, with the receipts that each move pays for, and the time of
             each last message.
-        batch_min: see `BATCH_MIN`.
+        batch_min: see `BATCH_MIN`; at most `JUDGED_BATCH_MIN` where moves are judged.
         judging: applies the moves that the gateway's judges pass; None without judges.
 
     Attributes:
@@ -77,7 +79,7 @@ class Intake:
         self._moved = run.schema.moved
         self._current = registry.current
         self._receipts, self._silence = registry.receipts, registry.silence
-        self.batch_min = batch_min
+        self.batch_min = batch_min if judging is None else min(batch_min, JUDGED_BATCH_MIN)
         self._judging = judging
         self._codec = Codec(run.schema)
         self._deltas = DeltaCodec(run.schema)

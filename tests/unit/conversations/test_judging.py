@@ -239,6 +239,15 @@ class JudgeTests(JudgingTestCase):
             memory = self.service.table._halves
             self.assertTrue((memory["version"] == memory["version_again"]).all())
 
+    def test_few(self) -> None:
+        """Two moves that arrive together are judged together."""
+        judge = Asked()
+        self.open(judges=[judge])
+        clients = [self.joined(n, n) for n in (1, 2)]
+        datagrams = [client.framed(move(1, 1.0)) for client in clients]
+        self.port.receive_many(datagrams, [client.address for client in clients])
+        self.assertEqual([sorted(slots) for slots, *_ in judge.asked], [[0, 1]])
+
     def test_not_asked(self) -> None:
         """Of what cannot be applied anyway no judge is asked."""
         for together in self.both():
