@@ -58,6 +58,7 @@ FOLDERS: dict[str, set[str]] = {
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
+    "web": set(),
     "hangup": {"log"},
     "server": {"hangup", "interfaces", "listening", "log", "players", "printable"},
     "tap": {
