@@ -16,8 +16,9 @@ PAGE = Path(__file__).parents[2] / "docs/architecture.md"
 
 FOLDERS: dict[str, set[str]] = {
     "arguments": set(),
+    "figures": set(),
     "filenames": set(),
-    "ledger": set(),
+    "ledger": {"figures"},
     "listening": set(),
     "printable": set(),
     "runtime": set(),
@@ -33,6 +34,7 @@ FOLDERS: dict[str, set[str]] = {
     "players": {
         "arguments",
         "clock",
+        "figures",
         "interfaces",
         "ledger",
         "live",
@@ -54,7 +56,7 @@ FOLDERS: dict[str, set[str]] = {
         "waiters",
         "wire",
     },
-    "transports": {"arguments", "clock", "conversations", "log", "players", "wire"},
+    "transports": {"arguments", "clock", "conversations", "figures", "log", "players", "wire"},
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
