@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -39,6 +40,8 @@ OVERFLOW_LOGGED_EVERY = 10.0
 """Seconds between two log lines about a full queue."""
 THREAD_NAME = "playerstate-persist"
 """The name of the persist thread; with several lanes, a lane number from 1 up follows it."""
+
+T = TypeVar("T")
 
 _log = PrintableLogger()
 
@@ -103,7 +106,7 @@ class Outbox:
         self._flushes = Flushes()
         self._abandoned = False
         self.ended: Deferred[bool] = Deferred()
-        partition = Partition(store.lanes)
+        self._partition = partition = Partition(store.lanes)
         if store.lanes > 1:
             table.divide(store.lanes, partition.lane_of)
         heart, logged_at = Heartbeat(store, clock, runtime), dict[str, float]()
@@ -267,6 +270,12 @@ class Outbox:
         if self.oldest_unsaved() is None:
             return succeed(None)
         return self._flushes.add(since)
+
+    def between_writes(
+        self, session_id: int, call: Callable[[], T], then: Callable[[T | Exception], object]
+    ) -> None:
+        """Make a call between two writes of this player's lane; see `Lane.between_writes`."""
+        self._lanes[self._partition.lane_of(session_id)].between_writes(call, then)
 
     def _hand_over(self, lane: Lane, sweep: Sweep) -> None:
         self._ledger.swept += sweep.pushed
