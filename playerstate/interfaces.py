@@ -322,11 +322,11 @@ class Erased:
     """What a store held of a player who was erased.
 
     Attributes:
-        saved: whether it held a state of the player.
-        quarantined: how many quarantined rows of the player it kept.
+        stored: rows of the player, 0 or 1.
+        quarantined: rows of the player that it had quarantined.
     """
 
-    saved: bool
+    stored: int
     quarantined: int
 
 

@@ -11,8 +11,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from playerstate.conversations.gateway import Gateway
+from playerstate.filenames import check_name
 from playerstate.interfaces import StoreUnusable, file_store
-from playerstate.listening import Listen, parse_protocol_id
+from playerstate.listening import WEB_SCHEMES, Listen, parse_protocol_id
 from playerstate.live.names import check_apart
 from playerstate.players.service import PlayerStateService
 from playerstate.server import Server, end
@@ -24,6 +25,11 @@ from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
+from playerstate.web.access import Access, TokensUnusable, parse_host, read_tokens
+from playerstate.web.audit import AuditFile, LoggedAudit
+from playerstate.web.metrics import Source
+from playerstate.web.resource import WebResource
+from playerstate.web.service import WebService
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -56,6 +62,11 @@ def _power_of_two(text: str) -> int:
     if not value or value & (value - 1):
         raise ValueError("must be a power of two from 2 to 16777216")
     return value
+
+
+def _file_path(text: str) -> str:
+    check_name(text)
+    return os.path.abspath(text)
 
 
 _NETCODE_NEEDS = {
@@ -93,6 +104,17 @@ class Options(usage.Options):
         ["key-file", None, None, "netcode: file of the key shared with the login service."],
         ["protocol-id", None, None, "netcode: the game's number, up to 64 bits, such as 0x1122."],
         [
+            *("web", None, None),
+            "Where to answer HTTP, as tcp:PORT or tcp:PORT:interface=ADDRESS [default: nowhere].",
+        ],
+        [
+            "web-token-file",
+            None,
+            None,
+            "web: file of the tokens, one a line: NAME read|write TOKEN.",
+        ],
+        ["audit-log", None, None, "web: file to which each change adds a line of JSON."],
+        [
             *("max-token-lifetime", None, None),
             "netcode: the longest lifetime of the login service's tokens, in seconds"
             f" [default: {EXPIRES}].",
@@ -120,6 +142,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+        self["web-host"] = []
         self["public"] = []
 
     def opt_listen(self, text: str) -> None:
@@ -131,6 +154,10 @@ class Options(usage.Options):
     def opt_public(self, text: str) -> None:
         """netcode: ADDRESS:PORT by which tokens name this server; repeatable."""
         self["public"].append(self._parse("public", text, Address.parse))
+
+    def opt_web_host(self, text: str) -> None:
+        """web: NAME by which the endpoint may be called, besides its address; repeatable."""
+        self["web-host"].append(self._parse("web-host", text, parse_host))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; on an error, end with one line, where Twisted would print its whole help."""
@@ -150,6 +177,7 @@ class Options(usage.Options):
         self._convert("live-file", self._live_file_path)
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
+        self._check_web()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
 
     def _live_file_path(self, text: str) -> str | None:
@@ -173,6 +201,23 @@ class Options(usage.Options):
                     " and encrypts nothing, so it listens on loopback only; listen with netcode, or"
                     " allow this interface by --insecure, on a network you trust"
                 )
+
+    def _check_web(self) -> None:
+        if self["web"] is None:
+            for name in ("web-host", "web-token-file", "audit-log"):
+                if self[name]:
+                    end(f"--{name} is for the web endpoint, and there is none; add --web tcp:PORT")
+            return
+        self._convert("web", lambda text: Listen.parse(text, WEB_SCHEMES))
+        if self["audit-log"] is not None:
+            self._convert("audit-log", _file_path)
+        if self["web-token-file"] is not None:
+            self._convert("web-token-file", read_tokens)
+        elif not self["web"].is_loopback:
+            end(
+                f"--web {self['web']}: beyond loopback each request needs a token; name a file of"
+                " them by --web-token-file"
+            )
 
     def _check_netcode(self, listens: Sequence[Listen]) -> None:
         if not listens:
@@ -204,7 +249,7 @@ class Options(usage.Options):
     def _parse(self, name: str, text: str, parse: Callable[[str], Any]) -> Any:
         try:
             return parse(text)
-        except (ValueError, SchemaError, StoreUnusable, KeyUnusable) as error:
+        except (ValueError, SchemaError, StoreUnusable, KeyUnusable, TokensUnusable) as error:
             end(f"--{name} {text}: {error}")
 
 
@@ -217,9 +262,17 @@ def makeService(options: Options) -> IService:
         max_players=options["max-players"],
         live_file=options["live-file"],
     )
-    root = Server(service, options["listen"], options.parent or {})
-    service.setServiceParent(root)
+    listens = [("--listen", listen) for listen in options["listen"]]
+    web = options["web"]
+    if web is not None:
+        listens.append(("--web", web))
+    root = Server(service, listens, options.parent or {})
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
+    sources: list[Source] = []
+    if web is not None:
+        # The first child is the last to be stopped: a stop can be watched.
+        _web_service(options, service, gateway, sources).setServiceParent(root)
+    service.setServiceParent(root)
     places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}
     for listen in options["listen"]:
         places[listen.scheme].append((listen.port, listen.interface))
@@ -233,5 +286,22 @@ def makeService(options: Options) -> IService:
             slots=options["max-players"],
             max_token_lifetime=options["max-token-lifetime"],
         )
-        NetcodeService(gateway, settings, places["netcode"]).setServiceParent(root)
+        netcode = NetcodeService(gateway, settings, places["netcode"])
+        netcode.setServiceParent(root)
+        sources.append(lambda: netcode.tally)
     return root
+
+
+def _web_service(
+    options: Options, service: PlayerStateService, gateway: Gateway, sources: Sequence[Source]
+) -> WebService:
+    """The web endpoint, with figures of these sources, to which others may be added."""
+    listen, path = options["web"], options["audit-log"]
+    resource = WebResource(
+        service,
+        gateway,
+        sources=sources,
+        access=Access(listen.interface, options["web-token-file"] or (), options["web-host"]),
+        audit=AuditFile(path) if path else LoggedAudit(),
+    )
+    return WebService(service, resource, listen.port, listen.interface)

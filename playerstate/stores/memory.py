@@ -116,7 +116,7 @@ class MemoryStore:
 
     def erase(self, session_id: int) -> Erased:
         """See `IErasableStore.erase`."""
-        return Erased(self.players.pop(session_id, None) is not None, 0)
+        return Erased(int(self.players.pop(session_id, None) is not None), 0)
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`; no call runs for long."""

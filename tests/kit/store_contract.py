@@ -85,8 +85,8 @@ class StoreContract:
         if store is None:
             self.skipTest("this store cannot erase")
         self.assertTrue(verifyObject(IErasableStore, store))
-        self.assertEqual(store.erase(7), Erased(saved=True, quarantined=0))
-        self.assertEqual(store.erase(7), Erased(saved=False, quarantined=0))
+        self.assertEqual(store.erase(7), Erased(stored=1, quarantined=0))
+        self.assertEqual(store.erase(7), Erased(stored=0, quarantined=0))
         self.assertIsNone(self.reader.load(7))
         self.assertEqual(self.reader.load(8), Stored((3.0, 4.0), 6))
         self.assertEqual(self.write((7, 5.0, 6.0, 1)), [])

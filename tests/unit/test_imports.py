@@ -60,11 +60,24 @@ FOLDERS: dict[str, set[str]] = {
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
-    "web": set(),
+    "web": {
+        "arguments",
+        "clock",
+        "figures",
+        "interfaces",
+        "ledger",
+        "live",
+        "log",
+        "players",
+        "printable",
+        "saving",
+        "state",
+    },
     "hangup": {"log"},
-    "server": {"hangup", "interfaces", "listening", "log", "players", "printable"},
+    "server": {"hangup", "interfaces", "listening", "log", "players", "printable", "web"},
     "tap": {
         "conversations",
+        "filenames",
         "interfaces",
         "listening",
         "live",
@@ -74,6 +87,7 @@ FOLDERS: dict[str, set[str]] = {
         "stores",
         "tokens",
         "transports",
+        "web",
     },
     "": {
         "conversations",
@@ -232,5 +246,5 @@ class ImportTests(SynchronousTestCase):
             if "twisted.internet.reactor" in imported(ast.walk(parse(path)))
             and folder(name) not in ANYTHING
         }
-        transports = {"transports.plain", "transports.netcode.service"}
-        self.assertEqual(users, {"players.service", "server", "hangup"} | transports)
+        listening = {"transports.plain", "transports.netcode.service", "web.service"}
+        self.assertEqual(users, {"players.service", "server", "hangup"} | listening)

@@ -12,7 +12,7 @@ LOG_PATIENCE_MS = 1000
 """Milliseconds for which the log waits for other readers, to be emptied after an erasure."""
 
 
-def erase_player(connection: apsw.Connection, session_id: int) -> bool:
+def erase_player(connection: apsw.Connection, session_id: int) -> int:
     """Delete the player's row, and overwrite what it took with zeros.
 
     Then the log is copied into the database and cut to nothing, since it may hold older states of
@@ -23,7 +23,7 @@ def erase_player(connection: apsw.Connection, session_id: int) -> bool:
         session_id: the player's.
 
     Returns:
-        Whether there was such a row.
+        How many rows that were: 0 or 1.
 
     Raises:
         StoreBusy: another program is writing; nothing was deleted.
@@ -31,11 +31,11 @@ def erase_player(connection: apsw.Connection, session_id: int) -> bool:
     """
     try:
         if not connection.table_exists("main", "player_state"):
-            return False
+            return 0
         connection.pragma("secure_delete", True)
         connection.wal_autocheckpoint(0)  # it would run inside of the commit
         connection.execute("DELETE FROM player_state WHERE session_id = ?", (session_id,))
-        found = connection.changes() > 0
+        found = connection.changes()
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StoreBusy(str(error)) from error
     connection.set_busy_timeout(LOG_PATIENCE_MS)

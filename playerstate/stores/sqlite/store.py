@@ -298,8 +298,8 @@ class SQLiteStore:
             explained(self.path),
             contextlib.closing(connect_existing(self.path)) as connection,
         ):
-            saved = erase_player(connection, session_id)
-        return Erased(saved, RefusedFile(self.path, self.schema).remove(session_id))
+            stored = erase_player(connection, session_id)
+        return Erased(stored, RefusedFile(self.path, self.schema).remove(session_id))
 
     def describe(self) -> str:
         """See `IStateStore.describe`."""

@@ -59,12 +59,12 @@ class ErasureTests(ServiceTestCase):
 
     def test_offline(self) -> None:
         """A player who is offline is deleted from the store."""
-        self.assertEqual(self.erase(), Erased(saved=True, quarantined=0))
+        self.assertEqual(self.erase(), Erased(stored=1, quarantined=0))
         self.assertEqual(self.store.players, {})
 
     def test_unknown(self) -> None:
         """A player of whom nothing is kept is no error."""
-        self.assertEqual(self.erase(7), Erased(saved=False, quarantined=0))
+        self.assertEqual(self.erase(7), Erased(stored=0, quarantined=0))
         self.assertEqual(set(self.store.players), {42})
 
     def test_online(self) -> None:
@@ -206,7 +206,7 @@ class ErasureTests(ServiceTestCase):
             erased = self.service.erase(42)
             self.settle()
             self.failureResultOf(erased, error)
-        self.assertTrue(self.erase().saved)
+        self.assertTrue(self.erase().stored)
 
     def test_cannot_erase(self) -> None:
         """A store that cannot erase says so before anything changes."""
@@ -329,7 +329,7 @@ class FileTests(DirectoryTestCase, ServiceTestCase):
         self.stepped.join(42)
         self.service.update(42, Named(9.0, self.SECRET))
         self.assertEqual(self.found(), ["live", "players.db-wal"])
-        self.assertEqual(self.erased(), Erased(saved=True, quarantined=0))
+        self.assertEqual(self.erased(), Erased(stored=1, quarantined=0))
         self.assertEqual(self.found(), [])
 
     def test_goes_on(self) -> None:
@@ -356,7 +356,7 @@ class FileTests(DirectoryTestCase, ServiceTestCase):
         path = f"{self.path}.refused.jsonl"
         with open(path, "w") as file:
             file.write('{"session_id": 42, "name": "Ada-Lovelace-1815"}\n{"session_id": 43}\n')
-        self.assertEqual(self.erased(), Erased(saved=False, quarantined=1))
+        self.assertEqual(self.erased(), Erased(stored=0, quarantined=1))
         with open(path) as file:
             self.assertEqual(file.read(), '{"session_id": 43}\n')
 
