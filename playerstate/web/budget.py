@@ -30,6 +30,7 @@ class Budget:
     @contextmanager
     def spending(self) -> Iterator[None]:
         """Spend the time that the body of the ``with`` takes."""
+        self._fill_up()
         started = self._seconds()
         try:
             yield
@@ -39,7 +40,10 @@ class Budget:
     @property
     def wait(self) -> float:
         """Seconds until work may be begun; 0 for now."""
+        self._fill_up()
+        return max(0.0, -self._left / SHARE)
+
+    def _fill_up(self) -> None:
         now = self._seconds()
         self._left = min(BURST, self._left + (now - self._at) * SHARE)
         self._at = now
-        return max(0.0, -self._left / SHARE)
