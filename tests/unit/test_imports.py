@@ -58,11 +58,13 @@ FOLDERS: dict[str, set[str]] = {
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
+    "layered": set(),
     "hangup": {"log"},
     "server": {"hangup", "interfaces", "listening", "log", "players", "printable"},
     "tap": {
         "conversations",
         "interfaces",
+        "layered",
         "listening",
         "live",
         "players",
