@@ -34,6 +34,7 @@ from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import Trouble
 from playerstate.saving.outbox import Outbox
+from playerstate.sparing import SparingLogger
 from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
 
@@ -129,6 +130,7 @@ class Run:
         self._when_recovered = when_recovered
         self._on_leave = on_leave
         self._degraded = False
+        self._lines = SparingLogger(_log, clock.seconds)
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
             *(schema, options.max_players, clock.seconds, opened.buffer, memory.reserve),
@@ -211,7 +213,7 @@ class Run:
             self.memory.discard()
         except StoreUnusable as error:
             # The next start would take the leftover for the newest rows, over what came after it.
-            _log.critical("no player can join: {error}", error=error)
+            self._lines.critical("no player can join: {error}", error=error)
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False

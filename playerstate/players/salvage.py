@@ -20,7 +20,12 @@ from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.saving.commit import named
 from playerstate.saving.health import Trouble
+from playerstate.sparing import SparingLogger
 from playerstate.state.schema import StateSchema
+
+LOST_LINES = 5
+"""Log lines of a kind a minute about a live file that was lost, however often another process
+removes or cuts it."""
 
 _log = PrintableLogger()
 
@@ -60,6 +65,7 @@ class Salvage:
         self._disowned: dict[int, int] = {}
         self._cannot_renew = ""
         self._lost_at = 0.0
+        self._lines = SparingLogger(_log, clock.seconds, lines=LOST_LINES)
 
     @property
     def trouble(self) -> Trouble | None:
@@ -98,7 +104,7 @@ class Salvage:
             return
         for session_id in lost:
             self._disowned[session_id] = self._table.updated_at(self._table.slots[session_id])
-        _log.critical(
+        self._lines.critical(
             "the rows of {count} players in the live file were cut off or written over: player"
             " {players}; they are loaded from the store again, and what it does not have of them"
             " is lost",
@@ -112,7 +118,7 @@ class Salvage:
         except StoreUnusable as error:
             if str(error) != self._cannot_renew:
                 self._cannot_renew = str(error)
-                _log.critical(
+                self._lines.critical(
                     "the live file was {why} while it was in use, and cannot be made anew: {error};"
                     " the server retries, and until then a kill loses what is not yet committed",
                     why=why,
@@ -120,7 +126,7 @@ class Salvage:
                 )
             return
         self._cannot_renew = ""
-        _log.critical(
+        self._lines.critical(
             "the live file was {why} while it was in use; it was made anew with the {players}"
             " players in the game",
             why=why,
