@@ -16,8 +16,9 @@ PAGE = Path(__file__).parents[2] / "docs/architecture.md"
 
 FOLDERS: dict[str, set[str]] = {
     "arguments": set(),
+    "figures": set(),
     "filenames": set(),
-    "ledger": set(),
+    "ledger": {"figures"},
     "listening": set(),
     "printable": set(),
     "runtime": set(),
@@ -44,6 +45,7 @@ FOLDERS: dict[str, set[str]] = {
     "players": {
         "arguments",
         "clock",
+        "figures",
         "interfaces",
         "ledger",
         "live",
@@ -67,11 +69,21 @@ FOLDERS: dict[str, set[str]] = {
         "waiters",
         "wire",
     },
-    "transports": {"arguments", "clock", "conversations", "log", "players", "sparing", "wire"},
+    "transports": {
+        "arguments",
+        "clock",
+        "conversations",
+        "figures",
+        "log",
+        "players",
+        "sparing",
+        "wire",
+    },
     "tokens": {"arguments", "transports"},
     "client": {"arguments", "log", "sparing", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
     "layered": set(),
+    "web": set(),
     "hangup": {"log"},
     "server": {"hangup", "interfaces", "listening", "log", "players", "printable"},
     "tap": {

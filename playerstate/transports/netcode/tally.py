@@ -6,32 +6,31 @@ from collections import Counter
 
 import attrs
 
+from playerstate.figures import counter, described
 
-@attrs.define
+
+@described
+@attrs.define(slots=False)
 class Tally:
-    """The counters of one server; each number only increases.
+    """The counters of one server; each number only increases."""
 
-    Attributes:
-        connected: clients that connected.
-        disconnected: clients that disconnected.
-        timed_out: clients that timed out.
-        ended: clients that the server disconnected.
-        replaced: those of them that connected on another connection.
-        moved: connections that moved to another port of their client's address.
-        challenged: requests answered by a challenge.
-        denied: requests and responses answered by a denial, since no slot was free.
-        ignored: datagrams ignored, by reason.
-    """
-
-    connected: int = 0
-    disconnected: int = 0
-    timed_out: int = 0
-    ended: int = 0
-    replaced: int = 0
-    moved: int = 0
-    challenged: int = 0
-    denied: int = 0
-    ignored: Counter[str] = attrs.field(factory=Counter)
+    connected: int = counter("clients that connected", "netcode_connected")
+    disconnected: int = counter("clients that disconnected", "netcode_disconnected")
+    timed_out: int = counter("clients that timed out", "netcode_timed_out")
+    ended: int = counter("clients that the server disconnected", "netcode_ended")
+    replaced: int = counter(
+        "those of them that connected on another connection", "netcode_replaced"
+    )
+    moved: int = counter(
+        "connections that moved to another port of their client's address", "netcode_moved"
+    )
+    challenged: int = counter("requests answered by a challenge", "netcode_challenged")
+    denied: int = counter(
+        "requests and responses answered by a denial, since no slot was free", "netcode_denied"
+    )
+    ignored: Counter[str] = counter(
+        "datagrams ignored, by reason", "netcode_ignored", label="reason", default=Counter
+    )
 
     def copy(self) -> Tally:
         """A copy of the present numbers."""
