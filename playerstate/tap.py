@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -101,6 +101,7 @@ class Options(LayeredOptions):
     ]
 
     optFlags = [
+        ["log-json", None, "Log JSON, one object a line."],
         ["insecure", None, "Let the plain transport listen beyond this machine."],
     ]
 
@@ -149,9 +150,22 @@ class Options(LayeredOptions):
             files = file_store(self["store"])
             self["live-file"] = "playerstate.live" if files is None else files.live_path
         self._convert("live-file", self._live_file_path)
+        if self["log-json"]:
+            self._check_log_json()
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _check_log_json(self) -> None:
+        daemon: Mapping[str, Any] = self.parent or {}
+        if "fileLogObserverFactory" in daemon:
+            end(f"{self.said('log-json')}: is for twistd; twist has --log-format=json")
+        for name in ("logger", "syslog"):
+            if daemon.get(name):
+                end(
+                    f"{self.said('log-json')}: twistd's --{name} says what the log is; give one of"
+                    " them"
+                )
 
     def _live_file_path(self, text: str) -> str | None:
         if text == "none":
@@ -221,7 +235,9 @@ def makeService(options: Options) -> IService:
         max_players=options["max-players"],
         live_file=options["live-file"],
     )
-    root = Server(service, options["listen"], options.parent or {})
+    root = Server(
+        service, options["listen"], options.parent or {}, logs_json=bool(options["log-json"])
+    )
     service.setServiceParent(root)
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
     places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}

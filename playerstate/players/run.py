@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
-from playerstate.ledger import Gauges, Ledger, Outcome
+from playerstate.ledger import SUMMARY, Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
 from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
@@ -234,13 +234,13 @@ class Run:
         """The stop is over: count the updates it abandoned, and ignore late commit reports."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+        _log.info("stopped: " + SUMMARY, **self.ledger.snapshot().since(self._summarised))
         self.ledger.abandoned += self.outbox.pending
         self.outbox.close()
 
     def _summarise(self) -> None:
         now = self.ledger.snapshot()
-        _log.info("{summary}", summary=now.summary(self._summarised))
+        _log.info(SUMMARY, **now.since(self._summarised))
         self._summarised = now
 
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:

@@ -85,7 +85,17 @@ FOLDERS: dict[str, set[str]] = {
     "layered": set(),
     "web": set(),
     "hangup": {"log"},
-    "server": {"hangup", "interfaces", "listening", "log", "players", "printable"},
+    "jsonlog": set(),
+    "server": {
+        "hangup",
+        "interfaces",
+        "jsonlog",
+        "listening",
+        "log",
+        "players",
+        "printable",
+        "stores",
+    },
     "tap": {
         "conversations",
         "interfaces",
@@ -257,4 +267,4 @@ class ImportTests(SynchronousTestCase):
             and folder(name) not in ANYTHING
         }
         transports = {"transports.plain", "transports.netcode.service"}
-        self.assertEqual(users, {"players.service", "server", "hangup"} | transports)
+        self.assertEqual(users, {"players.service", "server", "hangup", "jsonlog"} | transports)

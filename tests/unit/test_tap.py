@@ -373,6 +373,11 @@ class ReachTests(OptionsTestCase):
                 lambda made: made[0].options.save_within,
             ),
             "listen": ({"listen": "udp:5"}, (5, "127.0.0.1"), _place),
+            "log-json": (
+                {"log-json": None},
+                True,
+                lambda made: made[0].parent._logs_json,
+            ),
             "insecure": (wide, (5, "0.0.0.0"), _place),
             "key-file": (
                 {**self.netcode, "key-file": self.keys[1]},
@@ -415,7 +420,7 @@ class ReachTests(OptionsTestCase):
         os.makedirs("dir", exist_ok=True)
         before = os.listdir()
         for name in option_names():
-            if name == "insecure":
+            if name in ("insecure", "log-json"):
                 continue
             for value in (*files, *numbers):
                 if value in names.get(name, ()):

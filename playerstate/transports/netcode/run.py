@@ -24,7 +24,7 @@ from playerstate.transports.netcode.connections import Connection, Source
 from playerstate.transports.netcode.events import Connected, Event, Replaced
 from playerstate.transports.netcode.protocol import NetcodeProtocol
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.tally import Tally
+from playerstate.transports.netcode.tally import SUMMARY, Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
 from playerstate.transports.udp import UDPPort
 from playerstate.wire.messages import GoneReason
@@ -242,11 +242,11 @@ class Run:
 
     def _log_tally(self) -> None:
         tally = self.server.tally
-        if summary := tally.summary(self._logged):
+        if fields := tally.since(self._logged):
             _log.info(
-                "netcode: {clients} connected now, {half_open} half-open; {summary}",
+                "netcode: {clients} connected now, {half_open} half-open; " + SUMMARY,
                 clients=len(self.server.connections),
                 half_open=self.server.half_open,
-                summary=summary,
+                **fields,
             )
         self._logged = tally.copy()
