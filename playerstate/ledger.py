@@ -143,6 +143,9 @@ class Counters:
     thread_deaths: int = counter(
         "persist threads that died of an error, and were started again", "persist_thread_restarts"
     )
+    live_file_losses: int = counter(
+        "times that the live file was removed, replaced or cut while in use", "live_file_losses"
+    )
     overflows: int = counter("sweeps that did not fit into a ring", "queue_overflows")
     commits: int = counter("transactions, as the persist threads report them")
     commit_seconds: float = counter("how long all writes took", default=0.0)

@@ -171,6 +171,7 @@ class Run:
             clock,
             self.reopening.load,
             lambda: self.outbox.in_flight,
+            ledger,
             lambda: self.leaves.settled(()),
         )
         self.joins = Joins(

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import Stored, StoreUnusable
+from playerstate.ledger import Ledger
 from playerstate.live.memory import RowMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
@@ -40,6 +41,7 @@ class Salvage:
         clock: measures how long the file has been missing.
         load: reads a player from the store, as `IStateReader.load`.
         in_flight: returns how many rows are on their way to the store.
+        ledger: counts how often the file was lost.
         restored: called when players whose rows were lost count as saved, although no commit
             said so: those who have left can be released.
     """
@@ -52,6 +54,7 @@ class Salvage:
         clock: SteadyClock,
         load: Callable[[int], Any],
         in_flight: Callable[[], int],
+        ledger: Ledger,
         restored: Callable[[], None],
     ) -> None:
         self._schema = schema
@@ -60,6 +63,7 @@ class Salvage:
         self._clock = clock
         self._load = load
         self._in_flight = in_flight
+        self._ledger = ledger
         self._restored = restored
         # `updated_at` of each player whose row was not ours, until the stored row is loaded.
         self._disowned: dict[int, int] = {}
@@ -113,6 +117,8 @@ class Salvage:
         )
 
     def _renew(self, why: str) -> None:
+        if not self._cannot_renew:  # else it is the same loss
+            self._ledger.live_file_losses += 1
         try:
             self._table.lie_in(self._memory.renew(self._table.used_bytes))
         except StoreUnusable as error:
