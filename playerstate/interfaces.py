@@ -40,6 +40,8 @@ from playerstate.state.schema import StateSchema
 
 __all__ = [
     "Column",
+    "Erased",
+    "IErasableStore",
     "IFileStore",
     "IStateReader",
     "IStateStore",
@@ -312,6 +314,41 @@ class IFileStore(IStateStore):
 def file_store(store: IStateStore) -> IFileStore | None:
     """The store as an `IFileStore`; None if it keeps no files."""
     found: IFileStore | None = IFileStore(store, None)
+    return found
+
+
+@attrs.frozen
+class Erased:
+    """What a store held of a player who was erased.
+
+    Attributes:
+        stored: rows of the player, 0 or 1.
+        quarantined: rows of the player that it had quarantined.
+    """
+
+    stored: int
+    quarantined: int
+
+
+class IErasableStore(IStateStore):
+    """A store that can erase a player."""
+
+    def erase(session_id: int) -> Erased:
+        """Delete all that the store keeps of this player, quarantined rows included.
+
+        After `prepare`: while writers are in use, on the persist thread that saves this player,
+        between two writes; otherwise on any thread.  May block.  When it returns, the player is
+        gone from the disk, as far as the store can see to that; copies are not its own.
+
+        Raises:
+            StoreBusy: the same call may succeed later; nothing is known to be deleted.
+            Exception: any other error, likewise.
+        """
+
+
+def erasable_store(store: IStateStore) -> IErasableStore | None:
+    """The store as an `IErasableStore`; None if it cannot erase a player."""
+    found: IErasableStore | None = IErasableStore(store, None)
     return found
 
 

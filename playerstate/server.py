@@ -21,11 +21,13 @@ from twisted.python.failure import Failure
 from playerstate.hangup import catch_hangup
 from playerstate.interfaces import LiveFileUnusable, StoreUnusable
 from playerstate.jsonlog import observer
-from playerstate.listening import Listen
+from playerstate.listening import WEB_SCHEMES, Listen
 from playerstate.log import PrintableLogger
 from playerstate.players.service import NotRunning, PlayerStateService
 from playerstate.printable import one_line
 from playerstate.stores.sqlite.messages import log_messages
+from playerstate.web.audit import AuditUnusable
+from playerstate.web.service import WebService
 
 _log = PrintableLogger()
 
@@ -41,7 +43,7 @@ class Server(MultiService):
 
     Args:
         service: the players' service, a child of this one, as the transports are.
-        listens: where the transports listen, to name the option at fault.
+        listens: the options by which the transports listen, and where, to name the one at fault.
         daemon: the options of twistd itself; empty where there is no twistd.
         logs_json: whether twistd's log is to be JSON.
     """
@@ -49,7 +51,7 @@ class Server(MultiService):
     def __init__(
         self,
         service: PlayerStateService,
-        listens: Sequence[Listen],
+        listens: Sequence[tuple[str, Listen]],
         daemon: Mapping[str, Any],
         *,
         logs_json: bool = False,
@@ -87,16 +89,26 @@ class Server(MultiService):
             opened.addCallback(self._listen_late).addErrback(self._end_late)
 
     def _listen(self) -> None:
-        try:
-            for transport in self:
-                if transport is not self._service:
-                    transport.startService()
-        except CannotListenError as error:
-            place = error.port, error.interface
-            listen = next(each for each in self._listens if (each.port, each.interface) == place)
-            why = error.socketError
-            remedy = _LISTEN_REMEDIES.get(why.errno, "name another port or interface")
-            self._cannot_start(f"--listen {listen}: cannot listen there: {why.strerror}; {remedy}")
+        for transport in self:
+            if transport is self._service:
+                continue
+            try:
+                transport.startService()
+            except CannotListenError as error:
+                self._cannot_listen(error, isinstance(transport, WebService))
+            except AuditUnusable as error:
+                self._cannot_start(f"--audit-log: {error}")
+
+    def _cannot_listen(self, error: CannotListenError, is_web: bool) -> NoReturn:
+        option, listen = next(
+            (option, each)
+            for option, each in self._listens
+            if (each.port, each.interface) == (error.port, error.interface)
+            and (each.scheme in WEB_SCHEMES) == is_web
+        )
+        why = error.socketError
+        remedy = _LISTEN_REMEDIES.get(why.errno, "name another port or interface")
+        self._cannot_start(f"{option} {listen}: cannot listen there: {why.strerror}; {remedy}")
 
     def _listen_late(self, _: None) -> None:
         """The store is open, some time after the process started."""

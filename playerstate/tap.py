@@ -11,9 +11,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from playerstate.conversations.gateway import Gateway
+from playerstate.filenames import check_name
 from playerstate.interfaces import StoreUnusable, file_store
 from playerstate.layered import LayeredOptions
-from playerstate.listening import Listen, parse_protocol_id
+from playerstate.listening import WEB_SCHEMES, Listen, parse_protocol_id
 from playerstate.live.names import check_apart
 from playerstate.players.service import PlayerStateService
 from playerstate.server import Server, end
@@ -25,6 +26,11 @@ from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
+from playerstate.web.access import Access, TokensUnusable, parse_host, read_tokens
+from playerstate.web.audit import AuditFile, LoggedAudit
+from playerstate.web.metrics import Source
+from playerstate.web.resource import WebResource
+from playerstate.web.service import WebService
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -57,6 +63,11 @@ def _power_of_two(text: str) -> int:
     if not value or value & (value - 1):
         raise ValueError("must be a power of two from 2 to 16777216")
     return value
+
+
+def _file_path(text: str) -> str:
+    check_name(text)
+    return os.path.abspath(text)
 
 
 _NETCODE_NEEDS = {
@@ -94,6 +105,17 @@ class Options(LayeredOptions):
         ["key-file", None, None, "netcode: file of the key shared with the login service."],
         ["protocol-id", None, None, "netcode: the game's number, up to 64 bits, such as 0x1122."],
         [
+            *("web", None, None),
+            "Where to answer HTTP, as tcp:PORT or tcp:PORT:interface=ADDRESS [default: nowhere].",
+        ],
+        [
+            "web-token-file",
+            None,
+            None,
+            "web: file of the tokens, one a line: NAME read|write TOKEN.",
+        ],
+        ["audit-log", None, None, "web: file to which each change adds a line of JSON."],
+        [
             *("max-token-lifetime", None, None),
             "netcode: the longest lifetime of the login service's tokens, in seconds"
             f" [default: {EXPIRES}].",
@@ -122,6 +144,7 @@ class Options(LayeredOptions):
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+        self["web-host"] = []
         self["public"] = []
 
     def opt_listen(self, text: str) -> None:
@@ -133,6 +156,10 @@ class Options(LayeredOptions):
     def opt_public(self, text: str) -> None:
         """netcode: ADDRESS:PORT by which tokens name this server; repeatable."""
         self["public"].append(self._parse("public", text, Address.parse))
+
+    def opt_web_host(self, text: str) -> None:
+        """web: NAME by which the endpoint may be called, besides its address; repeatable."""
+        self["web-host"].append(self._parse("web-host", text, parse_host))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; on an error, end with one line, where Twisted would print its whole help."""
@@ -154,6 +181,7 @@ class Options(LayeredOptions):
             self._check_log_json()
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
+        self._check_web()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
 
     def _check_log_json(self) -> None:
@@ -192,6 +220,23 @@ class Options(LayeredOptions):
                     " allow this interface by --insecure, on a network you trust"
                 )
 
+    def _check_web(self) -> None:
+        if self["web"] is None:
+            for name in ("web-host", "web-token-file", "audit-log"):
+                if self[name]:
+                    end(f"--{name} is for the web endpoint, and there is none; add --web tcp:PORT")
+            return
+        self._convert("web", lambda text: Listen.parse(text, WEB_SCHEMES))
+        if self["audit-log"] is not None:
+            self._convert("audit-log", _file_path)
+        if self["web-token-file"] is not None:
+            self._convert("web-token-file", read_tokens)
+        elif not self["web"].is_loopback:
+            end(
+                f"--web {self['web']}: beyond loopback each request needs a token; name a file of"
+                " them by --web-token-file"
+            )
+
     def _check_netcode(self, listens: Sequence[Listen]) -> None:
         if not listens:
             for name in ("public", *self._netcode_parsers):
@@ -222,7 +267,7 @@ class Options(LayeredOptions):
     def _parse(self, name: str, text: str, parse: Callable[[str], Any]) -> Any:
         try:
             return parse(text)
-        except (ValueError, SchemaError, StoreUnusable, KeyUnusable) as error:
+        except (ValueError, SchemaError, StoreUnusable, KeyUnusable, TokensUnusable) as error:
             end(f"{self.said(name, text)}: {error}")
 
 
@@ -235,11 +280,17 @@ def makeService(options: Options) -> IService:
         max_players=options["max-players"],
         live_file=options["live-file"],
     )
-    root = Server(
-        service, options["listen"], options.parent or {}, logs_json=bool(options["log-json"])
-    )
-    service.setServiceParent(root)
+    listens = [("--listen", listen) for listen in options["listen"]]
+    web = options["web"]
+    if web is not None:
+        listens.append(("--web", web))
+    root = Server(service, listens, options.parent or {}, logs_json=bool(options["log-json"]))
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
+    sources: list[Source] = []
+    if web is not None:
+        # The first child is the last to be stopped: a stop can be watched.
+        _web_service(options, service, gateway, sources).setServiceParent(root)
+    service.setServiceParent(root)
     places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}
     for listen in options["listen"]:
         places[listen.scheme].append((listen.port, listen.interface))
@@ -253,5 +304,22 @@ def makeService(options: Options) -> IService:
             slots=options["max-players"],
             max_token_lifetime=options["max-token-lifetime"],
         )
-        NetcodeService(gateway, settings, places["netcode"]).setServiceParent(root)
+        netcode = NetcodeService(gateway, settings, places["netcode"])
+        netcode.setServiceParent(root)
+        sources.append(lambda: netcode.tally)
     return root
+
+
+def _web_service(
+    options: Options, service: PlayerStateService, gateway: Gateway, sources: Sequence[Source]
+) -> WebService:
+    """The web endpoint, with figures of these sources, to which others may be added."""
+    listen, path = options["web"], options["audit-log"]
+    resource = WebResource(
+        service,
+        gateway,
+        sources=sources,
+        access=Access(listen.interface, options["web-token-file"] or (), options["web-host"]),
+        audit=AuditFile(path) if path else LoggedAudit(),
+    )
+    return WebService(service, resource, listen.port, listen.interface)

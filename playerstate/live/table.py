@@ -134,15 +134,14 @@ class LiveTable(SweptRows):
     def release(self, slot: int) -> None:
         """Take the player out of the table; the slot is free for another."""
         del self.slots[self.session_id(slot)]
-        self._write(slot, 0, 0, 0, 0, self.values(slot))
+        self._write(slot, 0, 0, 0, 0, self._spawn)
         self._lower_flag(slot)
         self._free.append(slot)
 
-    def wipe(self, slot: int) -> None:
-        """Leave nothing of the player who was released from this slot, if it is still free."""
-        if self.session_id(slot) == 0:
-            for _ in range(2):
-                self._write(slot, 0, 0, 0, 0, self._spawn)
+    def wipe(self, session_id: int) -> None:
+        """Leave nothing of a player who is not in the table in any slot that the player had."""
+        (places,) = (self._session_ids[: 2 * self.high_water] == session_id).nonzero()
+        self._blocks[places] = np.zeros((), self._blocks.dtype)
 
     def apply(
         self, slot: int, sequence: int | None, values: tuple[Any, ...], now: int

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred, fail
 
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
+from playerstate.interfaces import Erased, IStateReader, StoreBusy, StoreUnusable
 from playerstate.ledger import SUMMARY, Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
 from playerstate.live.recovery import Transients
@@ -24,6 +24,7 @@ from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.changes import Change
 from playerstate.players.edits import Edits
+from playerstate.players.erasures import Erasures
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
 from playerstate.players.lateness import Lateness
@@ -100,6 +101,7 @@ class Run:
         table: the live table.
         outbox: the way to the store.
         joins, leaves, edits: players who come, go, and are edited.
+        erasures: players who are erased.
         reopening: the store's reader, and switching over to a store that replaced it.
         salvage: watches the live file, and recreates it.
         accepts: whether joins and updates are accepted; False once a stop begins.
@@ -185,6 +187,15 @@ class Run:
             opened.transients,
         )
         self.edits = Edits(self.table, self.joins, self.leaves, ledger, self._apply)
+        self.erasures = Erasures(
+            store,
+            self.table,
+            self.joins,
+            self.leaves,
+            self.outbox,
+            self._apply,
+            on_leave,
+        )
 
     def begin(self) -> None:
         """Start the persist thread and the timers.
@@ -236,6 +247,7 @@ class Run:
         for call in self.clock.getDelayedCalls():
             call.cancel()
         _log.info("stopped: " + SUMMARY, **self.ledger.snapshot().since(self._summarised))
+        self.erasures.end()
         self.ledger.abandoned += self.outbox.pending
         self.outbox.close()
 
@@ -301,6 +313,21 @@ class Run:
         if self.accepts and self.recovering:
             raise _recovering()
         await self.edits.edit(session_id, change, create)
+
+    def erase(self, session_id: int) -> Deferred[Erased]:
+        """See `playerstate.players.service.PlayerStateService.erase`."""
+        # It has no canceller, so cancelling it ends the waiting alone.
+        erased: Deferred[Erased] = Deferred()
+        Deferred.fromCoroutine(self._erase(session_id)).addBoth(erased.callback)
+        return erased
+
+    async def _erase(self, session_id: int) -> Erased:
+        if not self.accepts:
+            raise NotRunning("the service is stopping")
+        if self.recovering:
+            raise _recovering()
+        self.guard()
+        return await self.erasures.erase(session_id, self.schema.spawn)
 
     def _apply(self, slot: int, values: tuple[Any, ...]) -> None:
         """Apply accepted values that come without a sequence; the caller has called `guard`."""

@@ -7,6 +7,7 @@ and the rows in flight.  Reactor thread only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -41,6 +42,8 @@ DROPPED_LINES = 20
 """Log lines a minute about rows that are never saved: each names a reason and its players."""
 THREAD_NAME = "playerstate-persist"
 """The name of the persist thread; with several lanes, a lane number from 1 up follows it."""
+
+T = TypeVar("T")
 
 _log = PrintableLogger()
 
@@ -106,7 +109,7 @@ class Outbox:
         self._flushes = Flushes()
         self._abandoned = False
         self.ended: Deferred[bool] = Deferred()
-        partition = Partition(store.lanes)
+        self._partition = partition = Partition(store.lanes)
         if store.lanes > 1:
             table.divide(store.lanes, partition.lane_of)
         heart, lines = Heartbeat(store, clock, runtime), StoreLines(clock)
@@ -270,6 +273,12 @@ class Outbox:
         if self.oldest_unsaved() is None:
             return succeed(None)
         return self._flushes.add(since)
+
+    def between_writes(
+        self, session_id: int, call: Callable[[], T], then: Callable[[T | Exception], object]
+    ) -> None:
+        """Make a call between two writes of this player's lane; see `Lane.between_writes`."""
+        self._lanes[self._partition.lane_of(session_id)].between_writes(call, then)
 
     def _hand_over(self, lane: Lane, sweep: Sweep) -> None:
         self._ledger.swept += sweep.pushed

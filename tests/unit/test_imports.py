@@ -83,7 +83,19 @@ FOLDERS: dict[str, set[str]] = {
     "client": {"arguments", "log", "sparing", "state", "transports", "wire"},
     "testing": {"interfaces", "players", "runtime", "saving", "state", "stores"},
     "layered": set(),
-    "web": set(),
+    "web": {
+        "arguments",
+        "clock",
+        "figures",
+        "interfaces",
+        "ledger",
+        "live",
+        "log",
+        "players",
+        "printable",
+        "saving",
+        "state",
+    },
     "hangup": {"log"},
     "jsonlog": set(),
     "server": {
@@ -95,9 +107,11 @@ FOLDERS: dict[str, set[str]] = {
         "players",
         "printable",
         "stores",
+        "web",
     },
     "tap": {
         "conversations",
+        "filenames",
         "interfaces",
         "layered",
         "listening",
@@ -108,6 +122,7 @@ FOLDERS: dict[str, set[str]] = {
         "stores",
         "tokens",
         "transports",
+        "web",
     },
     "": {
         "conversations",
@@ -266,5 +281,5 @@ class ImportTests(SynchronousTestCase):
             if "twisted.internet.reactor" in imported(ast.walk(parse(path)))
             and folder(name) not in ANYTHING
         }
-        transports = {"transports.plain", "transports.netcode.service"}
-        self.assertEqual(users, {"players.service", "server", "hangup", "jsonlog"} | transports)
+        listening = {"transports.plain", "transports.netcode.service", "web.service"}
+        self.assertEqual(users, {"players.service", "server", "hangup", "jsonlog"} | listening)
