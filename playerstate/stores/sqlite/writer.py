@@ -187,7 +187,10 @@ class SQLiteWriter:
         self._look()
         if self._log_pages * self._frame_bytes < CHECKPOINT_BYTES:
             return
-        pages, copied = self._checkpoint()
+        try:
+            pages, copied = self._checkpoint()
+        except apsw.BusyError:
+            return  # another program's checkpoint is running, and does the same
         size = self._log_pages * self._frame_bytes
         now = self._monotonic()
         is_due = now - self._pinned_logged_at >= PINNED_LOGGED_EVERY
@@ -196,7 +199,7 @@ class SQLiteWriter:
             _log.warn(
                 "{path}-wal has grown to {size} MiB and cannot be reset ({copied} of {pages}"
                 " pages copied): another program keeps a read transaction open on the database;"
-                " end it",
+                " end it, or if it is Litestream, which then lags behind, raise --save-within",
                 path=self._path,
                 size=size >> 20,
                 copied=copied,
@@ -229,8 +232,12 @@ class SQLiteWriter:
             StoreReplaced: as `maintain`; a log that is not ours is never checkpointed.
         """
         self._look()
-        pages, copied = self._checkpoint()
-        if copied < pages:
+        try:
+            pages, copied = self._checkpoint()
+            is_complete = copied == pages
+        except apsw.BusyError:
+            is_complete = False  # another program's checkpoint is running
+        if not is_complete:
             # A reader still needs older pages; the rest of the commits is only in the log.
             self._watch.sync_log(self._log_path)
 
