@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -12,6 +12,7 @@ from twisted.python import usage
 
 from playerstate.conversations.gateway import Gateway
 from playerstate.interfaces import StoreUnusable, file_store
+from playerstate.layered import LayeredOptions
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.live.names import check_apart
 from playerstate.players.service import PlayerStateService
@@ -64,7 +65,7 @@ _NETCODE_NEEDS = {
 }
 
 
-class Options(usage.Options):
+class Options(LayeredOptions):
     """The options of ``twistd playerstate``; a bad value ends it with one line."""
 
     synopsis = "[options]"
@@ -100,6 +101,7 @@ class Options(usage.Options):
     ]
 
     optFlags = [
+        ["log-json", None, "Log JSON, one object a line."],
         ["insecure", None, "Let the plain transport listen beyond this machine."],
     ]
 
@@ -148,9 +150,22 @@ class Options(usage.Options):
             files = file_store(self["store"])
             self["live-file"] = "playerstate.live" if files is None else files.live_path
         self._convert("live-file", self._live_file_path)
+        if self["log-json"]:
+            self._check_log_json()
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _check_log_json(self) -> None:
+        daemon: Mapping[str, Any] = self.parent or {}
+        if "fileLogObserverFactory" in daemon:
+            end(f"{self.said('log-json')}: is for twistd; twist has --log-format=json")
+        for name in ("logger", "syslog"):
+            if daemon.get(name):
+                end(
+                    f"{self.said('log-json')}: twistd's --{name} says what the log is; give one of"
+                    " them"
+                )
 
     def _live_file_path(self, text: str) -> str | None:
         if text == "none":
@@ -165,11 +180,14 @@ class Options(usage.Options):
         for listen in self["listen"]:
             place = listen.port, listen.interface
             if listen.port and place in places:
-                end(f"--listen {listen}: an earlier --listen has this place; name another port")
+                end(
+                    f"{self.said('listen', listen)}: an earlier --listen has this place; name"
+                    " another port"
+                )
             places.add(place)
             if listen.scheme == "udp" and not (listen.is_loopback or self["insecure"]):
                 end(
-                    f"--listen interface={listen.interface}: the plain transport checks no sender"
+                    f"{self.said('listen', listen)}: the plain transport checks no sender"
                     " and encrypts nothing, so it listens on loopback only; listen with netcode, or"
                     " allow this interface by --insecure, on a network you trust"
                 )
@@ -179,13 +197,13 @@ class Options(usage.Options):
             for name in ("public", *self._netcode_parsers):
                 if self[name]:
                     end(
-                        f"--{name} is for netcode, and no --listen uses it; add --listen"
+                        f"{self.said(name)} is for netcode, and no --listen uses it; add --listen"
                         " netcode:PORT"
                     )
             return
         for name, why in _NETCODE_NEEDS.items():
             if self[name] is None:
-                end(f"--listen {listens[0]}: netcode needs --{name}, {why}")
+                end(f"{self.said('listen', listens[0])}: netcode needs --{name}, {why}")
         if self["max-token-lifetime"] is None:
             self["max-token-lifetime"] = str(EXPIRES)
         for name, parse in self._netcode_parsers.items():
@@ -193,7 +211,7 @@ class Options(usage.Options):
         for listen in listens:
             if listen.is_wildcard and not self["public"]:
                 end(
-                    f"--listen {listen}: a token names its servers by address, and"
+                    f"{self.said('listen', listen)}: a token names its servers by address, and"
                     f" {listen.interface} names none; give the address by which clients reach this"
                     " server with --public ADDRESS:PORT"
                 )
@@ -205,7 +223,7 @@ class Options(usage.Options):
         try:
             return parse(text)
         except (ValueError, SchemaError, StoreUnusable, KeyUnusable) as error:
-            end(f"--{name} {text}: {error}")
+            end(f"{self.said(name, text)}: {error}")
 
 
 def makeService(options: Options) -> IService:
@@ -217,7 +235,9 @@ def makeService(options: Options) -> IService:
         max_players=options["max-players"],
         live_file=options["live-file"],
     )
-    root = Server(service, options["listen"], options.parent or {})
+    root = Server(
+        service, options["listen"], options.parent or {}, logs_json=bool(options["log-json"])
+    )
     service.setServiceParent(root)
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
     places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}

@@ -1,4 +1,4 @@
-"""The ``playerstate`` command: bots, recorded tracks, a store's content, keys and tokens.
+"""The ``playerstate`` command: bots, tracks, a store's content, options, keys and tokens.
 
 Each command imports its modules when it runs, so that ``--help`` is fast.
 """
@@ -209,6 +209,21 @@ def show(
     if limit is not None and show_all:
         raise click.UsageError("--limit and --all: give one of them")
     show(store, session_id, 0 if show_all else limit, as_json)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("options", metavar="[SERVER OPTION]...", nargs=-1, type=click.UNPROCESSED)
+def config(options: tuple[str, ...], as_json: bool) -> None:
+    """Show the options that a server would run with, and where each is from.
+
+    The server's options are those of `twistd playerstate`, such as --config FILE. The command line
+    is above the PLAYERSTATE_ variables, and these are above the file. Nothing is started. A value
+    with which the server would not start is an error.
+    """
+    from playerstate.cli.config import config
+
+    config(options, as_json)
 
 
 @main.group(cls=OneLineErrors)

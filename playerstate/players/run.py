@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
-from playerstate.ledger import Gauges, Ledger, Outcome
+from playerstate.ledger import SUMMARY, Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
 from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
@@ -26,6 +26,7 @@ from playerstate.players.changes import Change
 from playerstate.players.edits import Edits
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
+from playerstate.players.lateness import Lateness
 from playerstate.players.leaves import Leaves, Progress
 from playerstate.players.options import Options
 from playerstate.players.reopening import Reopening
@@ -34,6 +35,7 @@ from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import Trouble
 from playerstate.saving.outbox import Outbox
+from playerstate.sparing import SparingLogger
 from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
 
@@ -129,6 +131,7 @@ class Run:
         self._when_recovered = when_recovered
         self._on_leave = on_leave
         self._degraded = False
+        self._lines = SparingLogger(_log, clock.seconds)
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
             *(schema, options.max_players, clock.seconds, opened.buffer, memory.reserve),
@@ -168,6 +171,7 @@ class Run:
             clock,
             self.reopening.load,
             lambda: self.outbox.in_flight,
+            ledger,
             lambda: self.leaves.settled(()),
         )
         self.joins = Joins(
@@ -190,6 +194,7 @@ class Run:
         """
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
+        Lateness(self.clock, self.ledger.histograms.reactor_lateness)
         self.clock.every(SUMMARY_EVERY, self._summarise)
         self.clock.every(TROUBLE_EVERY, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
@@ -211,7 +216,7 @@ class Run:
             self.memory.discard()
         except StoreUnusable as error:
             # The next start would take the leftover for the newest rows, over what came after it.
-            _log.critical("no player can join: {error}", error=error)
+            self._lines.critical("no player can join: {error}", error=error)
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False
@@ -230,13 +235,13 @@ class Run:
         """The stop is over: count the updates it abandoned, and ignore late commit reports."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+        _log.info("stopped: " + SUMMARY, **self.ledger.snapshot().since(self._summarised))
         self.ledger.abandoned += self.outbox.pending
         self.outbox.close()
 
     def _summarise(self) -> None:
         now = self.ledger.snapshot()
-        _log.info("{summary}", summary=now.summary(self._summarised))
+        _log.info(SUMMARY, **now.since(self._summarised))
         self._summarised = now
 
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:

@@ -294,10 +294,7 @@ class Lane:
         )
         self.in_flight -= commit.settled
         while self._flights and self._flights[0].end <= commit.read:
-            age = self._clock.seconds() - self._flights.popleft().oldest
-            self._ledger.age_at_commit_seconds_max = max(
-                self._ledger.age_at_commit_seconds_max, age
-            )
+            self._ledger.note_age(self._clock.seconds() - self._flights.popleft().oldest)
         self._health.succeeded()
 
     def _note_failure(self, error: Exception, rows: int) -> None:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.kit.litestream import missing
 from tests.proof.offsite import SAVE_WITHIN, OffSite
 
-SECONDS = float(os.environ.get("PLAYERSTATE_OFFSITE_SECONDS", "1"))
+SECONDS = float(os.environ.get("PROOF_OFFSITE_SECONDS", "1"))
 """How long the players play before the disk is lost first; CI asks for more."""
 PLAYERS = 20_000 if SECONDS >= 60 else 2_000
 

@@ -85,6 +85,7 @@ class RefusedFile:
                 taken += len(line)
                 fitting[session_id] = line
             else:
+                # Each of them: it is the only copy of the row.
                 _log.error(
                     "{path} is full; this row is not in it: {line}",
                     path=self._path,

@@ -20,6 +20,7 @@ from playerstate.interfaces import (
 )
 from playerstate.log import PrintableLogger
 from playerstate.printable import printable
+from playerstate.sparing import SparingLogger
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.files import connect_existing, file_number
 from playerstate.stores.sqlite.newest import find, read_newest
@@ -53,8 +54,7 @@ class SQLiteWriter:
         watch: Watch | None = None,
     ) -> None:
         self._path = path
-        self._monotonic = monotonic
-        self._pinned_logged_at = -PINNED_LOGGED_EVERY
+        self._pinned_lines = SparingLogger(_log, monotonic, PINNED_LOGGED_EVERY)
         self._log_pages = 0
         self._interrupted = False
         # No busy timeout: the persister waits between attempts instead, where a stop can end it.
@@ -192,11 +192,8 @@ class SQLiteWriter:
         except apsw.BusyError:
             return  # another program's checkpoint is running, and does the same
         size = self._log_pages * self._frame_bytes
-        now = self._monotonic()
-        is_due = now - self._pinned_logged_at >= PINNED_LOGGED_EVERY
-        if copied < pages and size > LOG_BYTES and is_due:
-            self._pinned_logged_at = now
-            _log.warn(
+        if copied < pages and size > LOG_BYTES:
+            self._pinned_lines.warn(
                 "{path}-wal has grown to {size} MiB and cannot be reset ({copied} of {pages}"
                 " pages copied): another program keeps a read transaction open on the database;"
                 " end it, or if it is Litestream, which then lags behind, raise --save-within",
