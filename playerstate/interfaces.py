@@ -416,13 +416,16 @@ class IStoreContent(Interface):
     """What an operator looks at in a store.
 
     Nothing here changes a player.  One thread uses it, without a reactor: each method may block,
-    and passes on what a signal raises meanwhile.  Each may raise `StoreUnusable`, whose message, one
-    line, says what is wrong and what to do, or `NotOffered`.
+    and passes on what a signal raises meanwhile.  Each may raise `StoreUnusable`, whose message,
+    one line, says what is wrong and what to do, or `NotOffered`.
     """
 
     live_path: str | None = Attribute(
         "The default path of the live file of this store; None if it has none."
     )
+
+    def exists() -> bool:
+        """Whether there is a store of players, even of none."""
 
     def identity() -> bytes:
         """The identity that `IStateStore.migrate` last gave it; zeros for none."""
@@ -447,6 +450,8 @@ class IStoreContent(Interface):
 
     def plan(schema: StateSchema) -> Sequence[str]:
         """What `IStateStore.migrate` would change for this schema, in words; empty if nothing.
+
+        The store exists.
 
         Raises:
             StoreUnusable: it would refuse the schema.

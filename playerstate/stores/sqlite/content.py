@@ -76,6 +76,18 @@ class SQLiteContent:
                 raise StoreUnusable(f"{self.path} holds no players: it is an empty database")
             yield connection
 
+    def exists(self) -> bool:
+        """See `IStoreContent.exists`."""
+        if not os.path.exists(self.path):
+            return False
+        if not may_be_database(self.path):
+            raise StoreUnusable(not_a_database(self.path))
+        with (
+            explained(self.path, os.R_OK),
+            contextlib.closing(connect_to_look(self.path)) as connection,
+        ):
+            return check_ours(connection, self.path)
+
     def identity(self) -> bytes:
         """See `IStoreContent.identity`."""
         with self.look() as connection:

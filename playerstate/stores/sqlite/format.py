@@ -134,13 +134,11 @@ def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> lis
 
 
 def plan_migration(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
-    """What `migrate_database` would change, in words; empty if nothing.
+    """What `migrate_database` would change in a database of players, in words; empty if nothing.
 
     Raises:
         StoreUnusable: as `migrate_database`.
     """
-    if not check_ours(connection, path):
-        return ["make the tables of an empty database"]
     plan = _in_words(_missing(connection, path, schema), "add", "rename")
     tables = ("player_store", "player_mark")
     return plan + [
