@@ -478,6 +478,9 @@ class IStoreContent(Interface):
 class IStoreOperations(IStoreContent):
     """What an operator does with a store, whether or not a server runs on it."""
 
+    def recognise(path: str) -> None:
+        """Check that a file may be one that `backup` wrote, without reading all of it."""
+
     def hold(create: bool = False) -> IHeldStore:
         """Take the store's lock.
 

@@ -156,8 +156,8 @@ def _look_at_live_file(
 def _tell_leftover(store: IStoreContent, name: str, leftover: Leftover, found: Findings) -> None:
     known: dict[str, Any] = {"path": name, "players": len(leftover.records)}
     if not leftover.unsaved:
-        known |= {"clean": True, "to_recover": 0}
-        found.note(f"live file: {name}: the last stop was clean", live_file=known)
+        known |= {"clean": leftover.clean, "to_recover": 0}
+        found.note(f"live file: {name}: no player in it is unsaved", live_file=known)
         return
     if leftover.identity != store.identity():
         known |= {"clean": False, "to_recover": 0}

@@ -56,6 +56,8 @@ def restore(url: str, path: str, live_file: str | None, as_json: bool) -> None:
         click.ClickException: the backup cannot be used, or a server uses the store or the live
             file; nothing has changed.
     """
+    with operating(url) as content:
+        content.recognise(path)  # before a lock file is made beside a store that is not there
     with holding(url, create=True) as store, contextlib.ExitStack() as stack:
         lives = [
             name

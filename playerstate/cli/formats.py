@@ -75,7 +75,7 @@ def read_csv(file: BinaryIO) -> Iterator[Line]:
     """The players of a CSV file; the first that cannot be read as CSV is the last."""
     # A byte that is not UTF-8 becomes a lone surrogate, which no field accepts.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(_bounded(text), strict=True)
     columns: list[str] = []
     try:
         columns = next(reader, [])
@@ -89,7 +89,15 @@ def read_csv(file: BinaryIO) -> Iterator[Line]:
                 why = f"{len(row)} cells: must be {len(columns)}, as in the first line"
                 yield Line(reader.line_num, {}, why)
     except csv.Error as error:
-        yield Line(reader.line_num, {}, f"it is not CSV: {error}")
+        yield Line(max(reader.line_num, 1), {}, f"it is not CSV: {error}")
+
+
+def _bounded(text: TextIO) -> Iterator[str]:
+    """The lines of a text, up to the first that is too long."""
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"a line has more than {LONGEST_LINE} characters")
+        yield line
 
 
 def _wrong_columns(columns: Sequence[str]) -> str:
@@ -110,7 +118,7 @@ def read_jsonl(file: BinaryIO) -> Iterator[Line]:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
+            cells = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except (ValueError, RecursionError) as error:
             yield Line(number, {}, f"it is not JSON: {error}")
             continue

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from playerstate.cli.checking import BadLines, Checking, Given
 from playerstate.cli.done import players, tell_done
 from playerstate.cli.formats import READERS
-from playerstate.cli.operating import check_fits, check_saved, holding
+from playerstate.cli.operating import check_fits, check_saved, holding, operating
 from playerstate.cli.outcome import Bar
 from playerstate.cli.terminal import say
 from playerstate.interfaces import IHeldStore, Records
@@ -55,8 +55,11 @@ def import_players(
     """
     now = time.time_ns() // 1000
     checking = Checking(schema, form == "csv", skip_unknown, now)
+    with operating(url) as content:
+        is_new = not content.exists()
+    if is_new and not create:
+        raise click.ClickException(f"there is no store {url} yet; --create makes it")
     with holding(url, create=create) as store, _open(path) as file:
-        is_new = create and not store.exists()
         if not is_new:
             check_fits(url, store, schema)
             check_saved(url, store, live_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from playerstate.cli.done import players, tell_done
 from playerstate.cli.live_files import erase_everywhere
 from playerstate.cli.operating import check_fits, check_saved, holding, live_file_of
 from playerstate.players.changes import Change
-from playerstate.state.field import InvalidState
+from playerstate.state.field import Field, InvalidState
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema
 
@@ -44,11 +44,13 @@ def set_fields(
     Raises:
         click.ClickException: nothing was changed.
     """
+    known = {field.name: field for field in schema.stored}
     try:
-        named = _parse(fields, schema)
+        named = _parse(fields, known)
         change = Change.of(schema, named)
     except InvalidState as error:
-        raise click.ClickException(f"{error}; --state names the server's state class") from error
+        hint = "" if error.field in known else "; --state names the server's state class"
+        raise click.ClickException(f"{error}{hint}") from error
     with holding(url, by_web=True) as store:
         check_fits(url, store, schema)
         check_saved(url, store, live_file)
@@ -85,8 +87,7 @@ def set_fields(
     )
 
 
-def _parse(fields: Sequence[tuple[str, str]], schema: StateSchema) -> dict[str, Any]:
-    known = {field.name: field for field in schema.stored}
+def _parse(fields: Sequence[tuple[str, str]], known: Mapping[str, Field]) -> dict[str, Any]:
     named = {}
     for name, value in fields:
         if name not in known:
@@ -133,7 +134,7 @@ def erase(url: str, session_id: int, live_file: str | None, as_json: bool) -> No
         parts.append("the store")
     parts += live
     if erased.quarantined:
-        parts.append(f"{erased.quarantined} quarantined rows")
+        parts.append("the quarantined rows")
     if parts:
         line = f"player {session_id} erased from {url}: {', '.join(parts)}"
     else:
@@ -169,8 +170,6 @@ def prune(url: str, idle_days: float, dry_run: bool, live_file: str | None, as_j
         count = store.idle(before) if dry_run else store.prune(before)
         left = store.count()
     what = "would be deleted" if dry_run else "deleted"
-    line = (
-        f"{players(count)} of {url} without a change for {idle_days:g} days {what}; {left:,} left"
-    )
+    line = f"{url}: {players(count)} idle for {idle_days:g} days {what}; {left:,} left"
     numbers = {"store": url, "pruned": count, "players": left, "dry_run": dry_run}
     tell_done(line, numbers, as_json)

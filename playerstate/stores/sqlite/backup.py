@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -64,7 +65,10 @@ def copy_online(source: apsw.Connection, target: str, progress: OnProgress) -> i
             copy.pragma("synchronous", "off")
             with copy.backup("main", source, "main") as backup:
                 while not backup.done:
-                    backup.step(PAGES_A_STEP)
+                    try:
+                        backup.step(PAGES_A_STEP)
+                    except apsw.FullError:  # SQLite says no more of it
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
                     progress(backup.page_count - backup.remaining, backup.page_count)
     finally:
         source.execute("ROLLBACK")

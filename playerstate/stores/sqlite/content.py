@@ -152,5 +152,5 @@ class SQLiteContent:
                 players = copy_online(connection, path, progress)
             give_permissions(path, self.path)
         except OSError as error:
-            raise StoreUnusable(f"cannot write {path}: {error.strerror}") from error
+            raise StoreUnusable(f"cannot write a copy of {self.path}: {error.strerror}") from error
         return players

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from zope.interface import implementer
 
-from playerstate.interfaces import IStoreOperations, StoreUnusable
+from playerstate.interfaces import IStoreOperations
 from playerstate.stores.sqlite.content import SQLiteContent
 from playerstate.stores.sqlite.held import SQLiteHeld
 
@@ -15,8 +13,14 @@ from playerstate.stores.sqlite.held import SQLiteHeld
 class SQLiteOperations(SQLiteContent):
     """See `IStoreOperations`."""
 
+    def recognise(self, path: str) -> None:
+        """See `IStoreOperations.recognise`."""
+        with SQLiteContent(path).look():
+            pass
+
     def hold(self, create: bool = False) -> SQLiteHeld:
         """See `IStoreOperations.hold`."""
-        if not (create or os.path.exists(self.path)):
-            raise StoreUnusable(f"{self.path} does not exist")
+        if not create:
+            with self.look():  # no lock file beside what is no database of players
+                pass
         return SQLiteHeld(self.path)

@@ -9,15 +9,9 @@ import time
 import apsw
 
 from playerstate.interfaces import OnProgress, StoreUnusable
-from playerstate.stores.sqlite.backup import copy_online, give_permissions, look_for_signals
-from playerstate.stores.sqlite.files import (
-    connect_existing,
-    connect_to_look,
-    explained,
-    may_be_database,
-    not_a_database,
-)
-from playerstate.stores.sqlite.format import check_ours
+from playerstate.stores.sqlite.backup import copy_online, give_permissions
+from playerstate.stores.sqlite.content import SQLiteContent
+from playerstate.stores.sqlite.files import connect_existing, explained
 
 LOG_AND_INDEX = ("-wal", "-shm", "-journal")
 
@@ -57,24 +51,14 @@ def put_in_place(copy: str, path: str, progress: OnProgress) -> list[str]:
         finally:
             os.close(fd)
     except OSError as error:
-        raise StoreUnusable(f"cannot restore {path}: {error}") from error
+        raise StoreUnusable(f"cannot restore {path}: {error.strerror}; it is as it was") from error
     return aside
 
 
 def _copy(copy: str, path: str, new: str, progress: OnProgress) -> None:
-    if not os.path.exists(copy):
-        raise StoreUnusable(f"{copy} does not exist")
-    if os.path.exists(path) and os.path.samefile(copy, path):
+    if os.path.exists(path) and os.path.exists(copy) and os.path.samefile(copy, path):
         raise StoreUnusable(f"{copy} is the database itself; name a copy of it")
-    if not may_be_database(copy):
-        raise StoreUnusable(not_a_database(copy))
-    with (
-        explained(copy, os.R_OK),
-        contextlib.closing(connect_to_look(copy)) as source,
-    ):
-        look_for_signals(source)
-        if not check_ours(source, copy):
-            raise StoreUnusable(f"{copy} holds no players: it is an empty database")
+    with SQLiteContent(copy).look() as source:
         copy_online(source, new, progress)
     # With another identity no live file of the copied run, wherever it lies, is recovered into it.
     with explained(new), contextlib.closing(connect_existing(new)) as connection:
@@ -86,7 +70,7 @@ def _copy(copy: str, path: str, new: str, progress: OnProgress) -> None:
 
 def _set_aside(path: str) -> list[str]:
     """Give the former database another name as well, and its other files another one instead."""
-    aside = f"{path}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{os.getpid()}"
+    aside = f"{path}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{time.time_ns() % 10**9}"
     if os.path.exists(path):
         _finish_log(path)
     moved = []
