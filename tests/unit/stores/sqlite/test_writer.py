@@ -199,7 +199,7 @@ class NamedTests(StoreTestCase):
                 "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
                 " BEGIN SELECT RAISE(ABORT, 'cursed'); END"
             )
-            self.patch(writer, "_find_refused", lambda records: {})
+            self.patch(writer._batches, "find_refused", lambda records: {})
             batch = records(PLAIN, (1, -1.0, 0.0, 5), (2, 1.0, 0.0, 5))
             error = self.assertRaises(RowRefused, writer.write, batch)
             self.assertEqual(str(error), "cursed")
