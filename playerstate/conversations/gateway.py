@@ -219,9 +219,9 @@ class Run:
         self.departures.on_leave(session_id)
 
     def on_change(self, session_id: int, is_override: bool) -> None:
-        """See `PlayersListener`; a player who is leaving is told after the next JOIN."""
+        """See `PlayersListener`."""
         conversation = self.registry.current.get(session_id)
-        if conversation is not None and conversation.phase is Phase.PLAYING:
+        if conversation is not None:
             self._states.changed(conversation, is_override, len(self.registry.current))
 
     def received_many(
@@ -312,8 +312,9 @@ class Run:
         registry.forget_departed(now)
         self._players.guard()
         players = len(registry.current)
-        states, receipts = self._states.due(now, players), self._receipts.due(now, players)
-        for slot, number, fields in states:
+        for slot, number, fields in self._states.due(now, players):
             self._states.tell(registry.at_slot[slot], number, fields, players)
-        for slot, applied, fields in receipts:
+        # Only now: a STATE may have spent what a RECEIPT would have cost.
+        self._players.guard()
+        for slot, applied, fields in self._receipts.due(now, players):
             self._receipts.show_this(registry.at_slot[slot], applied, fields)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from playerstate.conversations.conversation import Conversation
+from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.pace import Turns, period
 from playerstate.conversations.receipts import Receipts
 from playerstate.ledger import Ledger
@@ -90,12 +90,18 @@ class States:
         self._prepaid[conversation.slot] = conversation.states_paid
 
     def changed(self, conversation: Conversation, is_override: bool, players: int) -> None:
-        """The program changed the player, just now; the newest row is what is to be told."""
+        """The program changed the player, just now; the newest row is what is to be told.
+
+        A player who is leaving is told after the next JOIN; the last moves are refused all the same
+        if they were sent before an override.
+        """
         slot = conversation.slot
         number = self._table.updated_at(slot)
         if is_override:
             conversation.override = number
             conversation.takes_moves = False
+        if conversation.phase is not Phase.PLAYING:
+            return
         self._waiting += not self._number[slot]
         self._number[slot] = number
         self._gap[slot] = 0.0

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 
 from playerstate.conversations.gateway import Gateway
+from playerstate.conversations.pace import SEND_EVERY
+from playerstate.conversations.states import LONGEST_GAP
 from playerstate.testing import Address
 from playerstate.wire.messages import (
     Codec,
@@ -14,9 +16,15 @@ from playerstate.wire.messages import (
     Receipt,
     Refused,
     RefusedReason,
+    State,
     Welcome,
 )
-from tests.proof.simulation.conversations import Asked, Conversation, Conversations
+from tests.proof.simulation.conversations import (
+    Asked,
+    Conversation,
+    Conversations,
+    costs_of_state,
+)
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player
 from tests.proof.simulation.world import World
@@ -47,6 +55,7 @@ class Answers:
         self._gateway = gateway
         self._table = gateway.service.table
         self._codec = Codec(gateway.service.schema)
+        self._costs = costs_of_state(self._codec)
         self._pass_on = pass_on
 
     def wrote(self, packet: bytes, address: Address) -> None:
@@ -54,16 +63,22 @@ class Answers:
         session_id, nonce = _HEAD.unpack_from(packet)
         message = self._codec.decode_server(packet[_HEAD.size :])
         self._talks.answers.append(message)
-        player = self._model.players[session_id]
+        player, talk = self._model.players[session_id], self._talks.named(session_id, nonce)
         if isinstance(message, Welcome):
             self._wrote_welcome(player, message, address, len(packet) - 12)
         elif isinstance(message, Refused):
             self._wrote_refused(player, message, address, len(packet) - 12)
         elif isinstance(message, Receipt):
             self._wrote_receipt(player, message, nonce, address)
+        elif isinstance(message, State):
+            self._wrote_state(player, message, nonce, address)
         else:
             self._wrote_gone(player, message, address)
         self._world.check(getattr(message, "nonce", nonce) == nonce, "a nonce of another:", message)
+        if (talk := talk or self._talks.named(session_id, nonce)) is not None:
+            talk.bytes_left -= len(packet)
+            left = talk.bytes_left
+            self._world.check(left >= 0, "player", session_id, "gets", -left, "bytes too many")
         self._pass_on(packet, address)
 
     def _request(self, player: Player, nonce: int, address: Address, size: int) -> Asked:
@@ -93,7 +108,7 @@ class Answers:
             slot = self._table.slots[session_id]
             self._model.enter(player, asked.sequence, slot)
             player.came_by = "join"
-            self._talks.current[session_id] = Conversation(
+            talk = self._talks.current[session_id] = Conversation(
                 address,
                 asked.nonce,
                 asked.sequence,
@@ -102,6 +117,9 @@ class Answers:
                 message.secret,
                 asked.replaced,
             )
+            talk.pay_for(asked.size, self._codec)
+            if player.is_overridden:
+                talk.change(player.updated_at, True)
             self._talks.joining.pop(session_id, None)
             self._talks.departed.pop(session_id, None)
             shown = (asked.nonce, asked.sequence, asked.sequence)
@@ -134,12 +152,34 @@ class Answers:
         self._talks.last_receipt[session_id] = (talk.nonce, message.applied, message.saved)
 
     def _pay(self, talk: Conversation, name: tuple[object, ...]) -> None:
-        """A RECEIPT is paid for by what came from where it goes; two are kept in hand at most."""
+        """A RECEIPT is paid for by what came from where it goes; not much is kept in hand."""
         if talk.paid >= 1.0:
-            talk.paid = min(talk.paid, 2.0) - 1.0
+            talk.paid = min(talk.paid, 2.0 + self._costs) - 1.0
         else:
             self._world.check(talk.leaving and not talk.told, *name, "is not paid for")
             talk.told = True
+
+    def _wrote_state(self, player: Player, message: State, nonce: int, address: Address) -> None:
+        talk, world = self._talks.current.get(player.session_id), self._world
+        name = ("player", player.session_id, "at", address, "gets", message)
+        right = talk is not None and (talk.address, talk.nonce) == (address, nonce)
+        world.check(right, *name, "having", talk)
+        assert talk is not None
+        due = (message.number, message.is_override, message.values)
+        must = (talk.number, talk.override > 0, player.values)
+        world.check(due == must and talk.number > 0, *name, "instead of", must)
+        world.check(world.now > talk.state_due - 1e-6, *name, "after", talk.state_at)
+        talk.state_at = world.now
+        talk.gap = min(max(2 * talk.gap, SEND_EVERY), LONGEST_GAP * SEND_EVERY)
+        if talk.states_paid >= 1.0:
+            talk.states_paid -= 1.0
+        else:
+            world.check(talk.paid >= self._costs - 1e-6, *name, "which is not paid for:", talk.paid)
+            talk.paid = min(talk.paid, 2.0 + self._costs) - self._costs
+        if talk.numbers[-1:] != [message.number]:
+            world.check(message.number > max(talk.numbers, default=0), *name, "after", talk.numbers)
+            talk.numbers.append(message.number)
+        self._model.counts.states += 1
 
     def _note_base(self, player: Player, talk: Conversation, applied: int) -> None:
         """A MOVE's state that is shown as applied is a base from now on, of which two are kept."""

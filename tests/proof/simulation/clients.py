@@ -15,13 +15,16 @@ from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import (
     LEAVE,
     PING,
+    SEEN,
     Codec,
     Gone,
     Receipt,
     Refused,
+    State,
     Welcome,
     encode_numbered,
 )
+from tests.proof.simulation.intents import Intent
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.network import Network
 from tests.proof.simulation.plan import Plan
@@ -29,17 +32,29 @@ from tests.proof.simulation.players import Values
 from tests.proof.simulation.world import World
 
 _HEAD = struct.Struct("<QI")
+_SEEN = struct.Struct("<BQI")
+_ANSWERS = ("well", "well", "well", "never", "badly")
 
 
 @attrs.define(eq=False)
 class Client:
-    """What one player's program remembers."""
+    """What one player's program remembers.
+
+    Attributes:
+        answers: how it answers a STATE: ``well``, ``never``, or ``badly``.
+        used: the highest sequence of a move in this conversation, or of its JOIN.
+        knows: the number of the newest override that it has answered; infinite for one that may
+            have answered more than it was told, or less than it has sent.
+    """
 
     session_id: int
     address: Address
+    answers: str
     nonce: int = 0
     secret: int = 0
     sequence: int = 0
+    used: int = 0
+    knows: float = 0.0
     welcomed: bool = False
     moves: dict[int, Values] = attrs.field(factory=dict)
     bases: dict[int, Values] = attrs.field(factory=dict)
@@ -63,9 +78,11 @@ class Clients:
         self._network = network
         self._codec = Codec(schema)
         self._deltas = DeltaCodec(schema)
-        self._clients = [Client(i, ("10.0.0.1", 1000 + i)) for i in plan.players]
+        self._clients = [
+            Client(i, ("10.0.0.1", 1000 + i), self._random.choice(_ANSWERS)) for i in plan.clients
+        ]
         self._nonces = 0
-        self.weights: dict[Callable[[], None], float] = {
+        actions: dict[Callable[[], None], float] = {
             self.play: 10.0,
             self.play_all: 3.0,
             self.step: 4.0,
@@ -75,12 +92,17 @@ class Clients:
             self.wander: 0.3,
             self.repeat_old_move: 0.7,
             self.send_rubbish: 0.5,
+            self.claim: 0.5,
         }
+        self.weights = actions if self._clients else {}
 
     def received(self, packet: bytes) -> None:
         """The server's answer reaches a client."""
-        session_id, message = _HEAD.unpack_from(packet)[0], self._codec.decode_server(packet[12:])
-        client = next(client for client in self._clients if client.session_id == session_id)
+        session_id, nonce = _HEAD.unpack_from(packet)
+        message = self._codec.decode_server(packet[12:])
+        client = next((each for each in self._clients if each.session_id == session_id), None)
+        if client is None:
+            return  # it went to where a device was
         if isinstance(message, Welcome) and message.nonce == client.nonce:
             client.welcomed = True
             client.secret = message.secret
@@ -89,6 +111,37 @@ class Clients:
             client.nonce = client.secret = 0
         elif isinstance(message, Receipt) and message.applied in client.moves:
             client.bases[message.applied] = client.moves[message.applied]
+        elif isinstance(message, State) and nonce == client.nonce:
+            self._answer(client, message)
+
+    def _answer(self, client: Client, state: State) -> None:
+        """Answer a STATE, or not, as this client does."""
+        if client.answers == "never" or self._random.random() < 0.1:
+            return
+        number, sequence = state.number, client.used
+        if client.answers == "badly":
+            number += self._random.choice((0, 0, 0, -2, 2))
+            sequence += self._random.choice((0, 0, -2, 3))
+            client.knows = math.inf
+        elif state.is_override:
+            client.knows = max(client.knows, number)
+            client.bases.clear()
+        self._see(client, number, sequence)
+
+    def _see(self, client: Client, number: int, sequence: int) -> None:
+        sequence = min(max(sequence, 0), MAX_SEQUENCE)
+        self._world.note("client", client.session_id, "has seen", number, sequence)
+        size = max(_SEEN.size, self._codec.state_size)
+        seen = _SEEN.pack(SEEN, number & 2**64 - 1, sequence).ljust(size, b"\0")
+        self._send(client, seen)
+
+    def claim(self) -> None:
+        """Claim to have seen what was never told, or tell again what was."""
+        client = self._one()
+        player = self._model.players[client.session_id]
+        past = [*player.overrides, 0, 1, player.updated_at, player.updated_at + 1, 2**63, 2**64 - 1]
+        client.knows = math.inf
+        self._see(client, self._random.choice(past), client.used + self._random.choice((0, 0, -1)))
 
     def _send(self, client: Client, message: bytes) -> None:
         self._network.send(_HEAD.pack(client.session_id, client.nonce) + message, client.address)
@@ -114,7 +167,10 @@ class Clients:
 
     def _move(self, client: Client, sequence: int) -> None:
         self._world.note("client", client.session_id, "moves", sequence)
-        client.moves[sequence] = values = self._model.next_values()
+        client.moves[sequence] = values = self._model.some_values(client.session_id)
+        client.used = max(client.used, sequence)
+        intent = Intent(self._model.intents.moved(values), client.knows)
+        self._model.intents.sent(client.session_id, client.nonce, sequence, intent)
         self._send(client, self._codec.encode_move(sequence, values))
 
     def step(self) -> None:
@@ -128,6 +184,10 @@ class Clients:
         message = self._deltas.encode(sequence, base, client.bases[base], values)
         if message is not None:
             client.sequence = sequence
+            client.used = max(client.used, sequence)
+            # Its base may be one of an earlier conversation.
+            intent = Intent(None, client.knows)
+            self._model.intents.sent(client.session_id, client.nonce, sequence, intent)
             self._world.note("client", client.session_id, "steps", sequence, "from", base)
             self._send(client, message)
 
@@ -140,6 +200,7 @@ class Clients:
                 client.sequence = 0
             elif at_most < 0.15:
                 client.sequence = MAX_SEQUENCE - self._random.randrange(4)
+            client.used, client.knows = client.sequence, 0.0
         self._world.note("client", client.session_id, "joins", client.nonce, client.sequence)
         secret = client.secret if self._random.random() < 0.5 else 0
         join = self._codec.encode_join(client.nonce, client.sequence, secret=secret)
@@ -161,13 +222,19 @@ class Clients:
     def ping(self) -> None:
         """Say that one is there."""
         client = self._one()
-        self._send(client, encode_numbered(PING, client.sequence))
+        size = self._random.choice((0, 0, self._codec.state_size, 200))
+        self._send(client, encode_numbered(PING, client.sequence, size))
 
     def leave(self) -> None:
-        """Go; some go on all the same."""
+        """Go; the last moves may come later; some go on all the same."""
         client = self._one()
-        self._world.note("client", client.session_id, "leaves", client.sequence)
-        self._send(client, encode_numbered(LEAVE, client.sequence))
+        late = self._random.choice((0, 1, 2, 5))
+        last = min(client.sequence + late, MAX_SEQUENCE)
+        self._world.note("client", client.session_id, "leaves", last)
+        self._send(client, encode_numbered(LEAVE, last))
+        for _ in range(late):
+            client.sequence = min(client.sequence + 1, MAX_SEQUENCE)
+            self._move(client, client.sequence)
         if self._random.random() < 0.7:
             client.nonce, client.secret, client.welcomed = 0, 0, False
 
@@ -183,6 +250,7 @@ class Clients:
         move = codec.encode_move(client.sequence + 1 & MAX_SEQUENCE, self._model.next_values())
         nan = move[:5] + struct.pack("<d", math.nan) + move[13:]
         join = codec.encode_join(self._nonces + 1000, 0)
+        seen = codec.encode_seen(self._model.players[client.session_id].updated_at, client.used)
         message = self._random.choice(
             (
                 *(b"", move[:-1], move + b"\0", nan, b"\x05" + bytes(6), b"\x77", bytes(1300)),
@@ -190,6 +258,7 @@ class Clients:
                 *(join[:14], join[:9], join.ljust(1201, b"\0"), b"\x01\x02" + join[2:]),
                 *(b"\x01\x01\x01" + join[3:], encode_numbered(PING, client.sequence)[:-1]),
                 encode_numbered(LEAVE, 0),
+                *(seen[:-1], seen + b"\0", seen[:9] + b"\xff\xff\xff\xff" + seen[13:]),
             )
         )
         if self._random.random() < 0.1:

@@ -13,14 +13,25 @@ import math
 import attrs
 
 from playerstate.arguments import MAX_SEQUENCE
-from playerstate.conversations.conversation import Replaced
+from playerstate.conversations.conversation import TOLD_KEPT, Replaced
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.joins import REPLACED_FOR, REPLACED_KEPT
+from playerstate.conversations.pace import SEND_EVERY
 from playerstate.testing import Address
+from playerstate.wire.messages import STATES_PAID, Codec
 from tests.kit.players import run_of
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
+
+HEAD = 12
+"""Bytes that a message has before it in a datagram."""
+UNASKED = 78
+"""Bytes that a JOIN has beyond its WELCOME and the STATEs that it pays for."""
+OVERHEAD = 18
+"""Bytes that a message has around it, over the transport that adds more."""
+LATE = 0.25
+"""Seconds that a STATE may be late: turns of the reactor come at intervals."""
 
 
 @attrs.frozen
@@ -42,6 +53,13 @@ class Conversation:
     `bases` are the last two, `answered` is when it was last answered after its end, `paid` how many
     RECEIPTs it has paid for, and `told` whether the last RECEIPT was sent, which a LEAVE pays for,
     or the JOIN.
+
+    `override` is the number of the newest override that the client has not seen, `number` that of
+    the newest change that the client has not, 0 for none; `numbers` those of the STATEs sent.
+    `bytes_left` is how many bytes more came from where the player is than were sent there.
+    `states_paid` is how many STATEs are paid for beside RECEIPTs, `state_at` when the last was
+    sent, `gap` how long after it at least the same may be sent again.  `is_renumbered` is whether the program has had
+    its sequences begin again below what the client had used.
     """
 
     address: Address
@@ -59,6 +77,42 @@ class Conversation:
     answered: float = -math.inf
     paid: float = 1.0
     told: bool = False
+    override: int = 0
+    number: int = 0
+    numbers: list[int] = attrs.field(factory=list)
+    bytes_left: int = 0
+    states_paid: float = 0.0
+    state_at: float = -math.inf
+    gap: float = 0.0
+    is_renumbered: bool = False
+
+    def change(self, number: int, is_override: bool) -> None:
+        """The program made a change with this number; who leaves is told when in again."""
+        if is_override:
+            self.override = number
+        if not self.leaving:
+            self.number, self.gap = number, 0.0
+
+    @property
+    def state_due(self) -> float:
+        """When the next STATE may be sent."""
+        return self.state_at + max(self.gap, SEND_EVERY)
+
+    def pay_for(self, size: int, codec: Codec) -> None:
+        """A JOIN of so many bytes came from here: it pays for a RECEIPT, and for some STATEs."""
+        self.paid, self.bytes_left = 1.0, HEAD + size
+        left = size - codec.welcome_size - UNASKED
+        self.states_paid = float(min(STATES_PAID, left // (codec.state_size + OVERHEAD)))
+
+    def knows(self, number: int) -> bool:
+        """Whether a SEEN may bear this number: it was sent, or is older than the last few sent."""
+        last = self.numbers[-TOLD_KEPT:]
+        return number in last or (len(last) == TOLD_KEPT and 0 < number < last[0])
+
+
+def costs_of_state(codec: Codec) -> float:
+    """How many RECEIPTs are as long as a STATE, over the transport for which it is more."""
+    return max((codec.state_size + 12) / 21, (codec.state_size + OVERHEAD) / (9 + OVERHEAD))
 
 
 class Conversations:
@@ -83,6 +137,7 @@ class Conversations:
         self._registry = run_of(gateway).registry
         self._silence = run_of(gateway).silence
         self._service = gateway.service
+        self._costs = costs_of_state(Codec(gateway.service.schema))
         self._table = gateway.service.table
         self.current: dict[int, Conversation] = {}
         self.joining: dict[int, Asked] = {}
@@ -103,6 +158,14 @@ class Conversations:
             talk.limit = min(talk.limit, self._table.sequence(talk.slot))
             if not talk.leaving:
                 self.leave(session_id, talk)
+
+    def named(self, session_id: int, nonce: int) -> Conversation | None:
+        """This player's conversation with this nonce, if there is one or was one of late."""
+        for talks in (self.current, self.departed):
+            talk = talks.get(session_id)
+            if talk is not None and talk.nonce == nonce:
+                return talk
+        return None
 
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""
@@ -155,6 +218,36 @@ class Conversations:
                     untold[session_id] = progress
         return untold
 
+    def renumbered(self, session_id: int, sequence: int | None) -> None:
+        """The program joins a player who may be in a conversation, from this sequence on."""
+        talk, player = self.current.get(session_id), self._model.players[session_id]
+        if talk is not None and sequence is not None and sequence < player.sequence:
+            talk.is_renumbered = True
+
+    def changed(self, player: Player, is_override: bool) -> None:
+        """The program has changed a player."""
+        talk = self.current.get(player.session_id)
+        if talk is not None:
+            talk.change(player.updated_at, is_override)
+
+    def seen(self, player: Player, talk: Conversation, number: int, sequence: int) -> None:
+        """A client has seen the STATE with this number, having used this sequence."""
+        talk.states_paid = min(talk.states_paid + 1.0, STATES_PAID)
+        if talk.override and number >= talk.override:
+            self._model.seen(player, sequence)
+            talk.override, talk.bases = 0, []
+        if number == talk.number:
+            talk.number = 0
+
+    def late_states(self) -> dict[int, int]:
+        """The STATEs that should have been sent by now, since they are paid for."""
+        late = {}
+        for session_id, talk in self.current.items():
+            is_paid = talk.states_paid >= 1.0 or talk.paid >= self._costs
+            if talk.number and is_paid and self._world.now > talk.state_due + LATE:
+                late[session_id] = talk.number
+        return late
+
     def hear(self, talk: Conversation) -> None:
         """A player gave a sign of life."""
         if not talk.leaving:
@@ -164,6 +257,7 @@ class Conversations:
         """The gateway takes the player of this conversation offline."""
         player = self._model.players[session_id]
         talk.leaving, talk.target = True, player.updated_at
+        talk.number = 0
         self._model.leave(player)
 
     def taken_offline(self, player: Player) -> None:

@@ -14,7 +14,7 @@ import attrs
 
 from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.gateway import Gateway
-from playerstate.conversations.receipts import RECEIPT_EVERY
+from playerstate.conversations.pace import SEND_EVERY
 from playerstate.testing import Address
 from playerstate.wire.messages import (
     DELTA,
@@ -23,6 +23,8 @@ from playerstate.wire.messages import (
     MAX_JOIN_SIZE,
     MOVE,
     PING,
+    SEEN,
+    STATES_PAID,
     VERSION,
     Codec,
     Gone,
@@ -32,7 +34,14 @@ from playerstate.wire.messages import (
     Welcome,
 )
 from tests.kit.players import run_of
-from tests.proof.simulation.conversations import Asked, Conversation, Conversations
+from tests.proof.simulation.conversations import (
+    HEAD,
+    OVERHEAD,
+    UNASKED,
+    Asked,
+    Conversation,
+    Conversations,
+)
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
@@ -41,10 +50,8 @@ MAX_DATAGRAM = 12 + MAX_JOIN_SIZE
 _ID = struct.Struct("<Q")
 _HEAD = struct.Struct("<QI")
 _JOIN = struct.Struct("<BBIIIQ")
-_SIZES = {LEAVE: 36, PING: 9}
-_UNASKED = 78
-"""Bytes that a JOIN has beyond its WELCOME."""
 _NUMBERED = struct.Struct("<BI")
+_SEEN = struct.Struct("<BQI")
 
 
 class Judge:
@@ -68,20 +75,20 @@ class Judge:
         self._codec = Codec(self._schema)
         self._loads = loads
 
-    def is_update(self, datagram: bytes) -> bool:
-        """Whether it is a MOVE or a DELTA, which may be delivered with others."""
-        return len(datagram) > 12 and datagram[12] in (MOVE, DELTA)
+    def is_unanswered(self, datagram: bytes) -> bool:
+        """Whether it is a MOVE, a DELTA or a SEEN, which may be delivered with others."""
+        return len(datagram) > 12 and datagram[12] in (MOVE, DELTA, SEEN)
 
     def deliver_together(
         self, datagrams: list[bytes], addresses: list[Address], receive: Callable[..., None]
     ) -> None:
-        """Judge updates one after the other, let the server have them together, and compare."""
+        """Judge messages one after the other, let the server have them together, and compare."""
         self._prepare()
         for datagram, address in zip(datagrams, addresses, strict=True):
             self._judge(datagram, address)
         receive(datagrams, addresses)
         self._world.check(
-            not self._talks.answers, "answered", self._talks.answers, "to updates:", datagrams
+            not self._talks.answers, "answered", self._talks.answers, "to", datagrams
         )
 
     def _prepare(self) -> None:
@@ -116,17 +123,20 @@ class Judge:
             return counts.malform("session_id")
         message = datagram[12:]
         kind = message[0]
-        if kind not in (MOVE, JOIN, LEAVE, PING, DELTA):
+        if kind not in (MOVE, JOIN, LEAVE, PING, DELTA, SEEN):
             return counts.malform("unknown_type")
         player = self._model.players[session_id]
         if kind in (MOVE, DELTA):
             return self._judge_update(player, address, nonce, message)
         if kind == JOIN:
             return self._judge_join(player, address, message)
-        if len(message) != _SIZES[kind]:
-            return counts.malform(_length(len(message), _SIZES[kind]))
+        if kind == SEEN:
+            return self._judge_seen(player, address, nonce, message)
+        size = 36 if kind == LEAVE else min(max(len(message), 9), MAX_JOIN_SIZE)
+        if len(message) != size:
+            return counts.malform(_length(len(message), size))
         sequence = _NUMBERED.unpack_from(message)[1]
-        return self._judge_numbered(player, address, nonce, kind, sequence)
+        return self._judge_numbered(player, address, nonce, kind, sequence, size)
 
     def _judge_update(
         self, player: Player, address: Address, nonce: int, message: bytes
@@ -143,8 +153,40 @@ class Judge:
         answers = self._judge_known(player, talk, message)
         if counts.malformed.total() == malformed:
             size = len(message)
-            talk.paid += (size + 18) / 27 if size >= 9 else (size + 12) / 21
+            talk.paid += _receipts_for(size)
+            talk.bytes_left += HEAD + size
         return answers
+
+    def _judge_seen(
+        self, player: Player, address: Address, nonce: int, message: bytes
+    ) -> list[object]:
+        counts, session_id = self._model.counts, player.session_id
+        size = max(_SEEN.size, self._codec.state_size)
+        if len(message) != size:
+            return counts.malform(_length(len(message), size))
+        _, number, sequence = _SEEN.unpack_from(message)
+        if sequence == MAX_SEQUENCE:
+            return counts.malform("value")
+        talk = self._talks.current.get(session_id)
+        if talk is None:
+            return counts.outdate() if self._is_departed(player) else counts.refuse("not_joined")
+        if talk.address != address:
+            return counts.refuse("other_address")
+        if talk.nonce != nonce:
+            return counts.refuse("other_conversation")
+        if sequence < talk.first:
+            return counts.outdate()
+        if not talk.knows(number):
+            return counts.malform("value")
+        self._check_there(player, talk)
+        talk.bytes_left += HEAD + size
+        self._talks.seen(player, talk, number, sequence)
+        talk.used = True
+        self._talks.hear(talk)
+        return []
+
+    def _is_departed(self, player: Player) -> bool:
+        return player.session_id in self._registry.departed
 
     def _judge_known(self, player: Player, talk: Conversation, message: bytes) -> list[object]:
         if message[0] == DELTA:
@@ -158,7 +200,7 @@ class Judge:
         if self._schema.fields[0].kind.resolution is None:
             wrong = len(message) - 4 - self._schema.moved.struct.size
         else:
-            steps, wrong = _steps(message[4:], len(self._schema.fields))
+            steps, wrong = _steps(message[4:], len(self._schema.moved.fields))
         if wrong:
             return counts.malform("too_short" if wrong < 0 else "too_long")
         lowest = player.sequence - 2**15
@@ -175,7 +217,10 @@ class Judge:
         if not found:
             return counts.refuse("unknown_base")
         values = (
-            tuple(value + 0.25 * step for value, step in zip(found[-1], steps, strict=True))
+            tuple(
+                value + 0.25 * step
+                for value, step in zip(self._model.intents.moved(found[-1]), steps, strict=True)
+            )
             if steps
             else self._schema.moved.struct.unpack_from(message, 4)
         )
@@ -199,13 +244,17 @@ class Judge:
         counts = self._model.counts
         if sequence > talk.limit:
             return counts.refuse("leaving")
+        if talk.override:
+            self._talks.hear(talk)
+            return counts.refuse("not_seen")
         if self._talks.stopping:
             return counts.refuse("stopping")
         self._check_there(player, talk)
         if sequence <= player.sequence:
-            counts.received += 1
-            counts.stale += 1
+            counts.outdate()
         else:
+            if not talk.is_renumbered:
+                self._model.intents.check(player, talk.nonce, sequence, values)
             self._model.apply(player, sequence, self._whole(player, values), came_by)
         self._talks.hear(talk)
         return []
@@ -224,7 +273,7 @@ class Judge:
         self._world.check(there, "player", player.session_id, "talks without being online")
 
     def _judge_numbered(
-        self, player: Player, address: Address, nonce: int, kind: int, sequence: int
+        self, player: Player, address: Address, nonce: int, kind: int, sequence: int, size: int
     ) -> list[object] | None:
         counts, session_id = self._model.counts, player.session_id
         talk = self._talks.current.get(session_id)
@@ -238,18 +287,18 @@ class Judge:
         if talk.nonce != nonce:
             return counts.refuse("other_conversation")
         if sequence < talk.first:
-            counts.received += 1
-            counts.stale += 1
-            return []
+            return counts.outdate()
+        talk.bytes_left += HEAD + size
         if departed is not None:
-            if self._world.now - talk.answered < RECEIPT_EVERY:
+            if self._world.now - talk.answered < SEND_EVERY:
                 return []
             talk.answered = self._world.now
             return [Receipt(*self._talks.last_receipt[session_id][1:])]
         self._check_there(player, talk)
         talk.used = True
-        talk.paid += 1.0
+        talk.paid += 1.0 if kind == LEAVE else _receipts_for(size)
         if kind == LEAVE and not talk.leaving:
+            talk.limit = sequence
             talk.limit = sequence
             self._talks.leave(session_id, talk)
         else:
@@ -276,7 +325,8 @@ class Judge:
             counts.joins_refused[refused.name.lower()] += 1
             self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
             return [Refused(nonce, refused)]
-        if size < self._codec.welcome_size + _UNASKED:
+        states = STATES_PAID * (self._codec.state_size + OVERHEAD)
+        if size < self._codec.welcome_size + UNASKED + states:
             return counts.malform("too_short")
         talk = self._talks.current.get(session_id)
         if talk is not None and talk.nonce == nonce:
@@ -284,7 +334,10 @@ class Judge:
             if talk.address != address:
                 if (talk.used or player.sequence != talk.first) and secret != talk.secret:
                     return counts.refuse("other_address")
-                talk.address, talk.paid = address, 1.0
+                talk.address = address
+                talk.pay_for(size, self._codec)
+            else:
+                talk.bytes_left += HEAD + size
             self._talks.hear(talk)
             self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
             return [self._welcome(player, nonce, talk.secret)]
@@ -298,9 +351,7 @@ class Judge:
         departed = self._registry.departed.get(session_id)
         is_over = departed is not None and self._talks.departed[session_id].nonce == nonce
         if is_over or any(each == nonce for each, _ in replaced):
-            counts.received += 1
-            counts.stale += 1
-            return []
+            return counts.outdate()
         self._talks.joining.pop(session_id, None)
         self._talks.asked = Asked(address, nonce, sequence, size, replaced=replaced)
         return None
@@ -323,6 +374,11 @@ class Judge:
     def _welcome(self, player: Player, nonce: int, secret: int) -> Welcome:
         restored = player.updated_at != 0
         return Welcome(restored, nonce, player.updated_at, player.values, secret)
+
+
+def _receipts_for(size: int) -> float:
+    """How many RECEIPTs a message of this many bytes pays for."""
+    return (size + 18) / 27 if size >= 9 else (size + 12) / 21
 
 
 def _steps(data: bytes, count: int) -> tuple[list[int], int]:

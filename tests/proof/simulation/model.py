@@ -11,6 +11,7 @@ from typing import Any
 from playerstate.interfaces import Stored
 from playerstate.live.table import LiveTable
 from playerstate.players.service import Joined
+from tests.proof.simulation.intents import Intents
 from tests.proof.simulation.plan import Plan, values_of
 from tests.proof.simulation.players import Counts, Player, Values
 from tests.proof.simulation.store import Storm
@@ -27,6 +28,7 @@ class Model:
 
     Attributes:
         players: by session id.
+        intents: what clients meant by their moves.
         counts: of the running process; `new_process` begins them anew.
         recoverable: how many players the live file may hold that a process before left.
         recovering: whether what a process before left is still being saved.
@@ -38,6 +40,7 @@ class Model:
         self._plan = plan
         self._store = store
         self._schema = store.schema
+        self.intents = Intents(world, self._schema)
         self.players = {i: Player(i, self._schema.spawn) for i in plan.players}
         self.counts = Counts()
         self.recovering = False
@@ -51,6 +54,14 @@ class Model:
         """A state that nobody ever had before."""
         self._stamp += 1
         return values_of(self._stamp, self._plan.state)
+
+    def some_values(self, session_id: int) -> Values:
+        """A new state mostly; else one that this player had before, or the spawn."""
+        random = self._world.random
+        past = tuple(self.players[session_id].history.values())
+        if past and random.random() < 0.2:
+            return random.choice(past)
+        return self._schema.spawn if random.random() < 0.05 else self.next_values()
 
     def stored(self, player: Player) -> Stored | None:
         """What the store holds of this player, with packed values."""
@@ -68,42 +79,67 @@ class Model:
         """Whether that state is in the store, or one newer, or it was given up and reported."""
         return max(self.stored_at(player), player.given_up) >= updated_at
 
-    def due_update(self, player: Player, values: Values) -> Stored:
-        """What an update must make of a player now."""
-        now = self._world.wall_clock() // 1000
-        return Stored(values, max(now, player.updated_at + 1))
+    def _due_date(self, player: Player, is_odd: bool) -> int:
+        """When an update that is made now must be dated: later than the last, even or odd."""
+        now, least = self._world.wall_clock() // 1000, player.updated_at + 1
+        return max(now - now % 2 + is_odd, least + (least % 2 != is_odd))
 
     def apply(self, player: Player, sequence: int, values: Values, came_by: str) -> None:
-        """An update is taken in."""
-        player.came_by = came_by
-        update = self.due_update(player, values)
+        """An update is taken in, which came by a ``move``, a ``delta`` or the program.
+
+        The date is odd from an ``override`` until the next move; a ``change`` of fields that the
+        server owns leaves that as it is.
+        """
+        is_odd = came_by == "override" or (came_by == "change" and player.is_overridden)
+        if came_by != "change":
+            player.came_by = came_by
         player.before = player.newest
-        player.values, player.updated_at = update.values, update.updated_at
-        player.history[update.updated_at] = values
-        player.applied_at.append((update.updated_at, self._world.now))
+        player.updated_at = self._due_date(player, is_odd)
+        if came_by == "override":
+            player.overrides.append(player.updated_at)
+        player.values = player.history[player.updated_at] = values
+        player.applied_at.append((player.updated_at, self._world.now))
         player.sequence = sequence
-        player.numbers.setdefault(sequence, update.updated_at)
+        player.numbers.setdefault(sequence, player.updated_at)
         self.counts.received += 1
         self.counts.applied += 1
 
-    def edit(self, player: Player, packed: dict[int, Any], create: bool) -> bool:
-        """Fields of a player are to be changed, online or not; return whether that can be."""
+    def change(self, player: Player, packed: dict[int, Any]) -> bool:
+        """The program sets fields of a player; return whether some of them are the client's."""
+        is_override = not all(self._schema.fields[at].is_server_owned for at in packed)
+        came_by = "override" if is_override else "change"
+        self.apply(player, player.sequence, changed(player.values, packed), came_by)
+        return is_override
+
+    def seen(self, player: Player, sequence: int) -> None:
+        """The client has seen an override: what it sent up to this sequence is stale."""
+        player.came_by = "join"
+        player.sequence, player.saved = max(player.sequence, sequence), 0
+        player.numbers = {player.sequence: player.updated_at}
+
+    def edit(
+        self, player: Player, packed: dict[int, Any], create: bool
+    ) -> tuple[bool, bool | None]:
+        """Fields of a player are to be changed, online or not.
+
+        Returns:
+            Whether that can be, and what `change` returns; None where nothing is changed.
+        """
         if player.slot is None:
             stored = self.stored_at(player)
             if not stored and not create:
                 self.counts.refuse("not_online")
-                return False
+                return False, None
             if stored and not packed:
-                return True
+                return True, None
             if stored > player.updated_at:
                 self._take_newest(player)
             player.leaving = player.never_joined = True
             player.sequence = player.saved = 0
             player.numbers = {0: player.updated_at}
         elif not packed:
-            return True
-        self.apply(player, player.sequence, changed(player.values, packed), "update")
-        return True
+            return True, None
+        return True, self.change(player, packed)
 
     def leave(self, player: Player) -> None:
         """A player is taken offline, as `PlayerStateService.leave` does."""
@@ -188,6 +224,8 @@ class Model:
         """Another program writes a player's row."""
         values = self.next_values()
         player.elsewhere, player.history[updated_at] = updated_at, values
+        if updated_at % 2:
+            player.overrides.append(updated_at)
         stored = Stored(self._schema.decode(values), updated_at)
         self._store.write_elsewhere(player.session_id, stored)
 
@@ -266,6 +304,7 @@ class Model:
             for updated_at, values in player.history.items()
             if updated_at <= player.updated_at
         }
+        player.overrides = [each for each in player.overrides if each <= player.updated_at]
 
     def stopped(self, gave_up: bool, live_file: bool, named: str) -> None:
         """The service has stopped in order."""

@@ -20,18 +20,27 @@ class Network:
     Args:
         world: whose time it takes.
         plan: what goes wrong.
+
+    Attributes:
+        healed: whether nothing goes wrong any more.
     """
 
     def __init__(self, world: World, plan: Plan) -> None:
         self._world = world
         self._plan = plan
+        self.healed = False
         self._way: list[tuple[float, int, bytes, Address]] = []
         self._numbers = itertools.count()
 
     def send(self, datagram: bytes, address: Address) -> None:
         """Put a datagram on its way; `address` is the client's, whichever way it goes."""
         world, plan = self._world, self._plan
-        if world.chance(plan.loss) or len(self._way) >= MOST:
+        if len(self._way) >= MOST:
+            return
+        if self.healed:
+            self._put(world.now + 0.02 * world.random.random(), datagram, address)
+            return
+        if world.chance(plan.loss):
             return
         for _ in range(2 if world.chance(plan.copies) else 1):
             takes = 0.02 * world.random.random()
@@ -40,7 +49,10 @@ class Network:
             due = world.now + takes
             if plan.bunches:
                 due = math.ceil(due / plan.bunches) * plan.bunches
-            heapq.heappush(self._way, (due, next(self._numbers), datagram, address))
+            self._put(due, datagram, address)
+
+    def _put(self, due: float, datagram: bytes, address: Address) -> None:
+        heapq.heappush(self._way, (due, next(self._numbers), datagram, address))
 
     def next_due(self) -> float:
         """When the next datagram arrives."""

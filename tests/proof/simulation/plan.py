@@ -47,15 +47,24 @@ class Stepper:
     y: float = attrs.field(default=-0.5, metadata=within(-1e9, 1e9, resolution=0.25))
 
 
+@attrs.frozen
+class Warden(Stepper):
+    """A state on a grid, of which the server owns a part."""
+
+    name: str = attrs.field(default="", metadata=text(12) | server_owned())
+    steps: int = attrs.field(default=0, metadata=server_owned())
+
+
 def values_of(number: int, state: type) -> tuple[Any, ...]:
     """Packed values of a state that bears this number in every field."""
     values = (number + 0.25, -number - 0.25)
     if state in (Walker, Stepper):
         return values
-    return (*values, number, str(number).encode().ljust(12, b"\0"), number % 2)
+    name = str(number).encode().ljust(12, b"\0")
+    return (*values, name, number) if state is Warden else (*values, number, name, number % 2)
 
 
-STATES = (Walker, Pacer, Fighter, Stepper)
+STATES = (Walker, Pacer, Fighter, Stepper, Warden)
 
 
 @attrs.frozen
@@ -65,6 +74,8 @@ class Plan:
     Attributes:
         state: the players' state class.
         players: session ids that take part.
+        devices: whose the devices are that play by the rules, in order.
+        clients: who has another client, which need not.
         places: `max_players`.
         queue_size, save_within, stop_within, idle_timeout: of the service.
         lanes: of the store.
@@ -84,6 +95,8 @@ class Plan:
 
     state: type
     players: tuple[int, ...]
+    devices: tuple[int, ...]
+    clients: tuple[int, ...]
     places: int
     queue_size: int
     lanes: int
@@ -120,11 +133,17 @@ def draw(source: random.Random) -> Plan:
         return value * source.random() if source.random() < chance else 0.0
 
     players = tuple(source.sample(range(1, 50), source.randint(1, 6)))
+    devices = tuple(
+        player for player in players for _ in range(source.choice((0, 0, 1, 1, 1, 2)))
+    )
+    clients = tuple(i for i in players if i not in devices or source.random() < 0.1)
     troubled = source.random() < 0.85
     refused = source.sample(players, source.randint(1, len(players)))
     return Plan(
         state=source.choice(STATES),
         players=players,
+        devices=devices,
+        clients=clients,
         places=source.randint(1, len(players) + 1),
         queue_size=2 ** source.randint(1, 6),
         lanes=source.choice((1, 1, 4)),

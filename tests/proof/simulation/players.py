@@ -32,8 +32,9 @@ class Player:
         given_up, given_up_at: the newest ``updated_at`` that was settled without being stored, and
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
-        came_by: ``move``, ``delta`` or ``update``: how the newest state came; ``join`` where a join
-            gave it its number.
+        overrides: the numbers of the program's changes to the client's fields.
+        came_by: ``move``, ``delta`` or ``override``: how the newest state of the client's fields
+            came; ``join`` where a join or a SEEN gave it its number.
         before: what was the newest state before this one.
         torn: the update that was being written when the process died.
     """
@@ -52,6 +53,7 @@ class Player:
     given_up: int = 0
     given_up_at: float = -math.inf
     elsewhere: int = 0
+    overrides: list[int] = attrs.field(factory=list)
     came_by: str = ""
     torn: Stored | None = None
     before: Stored | None = None
@@ -60,6 +62,16 @@ class Player:
     def may_leave(self) -> bool:
         """Whether a leave finds this player: online, or leaving already."""
         return self.slot is not None and not self.never_joined
+
+    @property
+    def is_overridden(self) -> bool:
+        """Whether the program set fields of the client's, and no move came since."""
+        return self.updated_at > 0 and self.updated_at % 2 == 1
+
+    @property
+    def override(self) -> int:
+        """The number of the newest override, 0 where there was none."""
+        return max((each for each in self.overrides if each <= self.updated_at), default=0)
 
     @property
     def newest(self) -> Stored | None:
@@ -79,6 +91,7 @@ class Counts:
     received: int = 0
     applied: int = 0
     stale: int = 0
+    states: int = 0
     joins: int = 0
     restored: int = 0
     malformed: Counter[str] = attrs.field(factory=Counter)
@@ -89,6 +102,12 @@ class Counts:
         """A message has no business here; return its answers, which are none."""
         self.received += 1
         self.rejected[reason] += 1
+        return []
+
+    def outdate(self) -> list[object]:
+        """A message is late; return its answers, which are none."""
+        self.received += 1
+        self.stale += 1
         return []
 
     def malform(self, reason: str) -> list[object]:

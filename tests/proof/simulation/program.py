@@ -20,7 +20,7 @@ from playerstate.players.service import (
     ServerFull,
     UnknownPlayer,
 )
-from tests.proof.simulation.model import Model, changed
+from tests.proof.simulation.model import Model
 from tests.proof.simulation.plan import Plan
 from tests.proof.simulation.players import Player
 from tests.proof.simulation.promises import Promises
@@ -69,8 +69,11 @@ class Program:
         self.weights: dict[Callable[[], None], float] = {
             self.update: 2.0,
             self.change: 0.5,
+            self.teleport: 0.7,
+            self.heal: 1.0,
             self.edit: 0.7,
             self.edit_meanwhile: 0.3,
+            self.edit_leaving: 1.5,
             self.join: 0.7,
             self.leave: 0.5,
             self.flush: 0.5,
@@ -84,6 +87,12 @@ class Program:
     def _player(self) -> Player:
         return self._model.players[self._random.choice(self._plan.players)]
 
+    def _player_online(self) -> Player:
+        """Someone who is online, if anyone is."""
+        players = self._model.players.values()
+        online = [player for player in players if player.slot is not None and not player.leaving]
+        return self._random.choice(online) if online else self._player()
+
     def new_process(self) -> None:
         """What was asked of the process before is void."""
         self._loads.clear()
@@ -93,7 +102,7 @@ class Program:
     def update(self) -> None:
         """Call `update`."""
         player, service = self._player(), self._server.service
-        values = self._model.next_values()
+        values = self._model.some_values(player.session_id)
         self._world.note("update", player.session_id, values[0])
         self._apply(
             player,
@@ -103,7 +112,28 @@ class Program:
 
     def change(self) -> None:
         """Call `change`, with any number of fields."""
-        player, packed = self._player(), self._some_values()
+        player = self._player()
+        self._change(player, self._some_values(player))
+
+    def teleport(self) -> None:
+        """Set the client's fields: to new values, to where the player was, or to the spawn."""
+        player = self._player_online()
+        self._change(player, self._part(player, is_server_owned=False))
+
+    def heal(self) -> None:
+        """Set fields that the server owns, if there are any."""
+        player = self._player_online()
+        self._change(player, self._part(player, is_server_owned=True))
+
+    def _part(self, player: Player, is_server_owned: bool) -> dict[int, Any]:
+        values, fields = self._model.some_values(player.session_id), self._server.service.schema
+        return {
+            place: values[place]
+            for place, field in enumerate(fields.fields)
+            if field.is_server_owned == is_server_owned
+        }
+
+    def _change(self, player: Player, packed: dict[int, Any]) -> None:
         self._world.note("change", player.session_id, packed)
         self._apply(
             player,
@@ -111,9 +141,9 @@ class Program:
             lambda: self._server.service.change(player.session_id, **self._named(packed)),
         )
 
-    def _some_values(self) -> dict[int, Any]:
-        """New values of some fields, or of none, by position."""
-        values = self._model.next_values()
+    def _some_values(self, player: Player) -> dict[int, Any]:
+        """Values of some fields, or of none, by position."""
+        values = self._model.some_values(player.session_id)
         return {place: values[place] for place in range(len(values)) if self._world.chance(0.5)}
 
     def _named(self, packed: dict[int, Any]) -> dict[str, Any]:
@@ -132,8 +162,8 @@ class Program:
             counts.refuse("not_online")
             expected = NotOnline
         elif packed:
-            values = changed(player.values, packed)
-            self._model.apply(player, player.sequence, values, "update")
+            is_override = self._model.change(player, packed)
+            self._server.talks.changed(player, is_override)
         try:
             call()
         except (NotRunning, NotOnline) as error:
@@ -150,12 +180,18 @@ class Program:
             call(player)
             self._model.look(self._server.table)
 
+    def edit_leaving(self) -> None:
+        """Edit a player who is leaving, whose last moves may still come."""
+        leaving = [p for p in self._model.players.values() if p.slot is not None and p.leaving]
+        if leaving:
+            self.edit(self._random.choice(leaving))
+
     def edit(self, player: Player | None = None) -> None:
         """Call `edit`; what it must do is known once the player is loaded."""
         player = player or self._player()
         service, talks = self._server.service, self._server.talks
         session_id, allowed = player.session_id, self._allowed_to_fail(player)
-        edit = Edit(player, self._some_values(), self._world.chance(0.5))
+        edit = Edit(player, self._some_values(player), self._world.chance(0.5))
         self._world.note("edit", session_id, edit.packed, edit.create)
         self._watch(service.run.edits)
         waiting = self._to_be_entered.setdefault(session_id, deque())
@@ -195,7 +231,9 @@ class Program:
             if edit.waits:
                 self._server.talks.api_loads[session_id] -= 1
                 self._edits.append(edit.edited)
-            can_be = self._model.edit(player, edit.packed, edit.create)
+            can_be, is_override = self._model.edit(player, edit.packed, edit.create)
+            if is_override is not None:
+                self._server.talks.changed(player, is_override)
             try:
                 slot = enter(session_id, *args)
             except (UnknownPlayer, Crash) as error:
@@ -229,6 +267,7 @@ class Program:
         self._world.note("join", session_id, sequence)
 
         def joined(result: Joined) -> None:
+            talks.renumbered(session_id, sequence)
             self._model.joined(player, result, sequence, service.table.slots[session_id])
 
         def failed(failure: Failure) -> None:

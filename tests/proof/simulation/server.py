@@ -165,7 +165,7 @@ class Server:
     def receive_together(self, arrived: list[tuple[bytes, Address]]) -> None:
         """Datagrams reach the machine, and are read together as far as they may be."""
         while arrived:
-            many = list(itertools.takewhile(lambda one: self._judge.is_update(one[0]), arrived))
+            many = list(itertools.takewhile(lambda one: self._judge.is_unanswered(one[0]), arrived))
             if len(many) < 2 or not (self.running and PORT in self.reactor.ports):
                 self.receive(*arrived.pop(0))
                 continue

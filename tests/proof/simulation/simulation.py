@@ -15,6 +15,7 @@ from playerstate.interfaces import RowRefused
 from playerstate.state.schema import StateSchema
 from tests.proof.simulation.checks import Checks
 from tests.proof.simulation.clients import Clients
+from tests.proof.simulation.devices import Devices
 from tests.proof.simulation.faults import Faults
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.network import Network
@@ -63,6 +64,7 @@ class Simulation:
             self.world, self.plan, self.store, self.model, self._live_file, self._to_clients.send
         )
         self.checks = Checks(self.world, self.model, self.server, self.plan)
+        self.devices = Devices(self.world, self.plan, self.model, self._to_server, schema)
         self.clients = Clients(self.world, self.plan, self.model, self._to_server, schema)
         self.program = Program(self.world, self.plan, self.model, self.promises, self.server)
         self.faults = Faults(
@@ -70,6 +72,7 @@ class Simulation:
         )
         weights = {
             **self.clients.weights,
+            **self.devices.weights,
             **self.program.weights,
             **self.faults.weights,
         }
@@ -180,6 +183,7 @@ class Simulation:
             self.world.now + (CALM_SLICE if self.plan.calm else seconds / SLICES + 0.001),
             self._to_server.next_due(),
             self._to_clients.next_due(),
+            self.devices.next_due(),
             self.server.reactor.next_report(),
             *(thread.due() for thread in self.server.threads),
         )
@@ -225,8 +229,9 @@ class Simulation:
         happened = bool(together)
         self.server.receive_together(together)
         while (arrived := self._to_clients.arrived()) is not None:
-            self.clients.received(arrived[0])
-        return happened
+            if not self.devices.received(*arrived):
+                self.clients.received(arrived[0])
+        return self.devices.turn() or happened
 
     def _note_stop(self) -> None:
         service = self.server.service
@@ -257,6 +262,7 @@ class Simulation:
             "leaving": snapshot.players_leaving,
             "waiters": self.promises.open,
             "untold": progress,
+            "late states": self.server.talks.late_states(),
             "uncounted": 0 if again else self.store.rows_settled - settled,
         }
 

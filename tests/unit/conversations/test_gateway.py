@@ -16,6 +16,7 @@ from tests.kit.players import (
     GONE,
     RECEIPT,
     SCHEMA,
+    STATE,
     WELCOME,
     GatewayTestCase,
     at,
@@ -232,3 +233,39 @@ class RandomDatagramTests(GatewayTestCase):
         self.assertEqual(self.service.state(2), at(2))
         self.assertEqual(self.told(level=LogLevel.critical), [])
         self.successResultOf(self.stepped.stop())
+
+
+class ChangeTests(GatewayTestCase):
+    """Changes by the program, beside what else is under way."""
+
+    def test_what_a_state_spends_is_spent(self) -> None:
+        """A STATE and a RECEIPT are due in one tick, and one of them is paid for: the STATE."""
+        self.open()
+        client = self.joined()
+        self.service.update(42, at(1.0))
+        self.idle(2.0)
+        self.assertEqual(len(client.states()), 3)
+        self.stepped.reactor.advance(0.005)
+        client.ping(0)
+        self.assertEqual(client.receipts(), [(0, 0)])
+        # The next RECEIPT is due in 2 ms, and the next tick in 17 ms.
+        self.stepped.reactor.advance(0.098)
+        client.ping(0)
+        self.idle(1.0)
+        self.assertEqual([answer[0] for answer in client.heard()], [STATE])
+
+    def test_edit_of_one_who_leaves(self) -> None:
+        """A move that was on its way does not undo it: the player did not know when it was sent."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.leave(2)
+        edited = self.service.edit(42, x=50.0)
+        client.move(2, 2.0)
+        self.assertEqual(self.books.rejected, {"not_seen": 1})
+        self.advance(0.1)
+        self.successResultOf(edited)
+        self.assertEqual(self.stored(self.stepped), {42: (50.0, 0.0)})
+        client.join(2, 2)
+        self.idle(0.2)
+        self.assertEqual([(flags, x) for flags, _, x, _ in client.states()], [(1, 50.0)])
