@@ -1,7 +1,7 @@
 """Keeps the state of every player of a game, and saves it without the game ever waiting.
 
 Programs import from five modules, the *doors*: this one, `playerstate.interfaces` for their own
-stores, `playerstate.client` for players, `playerstate.tokens` for login services and
+stores and judges, `playerstate.client` for players, `playerstate.tokens` for login services and
 `playerstate.testing` for tests.  The names in their ``__all__`` are public; every other module and
 name may change in any version.
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from playerstate.conversations.gateway import Gateway
+    from playerstate.conversations.speed import SpeedLimit
     from playerstate.interfaces import StoreBusy, StoreUnusable
     from playerstate.ledger import Counters, Gauges, Ledger, Snapshot
     from playerstate.players.leaves import Progress
@@ -72,6 +73,7 @@ __all__ = [
     "SchemaError",
     "ServerFull",
     "Snapshot",
+    "SpeedLimit",
     "StateSchema",
     "StoreBusy",
     "StoreFactory",
@@ -90,6 +92,7 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker knows the names from the imports above
     _NAMES = {
         "conversations.gateway": ["Gateway"],
+        "conversations.speed": ["SpeedLimit"],
         "interfaces": ["StoreBusy", "StoreUnusable"],
         "ledger": ["Counters", "Gauges", "Ledger", "Snapshot"],
         "players.leaves": ["Progress"],

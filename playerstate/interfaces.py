@@ -1,4 +1,6 @@
-"""The zope interfaces of a store, with the thread and the errors of each method.
+"""The zope interfaces of stores and of judges, with the thread and the errors of each method.
+
+A judge, an `IMoveJudge`, says which moves of clients may be applied.
 
 A store is opened by a factory from a URL, and hands out two ends: a *reader*, used on the reactor
 thread alone, and a *writer*, made and used on the persist thread alone.  The two share nothing but
@@ -41,9 +43,11 @@ from playerstate.state.schema import StateSchema
 __all__ = [
     "Column",
     "IFileStore",
+    "IMoveJudge",
     "IStateReader",
     "IStateStore",
     "IStateWriter",
+    "IStatefulJudge",
     "IStoreBrowser",
     "IStoreFactory",
     "Kind",
@@ -354,4 +358,63 @@ class IStoreFactory(Interface):
 
         Raises:
             StoreUnusable: there is no store at that URL.
+        """
+
+
+class IMoveJudge(Interface):
+    """Says which moves may be applied; given to `playerstate.Gateway`.  Reactor thread only.
+
+    A judge belongs to one gateway.  It sees moves alone, those of MOVEs and DELTAs, and neither
+    what the program changes nor moves that are stale or malformed.
+    """
+
+    reason = Attribute(
+        "The name under which the moves that it rejects are counted: at most 32 letters, digits and"
+        " underscores of ASCII, not beginning with a digit.  Judges may share one."
+    )
+
+    def passing(
+        slots: npt.NDArray[np.intp],
+        before: npt.NDArray[np.void],
+        after: npt.NDArray[np.void],
+        seconds: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.bool_]:
+        """Which of these moves, one of each of some players, pass; the others change nothing.
+
+        It must not wait, and must not call the service: where a player changes meanwhile, all moves
+        are rejected, ``judge_failed``.  So is a move for which it raises, or answers with anything
+        but one bool; the failure is logged.  If it fails for several moves, it is asked again about
+        each alone.
+
+        A move that passes is applied unless another judge rejects it; a judge that must know is an
+        `IStatefulJudge`.
+
+        Args:
+            slots: the players' places in the live table: whole numbers from 0, below
+                ``max_players``, given to other players once theirs have left.
+            before: the newest rows, structured arrays like `Records`: ``session_id``, each field
+                by its name, ``updated_at``.
+            after: the same as the moves would make them.
+            seconds: since each player's last applied move.  For a player who has not moved since
+                the JOIN, since the player last changed; for one who never changed, since the JOIN.
+
+        Returns:
+            For each, whether it passes.
+        """
+
+
+class IStatefulJudge(IMoveJudge):
+    """A judge that depends on the state class, or on the moves that were applied before."""
+
+    def prepare(schema: StateSchema) -> None:
+        """Check that it can judge players of this schema; called when the gateway is made.
+
+        Raises:
+            ValueError: it cannot; the message says what to change.
+        """
+
+    def applied(slots: npt.NDArray[np.intp]) -> None:
+        """Moves that passed are applied: of these players, the ones that it was asked about last.
+
+        Where it raises, the failure is logged.
         """

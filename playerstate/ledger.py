@@ -46,6 +46,7 @@ class Outcome(Enum):
     SERVER_OWNED = ("rejected", "server_owned")
     UNKNOWN_BASE = ("rejected", "unknown_base")
     NOT_SEEN = ("rejected", "not_seen")
+    JUDGE_FAILED = ("rejected", "judge_failed")
     LEAVING = ("rejected", "leaving")
     STOPPING = ("rejected", "stopping")
 
@@ -56,6 +57,22 @@ class Outcome(Enum):
 
 
 _APPLIED, _STALE = Outcome.APPLIED, Outcome.STALE
+
+
+@attrs.frozen
+class Judged:
+    """What becomes of a move that a judge rejects.
+
+    Attributes:
+        reason: the judge's; see `playerstate.interfaces.IMoveJudge`.
+    """
+
+    reason: str
+
+    @property
+    def value(self) -> tuple[str, str]:
+        """As that of an `Outcome`."""
+        return "rejected", self.reason
 
 
 @attrs.frozen(slots=False)
@@ -161,7 +178,7 @@ class Ledger(Counters):
 
     gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
 
-    def take_in(self, outcome: Outcome, number: int = 1) -> None:
+    def take_in(self, outcome: Outcome | Judged, number: int = 1) -> None:
         """Count `number` received messages and what became of them, so that the first sum holds."""
         self.received += number
         if outcome is _APPLIED:

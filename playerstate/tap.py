@@ -11,6 +11,8 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from playerstate.conversations.gateway import Gateway
+from playerstate.conversations.judges import MOST_JUDGES
+from playerstate.conversations.speed import SpeedLimit
 from playerstate.interfaces import StoreUnusable, file_store
 from playerstate.listening import Listen, parse_protocol_id
 from playerstate.live.names import check_apart
@@ -56,6 +58,20 @@ def _power_of_two(text: str) -> int:
     if not value or value & (value - 1):
         raise ValueError("must be a power of two from 2 to 16777216")
     return value
+
+
+def _speed_limit(text: str) -> SpeedLimit:
+    """Parse ``FIELD[,FIELD...]:PER_SECOND[:SLACK]``."""
+    fields, *distances = text.split(":")
+    try:
+        per_second, *rest = map(float, distances)
+        (slack,) = rest or (None,)
+    except ValueError:
+        raise ValueError(
+            "must be FIELD[,FIELD...]:PER_SECOND[:SLACK] with distances in the fields' unit, such"
+            " as x,y:8 or x,y:8:4"
+        ) from None
+    return SpeedLimit(*fields.split(","), per_second=per_second, slack=slack)
 
 
 _NETCODE_NEEDS = {
@@ -121,6 +137,7 @@ class Options(usage.Options):
         super().__init__()
         self["listen"] = []
         self["public"] = []
+        self["max-speed"] = []
 
     def opt_listen(self, text: str) -> None:
         """udp:PORT or netcode:PORT, or with :interface=ADDRESS; repeatable [default: udp:7777]."""
@@ -131,6 +148,10 @@ class Options(usage.Options):
     def opt_public(self, text: str) -> None:
         """netcode: ADDRESS:PORT by which tokens name this server; repeatable."""
         self["public"].append(self._parse("public", text, Address.parse))
+
+    def opt_max_speed(self, text: str) -> None:
+        """Reject faster moves: FIELD[,FIELD...]:PER_SECOND[:SLACK], such as x,y:8; repeatable."""
+        self["max-speed"].append(text)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; on an error, end with one line, where Twisted would print its whole help."""
@@ -148,6 +169,11 @@ class Options(usage.Options):
             files = file_store(self["store"])
             self["live-file"] = "playerstate.live" if files is None else files.live_path
         self._convert("live-file", self._live_file_path)
+        if len(self["max-speed"]) > MOST_JUDGES:
+            end(f"--max-speed is given more than {MOST_JUDGES} times; name fewer limits")
+        self["max-speed"] = [
+            self._parse("max-speed", text, self._speed_limit) for text in self["max-speed"]
+        ]
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
@@ -159,6 +185,11 @@ class Options(usage.Options):
         files = file_store(self["store"])
         check_apart(path, () if files is None else files.files)
         return path
+
+    def _speed_limit(self, text: str) -> SpeedLimit:
+        limit = _speed_limit(text)
+        limit.prepare(self["state"])
+        return limit
 
     def _check_listen(self) -> None:
         places = set()
@@ -219,7 +250,7 @@ def makeService(options: Options) -> IService:
     )
     root = Server(service, options["listen"], options.parent or {})
     service.setServiceParent(root)
-    gateway = Gateway(service, idle_timeout=options["idle-timeout"])
+    gateway = Gateway(service, idle_timeout=options["idle-timeout"], judges=options["max-speed"])
     places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}
     for listen in options["listen"]:
         places[listen.scheme].append((listen.port, listen.interface))

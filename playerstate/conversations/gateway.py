@@ -12,7 +12,7 @@ takes the player offline, or when the gateway closes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -22,12 +22,16 @@ from playerstate.conversations.conversation import Phase, Transport
 from playerstate.conversations.departures import Departures
 from playerstate.conversations.intake import BATCH_MIN, Intake
 from playerstate.conversations.joins import Joins, draw_secret
+from playerstate.conversations.judges import Judges, checked
+from playerstate.conversations.judging import Judging
+from playerstate.conversations.last_moves import LastMoves
 from playerstate.conversations.pace import TICK
 from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.registry import Registry
 from playerstate.conversations.silence import Silence
 from playerstate.conversations.states import States
-from playerstate.ledger import Outcome
+from playerstate.interfaces import IMoveJudge
+from playerstate.ledger import Judged, Outcome
 from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Progress
 from playerstate.players.service import PlayerStateService
@@ -62,8 +66,15 @@ class Gateway:
     Args:
         service: the players' service; to be started before `start`.
         idle_timeout: seconds without a message after which a player counts as gone.
+        judges: which moves may be applied: those that all of them pass.  The first that rejects a
+            move gives the reason that it is counted under, and the player is put back.
         jitter: returns a number from 0 to 1, to spread receipts over time.
         draw_secret: returns a new unguessable number of 64 bits, not 0.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or a judge is none; the message names it.
+        ValueError: an argument is out of its range, or a judge does not fit the service's state
+            class; the message names it.
     """
 
     def __init__(
@@ -71,11 +82,13 @@ class Gateway:
         service: PlayerStateService,
         *,
         idle_timeout: float = 30.0,
+        judges: Iterable[IMoveJudge] = (),
         jitter: Callable[[], float] = random.random,
         draw_secret: Callable[[], int] = draw_secret,
     ) -> None:
         self.service = service
         self.idle_timeout = check_seconds("idle_timeout", idle_timeout, 0.1, 86_400.0)
+        self._judges = checked(judges, service.schema)
         self._jitter = jitter
         self._draw_secret = draw_secret
         self._batch_min = BATCH_MIN
@@ -90,7 +103,12 @@ class Gateway:
         """
         if self._run is None:
             self._run = Run(
-                self.service, self.idle_timeout, self._jitter, self._draw_secret, self._batch_min
+                self.service,
+                self.idle_timeout,
+                self._judges,
+                self._jitter,
+                self._draw_secret,
+                self._batch_min,
             )
 
     def close(self) -> Deferred[None]:
@@ -174,7 +192,7 @@ class Run:
 
     Args:
         service: the running service.
-        idle_timeout, jitter, draw_secret: see `Gateway`.
+        idle_timeout, judges, jitter, draw_secret: see `Gateway`.
         batch_min: see `Intake`.
     """
 
@@ -182,6 +200,7 @@ class Run:
         self,
         service: PlayerStateService,
         idle_timeout: float,
+        judges: tuple[IMoveJudge, ...],
         jitter: Callable[[], float],
         draw_secret: Callable[[], int],
         batch_min: int,
@@ -196,10 +215,17 @@ class Run:
         )
         self._states = states = States(codec, table, receipts, self._ledger, clock.seconds)
         self.silence = Silence(table, clock.seconds, idle_timeout)
-        self.registry = registry = Registry(receipts, states, self.silence, service.max_players)
+        last_moves = LastMoves(table, clock.seconds, players.wall_clock) if judges else None
+        self.registry = registry = Registry(
+            receipts, states, self.silence, service.max_players, last_moves
+        )
         # Where the server owns every field, a move can change nothing.
         self._updates = _UPDATES if service.schema.moved.fields else ()
-        self.intake = Intake(players, registry, batch_min)
+        judging = None
+        if last_moves is not None:
+            asked = Judges(judges, clock.seconds, lambda: table.version)
+            judging = Judging(players, registry, last_moves, asked)
+        self.intake = Intake(players, registry, batch_min, judging)
         self._joins = Joins(service, registry, draw_secret)
         self.departures = Departures(service, registry)
         service.add_listener(self)
@@ -267,7 +293,7 @@ class Run:
         Counts the outcome of each message, except for answered ones, which are no updates.
         """
         kind = data[at]
-        outcome: Outcome | None
+        outcome: Outcome | Judged | None
         try:
             if kind in self._updates:
                 outcome = self.intake.one(session_id, peer, data, at, nonce)

@@ -10,7 +10,9 @@ A MOVE or a DELTA is checked in this order, and its outcome is the first that ho
 5. ``NOT_SEEN``: the program set fields of the client's, and the client's SEEN has not come.
 6. ``STOPPING``: the service accepts no more updates.
 7. ``STALE``: its sequence is not above the highest applied.
-8. ``APPLIED``: it is in the live table.
+8. ``JUDGE_FAILED``, or a judge's reason: the gateway has judges, and they do not let it pass.  The
+   player is put back.
+9. ``APPLIED``: it is in the live table.
 
 A DELTA's sequence and base are resolved between 3 and 4, where ``UNKNOWN_BASE`` may result.
 `Intake.one` does this for one message, `Intake.many` for the first MOVE of each player from whom
@@ -28,14 +30,17 @@ import numpy as np
 
 from playerstate.arguments import MAX_SEQUENCE
 from playerstate.conversations.conversation import Conversation, Phase
+from playerstate.conversations.judging import Judging
 from playerstate.conversations.registry import Registry
-from playerstate.ledger import Outcome
+from playerstate.ledger import Judged, Outcome
 from playerstate.players.run import Run
 from playerstate.wire.deltas import Delta, DeltaCodec
 from playerstate.wire.messages import MOVE, Codec, Malformed, receipts_for
 
 BATCH_MIN = 16
 """From this many messages at a time on, `many` is worth the fixed costs of numpy."""
+JUDGED_BATCH_MIN = 2
+"""The same where moves are judged, since a move alone is judged by numpy too."""
 
 _EVEN = -2
 """Masks the date of a move; see `LiveTable.apply`."""
@@ -52,7 +57,8 @@ class Intake:
         run: the service's run, whose players move.
         registry: the conversations, with the receipts that each move pays for, and the time of
             each last message.
-        batch_min: see `BATCH_MIN`.
+        batch_min: see `BATCH_MIN`; at most `JUDGED_BATCH_MIN` where moves are judged.
+        judging: applies the moves that the gateway's judges pass; None without judges.
 
     Attributes:
         batch_min: the fewest messages at a time for which to call `many`.
@@ -63,6 +69,7 @@ class Intake:
         run: Run,
         registry: Registry,
         batch_min: int = BATCH_MIN,
+        judging: Judging | None = None,
     ) -> None:
         self._run = run
         self._table = run.table
@@ -72,14 +79,15 @@ class Intake:
         self._moved = run.schema.moved
         self._current = registry.current
         self._receipts, self._silence = registry.receipts, registry.silence
-        self.batch_min = batch_min
+        self.batch_min = batch_min if judging is None else min(batch_min, JUDGED_BATCH_MIN)
+        self._judging = judging
         self._codec = Codec(run.schema)
         self._deltas = DeltaCodec(run.schema)
         self._move_pays = receipts_for(self._codec.move_size)
 
     def one(
         self, session_id: int, peer: Any, message: bytes, at: int, nonce: int | None
-    ) -> Outcome:
+    ) -> Outcome | Judged:
         """Apply or reject the MOVE or DELTA from `at` to the end of `message`.
 
         The caller has called `guard`.
@@ -111,7 +119,9 @@ class Intake:
         self._receipts.paid[conversation.slot] += receipts_for(len(message) - at)
         return self._apply_delta(conversation, delta)
 
-    def _apply(self, conversation: Conversation, sequence: int, values: tuple[Any, ...]) -> Outcome:
+    def _apply(
+        self, conversation: Conversation, sequence: int, values: tuple[Any, ...]
+    ) -> Outcome | Judged:
         slot, silence = conversation.slot, self._silence
         if conversation.phase is _PLAYING:
             silence.last_heard[slot] = silence.now
@@ -121,12 +131,27 @@ class Intake:
                 return rejected
         if not self._run.accepts:
             return Outcome.STOPPING
+        if self._judging is not None:
+            return self._judge(self._judging, slot, sequence, values)
         was_clean = self._table.apply(slot, sequence, values, self._wall_clock() // 1000 & _EVEN)
         if was_clean is None:
             return _STALE
         if not was_clean:
             self._ledger.superseded += 1
         return _APPLIED
+
+    def _judge(
+        self, judging: Judging, slot: int, sequence: int, values: tuple[Any, ...]
+    ) -> Outcome | Judged:
+        """Do what `_apply` does once all else is checked, as the judges decide."""
+        if sequence <= self._table.sequence(slot):
+            return _STALE
+        fields = np.frombuffer(self._moved.struct.pack(*values), self._moved.dtype)
+        now = self._wall_clock() // 1000 & _EVEN
+        [(outcome, _)] = judging.apply(
+            np.array([slot]), np.array([sequence], np.uint64), fields, now
+        )
+        return outcome
 
     def many(
         self,
@@ -158,10 +183,16 @@ class Intake:
             slots, sequences, fields = slots[good], sequences[good], fields[good]
             chosen = list(compress(chosen, good.tolist()))
         now = self._wall_clock() // 1000 & _EVEN
-        self._ledger.superseded += self._table.apply_many(slots, sequences, fields, now)
-        self._ledger.take_in(_APPLIED, len(chosen))
+        # Before they are applied, as in `one`: a listener that is told of a player put back may
+        # end any conversation.
         self._silence.last_heard_at[slots] = self._silence.now
         self._receipts.paid_at[slots] += self._move_pays
+        if self._judging is None:
+            self._ledger.superseded += self._table.apply_many(slots, sequences, fields, now)
+            self._ledger.take_in(_APPLIED, len(chosen))
+        elif len(chosen):
+            for outcome, number in self._judging.apply(slots, sequences, fields, now):
+                self._ledger.take_in(outcome, number)
         if len(chosen) == len(messages):
             return ()
         return sorted(set(numbers).difference(chosen))
@@ -193,7 +224,7 @@ class Intake:
                 playing.append(conversation)
         return chosen, playing
 
-    def _apply_delta(self, conversation: Conversation, delta: Delta) -> Outcome:
+    def _apply_delta(self, conversation: Conversation, delta: Delta) -> Outcome | Judged:
         slot, table = conversation.slot, self._table
         highest = table.sequence(slot)
         sequence = delta.sequence_after(highest)

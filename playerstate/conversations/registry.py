@@ -8,6 +8,7 @@ it, there may be one that is JOINING and one that is DEPARTED.  Reactor thread o
 from __future__ import annotations
 
 from playerstate.conversations.conversation import Conversation, Phase
+from playerstate.conversations.last_moves import LastMoves
 from playerstate.conversations.receipts import Receipts
 from playerstate.conversations.silence import Silence
 from playerstate.conversations.states import States
@@ -20,6 +21,7 @@ class Registry:
     Args:
         receipts, states, silence: see the attributes.
         most_departed: the most DEPARTED conversations remembered; the oldest are forgotten first.
+        last_moves: told of each conversation that begins; None where no move is judged.
 
     Attributes:
         receipts, states, silence: kept by slot, for conversations that are PLAYING or LEAVING.
@@ -31,12 +33,18 @@ class Registry:
     """
 
     def __init__(
-        self, receipts: Receipts, states: States, silence: Silence, most_departed: int
+        self,
+        receipts: Receipts,
+        states: States,
+        silence: Silence,
+        most_departed: int,
+        last_moves: LastMoves | None = None,
     ) -> None:
         self.receipts = receipts
         self.states = states
         self.silence = silence
         self._most_departed = most_departed
+        self._last_moves = last_moves
         self.joining: dict[int, Conversation] = {}
         self.current: dict[int, Conversation] = {}
         self.departed: dict[int, Conversation] = {}
@@ -61,6 +69,8 @@ class Registry:
         self.receipts.begin(slot, conversation.join_sequence, len(self.current))
         self.states.begin(conversation, len(self.current))
         self.silence.begin(slot)
+        if self._last_moves is not None:
+            self._last_moves.begin(slot)
 
     def leave(self, conversation: Conversation) -> None:
         """It is LEAVING from now on: its silence no longer counts."""

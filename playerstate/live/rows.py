@@ -69,6 +69,11 @@ class Rows:
         return 2 * RowLayout(schema.fields).size * capacity
 
     @property
+    def version(self) -> int:
+        """The version of the row that was written last."""
+        return self._version
+
+    @property
     def used_bytes(self) -> int:
         """How many bytes from the start of the buffer have ever been in use."""
         return 2 * self._size * self.high_water
@@ -169,6 +174,10 @@ class Rows:
         places = self._places[: self.high_water] if slots is None else self._places[slots]
         sequences: npt.NDArray[np.uint64] = self._sequences[places]
         return sequences
+
+    def named(self, slots: Slots) -> npt.NDArray[np.void]:
+        """A copy of each of these players' rows, as `playerstate.state.layout.RowLayout.named`."""
+        return self._blocks.take(self._places[slots]).view(self._layout.named)
 
     def fields(self, slots: Slots) -> list[bytes]:
         """The packed values of each of these players."""

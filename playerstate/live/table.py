@@ -215,6 +215,47 @@ class LiveTable(SweptRows):
             How many rows were dirty before.
         """
         places = self._places[slots]
+        return self._put_moved(slots, places, self._moved_rows(places, sequences, fields, now))
+
+    def moved_rows(
+        self,
+        slots: Slots,
+        sequences: npt.NDArray[np.unsignedinteger[Any]],
+        fields: npt.NDArray[np.void],
+        now: int,
+    ) -> npt.NDArray[np.void]:
+        """The rows that `apply_many` would write, as `playerstate.state.layout.RowLayout.named`.
+
+        Nothing is written; `put_moved` does it.
+        """
+        return self._moved_rows(self._places[slots], sequences, fields, now).view(
+            self._layout.named
+        )
+
+    def put_moved(
+        self, slots: Slots, rows: npt.NDArray[np.void], passed: npt.NDArray[np.bool_]
+    ) -> int:
+        """Write those of the rows from `moved_rows` that passed; none has changed since.
+
+        Args:
+            slots: of the players, each at most once.
+            rows: what `moved_rows` returned for them.
+            passed: for each, whether to write it.
+
+        Returns:
+            How many of the rows written were dirty before.
+        """
+        if not passed.all():
+            slots, rows = slots[passed], rows.view(self._blocks.dtype)[passed]
+        return self._put_moved(slots, self._places[slots], rows.view(self._halves.dtype))
+
+    def _moved_rows(
+        self,
+        places: npt.NDArray[np.int64],
+        sequences: npt.NDArray[np.unsignedinteger[Any]],
+        fields: npt.NDArray[np.void],
+        now: int,
+    ) -> npt.NDArray[np.void]:
         rows = self._blocks.take(places).view(self._halves.dtype)
         rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"] | 1, _LATEST - 1) + 1, now)
         rows["sequence"] = sequences
@@ -224,6 +265,11 @@ class LiveTable(SweptRows):
                 named[name] = fields[name]
         else:
             rows["fields"] = fields.view(rows["fields"].dtype)
+        return rows
+
+    def _put_moved(
+        self, slots: Slots, places: npt.NDArray[np.int64], rows: npt.NDArray[np.void]
+    ) -> int:
         self._write_many(slots, places, rows)
         self.saved_at[slots[rows["updated_at"] == _LATEST]] = 0
         clean = slots[~self._dirty_flags[slots]]

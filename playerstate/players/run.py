@@ -315,6 +315,15 @@ class Run:
         if not self.leaves.never_joined(slot):
             self._listeners.on_change(table.session_id(slot), is_override)
 
+    def put_back(self, slot: int) -> None:
+        """Apply the present row of an online player again, as an override.
+
+        It counts as an update.  The player's client is told to go on from there, and until its SEEN
+        its moves are rejected.
+        """
+        self.guard()
+        self._apply(slot, self.table.values(slot), True)
+
     def state(self, session_id: int) -> Any:
         """See `playerstate.players.service.PlayerStateService.state`."""
         slot = self._online(session_id)

@@ -425,6 +425,7 @@ class GatewayTestCase(ServiceTestCase):
         idle_timeout: float = 30.0,
         jitter: float = 0.0,
         batch_min: int = BATCH_MIN,
+        judges: Sequence[Any] = (),
         **options: Any,
     ) -> None:
         """Start a server; `options` are `SteppedService`'s."""
@@ -433,6 +434,7 @@ class GatewayTestCase(ServiceTestCase):
         self.gateway = Gateway(
             self.service,
             idle_timeout=idle_timeout,
+            judges=judges,
             jitter=lambda: jitter,
             draw_secret=itertools.count(1).__next__,
         )

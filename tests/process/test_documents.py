@@ -37,7 +37,8 @@ SAVED = (
     ("docs/embedding.md", "service = PlayerStateService(store, ", "live_file.py"),
     ("docs/embedding.md", "class Avatar", "mygame.py"),
     ("docs/embedding.md", "Application(", "server.py"),
-    ("docs/embedding.md", "PlayerClient(", "walk.py"),
+    ("docs/embedding.md", "class Fence", "judged.py"),
+    ("docs/embedding.md", "for _ in range(40)", "walk.py"),
     ("docs/embedding.md", "def frame(", "frame.py"),
     ("docs/embedding.md", "class JSONStore", "mygame/jsonstore.py"),
     ("docs/embedding.md", "StoreFactory(", "twisted/plugins/mygame_stores.py"),
@@ -253,12 +254,16 @@ class PageTests(TypedTestCase):
     def test_embedding(self) -> None:
         """Each program of the page, and a client of a real server."""
         self.save("docs/embedding.md")
-        programs = ("calls.py", "changes.py", "loop.py", "live_file.py", "mygame.py", "frame.py")
+        programs = (
+            *("calls.py", "changes.py", "loop.py", "live_file.py", "mygame.py", "frame.py"),
+            "judged.py",
+        )
         for name in programs:
             self.run_program(name)
         self.assertEqual(len(promised(program("docs/embedding.md", "service.flush"))), 2)
         self.assertEqual(len(promised(program("docs/embedding.md", "service.change("))), 2)
         self.assertEqual(len(promised(program("docs/embedding.md", "class Avatar"))), 1)
+        self.assertEqual(len(promised(program("docs/embedding.md", "class Fence"))), 2)
         Path(self.directory, "players.db").unlink(missing_ok=True)
         self.serve("PYTHONPATH=. twistd -ny server.py")
         self.type_in("PYTHONPATH=. playerstate simulate --state mygame:Avatar")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.ledger import Counters, Gauges, Ledger, Outcome, Snapshot, count
+from playerstate.ledger import Counters, Gauges, Judged, Ledger, Outcome, Snapshot, count
 
 
 class LedgerTests(SynchronousTestCase):
@@ -40,7 +40,7 @@ class LedgerTests(SynchronousTestCase):
 
     def test_take_in(self) -> None:
         """Whatever a message comes to, it is counted once as that and once as received."""
-        for outcome in Outcome:
+        for outcome in (*Outcome, Judged("speed")):
             ledger = Ledger()
             ledger.take_in(outcome)
             ledger.take_in(outcome, 2)

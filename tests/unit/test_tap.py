@@ -89,6 +89,23 @@ class OptionsTests(OptionsTestCase):
         self.assertEqual(options["idle-timeout"], 2.5)
         self.assertEqual(options["live-file"], "/games/moves")
 
+    def test_max_speed(self) -> None:
+        """Limits may be several, of different fields; the slack may be left out."""
+        limits = self.parse("--max-speed", "x,y:8", "--max-speed", "y:1e3:0.5")["max-speed"]
+        self.assertEqual(
+            [repr(limit) for limit in limits],
+            [
+                "SpeedLimit('x', 'y', per_second=8.0, slack=4.0)",
+                "SpeedLimit('y', per_second=1000.0, slack=0.5)",
+            ],
+        )
+        state = ("--state", "tests.kit.support:Everything")
+        self.assertEqual(len(self.parse(*state, "--max-speed", "hp,x:8")["max-speed"]), 1)
+        line = self.line(*state, "--max-speed", "zone:8")
+        self.assertIn("only float and int have a speed; name some of x, hp, angle", line)
+        line = self.line(*["--max-speed", "x:1"] * 17)
+        self.assertIn("--max-speed is given more than 16 times", line)
+
     def test_live_file_beside_the_database(self) -> None:
         """Without the option the live file lies beside the database, whatever the URL's options."""
         options = self.parse("--store", "sqlite:/games/a.db?synchronous=normal")
@@ -141,6 +158,16 @@ class OptionsTests(OptionsTestCase):
             ("max-players", "0", "whole number from 1"),
             ("max-players", "1e3", "whole number from 1"),
             ("idle-timeout", "-1", "seconds from 0.1"),
+            ("max-speed", "x,y", "must be FIELD[,FIELD...]:PER_SECOND[:SLACK]"),
+            ("max-speed", "x,y:fast", "such as x,y:8 or x,y:8:4"),
+            ("max-speed", "x:1:2:3", "such as x,y:8 or x,y:8:4"),
+            ("max-speed", "8", "such as x,y:8 or x,y:8:4"),
+            ("max-speed", "x:0", "per_second 0 lets no player move"),
+            ("max-speed", "x:nan", "per_second nan is not from 0"),
+            ("max-speed", "x:1:-1", "slack -1.0 is not from 0"),
+            ("max-speed", "x,x:1", "name each once"),
+            ("max-speed", "z:1", "field 'z': there is no such field; name some of x, y"),
+            ("max-speed", ":1", "field '': there is no such field; name some of x, y"),
             ("state", "nonsense", "MODULE:CLASS"),
             ("state", "no_such_module:Avatar", "cannot import no_such_module"),
             ("state", "os:Avatar", "os has no Avatar"),
@@ -365,6 +392,11 @@ class ReachTests(OptionsTestCase):
                 {"idle-timeout": "2.5"},
                 2.5,
                 lambda made: made[1]._gateway.idle_timeout,
+            ),
+            "max-speed": (
+                {"max-speed": "x,y:8:3"},
+                ["SpeedLimit('x', 'y', per_second=8.0, slack=3.0)"],
+                lambda made: [repr(judge) for judge in made[1]._gateway._judges],
             ),
             "listen": ({"listen": "udp:5"}, (5, "127.0.0.1"), _place),
             "insecure": (wide, (5, "0.0.0.0"), _place),

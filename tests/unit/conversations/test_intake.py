@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from playerstate.conversations.gateway import LOOK_EVERY, Gateway
 from playerstate.conversations.intake import BATCH_MIN
+from playerstate.conversations.speed import SpeedLimit
 from playerstate.players.service import NotOnline
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import server_owned, text, within
 from playerstate.testing import EPOCH, Address, SteppedService
 from playerstate.transports.plain import PlainService
+from tests.kit.judges import Asked
 from tests.kit.players import (
     WELCOME,
     Client,
@@ -399,6 +401,8 @@ def numbered(kind: int, sequence: int) -> bytes:
     return struct.pack("<BI", kind, sequence).ljust(36 if kind == 3 else 9, b"\0")
 
 
+JOIN_SIZE = 400
+"""Bytes of a JOIN that pays for the answers of each state class."""
 UNLIKE = ("transport", "waits_for")
 """What two conversations of two servers do not share."""
 
@@ -424,7 +428,7 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
     if kind == 0x01:
         message = struct.pack(
             "<BBIIIQ", 1, 1, 0, draw(st.integers(1, 3)), number, draw(st.integers(0, 9))
-        ).ljust(144, b"\0")
+        ).ljust(JOIN_SIZE, b"\0")
     elif kind == 0x02:
         message = struct.pack("<BI", 2, number) + fields
     elif kind == 0x05:
@@ -437,9 +441,26 @@ def messages(draw: st.DrawFn, state: type) -> tuple[int, int, int, bytes]:
     return draw(ids), draw(few), draw(few), message
 
 
+@attrs.frozen
+class Scenario:
+    """A state class, how many are many, the judges by name, and what happens."""
+
+    state: type
+    many: int
+    judges: tuple[str, ...]
+    acts: list[tuple[str, Any]]
+
+
+def picky(before: Any, after: Any) -> Any:
+    """Rejects what stands still, and fails for some places."""
+    if (after["x"] == -1.0).any():
+        raise ZeroDivisionError
+    return after["x"] != before["x"]
+
+
 @st.composite
-def scenarios(draw: st.DrawFn) -> tuple[type, int, list[tuple[str, Any]]]:
-    """A state class, how many are many, and what happens."""
+def scenarios(draw: st.DrawFn) -> Scenario:
+    """What may happen to a server."""
     state = draw(st.sampled_from((PlayerState, Bounded, Owned, Everything)))
     acts = st.one_of(
         st.tuples(st.just("together"), st.lists(messages(state), min_size=1, max_size=12)),
@@ -447,25 +468,33 @@ def scenarios(draw: st.DrawFn) -> tuple[type, int, list[tuple[str, Any]]]:
         st.tuples(st.sampled_from(("join", "update", "leave", "kick")), ids),
         st.tuples(st.just("advance"), st.sampled_from((0.0, 0.02, 0.3, 2.0))),
         st.tuples(st.just("save"), st.none()),
+        st.tuples(st.just("seen"), ids),
     )
-    return state, draw(st.integers(1, 4)), draw(st.lists(acts, min_size=1, max_size=25))
+    return Scenario(
+        state,
+        draw(st.integers(1, 4)),
+        draw(st.sampled_from(((), (), ("picky",), ("speed",), ("picky", "speed")))),
+        draw(st.lists(acts, min_size=1, max_size=25)),
+    )
 
 
 class World:
     """A server that gets what comes together either so, or one by one."""
 
-    def __init__(self, state: type, many: int, together: bool) -> None:
+    def __init__(self, scenario: Scenario, together: bool) -> None:
         self.together = together
-        self.stepped = SteppedService(state, max_players=5, save_within=1.0)
+        self.stepped = SteppedService(scenario.state, max_players=5, save_within=1.0)
         self.service = self.stepped.service
-        self.gateway = Gateway(self.service, idle_timeout=3.0, jitter=lambda: 0.0)
+        made = {"picky": Asked("picky", picky), "speed": SpeedLimit("x", per_second=5, slack=2)}
+        judges = [made[name] for name in scenario.judges]
+        self.gateway = Gateway(self.service, idle_timeout=3.0, judges=judges, jitter=lambda: 0.0)
         self.gateway._draw_secret = itertools.count(1).__next__
-        self.gateway._batch_min = many
+        self.gateway._batch_min = scenario.many
         self.plain = PlainService(self.gateway, 7777, reactor=self.stepped.reactor)
         self.plain.startService()
         self.port = self.stepped.reactor.ports[7777]
         for session_id in range(1, 5):
-            Client(self.port, session_id, address(session_id, 1)).join(size=80)
+            Client(self.port, session_id, address(session_id, 1)).join(size=JOIN_SIZE)
 
     def do(self, act: str, what: Any) -> None:
         """Let something happen."""
@@ -480,6 +509,8 @@ class World:
                 service.update(what, state)
         elif act == "advance":
             self.stepped.reactor.advance(what)
+        elif act == "seen":
+            self.see(what)
         elif act == "save":
             self.stepped.settle()
         elif act == "join":
@@ -488,6 +519,19 @@ class World:
             outcome = (service.leave if act == "leave" else self.gateway.kick)(what)
         if outcome is not None:
             outcome.addErrback(lambda failure: None)
+
+    def see(self, session_id: int) -> None:
+        """A SEEN of the last STATE that was sent to this player, if there was one."""
+        run = run_of(self.gateway)
+        conversation = run.registry.current.get(session_id)
+        if conversation is not None and conversation._told:
+            number, sequence = (
+                conversation._told[-1],
+                self.service.table.sequence(conversation.slot),
+            )
+            seen = run._codec.encode_seen(number, sequence)
+            datagram = struct.pack("<QI", session_id, conversation.nonce) + seen
+            self.port.receive(datagram, conversation.peer)
 
     def receive(self, what: list[tuple[int, int, int, bytes]]) -> None:
         """These messages arrive."""
@@ -540,16 +584,16 @@ class LawTests(ServiceTestCase):
 
     @settings(LAW, max_examples=400)
     @given(scenario=scenarios())
-    def test_same(self, scenario: tuple[type, int, list[tuple[str, Any]]]) -> None:
+    def test_same(self, scenario: Scenario) -> None:
         """Whether messages come together or one by one, nobody can tell the difference."""
-        state, many, acts = scenario
-        worlds = [World(state, many, together) for together in (False, True)]
+        worlds = [World(scenario, together) for together in (False, True)]
         try:
-            for act in acts:
+            for act in scenario.acts:
                 for world in worlds:
                     world.do(*act)
                 apart, together = (world.look() for world in worlds)
                 self.assertEqual(apart, together)
         finally:
+            self.flushLoggedErrors(ZeroDivisionError)
             for world in worlds:
                 world.end()

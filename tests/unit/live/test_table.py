@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import attrs
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -284,6 +285,30 @@ class ManyTests(TableTestCase):
             for number, slot in enumerate(chosen):
                 other.apply(slot, sequence, (7.0 + number, 0.0), now)
             self.assertEqual(self.memory.buffer, others.buffer)
+
+    def test_in_two_steps(self) -> None:
+        """Rows may be made first and written later: all of them, or those that are chosen."""
+        for chosen in ([True, True, True], [False, True, False], [True, False, True]):
+            with self.subTest(chosen=chosen):
+                self.setUp()
+                slots = np.array(self.admit(1, 2, 3, 4)[1:])
+                before, version = bytes(self.memory.buffer), self.table.version
+                others = TableMemory(SCHEMA, 8)
+                others.buffer[:] = self.memory.buffer
+                other = LiveTable(SCHEMA, 8, lambda: self.time, others.buffer)
+                other._place[:] = self.table._place
+                other._version = self.table._version
+                fields = np.zeros(3, SCHEMA.moved.dtype)
+                fields["y"] = (7.0, 8.0, 9.0)
+                sequences = np.array([5, 6, 7], np.uint32)
+                rows = self.table.moved_rows(slots, sequences, fields, 100)
+                self.assertEqual(rows[["session_id", "y", "updated_at"]].tolist()[1], (3, 8.0, 100))
+                self.assertEqual(self.table.named(slots)["x"].tolist(), [SPAWN[0]] * 3)
+                self.assertEqual((bytes(self.memory.buffer), self.table.version), (before, version))
+                self.assertEqual(self.table.put_moved(slots, rows, np.array(chosen)), 0)
+                other.apply_many(slots[chosen], sequences[chosen], fields[chosen], 100)
+                self.assertEqual(self.memory.buffer, others.buffer)
+                self.assertEqual(self.table.version, version + sum(chosen))
 
     def test_end_of_time(self) -> None:
         """The last ``updated_at`` there is stays, by either way."""
