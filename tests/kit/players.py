@@ -297,6 +297,7 @@ def end_thread(stepped: SteppedService) -> None:
 
 
 WELCOME, RECEIPT, REFUSED, GONE, STATE = "welcome", "receipt", "refused", "gone", "state"
+RESTORED, OVERRIDDEN = 1, 2
 JOIN_SIZE = 248
 
 

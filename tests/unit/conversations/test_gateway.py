@@ -14,7 +14,9 @@ from playerstate.conversations.gateway import Gateway
 from playerstate.testing import EPOCH, FaultyStore
 from tests.kit.players import (
     GONE,
+    OVERRIDDEN,
     RECEIPT,
+    RESTORED,
     SCHEMA,
     STATE,
     WELCOME,
@@ -255,7 +257,7 @@ class ChangeTests(GatewayTestCase):
         self.assertEqual([answer[0] for answer in client.heard()], [STATE])
 
     def test_edit_of_one_who_leaves(self) -> None:
-        """A move that was on its way does not undo it: the player did not know when it was sent."""
+        """A move that was on its way does not undo it; the next WELCOME tells the player."""
         self.open()
         client = self.joined()
         client.move(1, 1.0)
@@ -267,5 +269,5 @@ class ChangeTests(GatewayTestCase):
         self.successResultOf(edited)
         self.assertEqual(self.stored(self.stepped), {42: (50.0, 0.0)})
         client.join(2, 2)
-        self.idle(0.2)
-        self.assertEqual([(flags, x) for flags, _, x, _ in client.states()], [(1, 50.0)])
+        *_, welcome = client.heard()
+        self.assertEqual((welcome[:2], welcome[4]), ((WELCOME, RESTORED | OVERRIDDEN), 50.0))

@@ -22,6 +22,8 @@ from playerstate.testing import EPOCH, Address, SteppedService
 from playerstate.transports.plain import PlainService
 from tests.kit.judges import Asked
 from tests.kit.players import (
+    OVERRIDDEN,
+    RESTORED,
     WELCOME,
     Client,
     GatewayTestCase,
@@ -101,7 +103,7 @@ class MoveTests(GatewayTestCase):
         client.move(1, 1.0)
         self.assertEqual(self.books.rejected, {"not_joined": 1})
         client.join(1)
-        self.assertEqual(client.heard(), [(WELCOME, 1, 1, NOW + 1, 3.0, 0.0)])
+        self.assertEqual(client.heard(), [(WELCOME, RESTORED | OVERRIDDEN, 1, NOW + 1, 3.0, 0.0)])
         self.advance(4.0)
 
     def test_other_address(self) -> None:

@@ -58,10 +58,10 @@ class JoinTests(GatewayTestCase):
     def test_restored(self) -> None:
         """A player of before stands where they left, and is told since when."""
         self.open()
-        self.stepped.store.players[42] = Stored((1.0, 2.0), 99)
+        self.stepped.store.players[42] = Stored((1.0, 2.0), 98)
         client = self.client()
         client.join(7)
-        self.assertEqual(client.heard(), [(WELCOME, 1, 7, 99, 1.0, 2.0)])
+        self.assertEqual(client.heard(), [(WELCOME, 1, 7, 98, 1.0, 2.0)])
 
     def test_repeated(self) -> None:
         """A JOIN of the same nonce is answered with the state of now, and resets nothing."""
@@ -374,7 +374,7 @@ class JoinTests(GatewayTestCase):
 
     def test_refused_while_recovering(self) -> None:
         """REFUSED 5, without a trace in the log, until what the last run left is saved."""
-        memory = leave_behind(self, {42: Stored((1.0, 2.0), 99)})
+        memory = leave_behind(self, {42: Stored((1.0, 2.0), 98)})
         self.open()
         self.stepped.store.failures.extend(StoreBusy("locked") for _ in range(5))
         client, other = self.client(), self.client(43)
@@ -393,7 +393,7 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(memory.forgotten, 1)
         client.join(6)
         other.join(6)
-        self.assertEqual(client.heard(), [(WELCOME, 1, 6, 99, 1.0, 2.0)])
+        self.assertEqual(client.heard(), [(WELCOME, 1, 6, 98, 1.0, 2.0)])
         self.assertEqual(other.heard(), [(WELCOME, 0, 6, 0, 350.0, 200.0)])
 
     def test_refused_busy(self) -> None:
@@ -419,7 +419,7 @@ class PendingJoinTests(GatewayTestCase):
         """A store that holds its answers back."""
         super().setUp()
         self.open(max_players=2)
-        self.stepped.store.players[42] = Stored((7.0, 8.0), 99)
+        self.stepped.store.players[42] = Stored((7.0, 8.0), 98)
         self.stepped.store.hold_loads()
 
     def release(self) -> None:
@@ -436,7 +436,7 @@ class PendingJoinTests(GatewayTestCase):
         self.assertEqual(client.heard(), [])
         self.assertEqual(self.books.rejected, {"not_joined": 1})
         self.release()
-        self.assertEqual(client.heard(), [(WELCOME, 1, 1, 99, 7.0, 8.0)])
+        self.assertEqual(client.heard(), [(WELCOME, 1, 1, 98, 7.0, 8.0)])
         self.assertEqual(self.books.joins, 1)
 
     def test_replaced(self) -> None:
@@ -446,7 +446,7 @@ class PendingJoinTests(GatewayTestCase):
         new.join(2)
         self.release()
         self.assertEqual(old.heard(), [])
-        self.assertEqual(new.heard(), [(WELCOME, 1, 2, 99, 7.0, 8.0)])
+        self.assertEqual(new.heard(), [(WELCOME, 1, 2, 98, 7.0, 8.0)])
         self.assertEqual(self.books.joins, 1)
         old.join(1)
         self.assertEqual((old.heard(), new.heard()), ([], []))

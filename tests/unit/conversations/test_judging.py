@@ -15,7 +15,16 @@ from playerstate import NotOnline, SpeedLimit, server_owned, text, within
 from playerstate.interfaces import Stored
 from playerstate.testing import EPOCH
 from tests.kit.judges import Asked, Told
-from tests.kit.players import STATE, Client, GatewayTestCase, at, run_of
+from tests.kit.players import (
+    OVERRIDDEN,
+    RESTORED,
+    STATE,
+    WELCOME,
+    Client,
+    GatewayTestCase,
+    at,
+    run_of,
+)
 
 NOW = EPOCH * 10**6
 CROWD = range(1, 21)
@@ -123,7 +132,7 @@ class SpeedTests(JudgingTestCase):
         self.assertEqual(self.service.state(42).x, 400.0)
 
     def test_put_back_survives(self) -> None:
-        """Who leaves instead of answering is told after the next JOIN, under the same number."""
+        """Who leaves instead of answering is told by the next WELCOME, under the same number."""
         self.open(judges=[SpeedLimit("x", per_second=1, slack=1)])
         client = self.joined()
         client.move(1, 999.0)
@@ -133,7 +142,8 @@ class SpeedTests(JudgingTestCase):
         self.assertEqual(self.stepped.store.players, {42: Stored((350.0, 200.0), number)})
         client.heard()
         client.join(2)
-        self.assertEqual(self.told_state(client), (STATE, 1, number, 350.0, 200.0))
+        flags = RESTORED | OVERRIDDEN
+        self.assertEqual(client.heard(), [(WELCOME, flags, 2, number, 350.0, 200.0)])
 
     def test_bound(self) -> None:
         """A client that answers every put-back by a worse move gets no farther."""

@@ -220,9 +220,16 @@ class BytesTests(SynchronousTestCase):
             bytes.fromhex("81 01 01000000 0000000000000000 0000000000000000") + XY,
         )
 
+    def test_welcome_after_an_override(self) -> None:
+        """It says that the program set fields of the client's."""
+        data = bytes.fromhex("81 03 01000000 0700000000000000 0000000000000000") + XY
+        self.assertEqual(CODEC.encode_welcome(1, 7, (1.5, -2.5), is_override=True), data)
+        welcome = Welcome(True, 1, 7, (1.5, -2.5), is_override=True)
+        self.assertEqual(CODEC.decode_server(data), welcome)
+
     def test_welcome_with_flags_of_the_future(self) -> None:
         """Flags that this version does not know are passed over."""
-        data = bytes.fromhex("81 fe 01000000 0000000000000000 0000000000000000") + XY
+        data = bytes.fromhex("81 fc 01000000 0000000000000000 0000000000000000") + XY
         self.assertEqual(CODEC.decode_server(data), Welcome(False, 1, 0, (1.5, -2.5)))
 
     def test_welcome_of_every_kind(self) -> None:
