@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate import PlayerState, StateSchema, server_owned, within
 from playerstate.client import PING_AFTER, RECEIPT_WITHIN, REPEAT_EVERY, Client, Phase
-from playerstate.client.core import RENUMBER_ABOVE, STATES_REMEMBERED
+from playerstate.client.core import MOVES_REMEMBERED, RENUMBER_ABOVE, STATES_REMEMBERED
 from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import (
     DELTA,
@@ -653,6 +653,62 @@ class OfTests(SynchronousTestCase):
     def test_no_grid(self) -> None:
         """Where none has, MOVEs are."""
         self.assertEqual(self.second_move(None), MOVE)
+
+
+class BaseTests(SynchronousTestCase):
+    """Which MOVE a DELTA starts from."""
+
+    def setUp(self) -> None:
+        """A client that is in the game, of a state with a grid."""
+        metadata = within(0, 1000, resolution=0.25)
+        fields = {name: attrs.field(default=1.0, type=float, metadata=metadata) for name in "xy"}
+        self.schema = StateSchema.of(attrs.make_class("Walker", fields))
+        self.codec = ClientCodec(self.schema)
+        self.client = Client.of(self.schema, itertools.count(1).__next__)
+        self.client.join(0.0)
+        self.welcome(1, 0.0)
+
+    def welcome(self, nonce: int, now: float) -> None:
+        """The server welcomes the client with the state `HERE`."""
+        self.client.received(self.codec.encode_welcome(nonce, 5, HERE), now)
+
+    def receipt(self, applied: int, now: float) -> None:
+        """The server tells what it has applied."""
+        self.client.received(encode_receipt(applied, 0), now)
+
+    def move(self, now: float) -> int:
+        """The type of the message of the next move."""
+        message = self.client.move(HERE, now)
+        assert message is not None
+        return message[0]
+
+    def test_moves_are_bounded(self) -> None:
+        """The last few MOVEs may become a base, an older one whose RECEIPT is late may not."""
+        for back, kind in ((MOVES_REMEMBERED, MOVE), (MOVES_REMEMBERED - 1, DELTA)):
+            self.setUp()
+            for second in range(MOVES_REMEMBERED + 1):
+                self.move(float(second))
+            self.receipt(self.client.sequence - back, second + 0.1)
+            self.assertEqual(self.move(second + 0.2), kind)
+
+    def test_of_an_earlier_conversation(self) -> None:
+        """A conversation has no base until a RECEIPT shows one of its own MOVEs."""
+        self.assertEqual(self.move(0.1), MOVE)
+        self.receipt(1, 0.2)
+        self.assertEqual(self.move(0.3), DELTA)
+        self.client.rejoin(0.4)
+        self.welcome(2, 0.5)
+        self.assertEqual([self.move(0.6), self.move(0.7)], [MOVE, MOVE])
+        self.receipt(self.client.sequence, 0.8)
+        self.assertEqual(self.move(0.9), DELTA)
+
+    def test_shown_in_the_next_conversation(self) -> None:
+        """A MOVE of an earlier conversation becomes none, though a RECEIPT has its number."""
+        self.move(0.1)
+        self.client.rejoin(0.2)
+        self.welcome(2, 0.3)
+        self.receipt(1, 0.4)
+        self.assertEqual([self.move(0.5), self.move(0.6)], [MOVE, MOVE])
 
 
 class ServerOwnedTests(SynchronousTestCase):

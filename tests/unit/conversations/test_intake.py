@@ -20,6 +20,7 @@ from playerstate.state.default import PlayerState
 from playerstate.state.schema import server_owned, text, within
 from playerstate.testing import EPOCH, Address, SteppedService
 from playerstate.transports.plain import PlainService
+from playerstate.wire.messages import receipts_for
 from tests.kit.judges import Asked
 from tests.kit.players import (
     OVERRIDDEN,
@@ -188,7 +189,7 @@ class MoveTests(GatewayTestCase):
         self.open()
         client = self.joined()
         client.move(1, 1.0)
-        client.send(struct.pack("<BHBdd", 5, 2, 1, 9.0, 9.0))
+        client.send(delta(2, 1))
         self.assertEqual(self.service.state(42), at(1))
         self.assertEqual(self.books.rejected, {"unknown_base": 1})
 
@@ -201,6 +202,46 @@ class MoveTests(GatewayTestCase):
         client.move(2, 2.0)
         self.assertEqual(self.books.rejected, {"stopping": 1})
         self.assertEqual(self.service.table.values(0), (1.0, 0.0))
+
+    def test_leaving_while_stopping(self) -> None:
+        """A move beyond the LEAVE is one of a leaver, also with the service stopping."""
+        self.open()
+        client = self.joined()
+        client.move(1, 1.0)
+        client.leave(2)
+        self.service.stopService()
+        client.move(3, 3.0)
+        client.move(2, 2.0)
+        self.assertEqual(self.books.rejected, {"leaving": 1, "stopping": 1})
+
+    def test_stale_delta(self) -> None:
+        """A DELTA that is stale is so, whether or not its base is still known."""
+        self.open()
+        client = self.joined()
+        client.move(7, 7.0)
+        client.send(delta(7, 9))
+        self.assertEqual((self.books.stale, self.books.rejected), (1, {}))
+
+    def test_delta_beyond_the_highest(self) -> None:
+        """A DELTA whose sequence would not fit into 32 bits is malformed."""
+        self.open()
+        client = self.joined()
+        client.move(2**32 - 1, 7.0)
+        client.send(delta(2**32 + 1, 2))
+        self.assertEqual((self.books.malformed, self.books.rejected), ({"value": 1}, {}))
+
+    def test_pays(self) -> None:
+        """A message that can be read pays for receipts, whatever comes of it."""
+        self.open()
+        client = self.joined()
+        client.move(7, 7.0)
+        paid = run_of(self.gateway).registry.receipts.paid
+        for message in (move(8, 8.0), move(7, 7.0), delta(7, 1), delta(9, 1)):
+            before = paid[0]
+            client.send(message)
+            self.assertAlmostEqual(paid[0] - before, receipts_for(len(message)))
+        self.assertEqual((self.books.applied, self.books.stale), (2, 2))
+        self.assertEqual(self.books.rejected, {"unknown_base": 1})
 
     def test_slot_used_again(self) -> None:
         """A player in a slot that another had before gets receipts of their own alone."""
@@ -396,6 +437,11 @@ class CrowdTests(GatewayTestCase):
 def move(sequence: int, x: float, y: float = 0.0) -> bytes:
     """A MOVE."""
     return struct.pack("<BIdd", 0x02, sequence, x, y)
+
+
+def delta(sequence: int, back: int) -> bytes:
+    """A DELTA of whole values, whose base lies so many sequences back."""
+    return struct.pack("<BHBdd", 0x05, sequence & 0xFFFF, sequence - back & 0xFF, 9.0, 9.0)
 
 
 def numbered(kind: int, sequence: int) -> bytes:

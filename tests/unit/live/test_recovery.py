@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from typing import Any
@@ -25,14 +26,18 @@ from playerstate.stores.sqlite.store import SQLiteStore
 from playerstate.testing import SteppedService
 from tests.kit.livefiles import Avatar, LiveFileTestCase, make_table, remaining
 from tests.kit.players import SCHEMA
+from tests.kit.support import field, made
 
 
 class Reader:
     """Holds an old state of everybody."""
 
+    def __init__(self, values: tuple[Any, ...] = (1.0, 2.0)) -> None:
+        self.values = values
+
     def load(self, session_id: int) -> Stored:
         """See `IStateReader.load`."""
-        return Stored((1.0, 2.0), 5)
+        return Stored(self.values, 5)
 
     def close(self) -> None:
         """See `IStateReader.close`."""
@@ -150,6 +155,19 @@ class FieldsTests(SynchronousTestCase):
         stepped.settle()
         self.assertEqual(stepped.join(7).state, with_hp(2.0, 57))
         self.successResultOf(stepped.stop())
+
+    def test_field_that_came_back_with_a_bad_value(self) -> None:
+        """A stored value that is not allowed leaves the default, and the start goes on."""
+        before, today = made(x=field(float, 0.0)), made(x=field(float, 0.0), y=field(float, 4.0))
+        layout = RowLayout(StateSchema.of(before).fields)
+        records = np.zeros(1, layout.dtype).view(layout.record)
+        records["session_id"], records["updated_at"], records["x"] = 7, 10, 3.0
+        leftover = Leftover(bytes(16), False, tuple(StateSchema.of(before).fields), records)
+        schema = StateSchema.of(today)
+        for stored, expected in ((2.0, 2.0), (math.nan, 4.0)):
+            reader = Reader((1.0, stored))
+            rows = recovery.find_unsaved(leftover, schema, reader)
+            self.assertEqual(schema.struct.unpack(rows["fields"][0]), (3.0, expected))
 
 
 class RecoveryTests(LiveFileTestCase):
@@ -451,6 +469,9 @@ class RecoveryTests(LiveFileTestCase):
         self.store.hold_loads()
         stepped = self.start()
         stepped.settle()
+        assert self.store.held is not None
+        for session_id, answer in self.store.held:
+            self.assertTrue(answer.called, session_id)  # cancelled: no load goes on for nothing
         self.store.held = None
         self.assertEqual(self.store.players[1].values, (1.0, 0.0))
         self.assertEqual(self.store.players[2].values, (9.0, 9.0))

@@ -311,10 +311,15 @@ class OfflineTests(EditTestCase):
         self.assertEqual(self.service.progress(43), Progress(0, 0))
 
     def test_progress_is_not_that_of_the_last_in_the_slot(self) -> None:
-        """The progress of one who had the slot before is not shown for one who joins an edit."""
+        """The progress of one who had the slot before is not that of an edited player.
+
+        Nor is it shown for one who joins during the edit.
+        """
         self.successResultOf(self.service.join(43, sequence=99))
         self.successResultOf(self.service.leave(43))
         self.service.edit(42, x=7.0)
+        table = self.service.table
+        self.assertEqual(Progress.of(table, table.slots[42]), Progress(0, 0))
         self.stepped.join(42)
         self.assertEqual(self.service.progress(42), Progress(0, 0))
         self.save()
