@@ -143,6 +143,9 @@ class Counters:
     thread_deaths: int = counter(
         "persist threads that died of an error, and were started again", "persist_thread_restarts"
     )
+    live_file_losses: int = counter(
+        "times that the live file was removed, replaced or cut while in use", "live_file_losses"
+    )
     overflows: int = counter("sweeps that did not fit into a ring", "queue_overflows")
     commits: int = counter("transactions, as the persist threads report them")
     commit_seconds: float = counter("how long all writes took", default=0.0)
@@ -260,6 +263,28 @@ def count(counts: Counts, reason: str, number: int = 1) -> None:
     counts[reason] = counts.get(reason, 0) + number
 
 
+SUMMARY = (
+    "{players_online} players online; {applied} updates applied, {stale} stale,"
+    " {malformed}{malformed_reasons} malformed, {rejected}{rejected_reasons} rejected;"
+    " {committed} rows saved in {commits} commits (mean {commit_ms_mean:.1f} ms; since the start at"
+    " most {age_at_commit_seconds_max:.1f} s old), {superseded} superseded, {pending} pending,"
+    " oldest unsaved {oldest_unsaved_seconds:.1f} s; queue {queue_depth}/{queue_size},"
+    " {overflows} overflows; {store_errors}{store_errors_reasons} store errors;"
+    " {kernel_drops} dropped by the kernel"
+)
+"""The format of the log line that sums up a while; `Snapshot.since` gives its fields."""
+
+_RISING = (
+    *("applied", "stale", "committed", "commits", "superseded", "overflows"),
+    "kernel_drops",
+)
+_BY_REASON = ("malformed", "rejected", "store_errors")
+_PRESENT = (
+    *("players_online", "age_at_commit_seconds_max", "pending", "oldest_unsaved_seconds"),
+    *("queue_depth", "queue_size"),
+)
+
+
 @attrs.frozen(slots=False)
 class Snapshot(Counters, Gauges):
     """The ledger at one moment: every counter and every gauge."""
@@ -287,33 +312,34 @@ class Snapshot(Counters, Gauges):
             )
         return wrong
 
-    def summary(self, before: Snapshot) -> str:
-        """One line for the log: what happened since `before`, and the present gauges."""
+    def since(self, before: Snapshot) -> dict[str, float | str]:
+        """What happened since `before`, and the present gauges: the fields of `SUMMARY`."""
         commits = self.commits - before.commits
-        mean = 1000 * (self.commit_seconds - before.commit_seconds) / commits if commits else 0.0
-        return (
-            f"{self.players_online} players online;"
-            f" {self.applied - before.applied} updates applied, {self.stale - before.stale} stale,"
-            f" {_since(self.malformed, before.malformed)} malformed,"
-            f" {_since(self.rejected, before.rejected)} rejected;"
-            f" {self.committed - before.committed} rows saved in {commits} commits"
-            f" (mean {mean:.1f} ms; since the start at most"
-            f" {self.age_at_commit_seconds_max:.1f} s old),"
-            f" {self.superseded - before.superseded} superseded,"
-            f" {self.pending} pending, oldest unsaved {self.oldest_unsaved_seconds:.1f} s;"
-            f" queue {self.queue_depth}/{self.queue_size},"
-            f" {self.overflows - before.overflows} overflows;"
-            f" {_since(self.store_errors, before.store_errors)} store errors;"
-            f" {self.kernel_drops - before.kernel_drops} dropped by the kernel"
-        )
+        seconds = self.commit_seconds - before.commit_seconds
+        fields: dict[str, float | str] = {
+            name: getattr(self, name) - getattr(before, name) for name in _RISING
+        }
+        for name in _BY_REASON:
+            risen = _risen(getattr(self, name), getattr(before, name))
+            fields[name] = sum(risen.values())
+            fields[f"{name}_reasons"] = _reasons(risen)
+        for name in _PRESENT:
+            fields[name] = getattr(self, name)
+        fields["commit_ms_mean"] = 1000 * seconds / commits if commits else 0.0
+        return fields
 
 
 def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _since(now: Counts, before: Counts) -> str:
-    """How many were counted since `before`, by reason: ``3 (stopping 1, not_joined 2)``."""
+def _risen(now: Counts, before: Counts) -> Counts:
+    """How many were counted since `before`, for each reason for which there were any."""
     risen = {reason: number - before.get(reason, 0) for reason, number in now.items()}
-    reasons = ", ".join(f"{reason} {number}" for reason, number in risen.items() if number)
-    return f"{sum(risen.values())} ({reasons})" if reasons else "0"
+    return {reason: number for reason, number in risen.items() if number}
+
+
+def _reasons(risen: Counts) -> str:
+    """Behind a sum, what it is made of: `` (stopping 1, not_joined 2)``."""
+    reasons = ", ".join(f"{reason} {number}" for reason, number in risen.items())
+    return f" ({reasons})" if reasons else ""

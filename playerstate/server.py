@@ -15,14 +15,17 @@ import apsw
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from playerstate.hangup import catch_hangup
 from playerstate.interfaces import LiveFileUnusable, StoreUnusable
+from playerstate.jsonlog import observer
 from playerstate.listening import WEB_SCHEMES, Listen
 from playerstate.log import PrintableLogger
 from playerstate.players.service import NotRunning, PlayerStateService
 from playerstate.printable import one_line
+from playerstate.stores.sqlite.messages import log_messages
 from playerstate.web.audit import AuditUnusable
 from playerstate.web.service import WebService
 
@@ -42,6 +45,7 @@ class Server(MultiService):
         service: the players' service, a child of this one, as the transports are.
         listens: the options by which the transports listen, and where, to name the one at fault.
         daemon: the options of twistd itself; empty where there is no twistd.
+        logs_json: whether twistd's log is to be JSON.
     """
 
     def __init__(
@@ -49,15 +53,28 @@ class Server(MultiService):
         service: PlayerStateService,
         listens: Sequence[tuple[str, Listen]],
         daemon: Mapping[str, Any],
+        *,
+        logs_json: bool = False,
     ) -> None:
         super().__init__()
         self._service = service
         self._listens = listens
         self._daemon = daemon
+        self._logs_json = logs_json
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join twistd's application, which has its log begun once it has all services."""
+        if self._logs_json:
+            parent.setComponent(ILogObserver, observer(self._daemon))
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Start the players' service, and the transports once its store is open."""
-        _log.info("{versions}", versions=_versions())
+        _log.info(
+            "playerstate {playerstate} on Python {python}, SQLite {sqlite}, {platform}",
+            **_versions(),
+        )
+        log_messages()
         catch_hangup()
         _check_log(self._daemon)
         Service.startService(self)
@@ -147,16 +164,18 @@ def _unusable(error: BaseException | None) -> str:
     return f"--live-file: {error}" if isinstance(error, LiveFileUnusable) else f"--store: {error}"
 
 
-def _versions() -> str:
+def _versions() -> dict[str, str]:
     """The versions of this server and what it runs on, for its log."""
     try:
         ours = version("playerstate")
     except PackageNotFoundError:
         ours = "(not installed)"
-    return (
-        f"playerstate {ours} on Python {platform.python_version()}, SQLite"
-        f" {apsw.sqlite_lib_version()}, {platform.platform()}"
-    )
+    return {
+        "playerstate": ours,
+        "python": platform.python_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+        "platform": platform.platform(),
+    }
 
 
 def _check_log(daemon: Mapping[str, Any]) -> None:

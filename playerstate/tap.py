@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -13,6 +13,7 @@ from twisted.python import usage
 from playerstate.conversations.gateway import Gateway
 from playerstate.filenames import check_name
 from playerstate.interfaces import StoreUnusable, file_store
+from playerstate.layered import LayeredOptions
 from playerstate.listening import WEB_SCHEMES, Listen, parse_protocol_id
 from playerstate.live.names import check_apart
 from playerstate.players.service import PlayerStateService
@@ -75,7 +76,7 @@ _NETCODE_NEEDS = {
 }
 
 
-class Options(usage.Options):
+class Options(LayeredOptions):
     """The options of ``twistd playerstate``; a bad value ends it with one line."""
 
     synopsis = "[options]"
@@ -122,6 +123,7 @@ class Options(usage.Options):
     ]
 
     optFlags = [
+        ["log-json", None, "Log JSON, one object a line."],
         ["insecure", None, "Let the plain transport listen beyond this machine."],
     ]
 
@@ -175,10 +177,23 @@ class Options(usage.Options):
             files = file_store(self["store"])
             self["live-file"] = "playerstate.live" if files is None else files.live_path
         self._convert("live-file", self._live_file_path)
+        if self["log-json"]:
+            self._check_log_json()
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
         self._check_web()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _check_log_json(self) -> None:
+        daemon: Mapping[str, Any] = self.parent or {}
+        if "fileLogObserverFactory" in daemon:
+            end(f"{self.said('log-json')}: is for twistd; twist has --log-format=json")
+        for name in ("logger", "syslog"):
+            if daemon.get(name):
+                end(
+                    f"{self.said('log-json')}: twistd's --{name} says what the log is; give one of"
+                    " them"
+                )
 
     def _live_file_path(self, text: str) -> str | None:
         if text == "none":
@@ -193,11 +208,14 @@ class Options(usage.Options):
         for listen in self["listen"]:
             place = listen.port, listen.interface
             if listen.port and place in places:
-                end(f"--listen {listen}: an earlier --listen has this place; name another port")
+                end(
+                    f"{self.said('listen', listen)}: an earlier --listen has this place; name"
+                    " another port"
+                )
             places.add(place)
             if listen.scheme == "udp" and not (listen.is_loopback or self["insecure"]):
                 end(
-                    f"--listen interface={listen.interface}: the plain transport checks no sender"
+                    f"{self.said('listen', listen)}: the plain transport checks no sender"
                     " and encrypts nothing, so it listens on loopback only; listen with netcode, or"
                     " allow this interface by --insecure, on a network you trust"
                 )
@@ -224,13 +242,13 @@ class Options(usage.Options):
             for name in ("public", *self._netcode_parsers):
                 if self[name]:
                     end(
-                        f"--{name} is for netcode, and no --listen uses it; add --listen"
+                        f"{self.said(name)} is for netcode, and no --listen uses it; add --listen"
                         " netcode:PORT"
                     )
             return
         for name, why in _NETCODE_NEEDS.items():
             if self[name] is None:
-                end(f"--listen {listens[0]}: netcode needs --{name}, {why}")
+                end(f"{self.said('listen', listens[0])}: netcode needs --{name}, {why}")
         if self["max-token-lifetime"] is None:
             self["max-token-lifetime"] = str(EXPIRES)
         for name, parse in self._netcode_parsers.items():
@@ -238,7 +256,7 @@ class Options(usage.Options):
         for listen in listens:
             if listen.is_wildcard and not self["public"]:
                 end(
-                    f"--listen {listen}: a token names its servers by address, and"
+                    f"{self.said('listen', listen)}: a token names its servers by address, and"
                     f" {listen.interface} names none; give the address by which clients reach this"
                     " server with --public ADDRESS:PORT"
                 )
@@ -250,7 +268,7 @@ class Options(usage.Options):
         try:
             return parse(text)
         except (ValueError, SchemaError, StoreUnusable, KeyUnusable, TokensUnusable) as error:
-            end(f"--{name} {text}: {error}")
+            end(f"{self.said(name, text)}: {error}")
 
 
 def makeService(options: Options) -> IService:
@@ -266,7 +284,7 @@ def makeService(options: Options) -> IService:
     web = options["web"]
     if web is not None:
         listens.append(("--web", web))
-    root = Server(service, listens, options.parent or {})
+    root = Server(service, listens, options.parent or {}, logs_json=bool(options["log-json"]))
     gateway = Gateway(service, idle_timeout=options["idle-timeout"])
     sources: list[Source] = []
     if web is not None:

@@ -29,6 +29,7 @@ from playerstate.ledger import Outcome
 from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Progress
 from playerstate.players.service import PlayerStateService
+from playerstate.sparing import SparingLogger
 from playerstate.waiters import Waiters, tell
 from playerstate.wire.messages import (
     DELTA,
@@ -186,6 +187,7 @@ class Run:
         clock, table, self._ledger = players.clock, players.table, players.ledger
         self._service = service
         self._seconds = clock.seconds
+        self._lines = SparingLogger(_log, clock.seconds)
         self._receipts = receipts = Receipts(
             service.schema, table, self._ledger, clock.seconds, jitter
         )
@@ -223,7 +225,7 @@ class Run:
             try:
                 left = self.intake.many(session_ids, peers, messages, at, nonces)
             except Exception:  # below, what it applied is stale, and the rest is applied
-                _log.failure(
+                self._lines.failure(
                     "messages could not be processed together; they are processed one by one"
                 )
         for place, number in enumerate(left):
@@ -235,7 +237,7 @@ class Run:
                     transport, session_ids[number], peers[number], messages[number], at, nonce
                 )
             except Exception:  # a bug met by one message must not stop the next
-                _log.failure("a message could not be processed")
+                self._lines.failure("a message could not be processed")
 
     def _received(
         self,

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import Erased, IStateReader, StoreBusy, StoreUnusable
-from playerstate.ledger import Gauges, Ledger, Outcome
+from playerstate.ledger import SUMMARY, Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
 from playerstate.live.recovery import Transients
 from playerstate.live.table import LiveTable
@@ -36,6 +36,7 @@ from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import Trouble
 from playerstate.saving.outbox import Outbox
+from playerstate.sparing import SparingLogger
 from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
 
@@ -132,6 +133,7 @@ class Run:
         self._when_recovered = when_recovered
         self._on_leave = on_leave
         self._degraded = False
+        self._lines = SparingLogger(_log, clock.seconds)
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
             *(schema, options.max_players, clock.seconds, opened.buffer, memory.reserve),
@@ -171,6 +173,7 @@ class Run:
             clock,
             self.reopening.load,
             lambda: self.outbox.in_flight,
+            ledger,
             lambda: self.leaves.settled(()),
         )
         self.joins = Joins(
@@ -224,7 +227,7 @@ class Run:
             self.memory.discard()
         except StoreUnusable as error:
             # The next start would take the leftover for the newest rows, over what came after it.
-            _log.critical("no player can join: {error}", error=error)
+            self._lines.critical("no player can join: {error}", error=error)
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False
@@ -243,14 +246,14 @@ class Run:
         """The stop is over: count the updates it abandoned, and ignore late commit reports."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+        _log.info("stopped: " + SUMMARY, **self.ledger.snapshot().since(self._summarised))
         self.erasures.end()
         self.ledger.abandoned += self.outbox.pending
         self.outbox.close()
 
     def _summarise(self) -> None:
         now = self.ledger.snapshot()
-        _log.info("{summary}", summary=now.summary(self._summarised))
+        _log.info(SUMMARY, **now.since(self._summarised))
         self._summarised = now
 
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:

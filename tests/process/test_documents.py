@@ -24,7 +24,7 @@ from tests.kit.databases import DirectoryTestCase, records, take
 from tests.kit.pages import PAGES, blocks
 from tests.kit.support import PATIENCE
 
-SHOWN = {"text", "sql", "json", "ini", "dockerfile"}
+SHOWN = {"text", "sql", "json", "ini", "dockerfile", "toml"}
 """Kinds of blocks that nobody types."""
 
 SAVED = (
@@ -68,7 +68,7 @@ NOT_RUN = {
     "echo net.core.rmem_max=4194304 > /etc/sysctl.d/90-playerstate.conf": _ROOT,
     "sysctl --system": _ROOT,
 }
-TYPED = ("README.md", "docs/netcode.md", "docs/sqlite.md")
+TYPED = ("README.md", "docs/configuration.md", "docs/netcode.md", "docs/sqlite.md")
 """Pages whose commands are typed here; `test_migrations` has those of migrations."""
 
 
@@ -285,6 +285,17 @@ class PageTests(TypedTestCase):
         self.run_program("login.py")
         os.rename(f"{self.directory}/players.db", f"{self.directory}/before.db")
         self.serve("twistd -ny server.py")
+
+    def test_configuration(self) -> None:
+        """The file of the page, shown and served; each of its keys is shown as given by it."""
+        page = "docs/configuration.md"
+        [file] = [block.text for block in blocks(page) if block.kind == "toml"]
+        Path(self.directory, "playerstate.toml").write_text(self.here(file))
+        show, *others = commands(page)
+        given = re.findall(r"^(\S+) .* playerstate\.toml$", self.type_in(show), re.M)
+        self.assertEqual(given, sorted(re.findall(r"^([\w-]+) =", file, re.M)))
+        for command in others:
+            self.type_in(command)
 
     def test_testing(self) -> None:
         """The tests that a game is to begin with pass, by either runner."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IServiceMaker, MultiService
@@ -402,7 +403,17 @@ class ReachTests(OptionsTestCase):
                 2.5,
                 lambda made: made[1]._gateway.idle_timeout,
             ),
+            "config": (
+                {"config": "settings.toml"},
+                7.5,
+                lambda made: made[0].options.save_within,
+            ),
             "listen": ({"listen": "udp:5"}, (5, "127.0.0.1"), _place),
+            "log-json": (
+                {"log-json": None},
+                True,
+                lambda made: made[0].parent._logs_json,
+            ),
             "insecure": (wide, (5, "0.0.0.0"), _place),
             "key-file": (
                 {**self.netcode, "key-file": self.keys[1]},
@@ -445,6 +456,7 @@ class ReachTests(OptionsTestCase):
             ),
         }
         self.assertEqual(set(cases), set(option_names()))
+        Path("settings.toml").write_text("save-within = 7.5")
         for name, (given, expected, found) in cases.items():
             with self.subTest(option=name):
                 before = self.netcode if given.keys() & {"key-file"} else {}
@@ -464,11 +476,12 @@ class ReachTests(OptionsTestCase):
             "live-file": {*numbers, "dir", "/dev/null", "/dev/full"},
             "audit-log": {*numbers, "dir", "/dev/null", "/dev/full"},
             "web-host": {*numbers, "dir"},
+            "config": {"/dev/null"},
         }
         os.makedirs("dir", exist_ok=True)
         before = os.listdir()
         for name in option_names():
-            if name == "insecure":
+            if name in ("insecure", "log-json"):
                 continue
             for value in (*files, *numbers):
                 if value in names.get(name, ()):

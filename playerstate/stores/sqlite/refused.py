@@ -21,7 +21,53 @@ _BEGINS = '{"session_id": '
 _log = PrintableLogger()
 
 
-class RefusedFile:
+class RefusedLines:
+    """The lines of the file of quarantined rows, without the state class.
+
+    Args:
+        database: path of the database.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._path = f"{database}.refused.jsonl"
+
+    def count(self) -> int:
+        """How many players' rows are in the file."""
+        return sum(_whose(line) is not None for line in self._lines())
+
+    def erase(self, session_id: int) -> int:
+        """Remove a player's entries; return how many there were.  No other process may add any.
+
+        Raises:
+            OSError: the file cannot be written; it is unchanged.
+        """
+        before = self._lines()
+        others = [line for line in before if _whose(line) != session_id]
+        if len(others) < len(before):
+            self._replace(others)
+        return len(before) - len(others)
+
+    def _replace(self, lines: list[str]) -> None:
+        """Replace the file atomically, so that a crash leaves the old or the new one."""
+        with open(f"{self._path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{self._path}.new", self._path)
+
+    def _lines(self) -> list[str]:
+        try:
+            with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = list(file)
+        except FileNotFoundError:
+            return []
+        last = lines[-1] if lines else ""
+        if last.startswith(_BEGINS) and last[-1] != "\n" and _whose(last) is None:
+            del lines[-1]  # truncated by a kill before the row was dropped: it is added again
+        return [line.rstrip("\n") + "\n" for line in lines]
+
+
+class RefusedFile(RefusedLines):
     """``<database>.refused.jsonl``: one JSON object per line, one line per player.
 
     Each has ``session_id``, the fields by name, ``updated_at`` in microseconds since the Unix
@@ -34,7 +80,7 @@ class RefusedFile:
     """
 
     def __init__(self, database: str, schema: StateSchema) -> None:
-        self._path = f"{database}.refused.jsonl"
+        super().__init__(database)
         self._schema = schema
         # Session ids with an entry; None until the file is first read.
         self._known: set[int | None] | None = None
@@ -100,20 +146,13 @@ class RefusedFile:
                 taken += len(line)
                 fitting[session_id] = line
             else:
+                # Each of them: it is the only copy of the row.
                 _log.error(
                     "{path} is full; this row is not in it: {line}",
                     path=self._path,
                     line=line.strip(),
                 )
         return fitting
-
-    def _replace(self, lines: list[str]) -> None:
-        """Replace the file atomically, so that a crash leaves the old or the new one."""
-        with open(f"{self._path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{self._path}.new", self._path)
 
     def _append(self, lines: str) -> None:
         """Append all lines or none, even if the file was edited meanwhile."""
@@ -135,17 +174,6 @@ class RefusedFile:
             return os.stat(self._path).st_size
         except FileNotFoundError:
             return 0
-
-    def _lines(self) -> list[str]:
-        try:
-            with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
-                lines = list(file)
-        except FileNotFoundError:
-            return []
-        last = lines[-1] if lines else ""
-        if last.startswith(_BEGINS) and last[-1] != "\n" and _whose(last) is None:
-            del lines[-1]  # truncated by a kill before the row was dropped: it is added again
-        return [line.rstrip("\n") + "\n" for line in lines]
 
 
 def _whose(line: str) -> int | None:

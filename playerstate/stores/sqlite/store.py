@@ -50,6 +50,7 @@ from playerstate.stores.sqlite.files import (
 from playerstate.stores.sqlite.format import migrate_database, read_identity
 from playerstate.stores.sqlite.lockfile import LockFile
 from playerstate.stores.sqlite.newest import Newest, missed, read_newest
+from playerstate.stores.sqlite.operations import SQLiteOperations
 from playerstate.stores.sqlite.overwritten import Overwritten
 from playerstate.stores.sqlite.reader import SQLiteReader
 from playerstate.stores.sqlite.refused import RefusedFile
@@ -70,6 +71,12 @@ def browse_url(url: str) -> SQLiteBrowser:
     """See `playerstate.interfaces.IStoreFactory.browse`."""
     path, _ = _parse(url)
     return SQLiteBrowser(path)
+
+
+def operate_url(url: str) -> SQLiteOperations:
+    """See `playerstate.interfaces.IOperatedFactory.operate`."""
+    path, _ = _parse(url)
+    return SQLiteOperations(path)
 
 
 def _parse(url: str) -> tuple[str, str]:

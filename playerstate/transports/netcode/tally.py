@@ -8,6 +8,19 @@ import attrs
 
 from playerstate.figures import counter, described
 
+SUMMARY = (
+    "{connected} connected, {disconnected} disconnected, {timed_out} timed out,"
+    " {ended} ended by the server, {replaced} of them replaced, {moved} moved to another port;"
+    " {challenged} challenged, {denied} denied without a free slot;"
+    " {ignored} datagrams ignored{ignored_reasons}"
+)
+"""The format of the log line that sums up a while; `Tally.since` gives its fields."""
+
+_NUMBERS = (
+    *("connected", "disconnected", "timed_out", "ended", "replaced", "moved", "challenged"),
+    "denied",
+)
+
 
 @described
 @attrs.define(slots=False)
@@ -36,20 +49,15 @@ class Tally:
         """A copy of the present numbers."""
         return attrs.evolve(self, ignored=self.ignored.copy())
 
-    def summary(self, before: Tally) -> str:
-        """The differences to `before`, for the log; empty if there are none."""
+    def since(self, before: Tally) -> dict[str, int | str]:
+        """What happened since `before`, the fields of `SUMMARY`; empty if nothing did."""
         if self == before:
-            return ""
+            return {}
+        fields: dict[str, int | str] = {
+            name: getattr(self, name) - getattr(before, name) for name in _NUMBERS
+        }
         ignored = self.ignored - before.ignored
         reasons = ", ".join(f"{reason} {number}" for reason, number in ignored.most_common())
-        return (
-            f"{self.connected - before.connected} connected,"
-            f" {self.disconnected - before.disconnected} disconnected,"
-            f" {self.timed_out - before.timed_out} timed out,"
-            f" {self.ended - before.ended} ended by the server,"
-            f" {self.replaced - before.replaced} of them replaced,"
-            f" {self.moved - before.moved} moved to another port;"
-            f" {self.challenged - before.challenged} challenged,"
-            f" {self.denied - before.denied} denied without a free slot;"
-            f" {ignored.total()} datagrams ignored" + (f" ({reasons})" if reasons else "")
-        )
+        fields["ignored"] = ignored.total()
+        fields["ignored_reasons"] = f" ({reasons})" if reasons else ""
+        return fields
