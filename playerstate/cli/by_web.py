@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from playerstate.cli.done import tell_done
 from playerstate.cli.web import Web
+
+_BOOLS = {"0": False, "false": False, "1": True, "true": True}
 
 
 def set_fields(web: Web, session_id: int, fields: Sequence[tuple[str, str]], as_json: bool) -> None:
@@ -16,25 +18,40 @@ def set_fields(web: Web, session_id: int, fields: Sequence[tuple[str, str]], as_
     Args:
         web: the server's.
         session_id: the player's.
-        fields: names and texts of the new values.  A text that is JSON stands for that value, any
-            other for itself.
-        as_json: whether to print the server's answer.
+        fields: names and texts of the new values.
+        as_json: whether to print the server's answer, the player as changed.
 
     Raises:
         WebError: the server refused it, or cannot be reached.
     """
-    named = {name: _value(text) for name, text in fields}
-    answer = web.change("PATCH", f"/players/{session_id}", named)
-    changes = ", ".join(f"{name} = {value!r}" for name, value in named.items())
+    path = f"/players/{session_id}"
+    before = _state(web.ask("GET", path))
+    named = {name: value_like(before.get(name), text) for name, text in fields}
+    answer = web.ask("PATCH", path, named)
+    after = _state(answer)
+    changes = ", ".join(f"{name} {before.get(name)!r} -> {after.get(name)!r}" for name in named)
     tell_done(f"player {session_id} at {web.url}: {changes}", answer, as_json)
 
 
-def _value(text: str) -> Any:
+def _state(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    state = answer.get("state")
+    return state if isinstance(state, dict) else {}
+
+
+def value_like(present: Any, text: str) -> Any:
+    """The value that a text stands for, by the type of the field's present value.
+
+    The server checks it: a text that is no such value is sent as it is.
+    """
+    if isinstance(present, str):
+        return text
+    if isinstance(present, bool):
+        return _BOOLS.get(text.strip().lower(), text)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return value if isinstance(value, (bool, int, float, str)) else text
+    return value if isinstance(value, (bool, int, float)) else text
 
 
 def kick(web: Web, session_id: int, as_json: bool) -> None:
@@ -43,7 +60,7 @@ def kick(web: Web, session_id: int, as_json: bool) -> None:
     Raises:
         WebError: the server refused it, or cannot be reached.
     """
-    answer = web.change("POST", f"/players/{session_id}/kick")
+    answer = web.ask("POST", f"/players/{session_id}/kick")
     tell_done(f"player {session_id} kicked from {web.url}", answer, as_json)
 
 
@@ -53,7 +70,7 @@ def erase(web: Web, session_id: int, as_json: bool) -> None:
     Raises:
         WebError: the server refused it, or cannot be reached.
     """
-    answer = web.change("POST", f"/players/{session_id}/erase")
+    answer = web.ask("POST", f"/players/{session_id}/erase")
     tell_done(f"player {session_id} erased by {web.url}", answer, as_json)
 
 
@@ -63,5 +80,5 @@ def flush(web: Web, as_json: bool) -> None:
     Raises:
         WebError: the server refused it, or cannot be reached.
     """
-    answer = web.change("POST", "/flush")
+    answer = web.ask("POST", "/flush")
     tell_done(f"{web.url}: everything is saved", answer, as_json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
@@ -73,9 +72,7 @@ def _cell(value: Any) -> Any:
 
 def read_csv(file: BinaryIO) -> Iterator[Line]:
     """The players of a CSV file; the first that cannot be read as CSV is the last."""
-    # A byte that is not UTF-8 becomes a lone surrogate, which no field accepts.
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(_bounded(text), strict=True)
+    reader = csv.reader(_texts(file), strict=True)
     columns: list[str] = []
     try:
         columns = next(reader, [])
@@ -92,12 +89,17 @@ def read_csv(file: BinaryIO) -> Iterator[Line]:
         yield Line(max(reader.line_num, 1), {}, f"it is not CSV: {error}")
 
 
-def _bounded(text: TextIO) -> Iterator[str]:
-    """The lines of a text, up to the first that is too long."""
-    while line := text.readline(LONGEST_LINE):
+def _texts(file: BinaryIO) -> Iterator[str]:
+    """The lines of a file, up to the first that is too long.
+
+    A byte that is not UTF-8 becomes a lone surrogate, which no field accepts.
+    """
+    encoding = "utf-8-sig"
+    while line := file.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE:
-            raise csv.Error(f"a line has more than {LONGEST_LINE} characters")
-        yield line
+            raise csv.Error(f"a line has more than {LONGEST_LINE} bytes")
+        yield line.decode(encoding, "surrogateescape")
+        encoding = "utf-8"
 
 
 def _wrong_columns(columns: Sequence[str]) -> str:

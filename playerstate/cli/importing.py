@@ -21,6 +21,7 @@ from playerstate.cli.operating import check_fits, check_saved, holding, operatin
 from playerstate.cli.outcome import Bar
 from playerstate.cli.terminal import say
 from playerstate.interfaces import IHeldStore, Records
+from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema
 
@@ -125,15 +126,20 @@ def _read(
     lines = READERS[form](file)
     while part := list(itertools.islice(lines, AT_ONCE)):
         given = checking.check(part)
-        parts.append(np.array(_rows(given, schema, store, now), record))
-        if size and not file.closed:
+        rows = _rows(given, checking, schema, store, now)
+        parts.append(np.array(rows, record))
+        if size:
             bar.show("reading", file.tell(), size)
     records = np.concatenate(parts)
     return records[np.argsort(records["session_id"], kind="stable")]
 
 
 def _rows(
-    given: Sequence[Given], schema: StateSchema, store: IHeldStore | None, now: int
+    given: Sequence[Given],
+    checking: Checking,
+    schema: StateSchema,
+    store: IHeldStore | None,
+    now: int,
 ) -> list[tuple[object, ...]]:
     """The stored part of these players' rows; what the file does not give, they keep."""
     partial = [each.session_id for each in given if not each.is_whole]
@@ -142,7 +148,11 @@ def _rows(
     rows = []
     for each in given:
         stored = there.get(each.session_id)
-        before = schema.spawn if stored is None else schema.restore(stored.values)
+        try:
+            before = schema.spawn if stored is None else schema.restore(stored.values)
+        except InvalidState as error:
+            checking.refuse(each.session_id, f"as the store has the player: {error}")
+            continue
         values = itertools.compress(each.change.of_values(before), is_stored)
         rows.append((each.session_id, *values, each.updated_at or now))
     return rows

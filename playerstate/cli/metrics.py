@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import attrs
 from prometheus_client.parser import text_string_to_metric_families
@@ -64,15 +63,18 @@ def read_metrics(text: str, at: float) -> Scrape:
     values: dict[str, float] = {}
     buckets: dict[str, list[tuple[float, float]]] = {}
     try:
-        for name, labels, value in _samples(text):
-            if not name.startswith(PREFIX):
+        for family in text_string_to_metric_families(text):
+            if not family.name.startswith(PREFIX):
                 continue
-            name = name.removeprefix(PREFIX)
-            if name.endswith("_bucket") and "le" in labels:
-                pair = (float(labels["le"]), value)
-                buckets.setdefault(name.removesuffix("_bucket"), []).append(pair)
-            else:
-                values[name] = values.get(name, 0.0) + value
+            if family.type == "counter":  # without a label value yet it has no sample
+                values[f"{family.name.removeprefix(PREFIX)}_total"] = 0.0
+            for sample in family.samples:
+                name = sample.name.removeprefix(PREFIX)
+                if name.endswith("_bucket"):
+                    pair = (float(sample.labels["le"]), sample.value)
+                    buckets.setdefault(name.removesuffix("_bucket"), []).append(pair)
+                else:
+                    values[name] = values.get(name, 0.0) + sample.value
     except Exception as error:  # the parser may raise anything about a text that is none
         raise NotMetrics(f"not Prometheus' text format: {error!r}") from error
     if not values:
@@ -80,9 +82,3 @@ def read_metrics(text: str, at: float) -> Scrape:
     for pairs in buckets.values():
         pairs.sort()
     return Scrape(at, values, buckets)
-
-
-def _samples(text: str) -> Iterable[tuple[str, dict[str, str], float]]:
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            yield sample.name, sample.labels, sample.value

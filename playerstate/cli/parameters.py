@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import stat
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -171,20 +172,33 @@ def read_web(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def read_token_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Read the token in a file, its one line; None for none."""
+    """Read the one token in a file, alone or as in the server's file; None for none."""
     if value is None:
         return None
     try:
         # Opened without waiting: a pipe without a writer is no file of a token.
         with open(os.open(value, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             text = file.read(MOST_TOKEN_BYTES + 1) or b""
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise click.BadParameter(f"{value}: cannot be read: {why}") from error
-    words = text.decode("ascii", "replace").split()
-    if len(text) > MOST_TOKEN_BYTES or len(words) != 1 or not words[0].isascii():
-        raise click.BadParameter(f"{value}: must hold one token, and nothing else")
-    return words[0]
+    if not stat.S_ISREG(mode):
+        raise click.BadParameter(f"{value}: is not a regular file")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise click.BadParameter(
+            f"{value}: users other than its owner can read or write it; chmod 600, and draw a new"
+            " token if another user may have read it"
+        )
+    lines = [line.split() for line in text.decode("ascii", "replace").splitlines()]
+    lines = [words for words in lines if words and not words[0].startswith("#")]
+    good = len(text) <= MOST_TOKEN_BYTES and len(lines) == 1 and len(lines[0]) in (1, 3)
+    if not (good and lines[0][-1].isascii() and lines[0][-1].isprintable()):
+        raise click.BadParameter(
+            f"{value}: must hold one token: a line TOKEN, or NAME read|write TOKEN; put yours alone"
+            " in a file"
+        )
+    return lines[0][-1]
 
 
 def read_fields(

@@ -85,8 +85,8 @@ def set_(
     """Change fields of a player.
 
     STORE is its URL, such as sqlite:players.db, if no server is running on it. The server that runs
-    is asked by --web: then the player is told, in the game or not. With --web, a VALUE that is JSON
-    (12.5, true, "007") is that value, any other a text.
+    is asked by --web: a player in the game is told then, and one who is not is changed all the
+    same.
     """
     if (server := _web_of(store, web, token)) is not None:
         from playerstate.cli import by_web
@@ -193,10 +193,10 @@ def top(web: str, token: str | None, interval: float, as_json: bool) -> None:
     They come from /metrics of its web endpoint. A line with ! is something to look into. Without a
     terminal, or with --json, the figures of one interval are printed once.
     """
-    from playerstate.cli.top import top
+    from playerstate.cli.top import PATIENCE, top
     from playerstate.cli.web import Web
 
-    top(Web(web, token), interval, as_json)
+    top(Web(web, token, PATIENCE), interval, as_json)
 
 
 COMMANDS: tuple[click.Command, ...] = (set_, kick, erase, flush, top)

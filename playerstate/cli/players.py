@@ -57,7 +57,12 @@ def set_fields(
         stored = store.load(schema, [session_id]).get(session_id)
         if stored is None and not create:
             raise click.ClickException(f"{url} holds no player {session_id}; --create makes one")
-        before = schema.spawn if stored is None else schema.restore(stored.values)
+        try:
+            before = schema.spawn if stored is None else schema.restore(stored.values)
+        except InvalidState as error:
+            raise click.ClickException(
+                f"{url}: player {session_id} as stored: {error}; mend the row by hand"
+            ) from error
         after = change.of_values(before)
         updated_at = time.time_ns() // 1000
         if stored is not None:
@@ -143,7 +148,7 @@ def erase(url: str, session_id: int, live_file: str | None, as_json: bool) -> No
         line,
         {
             "session_id": session_id,
-            "store": erased.stored,
+            "stored": erased.stored,
             "live_files": live,
             "quarantined": erased.quarantined,
         },

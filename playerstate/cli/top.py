@@ -212,7 +212,6 @@ def top(
     Raises:
         WebError: the server does not answer at the start; later that is shown, and tried again.
     """
-    web = attrs.evolve(web, patience=min(web.patience, PATIENCE))
     scrape = _scrape(web, monotonic)
     if as_json or screen() is None:
         sleep(interval)

@@ -43,13 +43,13 @@ class Web:
     token: str | None = attrs.field(default=None, repr=False)
     patience: float = PATIENCE
 
-    def change(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """Ask for a change, and return the server's answer, a JSON object.
+    def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """Ask for something, and return the server's answer, a JSON object.
 
         Raises:
-            WebError: it was not made, or is not known to be made.
+            WebError: it was not done, or is not known to be done.
         """
-        text = self._ask(method, path, None if body is None else json.dumps(body).encode())
+        text = self._request(method, path, None if body is None else json.dumps(body).encode())
         try:
             answer = json.loads(text or b"{}")
         except (ValueError, RecursionError):
@@ -64,9 +64,9 @@ class Web:
         Raises:
             WebError: there is none.
         """
-        return self._ask("GET", path, None).decode(errors="replace")
+        return self._request("GET", path, None).decode(errors="replace")
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
+    def _request(self, method: str, path: str, body: bytes | None) -> bytes:
         parts = urlsplit(self.url)
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         if body is not None:
@@ -111,8 +111,4 @@ def _why(status: int, reason: str, text: bytes) -> str:
     except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
         error, field = f"{status} {reason}", None
     said = f"{field}: {error}" if field and str(field) not in str(error) else str(error)
-    if status == http.HTTPStatus.UNAUTHORIZED:
-        return f"{said}; give a token by --token-file"
-    if status == http.HTTPStatus.FORBIDDEN:
-        return f"{said}; the token must be a `write` token"
-    return said
+    return f"{said}; give one by --token-file" if status == 401 else said

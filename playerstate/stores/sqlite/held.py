@@ -16,6 +16,7 @@ from playerstate.interfaces import (
     OnProgress,
     Records,
     RowRefused,
+    StoreBusy,
     Stored,
     StoreUnusable,
 )
@@ -24,6 +25,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.backup import look_for_signals
 from playerstate.stores.sqlite.batches import REFUSED, Batches
 from playerstate.stores.sqlite.content import SQLiteContent
+from playerstate.stores.sqlite.erasing import erase_player
 from playerstate.stores.sqlite.files import (
     STARTUP_BUSY_MS,
     connect,
@@ -108,9 +110,12 @@ class SQLiteHeld(SQLiteContent):
             explained(self.path),
             contextlib.closing(SQLiteReader(self.path, schema, lambda _: True)) as reader,
         ):
-            for session_id in session_ids:
-                if (stored := reader.load(session_id)) is not None:
-                    found[session_id] = stored
+            try:
+                for session_id in session_ids:
+                    if (stored := reader.load(session_id)) is not None:
+                        found[session_id] = stored
+            except StoreBusy as error:
+                raise _busy(self.path, error) from error
         return found
 
     def write(self, schema: StateSchema, records: Records) -> LeftOut:
@@ -131,14 +136,20 @@ class SQLiteHeld(SQLiteContent):
 
     def erase(self, session_id: int) -> Erased:
         """See `IHeldStore.erase`."""
-        with self._change() as connection:
-            connection.execute("DELETE FROM player_state WHERE session_id = ?", (session_id,))
-            stored = connection.changes()
+        with (
+            self.look(),  # refuses what is no database of players
+            contextlib.closing(connect_existing(self.path)) as connection,
+        ):
+            connection.set_busy_timeout(STARTUP_BUSY_MS)
+            connection.pragma("synchronous", "full")
             try:
-                quarantined = RefusedLines(self.path).erase(session_id)
+                saved = erase_player(connection, session_id)
+                quarantined = RefusedLines(self.path).remove(session_id)
+            except StoreBusy as error:
+                raise _busy(self.path, error) from error
             except OSError as error:
                 raise StoreUnusable(f"cannot change {error.filename}: {error.strerror}") from error
-            return Erased(stored, quarantined)
+        return Erased(saved, quarantined)
 
     def idle(self, before: int) -> int:
         """See `IHeldStore.idle`."""
@@ -161,3 +172,7 @@ class SQLiteHeld(SQLiteContent):
     def close(self) -> None:
         """See `IHeldStore.close`."""
         self._lock.release()
+
+
+def _busy(path: str, error: StoreBusy) -> StoreUnusable:
+    return StoreUnusable(f"{path} is busy: {error}; try again")

@@ -35,14 +35,17 @@ class RefusedLines:
         """How many players' rows are in the file."""
         return sum(_whose(line) is not None for line in self._lines())
 
-    def erase(self, session_id: int) -> int:
-        """Remove a player's entries; return how many there were.  No other process may add any.
+    def remove(self, session_id: int) -> int:
+        """Remove every entry of this player.  Persist thread, or any where no store is open.
+
+        Returns:
+            How many entries there were.
 
         Raises:
             OSError: the file cannot be written; it is unchanged.
         """
         before = self._lines()
-        others = [line for line in before if _whose(line) != session_id]
+        others = [kept for kept in before if _whose(kept) != session_id]
         if len(others) < len(before):
             self._replace(others)
         return len(before) - len(others)
@@ -110,21 +113,6 @@ class RefusedFile(RefusedLines):
         elif fitting := self._fitting(self._size(), lines):
             self._append("".join(fitting.values()))
             self._known.update(fitting)
-
-    def remove(self, session_id: int) -> int:
-        """Remove every entry of this player.  Persist thread, or any where no store is open.
-
-        Returns:
-            How many entries there were.
-
-        Raises:
-            OSError: the file cannot be written; it is unchanged.
-        """
-        before = self._lines()
-        others = [kept for kept in before if _whose(kept) != session_id]
-        if len(others) < len(before):
-            self._replace(others)
-        return len(before) - len(others)
 
     def _line(self, record: tuple[Any, ...], reason: str) -> str:
         session_id, *packed, updated_at = record

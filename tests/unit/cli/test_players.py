@@ -79,6 +79,13 @@ class SetTests(FormatTestCase):
                 self.assertEqual(len(result.stderr.splitlines()), 1)
         self.assertEqual(self.load(EVERYTHING, 1).updated_at, 5)
 
+    def test_stored_by_hand(self) -> None:
+        """A player whose stored values no field can hold is left as it is."""
+        self.sql("UPDATE player_state SET zone = CAST(x'ff' AS TEXT) WHERE session_id = 1")
+        result = self.set("1", "hp=7")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("player 1 as stored: zone = b'\\xff'", result.stderr)
+
     def test_refused_by_the_store(self) -> None:
         """So does a value that the database refuses."""
         self.sql(
@@ -164,7 +171,7 @@ class LeftoverTests(LiveFileTestCase):
         result = run("erase", self.url, "1", "--json")
         self.assertEqual((result.exit_code, result.stderr), (0, ""))
         found = json.loads(result.stdout)
-        self.assertEqual((found["store"], found["quarantined"]), (0, 0))
+        self.assertEqual((found["stored"], found["quarantined"]), (0, 0))
         self.assertEqual(sorted(found["live_files"]), [self.path, aside])
         for path in (self.path, aside):
             self.assertEqual(len(read_leftover(path).records), 0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import closing
 
-from playerstate.interfaces import Erased, Stored, StoreUnusable
+from playerstate.interfaces import Erased, StoreBusy, Stored, StoreUnusable
 from playerstate.stores import operate_store
+from playerstate.stores.sqlite import held
 from playerstate.stores.sqlite.batches import Batches
 from tests.kit.databases import EVERYTHING, PLAIN, records
 from tests.kit.sqlite_stores import FormatTestCase
@@ -35,6 +36,12 @@ class HeldTests(FormatTestCase):
         """Players are loaded as a server loads them; those who are not stored are missing."""
         loaded = self.held.load(PLAIN, [2, 4])
         self.assertEqual(loaded, {2: Stored((2.0, 0.5), 200)})
+
+    def test_load_busy(self) -> None:
+        """A database that another program has locked is an error of one line."""
+        self.patch(held.SQLiteReader, "load", busy)
+        error = self.assertRaises(StoreUnusable, self.held.load, PLAIN, [2])
+        self.assertIn("is busy: locked; try again", self.assert_one_line(error))
 
     def test_write(self) -> None:
         """Rows are saved, but for those of which the store has a newer state."""
@@ -96,12 +103,23 @@ class HeldTests(FormatTestCase):
         self.assertNotIn(f"{secret}5".encode(), found)
 
     def test_erase_fails(self) -> None:
-        """Where the quarantined rows cannot be rewritten, the stored row stays too."""
+        """Where quarantined rows cannot be rewritten, that is told; a second call goes on."""
         with open(f"{self.path}.refused.jsonl", "w", encoding="ascii") as file:
             file.write('{"session_id": 2}\n')
         os.mkdir(f"{self.path}.refused.jsonl.new")
         error = self.assertRaises(StoreUnusable, self.held.erase, 2)
         self.assertIn("cannot change", self.assert_one_line(error))
+        os.rmdir(f"{self.path}.refused.jsonl.new")
+        self.assertEqual(self.held.erase(2), Erased(0, 1))
+
+    def test_erase_busy(self) -> None:
+        """Where another program writes, nothing is erased."""
+        self.patch(held, "STARTUP_BUSY_MS", 1)
+        other = self.by_hand()
+        other.execute("BEGIN IMMEDIATE")
+        error = self.assertRaises(StoreUnusable, self.held.erase, 2)
+        self.assertIn("is busy: database is locked; try again", self.assert_one_line(error))
+        other.execute("ROLLBACK")
         self.assertEqual(len(self.stored()), 3)
 
     def test_prune(self) -> None:
@@ -111,3 +129,8 @@ class HeldTests(FormatTestCase):
         self.assertEqual(self.held.prune(200), 1)
         self.assertEqual(self.stored(), {2: 200, 3: 300})
         self.assertEqual(self.held.prune(200), 0)
+
+
+def busy(reader: object, session_id: int) -> None:
+    """Another program has the lock."""
+    raise StoreBusy("locked")
