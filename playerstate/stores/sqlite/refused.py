@@ -114,6 +114,21 @@ class RefusedFile(RefusedLines):
             self._append("".join(fitting.values()))
             self._known.update(fitting)
 
+    def remove(self, session_id: int) -> int:
+        """Remove every entry of this player.  Persist thread, or any where no store is open.
+
+        Returns:
+            How many entries there were.
+
+        Raises:
+            OSError: the file cannot be written; it is unchanged.
+        """
+        before = self._lines()
+        others = [kept for kept in before if _whose(kept) != session_id]
+        if len(others) < len(before):
+            self._replace(others)
+        return len(before) - len(others)
+
     def _line(self, record: tuple[Any, ...], reason: str) -> str:
         session_id, *packed, updated_at = record
         names = (field.name for field in self._schema.stored)
