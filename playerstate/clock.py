@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from zope.interface import implementer
 
 from playerstate.log import PrintableLogger
+from playerstate.sparing import SparingLogger
 
 JOIN_WITHIN = 1.0
 """Seconds that a thread whose work is done has to end."""
@@ -48,6 +49,7 @@ class SteadyClock:
         self._monotonic = monotonic
         self._calls: list[DelayedCall] = []
         self._alarm: IDelayedCall | None = None
+        self._lines = SparingLogger(_log, monotonic)
 
     def seconds(self) -> float:
         """Seconds on the monotonic clock."""
@@ -83,7 +85,8 @@ class SteadyClock:
                 continue  # an earlier call cancelled or moved it, or called `catch_up` itself
             self._calls.remove(call)
             call.called = 1
-            with _log.failuresHandled("{call} failed", call=call.func):
+            name = _name(call.func)
+            with self._lines.failures_handled("{call} failed", kind=name, call=name):
                 call.func(*call.args, **call.kw)
         self._set_alarm()
 
@@ -108,22 +111,34 @@ class SteadyClock:
 
 
 class Repetition:
-    """A call repeated until it is cancelled; see `SteadyClock.every`."""
+    """A call repeated until it is cancelled; see `SteadyClock.every`.
+
+    Attributes:
+        function: what is called.
+    """
 
     def __init__(self, clock: SteadyClock, interval: float, function: Callable[[], object]) -> None:
         self._clock = clock
         self._interval = interval
-        self._function = function
+        self.function = function
         self._call = clock.callLater(interval, self._turn)
 
     def _turn(self) -> None:
         self._call = self._clock.callLater(self._interval, self._turn)
-        self._function()
+        self.function()
 
     def cancel(self) -> None:
         """Stop the repetition; idempotent."""
         if self._call.active():
             self._call.cancel()
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """The name of a function that is called later; of a repetition, that of what it repeats."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, Repetition):
+        return _name(owner.function)
+    return getattr(function, "__qualname__", "") or repr(function)
 
 
 def sleep_apart(reactor: IReactorFromThreads, seconds: float) -> Deferred[None]:

@@ -28,8 +28,8 @@ class, or refuses.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -42,21 +42,30 @@ from playerstate.state.schema import StateSchema
 
 __all__ = [
     "Column",
+    "Erased",
+    "IErasableStore",
     "IFileStore",
+    "IHeldStore",
     "IMoveJudge",
+    "IOperatedFactory",
     "IStateReader",
     "IStateStore",
     "IStateWriter",
     "IStatefulJudge",
     "IStoreBrowser",
+    "IStoreContent",
     "IStoreFactory",
+    "IStoreOperations",
     "Kind",
     "LeftOut",
     "LiveFileUnusable",
+    "NotOffered",
+    "OnProgress",
     "Reason",
     "Records",
     "RowRefused",
     "StoreBusy",
+    "StoreInUse",
     "StoreReplaced",
     "StoreUnusable",
     "Stored",
@@ -65,6 +74,13 @@ __all__ = [
 Records = npt.NDArray[np.void]
 """Rows given to a store, a structured array: ``session_id``, each field by its name (a bool as
 0 or 1, a text as UTF-8 bytes), ``updated_at``."""
+
+
+class OnProgress(Protocol):
+    """Is told now and then how far a long call has come."""
+
+    def __call__(self, done: float, total: float, /) -> object:
+        """So much is done, of so much, in any unit."""
 
 
 MOST_LANES = 64
@@ -80,6 +96,22 @@ class LiveFileUnusable(StoreUnusable):
 
     The operator may name another live file, or none.
     """
+
+
+class StoreInUse(StoreUnusable):
+    """A server, or a command, holds the store.
+
+    Attributes:
+        holder: who holds it, in words, such as ``process 4711``.
+    """
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class NotOffered(StoreUnusable):
+    """The store does not offer this; the message names it and says what to use instead."""
 
 
 class StoreBusy(Exception):
@@ -319,6 +351,41 @@ def file_store(store: IStateStore) -> IFileStore | None:
     return found
 
 
+@attrs.frozen
+class Erased:
+    """What a store held of a player who was erased.
+
+    Attributes:
+        stored: rows of the player, 0 or 1.
+        quarantined: rows of the player that it had quarantined.
+    """
+
+    stored: int
+    quarantined: int
+
+
+class IErasableStore(IStateStore):
+    """A store that can erase a player."""
+
+    def erase(session_id: int) -> Erased:
+        """Delete all that the store keeps of this player, quarantined rows included.
+
+        After `prepare`: while writers are in use, on the persist thread that saves this player,
+        between two writes; otherwise on any thread.  May block.  When it returns, the player is
+        gone from the disk, as far as the store can see to that; copies are not its own.
+
+        Raises:
+            StoreBusy: the same call may succeed later; nothing is known to be deleted.
+            Exception: any other error, likewise.
+        """
+
+
+def erasable_store(store: IStateStore) -> IErasableStore | None:
+    """The store as an `IErasableStore`; None if it cannot erase a player."""
+    found: IErasableStore | None = IErasableStore(store, None)
+    return found
+
+
 class IStoreBrowser(Interface):
     """Reads a store without knowing the state class, whether or not a server runs on it.
 
@@ -418,3 +485,138 @@ class IStatefulJudge(IMoveJudge):
 
         Where it raises, the failure is logged.
         """
+
+
+class IOperatedFactory(IStoreFactory):
+    """A factory whose stores can be operated on by the commands of ``playerstate``.
+
+    A store need not offer that: the commands then say so.
+    """
+
+    def operate(url: str) -> IStoreOperations:
+        """What an operator can do with the store at this URL, which need not exist yet.
+
+        Raises:
+            StoreUnusable: the URL cannot be understood.
+            NotOffered: these stores cannot be operated on.
+        """
+
+
+class IStoreContent(Interface):
+    """What an operator looks at in a store.
+
+    Nothing here changes a player.  One thread uses it, without a reactor: each method may block,
+    and passes on what a signal raises meanwhile.  Each may raise `StoreUnusable`, whose message,
+    one line, says what is wrong and what to do, or `NotOffered`.
+    """
+
+    live_path: str | None = Attribute(
+        "The default path of the live file of this store; None if it has none."
+    )
+
+    def exists() -> bool:
+        """Whether there is a store of players, even of none."""
+
+    def identity() -> bytes:
+        """The identity that `IStateStore.migrate` last gave it; zeros for none."""
+
+    def count() -> int:
+        """How many players the store holds."""
+
+    def columns() -> Sequence[str]:
+        """The names of the columns, ``session_id`` first."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        """All players as one moment saw them, by session id, as plain values of `columns`.
+
+        A value of a column of another program may be of any type.
+        """
+
+    def updated_at(session_ids: Iterable[int]) -> Mapping[int, int]:
+        """When each of these players last changed, in microseconds since the Unix epoch.
+
+        Players whom the store does not hold are missing.
+        """
+
+    def plan(schema: StateSchema) -> Sequence[str]:
+        """What `IStateStore.migrate` would change for this schema, in words; empty if nothing.
+
+        The store exists.
+
+        Raises:
+            StoreUnusable: it would refuse the schema.
+        """
+
+    def check() -> Sequence[str]:
+        """Read all of the store; the damage found, in words, empty if there is none."""
+
+    def quarantined() -> int:
+        """How many rows are quarantined."""
+
+    def backup(path: str, progress: OnProgress) -> int:
+        """Write a copy, as one moment saw the store, verify it, and sync it to disk.
+
+        Args:
+            path: of a file that does not exist yet.
+            progress: called now and then.
+
+        Returns:
+            How many players are in it.
+        """
+
+
+class IStoreOperations(IStoreContent):
+    """What an operator does with a store, whether or not a server runs on it."""
+
+    def recognise(path: str) -> None:
+        """Check that a file may be one that `backup` wrote, without reading all of it."""
+
+    def hold(create: bool = False) -> IHeldStore:
+        """Take the store's lock.
+
+        Args:
+            create: whether the store need not exist.
+
+        Raises:
+            StoreInUse: a server holds it.
+        """
+
+
+class IHeldStore(IStoreContent):
+    """A store that no server can use until `close`; a method that raises has changed nothing."""
+
+    def migrate(schema: StateSchema) -> None:
+        """Create the store, or adapt it to the schema; it keeps its identity if it has one."""
+
+    def load(schema: StateSchema, session_ids: Iterable[int]) -> Mapping[int, Stored]:
+        """These players, as stored; those whom the store does not hold are missing."""
+
+    def write(schema: StateSchema, records: Records) -> LeftOut:
+        """Save the records, one for each player, sorted by session id, and sync: all or none.
+
+        A record is left out if the store holds a newer ``updated_at`` of that player.  If one is
+        refused, none is saved.
+        """
+
+    def erase(session_id: int) -> Erased:
+        """See `IErasableStore.erase`; if it raises, call it again: it goes on with the rest."""
+
+    def idle(before: int) -> int:
+        """How many players last changed before this, in microseconds since the Unix epoch."""
+
+    def prune(before: int) -> int:
+        """Delete these players, and sync; return how many they were."""
+
+    def restore(path: str, progress: OnProgress) -> Sequence[str]:
+        """Put a copy that `backup` wrote in the store's place, with an identity of its own.
+
+        Args:
+            path: of the copy, which is verified first, and stays.
+            progress: called now and then.
+
+        Returns:
+            The names under which the files of the former store were set aside.
+        """
+
+    def close() -> None:
+        """Release the lock."""

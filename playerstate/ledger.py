@@ -23,6 +23,8 @@ from typing import Any
 
 import attrs
 
+from playerstate.figures import Histogram, counter, described, gauge, histogram
+
 Counts = dict[str, int]
 
 
@@ -51,6 +53,13 @@ class Outcome(Enum):
     STOPPING = ("rejected", "stopping")
 
     @classmethod
+    def reasons(cls, counter: str) -> list[str]:
+        """Every reason by which this counter counts; empty for one without reasons."""
+        return [
+            reason for name, reason in (each.value for each in cls) if reason and name == counter
+        ]
+
+    @classmethod
     def malformed(cls, reason: str) -> Outcome:
         """The outcome of a message that is malformed for this reason."""
         return cls(("malformed", reason))
@@ -75,108 +84,157 @@ class Judged:
         return "rejected", self.reason
 
 
+@described
 @attrs.frozen(slots=False)
 class Gauges:
-    """Values measured at one moment, not counted.
+    """Values measured at one moment, not counted."""
 
-    Attributes:
-        players_online: players who joined and have not left.
-        players_leaving: players who left and are not saved yet, or are edited while offline.
-        pending: applied or recovered updates that are not settled yet: neither committed nor
-            superseded, outdated, quarantined or abandoned.
-        queue_depth: rows in the rings.
-        queue_size: rows that the rings can hold.
-        degraded: why rows have not reached the store for longer than allowed, or why a lost live
-            file cannot be made anew; empty if all is well.
-        degraded_seconds: for how long that has lasted.
-        oldest_unsaved_seconds: age of the first uncommitted update of the player who has waited
-            longest; 0 where everything is committed.
-    """
+    players_online: int = gauge("players who joined and have not left", "players_online")
+    players_leaving: int = gauge(
+        "players who left and are not saved yet, or are edited while offline", "players_leaving"
+    )
+    pending: int = gauge(
+        "applied or recovered updates that are not settled yet: neither committed nor superseded,"
+        " outdated, quarantined or abandoned",
+        "updates_pending",
+    )
+    queue_depth: int = gauge("rows in the rings to the persist threads", "queue_depth")
+    queue_size: int = gauge("rows that the rings can hold", "queue_capacity")
+    degraded: str = gauge(
+        "why rows have not reached the store for longer than allowed, or why a lost live file"
+        " cannot be made anew; empty if all is well",
+        default="",
+    )
+    degraded_seconds: float = gauge(
+        "for how long rows have not reached the store, or the live file has been lost; 0 if all is"
+        " well",
+        "degraded_seconds",
+        default=0.0,
+    )
+    oldest_unsaved_seconds: float = gauge(
+        "age of the first uncommitted update of the player who has waited longest; 0 where"
+        " everything is committed",
+        "oldest_unsaved_seconds",
+        default=0.0,
+    )
 
-    players_online: int = 0
-    players_leaving: int = 0
-    pending: int = 0
-    queue_depth: int = 0
-    queue_size: int = 0
-    degraded: str = ""
-    degraded_seconds: float = 0.0
-    oldest_unsaved_seconds: float = 0.0
 
-
+@described
 @attrs.define(slots=False)
 class Counters:
-    """The counters; each number only grows.
+    """The counters; each number only grows, but for those of the last commit."""
 
-    Attributes:
-        received: updates, and other messages that had no effect.
-        applied: updates written to the live table.
-        recovered: updates that a previous process left and that the store did not have.
-        stale: updates not above the highest sequence applied, and other late messages.
-        malformed: by reason, messages that cannot be read or carry a value outside its field.
-        rejected: by reason, messages that are well formed but not accepted.
-        swept: rows handed to the persist threads.
-        superseded: updates overtaken by a newer one before they were saved.
-        committed: rows committed to the store.
-        outdated: rows left out because the store held a newer one, or because another server has
-            taken the player over.
-        quarantined: rows that the store can never take.
-        abandoned: updates whose saving a stop gave up; the next start may recover them.
-        thread_deaths: persist threads that died of an error.
-        overflows: sweeps that did not fit into a ring.
-        commits: transactions, as the persist threads report them.
-        commit_seconds, commit_seconds_max, commit_seconds_last: how long the writes took.
-        commit_rows_max, commit_rows_last: how many rows they committed.
-        age_at_commit_seconds_max: the greatest age of an update when it was committed.
-        store_errors: by kind, errors of the store; the batch was kept each time.
-        joins: conversations and joins begun.
-        restored: joins that found a stored or live state.
-        joins_refused: by reason, refused JOINs.
-        joins_limited: JOINs dropped unread because too many from the same source were waiting.
-        leaves: players who left and were saved.
-        receipts: receipts sent.
-        states: STATEs sent, repeated ones included.
-        unsent: messages that the system did not accept for sending; the same as lost in transit.
-        kernel_drops: datagrams that the system dropped because the socket's buffer was full.
-    """
+    received: int = counter(
+        "updates received, and other messages that had no effect", "updates_received"
+    )
+    applied: int = counter("updates written to the live table", "updates_applied")
+    recovered: int = counter(
+        "updates that a previous process left and that the store did not have", "updates_recovered"
+    )
+    stale: int = counter(
+        "updates not above the highest sequence applied, and other late messages", "updates_stale"
+    )
+    malformed: Counts = counter(
+        "by reason, messages that cannot be read or carry a value outside its field",
+        "updates_malformed",
+        label="reason",
+    )
+    rejected: Counts = counter(
+        "by reason, messages that are well formed but not accepted",
+        "updates_rejected",
+        label="reason",
+    )
+    swept: int = counter("rows handed to the persist threads", "queue_rows")
+    superseded: int = counter(
+        "updates overtaken by a newer one before they were saved", "updates_superseded"
+    )
+    committed: int = counter("rows committed to the store", "updates_committed")
+    outdated: int = counter(
+        "rows left out because the store held a newer one, or because another server has taken the"
+        " player over",
+        "updates_outdated",
+    )
+    quarantined: int = counter("rows that the store can never take", "updates_quarantined")
+    abandoned: int = counter(
+        "updates whose saving a stop gave up; the next start may recover them", "updates_abandoned"
+    )
+    thread_deaths: int = counter(
+        "persist threads that died of an error, and were started again", "persist_thread_restarts"
+    )
+    live_file_losses: int = counter(
+        "times that the live file was removed, replaced or cut while in use", "live_file_losses"
+    )
+    overflows: int = counter("sweeps that did not fit into a ring", "queue_overflows")
+    commits: int = counter("transactions, as the persist threads report them")
+    commit_seconds: float = counter("how long all writes took", default=0.0)
+    commit_seconds_max: float = counter("how long the longest write took", default=0.0)
+    commit_seconds_last: float = counter("how long the last write took", default=0.0)
+    commit_rows_max: int = counter("how many rows the largest commit had")
+    commit_rows_last: int = counter("how many rows the last commit had")
+    age_at_commit_seconds_max: float = counter(
+        "the greatest age of an update when it was committed", default=0.0
+    )
+    store_errors: Counts = counter(
+        "by kind, errors of the store; the batch was kept each time", "store_errors", label="kind"
+    )
+    joins: int = counter("conversations and joins begun", "joins")
+    restored: int = counter("joins that found a stored or live state", "joins_restored")
+    joins_refused: Counts = counter("by reason, refused JOINs", "joins_refused", label="reason")
+    joins_limited: int = counter(
+        "JOINs dropped unread because too many from the same source were waiting", "joins_limited"
+    )
+    leaves: int = counter("players who left and were saved", "leaves")
+    receipts: int = counter("receipts sent", "receipts")
+    states: int = counter("STATEs sent, repeated ones included", "states")
+    unsent: int = counter(
+        "messages that the system did not accept for sending; the same as lost in transit",
+        "messages_unsent",
+    )
+    kernel_drops: int = counter(
+        "datagrams that the system dropped because the buffer of one of our sockets was full",
+        "kernel_drops",
+    )
 
-    received: int = 0
-    applied: int = 0
-    recovered: int = 0
-    stale: int = 0
-    malformed: Counts = attrs.field(factory=dict)
-    rejected: Counts = attrs.field(factory=dict)
-    swept: int = 0
-    superseded: int = 0
-    committed: int = 0
-    outdated: int = 0
-    quarantined: int = 0
-    abandoned: int = 0
-    thread_deaths: int = 0
-    overflows: int = 0
-    commits: int = 0
-    commit_seconds: float = 0.0
-    commit_seconds_max: float = 0.0
-    commit_seconds_last: float = 0.0
-    commit_rows_max: int = 0
-    commit_rows_last: int = 0
-    age_at_commit_seconds_max: float = 0.0
-    store_errors: Counts = attrs.field(factory=dict)
-    joins: int = 0
-    restored: int = 0
-    joins_refused: Counts = attrs.field(factory=dict)
-    joins_limited: int = 0
-    leaves: int = 0
-    receipts: int = 0
-    states: int = 0
-    unsent: int = 0
-    kernel_drops: int = 0
+
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 300.0)
+_ROWS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
+_LATE = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+@described
+@attrs.define(slots=False)
+class Histograms:
+    """How values are distributed, over all runs."""
+
+    persist_latency: Histogram = histogram(
+        "how long the write of each commit took, in seconds", "persist_latency_seconds", _SHORT
+    )
+    persist_rows: Histogram = histogram("rows that each commit saved", "persist_rows", _ROWS)
+    age_at_commit: Histogram = histogram(
+        "how old the oldest update of each sweep was once all of the sweep was committed, in"
+        " seconds",
+        "age_at_commit_seconds",
+        _LONG,
+    )
+    reactor_lateness: Histogram = histogram(
+        "how late the reactor thread made a call that is due ten times a second, in seconds",
+        "reactor_lateness_seconds",
+        _LATE,
+    )
 
 
 @attrs.define(slots=False)
 class Ledger(Counters):
-    """The counters of one service, over all its runs; the code that sees an event counts it."""
+    """The counters of one service, over all its runs; the code that sees an event counts it.
+
+    Attributes:
+        gauges: measures the gauges of this moment.
+        histograms: how the values of commits and delays are distributed.
+    """
 
     gauges: Callable[[], Gauges] = attrs.field(default=Gauges, eq=False, repr=False)
+    histograms: Histograms = attrs.field(factory=Histograms, eq=False, repr=False)
 
     def take_in(self, outcome: Outcome | Judged, number: int = 1) -> None:
         """Count `number` received messages and what became of them, so that the first sum holds."""
@@ -203,6 +261,13 @@ class Ledger(Counters):
         self.commit_seconds_max = max(self.commit_seconds_max, seconds)
         self.commit_rows_last = rows
         self.commit_rows_max = max(self.commit_rows_max, rows)
+        self.histograms.persist_latency.observe(seconds)
+        self.histograms.persist_rows.observe(rows)
+
+    def note_age(self, seconds: float) -> None:
+        """Note how old the oldest update of a sweep is now that the sweep is committed."""
+        self.age_at_commit_seconds_max = max(self.age_at_commit_seconds_max, seconds)
+        self.histograms.age_at_commit.observe(seconds)
 
     def snapshot(self) -> Snapshot:
         """Return all counters and gauges as they are now."""
@@ -215,6 +280,28 @@ class Ledger(Counters):
 def count(counts: Counts, reason: str, number: int = 1) -> None:
     """Raise the counter of this reason."""
     counts[reason] = counts.get(reason, 0) + number
+
+
+SUMMARY = (
+    "{players_online} players online; {applied} updates applied, {stale} stale,"
+    " {malformed}{malformed_reasons} malformed, {rejected}{rejected_reasons} rejected;"
+    " {committed} rows saved in {commits} commits (mean {commit_ms_mean:.1f} ms; since the start at"
+    " most {age_at_commit_seconds_max:.1f} s old), {superseded} superseded, {pending} pending,"
+    " oldest unsaved {oldest_unsaved_seconds:.1f} s; queue {queue_depth}/{queue_size},"
+    " {overflows} overflows; {store_errors}{store_errors_reasons} store errors;"
+    " {kernel_drops} dropped by the kernel"
+)
+"""The format of the log line that sums up a while; `Snapshot.since` gives its fields."""
+
+_RISING = (
+    *("applied", "stale", "committed", "commits", "superseded", "overflows"),
+    "kernel_drops",
+)
+_BY_REASON = ("malformed", "rejected", "store_errors")
+_PRESENT = (
+    *("players_online", "age_at_commit_seconds_max", "pending", "oldest_unsaved_seconds"),
+    *("queue_depth", "queue_size"),
+)
 
 
 @attrs.frozen(slots=False)
@@ -244,33 +331,34 @@ class Snapshot(Counters, Gauges):
             )
         return wrong
 
-    def summary(self, before: Snapshot) -> str:
-        """One line for the log: what happened since `before`, and the present gauges."""
+    def since(self, before: Snapshot) -> dict[str, float | str]:
+        """What happened since `before`, and the present gauges: the fields of `SUMMARY`."""
         commits = self.commits - before.commits
-        mean = 1000 * (self.commit_seconds - before.commit_seconds) / commits if commits else 0.0
-        return (
-            f"{self.players_online} players online;"
-            f" {self.applied - before.applied} updates applied, {self.stale - before.stale} stale,"
-            f" {_since(self.malformed, before.malformed)} malformed,"
-            f" {_since(self.rejected, before.rejected)} rejected;"
-            f" {self.committed - before.committed} rows saved in {commits} commits"
-            f" (mean {mean:.1f} ms; since the start at most"
-            f" {self.age_at_commit_seconds_max:.1f} s old),"
-            f" {self.superseded - before.superseded} superseded,"
-            f" {self.pending} pending, oldest unsaved {self.oldest_unsaved_seconds:.1f} s;"
-            f" queue {self.queue_depth}/{self.queue_size},"
-            f" {self.overflows - before.overflows} overflows;"
-            f" {_since(self.store_errors, before.store_errors)} store errors;"
-            f" {self.kernel_drops - before.kernel_drops} dropped by the kernel"
-        )
+        seconds = self.commit_seconds - before.commit_seconds
+        fields: dict[str, float | str] = {
+            name: getattr(self, name) - getattr(before, name) for name in _RISING
+        }
+        for name in _BY_REASON:
+            risen = _risen(getattr(self, name), getattr(before, name))
+            fields[name] = sum(risen.values())
+            fields[f"{name}_reasons"] = _reasons(risen)
+        for name in _PRESENT:
+            fields[name] = getattr(self, name)
+        fields["commit_ms_mean"] = 1000 * seconds / commits if commits else 0.0
+        return fields
 
 
 def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _since(now: Counts, before: Counts) -> str:
-    """How many were counted since `before`, by reason: ``3 (stopping 1, not_joined 2)``."""
+def _risen(now: Counts, before: Counts) -> Counts:
+    """How many were counted since `before`, for each reason for which there were any."""
     risen = {reason: number - before.get(reason, 0) for reason, number in now.items()}
-    reasons = ", ".join(f"{reason} {number}" for reason, number in risen.items() if number)
-    return f"{sum(risen.values())} ({reasons})" if reasons else "0"
+    return {reason: number for reason, number in risen.items() if number}
+
+
+def _reasons(risen: Counts) -> str:
+    """Behind a sum, what it is made of: `` (stopping 1, not_joined 2)``."""
+    reasons = ", ".join(f"{reason} {number}" for reason, number in risen.items())
+    return f" ({reasons})" if reasons else ""

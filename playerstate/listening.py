@@ -1,19 +1,23 @@
 r"""Parses where a server listens, and its protocol id, as given on the command line.
 
 ``udp:PORT:interface=ADDRESS`` is the plain transport, ``netcode:PORT:interface=ADDRESS`` the
-netcode transport; a colon inside an address is written ``\:``.
+netcode transport, and ``tcp:PORT:interface=ADDRESS`` the web endpoint; a colon inside an address is
+written ``\:``.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 
 import attrs
 
 SCHEMES = ("udp", "netcode")
+"""Where players' moves come in."""
+WEB_SCHEMES = ("tcp",)
+"""Where the web endpoint listens."""
 LOOPBACK = "127.0.0.1"
-_FORM = "udp:PORT:interface=ADDRESS or netcode:PORT:interface=ADDRESS"
 
 
 @attrs.frozen
@@ -21,7 +25,7 @@ class Listen:
     """One port and interface to listen on.
 
     Attributes:
-        scheme: ``udp`` or ``netcode``.
+        scheme: ``udp`` or ``netcode``; ``tcp`` for the web endpoint.
         port: the port number; 0 for any free one.
         interface: an IP address of this machine, or the wildcard address.
     """
@@ -31,17 +35,22 @@ class Listen:
     interface: str = LOOPBACK
 
     @classmethod
-    def parse(cls, text: str) -> Listen:
+    def parse(cls, text: str, schemes: Sequence[str] = SCHEMES) -> Listen:
         """Parse the text.
+
+        Args:
+            text: as given.
+            schemes: those that are allowed.
 
         Raises:
             ValueError: the text is wrong; the message says what is allowed.
         """
         if remedy := _escaped(text):
             raise ValueError(f"the colons of an IPv6 address are written \\:, so write {remedy}")
+        form = " or ".join(f"{scheme}:PORT:interface=ADDRESS" for scheme in schemes)
         scheme, *parts = (part.replace("\\:", ":") for part in re.split(r"(?<!\\):", text))
-        if scheme not in SCHEMES:
-            raise ValueError(f"must be {_FORM}")
+        if scheme not in schemes:
+            raise ValueError(f"must be {form}")
         port = parts[0] if parts else ""
         if not (port.isascii() and port.isdigit() and int(port) < 65_536):
             raise ValueError("the port must be a whole number from 0 to 65535")
@@ -49,7 +58,7 @@ class Listen:
         for part in parts[1:]:
             key, _, value = part.partition("=")
             if key != "interface":
-                raise ValueError(f"unknown part {part!r}; must be {_FORM}")
+                raise ValueError(f"unknown part {part!r}; must be {form}")
             interface = value
         try:
             ipaddress.ip_address(interface)

@@ -15,14 +15,19 @@ import apsw
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from playerstate.hangup import catch_hangup
 from playerstate.interfaces import LiveFileUnusable, StoreUnusable
-from playerstate.listening import Listen
+from playerstate.jsonlog import observer
+from playerstate.listening import WEB_SCHEMES, Listen
 from playerstate.log import PrintableLogger
 from playerstate.players.service import NotRunning, PlayerStateService
 from playerstate.printable import one_line
+from playerstate.stores.sqlite.messages import log_messages
+from playerstate.web.audit import AuditUnusable
+from playerstate.web.service import WebService
 
 _log = PrintableLogger()
 
@@ -38,21 +43,38 @@ class Server(MultiService):
 
     Args:
         service: the players' service, a child of this one, as the transports are.
-        listens: where the transports listen, to name the option at fault.
+        listens: the options by which the transports listen, and where, to name the one at fault.
         daemon: the options of twistd itself; empty where there is no twistd.
+        logs_json: whether twistd's log is to be JSON.
     """
 
     def __init__(
-        self, service: PlayerStateService, listens: Sequence[Listen], daemon: Mapping[str, Any]
+        self,
+        service: PlayerStateService,
+        listens: Sequence[tuple[str, Listen]],
+        daemon: Mapping[str, Any],
+        *,
+        logs_json: bool = False,
     ) -> None:
         super().__init__()
         self._service = service
         self._listens = listens
         self._daemon = daemon
+        self._logs_json = logs_json
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join twistd's application, which has its log begun once it has all services."""
+        if self._logs_json:
+            parent.setComponent(ILogObserver, observer(self._daemon))
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Start the players' service, and the transports once its store is open."""
-        _log.info("{versions}", versions=_versions())
+        _log.info(
+            "playerstate {playerstate} on Python {python}, SQLite {sqlite}, {platform}",
+            **_versions(),
+        )
+        log_messages()
         catch_hangup()
         _check_log(self._daemon)
         Service.startService(self)
@@ -67,16 +89,26 @@ class Server(MultiService):
             opened.addCallback(self._listen_late).addErrback(self._end_late)
 
     def _listen(self) -> None:
-        try:
-            for transport in self:
-                if transport is not self._service:
-                    transport.startService()
-        except CannotListenError as error:
-            place = error.port, error.interface
-            listen = next(each for each in self._listens if (each.port, each.interface) == place)
-            why = error.socketError
-            remedy = _LISTEN_REMEDIES.get(why.errno, "name another port or interface")
-            self._cannot_start(f"--listen {listen}: cannot listen there: {why.strerror}; {remedy}")
+        for transport in self:
+            if transport is self._service:
+                continue
+            try:
+                transport.startService()
+            except CannotListenError as error:
+                self._cannot_listen(error, isinstance(transport, WebService))
+            except AuditUnusable as error:
+                self._cannot_start(f"--audit-log: {error}")
+
+    def _cannot_listen(self, error: CannotListenError, is_web: bool) -> NoReturn:
+        option, listen = next(
+            (option, each)
+            for option, each in self._listens
+            if (each.port, each.interface) == (error.port, error.interface)
+            and (each.scheme in WEB_SCHEMES) == is_web
+        )
+        why = error.socketError
+        remedy = _LISTEN_REMEDIES.get(why.errno, "name another port or interface")
+        self._cannot_start(f"{option} {listen}: cannot listen there: {why.strerror}; {remedy}")
 
     def _listen_late(self, _: None) -> None:
         """The store is open, some time after the process started."""
@@ -132,16 +164,18 @@ def _unusable(error: BaseException | None) -> str:
     return f"--live-file: {error}" if isinstance(error, LiveFileUnusable) else f"--store: {error}"
 
 
-def _versions() -> str:
+def _versions() -> dict[str, str]:
     """The versions of this server and what it runs on, for its log."""
     try:
         ours = version("playerstate")
     except PackageNotFoundError:
         ours = "(not installed)"
-    return (
-        f"playerstate {ours} on Python {platform.python_version()}, SQLite"
-        f" {apsw.sqlite_lib_version()}, {platform.platform()}"
-    )
+    return {
+        "playerstate": ours,
+        "python": platform.python_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+        "platform": platform.platform(),
+    }
 
 
 def _check_log(daemon: Mapping[str, Any]) -> None:

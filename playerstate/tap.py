@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -13,8 +13,10 @@ from twisted.python import usage
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.judges import MOST_JUDGES
 from playerstate.conversations.speed import SpeedLimit
+from playerstate.filenames import check_name
 from playerstate.interfaces import StoreUnusable, file_store
-from playerstate.listening import Listen, parse_protocol_id
+from playerstate.layered import LayeredOptions
+from playerstate.listening import WEB_SCHEMES, Listen, parse_protocol_id
 from playerstate.live.names import check_apart
 from playerstate.players.service import PlayerStateService
 from playerstate.server import Server, end
@@ -26,6 +28,11 @@ from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
+from playerstate.web.access import Access, TokensUnusable, parse_host, read_tokens
+from playerstate.web.audit import AuditFile, LoggedAudit
+from playerstate.web.metrics import Source
+from playerstate.web.resource import WebResource
+from playerstate.web.service import WebService
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -74,13 +81,18 @@ def _speed_limit(text: str) -> SpeedLimit:
     return SpeedLimit(*fields.split(","), per_second=per_second, slack=slack)
 
 
+def _file_path(text: str) -> str:
+    check_name(text)
+    return os.path.abspath(text)
+
+
 _NETCODE_NEEDS = {
     "key-file": "a key shared with the login service; `playerstate key PATH` creates one",
     "protocol-id": "the game's number, the same for its clients and its login service",
 }
 
 
-class Options(usage.Options):
+class Options(LayeredOptions):
     """The options of ``twistd playerstate``; a bad value ends it with one line."""
 
     synopsis = "[options]"
@@ -109,6 +121,17 @@ class Options(usage.Options):
         ["key-file", None, None, "netcode: file of the key shared with the login service."],
         ["protocol-id", None, None, "netcode: the game's number, up to 64 bits, such as 0x1122."],
         [
+            *("web", None, None),
+            "Where to answer HTTP, as tcp:PORT or tcp:PORT:interface=ADDRESS [default: nowhere].",
+        ],
+        [
+            "web-token-file",
+            None,
+            None,
+            "web: file of the tokens, one a line: NAME read|write TOKEN.",
+        ],
+        ["audit-log", None, None, "web: file to which each change adds a line of JSON."],
+        [
             *("max-token-lifetime", None, None),
             "netcode: the longest lifetime of the login service's tokens, in seconds"
             f" [default: {EXPIRES}].",
@@ -116,6 +139,7 @@ class Options(usage.Options):
     ]
 
     optFlags = [
+        ["log-json", None, "Log JSON, one object a line."],
         ["insecure", None, "Let the plain transport listen beyond this machine."],
     ]
 
@@ -136,6 +160,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+        self["web-host"] = []
         self["public"] = []
         self["max-speed"] = []
 
@@ -152,6 +177,10 @@ class Options(usage.Options):
     def opt_max_speed(self, text: str) -> None:
         """Reject faster moves: FIELD[,FIELD...]:PER_SECOND[:SLACK], such as x,y:8; repeatable."""
         self["max-speed"].append(text)
+
+    def opt_web_host(self, text: str) -> None:
+        """web: NAME by which the endpoint may be called, besides its address; repeatable."""
+        self["web-host"].append(self._parse("web-host", text, parse_host))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; on an error, end with one line, where Twisted would print its whole help."""
@@ -174,9 +203,23 @@ class Options(usage.Options):
         self["max-speed"] = [
             self._parse("max-speed", text, self._speed_limit) for text in self["max-speed"]
         ]
+        if self["log-json"]:
+            self._check_log_json()
         self["listen"] = self["listen"] or [Listen("udp", 7777)]
         self._check_listen()
+        self._check_web()
         self._check_netcode([listen for listen in self["listen"] if listen.scheme == "netcode"])
+
+    def _check_log_json(self) -> None:
+        daemon: Mapping[str, Any] = self.parent or {}
+        if "fileLogObserverFactory" in daemon:
+            end(f"{self.said('log-json')}: is for twistd; twist has --log-format=json")
+        for name in ("logger", "syslog"):
+            if daemon.get(name):
+                end(
+                    f"{self.said('log-json')}: twistd's --{name} says what the log is; give one of"
+                    " them"
+                )
 
     def _live_file_path(self, text: str) -> str | None:
         if text == "none":
@@ -196,27 +239,47 @@ class Options(usage.Options):
         for listen in self["listen"]:
             place = listen.port, listen.interface
             if listen.port and place in places:
-                end(f"--listen {listen}: an earlier --listen has this place; name another port")
+                end(
+                    f"{self.said('listen', listen)}: an earlier --listen has this place; name"
+                    " another port"
+                )
             places.add(place)
             if listen.scheme == "udp" and not (listen.is_loopback or self["insecure"]):
                 end(
-                    f"--listen interface={listen.interface}: the plain transport checks no sender"
+                    f"{self.said('listen', listen)}: the plain transport checks no sender"
                     " and encrypts nothing, so it listens on loopback only; listen with netcode, or"
                     " allow this interface by --insecure, on a network you trust"
                 )
+
+    def _check_web(self) -> None:
+        if self["web"] is None:
+            for name in ("web-host", "web-token-file", "audit-log"):
+                if self[name]:
+                    end(f"--{name} is for the web endpoint, and there is none; add --web tcp:PORT")
+            return
+        self._convert("web", lambda text: Listen.parse(text, WEB_SCHEMES))
+        if self["audit-log"] is not None:
+            self._convert("audit-log", _file_path)
+        if self["web-token-file"] is not None:
+            self._convert("web-token-file", read_tokens)
+        elif not self["web"].is_loopback:
+            end(
+                f"--web {self['web']}: beyond loopback each request needs a token; name a file of"
+                " them by --web-token-file"
+            )
 
     def _check_netcode(self, listens: Sequence[Listen]) -> None:
         if not listens:
             for name in ("public", *self._netcode_parsers):
                 if self[name]:
                     end(
-                        f"--{name} is for netcode, and no --listen uses it; add --listen"
+                        f"{self.said(name)} is for netcode, and no --listen uses it; add --listen"
                         " netcode:PORT"
                     )
             return
         for name, why in _NETCODE_NEEDS.items():
             if self[name] is None:
-                end(f"--listen {listens[0]}: netcode needs --{name}, {why}")
+                end(f"{self.said('listen', listens[0])}: netcode needs --{name}, {why}")
         if self["max-token-lifetime"] is None:
             self["max-token-lifetime"] = str(EXPIRES)
         for name, parse in self._netcode_parsers.items():
@@ -224,7 +287,7 @@ class Options(usage.Options):
         for listen in listens:
             if listen.is_wildcard and not self["public"]:
                 end(
-                    f"--listen {listen}: a token names its servers by address, and"
+                    f"{self.said('listen', listen)}: a token names its servers by address, and"
                     f" {listen.interface} names none; give the address by which clients reach this"
                     " server with --public ADDRESS:PORT"
                 )
@@ -235,8 +298,8 @@ class Options(usage.Options):
     def _parse(self, name: str, text: str, parse: Callable[[str], Any]) -> Any:
         try:
             return parse(text)
-        except (ValueError, SchemaError, StoreUnusable, KeyUnusable) as error:
-            end(f"--{name} {text}: {error}")
+        except (ValueError, SchemaError, StoreUnusable, KeyUnusable, TokensUnusable) as error:
+            end(f"{self.said(name, text)}: {error}")
 
 
 def makeService(options: Options) -> IService:
@@ -248,9 +311,17 @@ def makeService(options: Options) -> IService:
         max_players=options["max-players"],
         live_file=options["live-file"],
     )
-    root = Server(service, options["listen"], options.parent or {})
-    service.setServiceParent(root)
+    listens = [("--listen", listen) for listen in options["listen"]]
+    web = options["web"]
+    if web is not None:
+        listens.append(("--web", web))
+    root = Server(service, listens, options.parent or {}, logs_json=bool(options["log-json"]))
     gateway = Gateway(service, idle_timeout=options["idle-timeout"], judges=options["max-speed"])
+    sources: list[Source] = []
+    if web is not None:
+        # The first child is the last to be stopped: a stop can be watched.
+        _web_service(options, service, gateway, sources).setServiceParent(root)
+    service.setServiceParent(root)
     places: dict[str, list[tuple[int, str]]] = {"udp": [], "netcode": []}
     for listen in options["listen"]:
         places[listen.scheme].append((listen.port, listen.interface))
@@ -264,5 +335,22 @@ def makeService(options: Options) -> IService:
             slots=options["max-players"],
             max_token_lifetime=options["max-token-lifetime"],
         )
-        NetcodeService(gateway, settings, places["netcode"]).setServiceParent(root)
+        netcode = NetcodeService(gateway, settings, places["netcode"])
+        netcode.setServiceParent(root)
+        sources.append(lambda: netcode.tally)
     return root
+
+
+def _web_service(
+    options: Options, service: PlayerStateService, gateway: Gateway, sources: Sequence[Source]
+) -> WebService:
+    """The web endpoint, with figures of these sources, to which others may be added."""
+    listen, path = options["web"], options["audit-log"]
+    resource = WebResource(
+        service,
+        gateway,
+        sources=sources,
+        access=Access(listen.interface, options["web-token-file"] or (), options["web-host"]),
+        audit=AuditFile(path) if path else LoggedAudit(),
+    )
+    return WebService(service, resource, listen.port, listen.interface)

@@ -1,4 +1,4 @@
-"""The ``playerstate`` command: bots, recorded tracks, a store's content, keys and tokens.
+"""The ``playerstate`` command: bots, recorded tracks, stores and their players, options, tokens.
 
 Each command imports its modules when it runs, so that ``--help`` is fast.
 """
@@ -11,42 +11,33 @@ from typing import Any, NoReturn
 
 import click
 
+from playerstate.cli import player_commands, store_commands
 from playerstate.cli.parameters import (
+    LAST_ID,
     AboveZero,
     Address,
     Whole,
+    json_option,
     login_of,
     read_address,
     read_key_file,
     read_protocol_id,
     read_public,
-    read_schema,
+    state_option,
 )
 from playerstate.cli.terminal import OneLineErrors
 
 FIRST_ID = 2**62
 """The default first session id of the bots: far from any real player's."""
-LAST_ID = 2**63 - 1
 
 Command = Callable[..., Any]
-
-
-STATE_OPTION = click.option(
-    "--state",
-    "schema",
-    metavar="MODULE:CLASS",
-    callback=read_schema,
-    default="playerstate:PlayerState",
-    show_default=True,
-    help="The server's state class.",
-)
 
 
 def server_options(command: Command) -> Command:
     """Add the options of every command that connects to a server."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        STATE_OPTION,
+        json_option,
+        state_option,
         click.option(
             "--to",
             "server",
@@ -82,7 +73,7 @@ def server_options(command: Command) -> Command:
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="playerstate", prog_name="playerstate")
 def main() -> None:
-    """Try out and inspect a playerstate server.
+    """Try out, inspect and operate a playerstate server.
 
     The server itself is a Twisted plugin: twistd playerstate --help.
     """
@@ -193,7 +184,7 @@ def replay(
     help="How many players.  [default: what fits the screen; 100 where there is none]",
 )
 @click.option("--all", "show_all", is_flag=True, help="Every player.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def show(
     store: str, session_id: int | None, limit: int | None, show_all: bool, as_json: bool
 ) -> None:
@@ -211,6 +202,21 @@ def show(
     show(store, session_id, 0 if show_all else limit, as_json)
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("options", metavar="[SERVER OPTION]...", nargs=-1, type=click.UNPROCESSED)
+def config(options: tuple[str, ...], as_json: bool) -> None:
+    """Show the options that a server would run with, and where each is from.
+
+    The server's options are those of `twistd playerstate`, such as --config FILE. The command line
+    is above the PLAYERSTATE_ variables, and these are above the file. Nothing is started. A value
+    with which the server would not start is an error.
+    """
+    from playerstate.cli.config import config
+
+    config(options, as_json)
+
+
 @main.group(cls=OneLineErrors)
 def live() -> None:
     """Show a live file, or save its players.
@@ -221,7 +227,7 @@ def live() -> None:
 
 @live.command("show")
 @click.argument("file")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def live_show(file: str, as_json: bool) -> None:
     """Show the players in a live file.
 
@@ -235,7 +241,7 @@ def live_show(file: str, as_json: bool) -> None:
 @live.command("apply")
 @click.argument("file")
 @click.argument("store")
-@STATE_OPTION
+@state_option
 def live_apply(file: str, store: str, schema: Any) -> None:
     """Save the players of a live file in a store.
 
@@ -328,3 +334,7 @@ def token(
         expires=expires,
         timeout=timeout,
     )
+
+
+for command in (*player_commands.COMMANDS, *store_commands.COMMANDS):
+    main.add_command(command)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
+import stat
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import click
+
+LAST_ID = 2**63 - 1
+"""The highest session id."""
+MOST_TOKEN_BYTES = 4096
+"""A longer file is no file of a token."""
 
 
 class Whole(click.IntRange):
@@ -145,3 +153,81 @@ def read_public(
         except ValueError as error:
             raise click.BadParameter(f"{text}: {error}") from error
     return value
+
+
+def read_web(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check the URL of a web endpoint; None for none."""
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        good = good and not (parts.query or parts.fragment or parts.username or parts.password)
+        good = good and value.isascii() and value.isprintable() and " " not in value
+    except ValueError:
+        good = False
+    if not good:
+        raise click.BadParameter(f"{value!r} is not a URL such as http://127.0.0.1:7780")
+    return value.rstrip("/")
+
+
+def read_token_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Read the one token in a file, alone or as in the server's file; None for none."""
+    if value is None:
+        return None
+    try:
+        # Opened without waiting: a pipe without a writer is no file of a token.
+        with open(os.open(value, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(MOST_TOKEN_BYTES + 1) or b""
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise click.BadParameter(f"{value}: cannot be read: {why}") from error
+    if not stat.S_ISREG(mode):
+        raise click.BadParameter(f"{value}: is not a regular file")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise click.BadParameter(
+            f"{value}: users other than its owner can read or write it; chmod 600, and draw a new"
+            " token if another user may have read it"
+        )
+    lines = [line.split() for line in text.decode("ascii", "replace").splitlines()]
+    lines = [words for words in lines if words and not words[0].startswith("#")]
+    good = len(text) <= MOST_TOKEN_BYTES and len(lines) == 1 and len(lines[0]) in (1, 3)
+    if not (good and lines[0][-1].isascii() and lines[0][-1].isprintable()):
+        raise click.BadParameter(
+            f"{value}: must hold one token: a line TOKEN, or NAME read|write TOKEN; put yours alone"
+            " in a file"
+        )
+    return lines[0][-1]
+
+
+def read_fields(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Read ``FIELD=VALUE``, any number of times."""
+    fields: dict[str, str] = {}
+    for word in value:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{word!r} is not FIELD=VALUE")
+        if name in fields:
+            raise click.BadParameter(f"{name} is given twice")
+        fields[name] = text
+    return list(fields.items())
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+state_option = click.option(
+    "--state",
+    "schema",
+    metavar="MODULE:CLASS",
+    callback=read_schema,
+    default="playerstate:PlayerState",
+    show_default=True,
+    help="The server's state class.",
+)
+live_file_option = click.option(
+    "--live-file",
+    metavar="PATH",
+    help="The server's live file, if it is not beside the store.",
+)

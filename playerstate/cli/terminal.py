@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -54,10 +54,25 @@ def say(line: str, err: bool = False) -> None:
     Raises:
         click.ClickException: stdout cannot be written, as on a full disk.
     """
+    if err:
+        click.echo(one_line(line), err=True)
+        return
+    with output():
+        click.echo(one_line(line))
+
+
+@contextmanager
+def output() -> Iterator[TextIO]:
+    """Stdout, to write more to it than lines.
+
+    Raises:
+        click.ClickException: it cannot be written, as on a full disk.
+    """
     try:
-        click.echo(one_line(line), err=err)
+        yield sys.stdout
+        sys.stdout.flush()
     except OSError as error:
-        if err or error.errno == errno.EPIPE:
+        if error.errno == errno.EPIPE:
             raise
         # The buffered text would fail again, with a traceback, at the end of the process.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until then

@@ -17,12 +17,14 @@ from playerstate.client.core import Client, Phase, draw_nonce
 from playerstate.client.link import Link
 from playerstate.client.reasons import SentAway
 from playerstate.log import PrintableLogger
+from playerstate.sparing import SparingLogger
 from playerstate.state.schema import StateSchema
 
 BEAT = 0.05
 """Seconds between two calls of `Link.turn`."""
 
 _log = PrintableLogger()
+_lines = SparingLogger(_log, lines=20)  # a program of bots has many players
 
 
 class NotPlaying(Exception):
@@ -257,11 +259,11 @@ def _ignore_change(state: Any, is_override: bool) -> None:
 
 
 def _log_overruled(state: Any) -> None:
-    _log.warn(
+    _lines.warn(
         "the player was moved from elsewhere; its state is now {state}",
         state=state,
     )
 
 
 def _log_end(why: Exception) -> None:
-    _log.warn("the game is over: {why}", why=why)
+    _lines.warn("the game is over: {why}", why=why)

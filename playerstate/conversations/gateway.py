@@ -35,6 +35,7 @@ from playerstate.ledger import Judged, Outcome
 from playerstate.log import PrintableLogger
 from playerstate.players.leaves import Progress
 from playerstate.players.service import PlayerStateService
+from playerstate.sparing import SparingLogger
 from playerstate.waiters import Waiters, tell
 from playerstate.wire.messages import (
     DELTA,
@@ -210,6 +211,7 @@ class Run:
         self._service = service
         self._seconds = clock.seconds
         self._codec = codec = Codec(service.schema)
+        self._lines = SparingLogger(_log, clock.seconds)
         self._receipts = receipts = Receipts(
             service.schema, codec.state_costs, table, self._ledger, clock.seconds, jitter
         )
@@ -265,7 +267,7 @@ class Run:
             try:
                 left = self.intake.many(session_ids, peers, messages, at, nonces)
             except Exception:  # below, what it applied is stale, and the rest is applied
-                _log.failure(
+                self._lines.failure(
                     "messages could not be processed together; they are processed one by one"
                 )
         for place, number in enumerate(left):
@@ -277,7 +279,7 @@ class Run:
                     transport, session_ids[number], peers[number], messages[number], at, nonce
                 )
             except Exception:  # a bug met by one message must not stop the next
-                _log.failure("a message could not be processed")
+                self._lines.failure("a message could not be processed")
 
     def _received(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from playerstate.interfaces import StoreBusy
 from playerstate.ledger import Outcome, count
 from playerstate.log import PrintableLogger
 from playerstate.players.service import Joined, NotRunning, PlayerStateService, ServerFull
+from playerstate.sparing import SparingLogger
 from playerstate.wire.messages import (
     VERSION,
     Codec,
@@ -70,7 +70,7 @@ class Joins:
         self._receipts, self._silence = registry.receipts, registry.silence
         self._draw_secret = draw_secret
         self._codec = Codec(service.schema)
-        self._error_logged_at = -math.inf
+        self._lines = SparingLogger(_log, self._seconds, JOIN_ERROR_LOGGED_EVERY)
 
     def received(
         self, transport: Transport, session_id: int, peer: Any, join: Join
@@ -190,7 +190,9 @@ class Joins:
         else:
             reason = RefusedReason.STORE
             if not failure.check(StoreBusy):
-                self._log_join_error(conversation.session_id, failure)
+                self._lines.failure(
+                    "player {session_id} cannot join", failure, session_id=conversation.session_id
+                )
         self._refuse(
             conversation.transport,
             conversation.session_id,
@@ -213,9 +215,3 @@ class Joins:
                 nonce, updated_at, values, conversation.secret, self._table.is_overridden(slot)
             )
         )
-
-    def _log_join_error(self, session_id: int, failure: Failure) -> None:
-        now = self._seconds()
-        if now - self._error_logged_at >= JOIN_ERROR_LOGGED_EVERY:
-            self._error_logged_at = now
-            _log.failure("player {session_id} cannot join", failure, session_id=session_id)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import BinaryIO
 
 import attrs
 import numpy as np
@@ -71,6 +72,25 @@ class Leftover:
         return 0 if self.clean else len(self.records)
 
 
+@attrs.frozen(eq=False)
+class Header:
+    """The header of a live file.
+
+    Attributes:
+        identity, clean, fields: see `Leftover`.
+        layout: of its rows.
+        slots: how many, from the first, may have been written.
+        rows_at: where in the file the rows begin.
+    """
+
+    identity: bytes
+    clean: bool
+    fields: tuple[Field, ...]
+    layout: RowLayout
+    slots: int
+    rows_at: int
+
+
 class NotALiveFile(ValueError):
     """The file is not a live file, or a damaged one; the message says why."""
 
@@ -86,33 +106,11 @@ def read_leftover(path: str | int) -> Leftover:
         OSError: the file cannot be read.
     """
     with open(path, "rb", closefd=isinstance(path, str)) as file:
-        file.seek(0)
-        start = file.read(HEADER.size)
-        if len(start) < HEADER.size or not start.startswith(MAGIC):
-            raise NotALiveFile("it does not begin with the header of one")
-        header = HEADER.unpack(start)
-        _, file_format, size, slots, header_bytes, clean, identity, text_bytes = header
-        if file_format != FORMAT:
-            raise NotALiveFile(f"it has format {file_format}, not {FORMAT}")
-        if HEADER.size + text_bytes > header_bytes or header_bytes % PAGE:
-            raise NotALiveFile("its header is damaged")
-        fields = _parse_fields(file.read(text_bytes).decode(errors="replace"))
-        try:
-            layout = RowLayout(fields)
-        except (ValueError, struct.error, OverflowError, MemoryError) as error:
-            raise NotALiveFile(f"its schema is damaged: {error}") from None
-        if layout.size != size:
-            raise NotALiveFile("the size of its rows does not fit its fields")
-        if os.fstat(file.fileno()).st_size != header_bytes + 2 * slots * size:
-            raise NotALiveFile(f"its size is not that of {slots} slots")
-        # Earlier versions wrote no tail: zeros stand there, or the end of the text.
-        if file.tell() <= (tail_at := header_bytes - TAIL.size):
-            file.seek(tail_at)
-            _, used = TAIL.unpack(file.read(TAIL.size))
-            slots = min(slots, used or slots)
-        file.seek(header_bytes)
+        header = read_header(file)
+        layout, slots = header.layout, header.slots
+        file.seek(header.rows_at)
         # As blocks of bytes: numpy drops the padding where it joins structured rows.
-        found = [np.zeros(0, f"V{size}")]
+        found = [np.zeros(0, f"V{layout.size}")]
         room = np.empty(2 * min(slots, SLOTS_AT_ONCE), layout.dtype)
         # Holes are read too: a file system may report rows that were only mapped as a hole.
         for first in range(0, slots, SLOTS_AT_ONCE):
@@ -124,14 +122,47 @@ def read_leftover(path: str | int) -> Leftover:
                 continue
             rows = _newest_whole(halves)
             online = (rows["session_id"] > 0) & (rows["updated_at"] > 0)
-            found.append(rows.view(f"V{size}")[online])
+            found.append(rows.view(f"V{layout.size}")[online])
     changed = np.concatenate(found).view(layout.dtype)
     # One row a player: after a power cut, a slot that a player left may still hold an old row.
     ordered = changed[np.lexsort((changed["updated_at"], changed["session_id"]))]
     last = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered["session_id"][1:], ordered["session_id"][:-1], out=last[:-1])
     ordered = ordered[last]
-    return Leftover(identity, bool(clean), fields, ordered.view(layout.record))
+    return Leftover(header.identity, header.clean, header.fields, ordered.view(layout.record))
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of a live file.
+
+    Raises:
+        NotALiveFile: the file is not a live file, or its header is damaged.
+        OSError: the file cannot be read.
+    """
+    file.seek(0)
+    start = file.read(HEADER.size)
+    if len(start) < HEADER.size or not start.startswith(MAGIC):
+        raise NotALiveFile("it does not begin with the header of one")
+    _, file_format, size, slots, header_bytes, clean, identity, text_bytes = HEADER.unpack(start)
+    if file_format != FORMAT:
+        raise NotALiveFile(f"it has format {file_format}, not {FORMAT}")
+    if HEADER.size + text_bytes > header_bytes or header_bytes % PAGE:
+        raise NotALiveFile("its header is damaged")
+    fields = _parse_fields(file.read(text_bytes).decode(errors="replace"))
+    try:
+        layout = RowLayout(fields)
+    except (ValueError, struct.error, OverflowError, MemoryError) as error:
+        raise NotALiveFile(f"its schema is damaged: {error}") from None
+    if layout.size != size:
+        raise NotALiveFile("the size of its rows does not fit its fields")
+    if os.fstat(file.fileno()).st_size != header_bytes + 2 * slots * size:
+        raise NotALiveFile(f"its size is not that of {slots} slots")
+    # Earlier versions wrote no tail: zeros stand there, or the end of the text.
+    if file.tell() <= (tail_at := header_bytes - TAIL.size):
+        file.seek(tail_at)
+        _, used = TAIL.unpack(file.read(TAIL.size))
+        slots = min(slots, used or slots)
+    return Header(identity, bool(clean), fields, layout, slots, header_bytes)
 
 
 def _newest_whole(halves: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

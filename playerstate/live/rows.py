@@ -90,6 +90,7 @@ class Rows:
         self._updated_at = self._halves["updated_at"]
         self._sequences = self._halves["sequence"]
         self._fields = self._halves["fields"]
+        self._named = self._halves.view(self._layout.named)
 
     def _remove_foreign(self, session_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Zero every half up to `high_water` that is not the current one or was not written here.
@@ -178,6 +179,16 @@ class Rows:
     def named(self, slots: Slots) -> npt.NDArray[np.void]:
         """A copy of each of these players' rows, as `playerstate.state.layout.RowLayout.named`."""
         return self._blocks.take(self._places[slots]).view(self._layout.named)
+
+    def session_ids(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """The player of each of these slots; 0 for a free one."""
+        ids: npt.NDArray[np.int64] = self._session_ids[self._places[slots]]
+        return ids
+
+    def column(self, name: str, slots: Slots) -> npt.NDArray[Any]:
+        """The packed values of one field, of each of these players."""
+        values: npt.NDArray[Any] = self._named[name][self._places[slots]]
+        return values
 
     def fields(self, slots: Slots) -> list[bytes]:
         """The packed values of each of these players."""

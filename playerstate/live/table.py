@@ -138,9 +138,14 @@ class LiveTable(SweptRows):
     def release(self, slot: int) -> None:
         """Take the player out of the table; the slot is free for another."""
         del self.slots[self.session_id(slot)]
-        self._write(slot, 0, 0, 0, 0, self.values(slot))
+        self._write(slot, 0, 0, 0, 0, self._spawn)
         self._lower_flag(slot)
         self._free.append(slot)
+
+    def wipe(self, session_id: int) -> None:
+        """Leave nothing of a player who is not in the table in any slot that the player had."""
+        (places,) = (self._session_ids[: 2 * self.high_water] == session_id).nonzero()
+        self._blocks[places] = np.zeros((), self._blocks.dtype)
 
     def apply(
         self, slot: int, sequence: int | None, values: tuple[Any, ...], now: int
@@ -291,15 +296,15 @@ class LiveTable(SweptRows):
 
     def unsaved(self) -> npt.NDArray[np.int64]:
         """The session ids of all players whose newest state the store does not hold."""
-        places = self._places[: self.high_water]
-        ids = self._session_ids[places]
-        unsaved: npt.NDArray[np.int64] = ids[
-            (
-                (self._updated_at[places] != self.saved_at[: self.high_water])
-                | self._dirty_flags[: self.high_water]
-            )
-            & (ids != 0)
-        ]
+        slots = np.arange(self.high_water)
+        ids = self.session_ids(slots)
+        unsaved: npt.NDArray[np.int64] = ids[self.are_unsaved(slots) & (ids != 0)]
+        return unsaved
+
+    def are_unsaved(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Whether the store does not hold the newest state of each of these players."""
+        changed = self._updated_at[self._places[slots]] != self.saved_at[slots]
+        unsaved: npt.NDArray[np.bool_] = changed | self._dirty_flags[slots]
         return unsaved
 
     def settle(

@@ -5,7 +5,8 @@ Reactor thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import attrs
@@ -75,6 +76,7 @@ class Joins:
         self._loads = Loads()
         self._left = left
         self._refusal: Exception | None = None
+        self._kept_out: set[int] = set()
 
     def __len__(self) -> int:
         """The number of players whose load is under way."""
@@ -88,6 +90,22 @@ class Joins:
         """Refuse every join and edit from now on; those that wait fail with `why`."""
         self._refusal = why
         self._loads.fail_all(why)
+
+    @contextmanager
+    def keeping_out(self, session_id: int) -> Iterator[None]:
+        """Let no join and no edit of this player in, nor what is kept of the last process.
+
+        Raises:
+            StoreBusy: the player is kept out already.
+        """
+        if session_id in self._kept_out:
+            raise _kept_out(session_id)
+        self._kept_out.add(session_id)
+        try:
+            yield
+        finally:
+            self._left.pop(session_id, None)
+            self._kept_out.remove(session_id)
 
     def has_room(self, session_id: int) -> bool:
         """Whether `max_players` leaves room for this player to join now."""
@@ -117,9 +135,13 @@ class Joins:
         def guarded(stored: Stored | None) -> T:
             if self._refusal is not None:
                 raise self._refusal  # another waiter of the same load stopped the service
+            if session_id in self._kept_out:
+                raise _kept_out(session_id)
             self._guard()
             return enter(stored)
 
+        if session_id in self._kept_out:
+            return fail(_kept_out(session_id))
         if session_id in self._table.slots:
             return succeed(guarded(None))
         if session_id in self._loads:
@@ -168,7 +190,7 @@ class Joins:
             date, packed = self._left.pop(session_id, (0, values))
             was_online = date == updated_at
             if was_online:
-                values = self._schema.with_transients(values, packed)
+                values = self._schema.with_left(values, packed)
         try:
             slot = self._table.admit(session_id, values, updated_at)
         except LiveFileUnusable as error:
@@ -191,3 +213,8 @@ class Joins:
         except InvalidState as error:
             remedy = f"player {session_id} is stored with it: correct that row, or delete it"
             raise InvalidState(error.field, error.value, f"{error.allowed}; {remedy}") from None
+
+
+def _kept_out(session_id: int) -> StoreBusy:
+    """The error of a join, an edit or an erasure of a player who is being erased."""
+    return StoreBusy(f"player {session_id} is being erased")

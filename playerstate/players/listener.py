@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from playerstate.log import PrintableLogger
+from playerstate.sparing import SparingLogger
 
 _log = PrintableLogger()
 
@@ -36,6 +37,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self._listeners: list[PlayersListener] = []
+        self._lines = SparingLogger(_log)
 
     def add(self, listener: PlayersListener) -> None:
         """Notify this listener, until `remove`."""
@@ -52,7 +54,7 @@ class Listeners:
     def on_leave(self, session_id: int) -> None:
         """Notify each listener, which may remove itself or add others; log what one raises."""
         for listener in list(self._listeners):
-            with _log.failuresHandled("player {id} leaves all the same", id=session_id):
+            with self._lines.failures_handled("player {id} leaves all the same", id=session_id):
                 listener.on_leave(session_id)
 
     def on_change(self, session_id: int, is_override: bool) -> None:

@@ -27,10 +27,13 @@ from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.saving.commit import named
 from playerstate.saving.outbox import Outbox
+from playerstate.sparing import SparingLogger
 from playerstate.waiters import Waiters, tell
 
 REOPEN_EVERY = 1.0
 """Seconds between two attempts to switch over."""
+REOPEN_LINES = 5
+"""Log lines a minute about a replacement that cannot be used, each for another reason."""
 JOINS_WAIT = 5.0
 """Seconds from the first attempt for which joins wait; then they fail with `StoreBusy`."""
 LOADS_A_TURN = 64
@@ -75,6 +78,7 @@ class Reopening:
         self._clock = clock
         self._dirty_all = dirty_all
         self._cannot_reopen = ""
+        self._lines = SparingLogger(_log, clock.seconds, lines=REOPEN_LINES)
         self._under_way = False
         self._waiting: Waiters[None, None] = Waiters()
         self._patience: IDelayedCall | None = None
@@ -171,7 +175,7 @@ class Reopening:
         if str(error) != self._cannot_reopen:
             self._cannot_reopen = str(error)
             store = self._store.describe()
-            _log.error("cannot go on with {store}: {error}", store=store, error=error)
+            self._lines.error("cannot go on with {store}: {error}", store=store, error=error)
         self._outbox.switch.put_off()
         self._clock.callLater(REOPEN_EVERY, self._try)
 

@@ -16,16 +16,18 @@ import numpy.typing as npt
 from twisted.internet.defer import Deferred, fail
 
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateReader, StoreBusy, StoreUnusable
-from playerstate.ledger import Gauges, Ledger, Outcome
+from playerstate.interfaces import Erased, IStateReader, StoreBusy, StoreUnusable
+from playerstate.ledger import SUMMARY, Gauges, Ledger, Outcome
 from playerstate.live.memory import RowMemory
 from playerstate.live.recovery import Left
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.players.changes import Change
 from playerstate.players.edits import Edits
+from playerstate.players.erasures import Erasures
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
+from playerstate.players.lateness import Lateness
 from playerstate.players.leaves import Leaves, Progress
 from playerstate.players.listener import Listeners
 from playerstate.players.options import Options
@@ -35,6 +37,7 @@ from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit
 from playerstate.saving.health import Trouble
 from playerstate.saving.outbox import Outbox
+from playerstate.sparing import SparingLogger
 from playerstate.state.field import InvalidState
 from playerstate.state.layout import RowLayout
 
@@ -99,6 +102,7 @@ class Run:
         table: the live table.
         outbox: the way to the store.
         joins, leaves, edits: players who come, go, and are edited.
+        erasures: players who are erased.
         reopening: the store's reader, and switching over to a store that replaced it.
         salvage: watches the live file, and recreates it.
         accepts: whether joins and updates are accepted; False once a stop begins.
@@ -130,6 +134,7 @@ class Run:
         self._when_recovered = when_recovered
         self._listeners = listeners
         self._degraded = False
+        self._lines = SparingLogger(_log, clock.seconds)
         self._summarised = ledger.snapshot()
         self.table = LiveTable(
             *(schema, options.max_players, clock.seconds, opened.buffer, memory.reserve),
@@ -169,6 +174,7 @@ class Run:
             clock,
             self.reopening.load,
             lambda: self.outbox.in_flight,
+            ledger,
             lambda: self.leaves.settled(()),
         )
         self.joins = Joins(
@@ -182,6 +188,15 @@ class Run:
             opened.left,
         )
         self.edits = Edits(self.table, self.joins, self.leaves, ledger, self._apply)
+        self.erasures = Erasures(
+            store,
+            self.table,
+            self.joins,
+            self.leaves,
+            self.outbox,
+            self._apply,
+            listeners.on_leave,
+        )
 
     def begin(self) -> None:
         """Start the persist thread and the timers.
@@ -191,6 +206,7 @@ class Run:
         """
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
+        Lateness(self.clock, self.ledger.histograms.reactor_lateness)
         self.clock.every(SUMMARY_EVERY, self._summarise)
         self.clock.every(TROUBLE_EVERY, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)
@@ -212,7 +228,7 @@ class Run:
             self.memory.discard()
         except StoreUnusable as error:
             # The next start would take the leftover for the newest rows, over what came after it.
-            _log.critical("no player can join: {error}", error=error)
+            self._lines.critical("no player can join: {error}", error=error)
             self.clock.callLater(FORGET_EVERY, self._note_recovered)
             return
         self.recovering = False
@@ -231,13 +247,14 @@ class Run:
         """The stop is over: count the updates it abandoned, and ignore late commit reports."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        _log.info("stopped: {summary}", summary=self.ledger.snapshot().summary(self._summarised))
+        _log.info("stopped: " + SUMMARY, **self.ledger.snapshot().since(self._summarised))
+        self.erasures.end()
         self.ledger.abandoned += self.outbox.pending
         self.outbox.close()
 
     def _summarise(self) -> None:
         now = self.ledger.snapshot()
-        _log.info("{summary}", summary=now.summary(self._summarised))
+        _log.info(SUMMARY, **now.since(self._summarised))
         self._summarised = now
 
     def join(self, session_id: int, sequence: int | None) -> Deferred[Joined]:
@@ -297,6 +314,21 @@ class Run:
         if self.accepts and self.recovering:
             raise _recovering()
         await self.edits.edit(session_id, change, create)
+
+    def erase(self, session_id: int) -> Deferred[Erased]:
+        """See `playerstate.players.service.PlayerStateService.erase`."""
+        # It has no canceller, so cancelling it ends the waiting alone.
+        erased: Deferred[Erased] = Deferred()
+        Deferred.fromCoroutine(self._erase(session_id)).addBoth(erased.callback)
+        return erased
+
+    async def _erase(self, session_id: int) -> Erased:
+        if not self.accepts:
+            raise NotRunning("the service is stopping")
+        if self.recovering:
+            raise _recovering()
+        self.guard()
+        return await self.erasures.erase(session_id, self.schema.spawn)
 
     def _apply(self, slot: int, values: tuple[Any, ...], is_override: bool) -> None:
         """Apply accepted values that the program gives; the caller has called `guard`."""

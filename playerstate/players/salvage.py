@@ -15,12 +15,18 @@ from twisted.python.failure import Failure
 
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import Stored, StoreUnusable
+from playerstate.ledger import Ledger
 from playerstate.live.memory import RowMemory
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.saving.commit import named
 from playerstate.saving.health import Trouble
+from playerstate.sparing import SparingLogger
 from playerstate.state.schema import StateSchema
+
+LOST_LINES = 5
+"""Log lines of a kind a minute about a live file that was lost, however often another process
+removes or cuts it."""
 
 _log = PrintableLogger()
 
@@ -35,6 +41,7 @@ class Salvage:
         clock: measures how long the file has been missing.
         load: reads a player from the store, as `IStateReader.load`.
         in_flight: returns how many rows are on their way to the store.
+        ledger: counts how often the file was lost.
         restored: called when players whose rows were lost count as saved, although no commit
             said so: those who have left can be released.
     """
@@ -47,6 +54,7 @@ class Salvage:
         clock: SteadyClock,
         load: Callable[[int], Any],
         in_flight: Callable[[], int],
+        ledger: Ledger,
         restored: Callable[[], None],
     ) -> None:
         self._schema = schema
@@ -55,11 +63,13 @@ class Salvage:
         self._clock = clock
         self._load = load
         self._in_flight = in_flight
+        self._ledger = ledger
         self._restored = restored
         # `updated_at` of each player whose row was not ours, until the stored row is loaded.
         self._disowned: dict[int, int] = {}
         self._cannot_renew = ""
         self._lost_at = 0.0
+        self._lines = SparingLogger(_log, clock.seconds, lines=LOST_LINES)
 
     @property
     def trouble(self) -> Trouble | None:
@@ -98,7 +108,7 @@ class Salvage:
             return
         for session_id in lost:
             self._disowned[session_id] = self._table.updated_at(self._table.slots[session_id])
-        _log.critical(
+        self._lines.critical(
             "the rows of {count} players in the live file were cut off or written over: player"
             " {players}; they are loaded from the store again, and what it does not have of them"
             " is lost",
@@ -107,12 +117,14 @@ class Salvage:
         )
 
     def _renew(self, why: str) -> None:
+        if not self._cannot_renew:  # else it is the same loss
+            self._ledger.live_file_losses += 1
         try:
             self._table.lie_in(self._memory.renew(self._table.used_bytes))
         except StoreUnusable as error:
             if str(error) != self._cannot_renew:
                 self._cannot_renew = str(error)
-                _log.critical(
+                self._lines.critical(
                     "the live file was {why} while it was in use, and cannot be made anew: {error};"
                     " the server retries, and until then a kill loses what is not yet committed",
                     why=why,
@@ -120,7 +132,7 @@ class Salvage:
                 )
             return
         self._cannot_renew = ""
-        _log.critical(
+        self._lines.critical(
             "the live file was {why} while it was in use; it was made anew with the {players}"
             " players in the game",
             why=why,

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from playerstate.arguments import check_sequence, check_session_id
 from playerstate.clock import SteadyClock
-from playerstate.interfaces import IStateStore
+from playerstate.interfaces import Erased, IStateStore
 from playerstate.ledger import Gauges, Ledger, Outcome
 from playerstate.live.file import LiveFile
 from playerstate.live.memory import AnonymousMemory
@@ -371,6 +371,33 @@ class PlayerStateService(Service):
             self.ledger.take_in(Outcome.STOPPING)
             return fail(self._not_running())
         return self._run.edit(session_id, fields, create)
+
+    def erase(self, session_id: int) -> Deferred[Erased]:
+        """Take a player offline, and delete all that is kept of the player.
+
+        That is the row in the live table and the live file, changes that are not saved yet, and
+        what the store holds, quarantined rows included.  Until it is done the player can neither
+        join nor be edited: both fail with `StoreBusy`.  Afterwards a join is that of a new player.
+        Cancelling the Deferred stops the waiting, not the erasure.
+
+        Args:
+            session_id: the player's; it need not be known.
+
+        Returns:
+            A Deferred that fires when all of it is deleted, with what the store held.  It fails
+            with `NotRunning`; with `StoreUnusable` if the store is no
+            `playerstate.interfaces.IErasableStore`; with `NotSaved` if the service stopped first;
+            or with the store's error.  Unless it fires, nothing is known to be deleted: erase the
+            player again.
+
+        Raises:
+            TypeError: the session id is not a whole number.
+            ValueError: the session id is out of range.
+        """
+        session_id = check_session_id(session_id)
+        if self._run is None:
+            return fail(self._not_running())
+        return self._run.erase(session_id)
 
     def state(self, session_id: int) -> Any:
         """The newest applied state of an online player.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 from twisted.python.failure import Failure
 
@@ -11,6 +9,7 @@ from playerstate.clock import SteadyClock
 from playerstate.interfaces import IStateStore, StoreBusy
 from playerstate.log import PrintableLogger
 from playerstate.saving.persister import Persister
+from playerstate.sparing import SparingLogger
 
 BUSY_LOGGED_EVERY = 10.0
 """Seconds between two log lines that report the start of a busy period of the store."""
@@ -28,6 +27,18 @@ class Trouble:
     seconds: float
 
 
+class StoreLines:
+    """The log lines of one store's failures, each kind logged now and then.
+
+    Args:
+        clock: measures how often.
+    """
+
+    def __init__(self, clock: SteadyClock) -> None:
+        self.busy = SparingLogger(_log, clock.seconds, BUSY_LOGGED_EVERY)
+        self.errors = SparingLogger(_log, clock.seconds, ERROR_LOGGED_EVERY)
+
+
 class StoreHealth:
     """The present trouble of one lane, if any: from the first error to the next commit.
 
@@ -35,8 +46,8 @@ class StoreHealth:
         store: named in log lines.
         clock: measures how long the trouble lasts.
         save_within: seconds that trouble may last before `current` reports it.
-        logged_at: when each kind of error was last logged; one dict for all lanes of a store, so
-            that an error that all of them meet is logged once.
+        lines: what is logged of the store's failures; one for all lanes of a store, so that an
+            error that all of them meet is logged once.
     """
 
     def __init__(
@@ -44,7 +55,7 @@ class StoreHealth:
         store: IStateStore,
         clock: SteadyClock,
         save_within: float,
-        logged_at: dict[str, float],
+        lines: StoreLines,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -52,7 +63,7 @@ class StoreHealth:
         self._why = ""
         self._since: float | None = None
         self._is_logged = False
-        self._logged_at = logged_at
+        self._lines = lines
 
     def begin(self, why: str) -> None:
         """Note that rows cannot be saved, for this reason."""
@@ -81,30 +92,27 @@ class StoreHealth:
             self.begin(str(error))
         what = f"{rows} rows are kept and tried again" if rows else "no rows were being written"
         kind = type(error).__name__
-        if isinstance(error, StoreBusy):
-            if self._is_logged or not self._may_log(kind, BUSY_LOGGED_EVERY):
-                return
-            _log.warn(
-                "the store {store} is busy: {error}; {what}",
-                store=self._store.describe(),
-                error=error,
-                what=what,
-            )
-        elif self._may_log(kind, ERROR_LOGGED_EVERY):
-            _log.failure(
+        store = self._store.describe()
+        if not isinstance(error, StoreBusy):
+            is_logged = self._lines.errors.failure(
                 "the store {store} failed; {what}",
                 Failure(error),
-                store=self._store.describe(),
+                kind=kind,
+                store=store,
                 what=what,
             )
+        elif self._is_logged:
+            return  # the same busy period
         else:
-            return
-        self._is_logged = True
+            is_logged = self._lines.busy.warn(
+                "the store {store} is busy: {error}; {what}", store=store, error=error, what=what
+            )
+        self._is_logged |= is_logged
 
     def thread_failed(self, error: BaseException, what: str) -> None:
         """Log what is wrong with the persist thread, with the traceback of the error."""
-        if self._may_log(f"thread {type(error).__name__}", ERROR_LOGGED_EVERY):
-            _log.failure(what, Failure(error))
+        kind = f"thread {type(error).__name__}"
+        self._lines.errors.failure(what, Failure(error), kind=kind)
 
     def current(self, persister: Persister, pending: int) -> Trouble | None:
         """What has kept rows from the store for longer than `save_within`, if anything has."""
@@ -117,11 +125,3 @@ class StoreHealth:
             if since is not None and self._clock.seconds() - since > self._save_within:
                 return Trouble(why, self._clock.seconds() - since)
         return None
-
-    def _may_log(self, kind: str, every: float) -> bool:
-        """Whether to log this kind of error now: at most once in `every` seconds."""
-        now = self._clock.seconds()
-        if now - self._logged_at.get(kind, -math.inf) < every:
-            return False
-        self._logged_at[kind] = now
-        return True

@@ -207,15 +207,33 @@ class Lane:
 
     def reopen(self, go_over: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """See `playerstate.saving.switch.Switch.go_over`; the lane must be held."""
+        self.persister.reopen(self._reporting(go_over, then))
+
+    def between_writes(
+        self, call: Callable[[], T], then: Callable[[T | Exception], object]
+    ) -> None:
+        """Make a call on the persist thread, between two writes.
+
+        Args:
+            call: made there.
+            then: called on the reactor thread with the result, or with the error; never, if the
+                lane is abandoned or closed first.
+        """
+        self.persister.between_writes(self._reporting(call, then))
+
+    def _reporting(
+        self, call: Callable[[], T], then: Callable[[T | Exception], object]
+    ) -> Callable[[], None]:
+        """A function for the persist thread, that makes a call and reports what came of it."""
 
         def on_thread() -> None:
             try:
-                outcome: T | Exception = go_over()
+                outcome: T | Exception = call()
             except Exception as error:  # passed to `then`, which handles it
                 outcome = error
             self._call_from_thread(then, outcome)
 
-        self.persister.reopen(on_thread)
+        return on_thread
 
     def close(self) -> None:
         """Ignore every report of the persist thread from now on."""
@@ -294,10 +312,7 @@ class Lane:
         )
         self.in_flight -= commit.settled
         while self._flights and self._flights[0].end <= commit.read:
-            age = self._clock.seconds() - self._flights.popleft().oldest
-            self._ledger.age_at_commit_seconds_max = max(
-                self._ledger.age_at_commit_seconds_max, age
-            )
+            self._ledger.note_age(self._clock.seconds() - self._flights.popleft().oldest)
         self._health.succeeded()
 
     def _note_failure(self, error: Exception, rows: int) -> None:

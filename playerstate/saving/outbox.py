@@ -6,8 +6,8 @@ and the rows in flight.  Reactor thread only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -22,13 +22,14 @@ from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
 from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named
 from playerstate.saving.flushes import Flushes
-from playerstate.saving.health import StoreHealth, Trouble
+from playerstate.saving.health import StoreHealth, StoreLines, Trouble
 from playerstate.saving.heartbeat import Heartbeat
 from playerstate.saving.lane import JOIN_WITHIN, Lane
 from playerstate.saving.pace import Pace
 from playerstate.saving.partition import Partition
 from playerstate.saving.ring import Rows
 from playerstate.saving.switch import Switch
+from playerstate.sparing import SparingLogger
 from playerstate.state.layout import RowLayout
 
 SAVE_TOGETHER = 0.05
@@ -37,8 +38,12 @@ ROWS_A_TURN = 16_384
 """Most rows handed over in one turn of the reactor, which takes a fraction of a millisecond."""
 OVERFLOW_LOGGED_EVERY = 10.0
 """Seconds between two log lines about a full queue."""
+DROPPED_LINES = 20
+"""Log lines a minute about rows that are never saved: each names a reason and its players."""
 THREAD_NAME = "playerstate-persist"
 """The name of the persist thread; with several lanes, a lane number from 1 up follows it."""
+
+T = TypeVar("T")
 
 _log = PrintableLogger()
 
@@ -97,16 +102,17 @@ class Outbox:
         self._guard = guard
         self._pace = Pace(save_within)
         self._sweeping: IDelayedCall | None = None
-        self._overflow_logged_at = -math.inf
+        self._overflow_lines = SparingLogger(_log, clock.seconds, OVERFLOW_LOGGED_EVERY)
+        self._dropped_lines = SparingLogger(_log, clock.seconds, lines=DROPPED_LINES)
         self._soon: dict[int, None] = {}
         self._soon_call: IDelayedCall | None = None
         self._flushes = Flushes()
         self._abandoned = False
         self.ended: Deferred[bool] = Deferred()
-        partition = Partition(store.lanes)
+        self._partition = partition = Partition(store.lanes)
         if store.lanes > 1:
             table.divide(store.lanes, partition.lane_of)
-        heart, logged_at = Heartbeat(store, clock, runtime), dict[str, float]()
+        heart, lines = Heartbeat(store, clock, runtime), StoreLines(clock)
         self._lanes = [
             Lane(
                 self,
@@ -118,7 +124,7 @@ class Outbox:
                 clock,
                 runtime,
                 heart,
-                StoreHealth(store, clock, save_within, logged_at),
+                StoreHealth(store, clock, save_within, lines),
                 queue_size,
                 partition.of_lane(number, recovered),
             )
@@ -268,6 +274,12 @@ class Outbox:
             return succeed(None)
         return self._flushes.add(since)
 
+    def between_writes(
+        self, session_id: int, call: Callable[[], T], then: Callable[[T | Exception], object]
+    ) -> None:
+        """Make a call between two writes of this player's lane; see `Lane.between_writes`."""
+        self._lanes[self._partition.lane_of(session_id)].between_writes(call, then)
+
     def _hand_over(self, lane: Lane, sweep: Sweep) -> None:
         self._ledger.swept += sweep.pushed
         lane.pushed(sweep)
@@ -276,10 +288,7 @@ class Outbox:
             self._log_overflow(lane, sweep)
 
     def _log_overflow(self, lane: Lane, sweep: Sweep) -> None:
-        if self._clock.seconds() - self._overflow_logged_at < OVERFLOW_LOGGED_EVERY:
-            return
-        self._overflow_logged_at = self._clock.seconds()
-        _log.warn(
+        self._overflow_lines.warn(
             "the queue of {size} rows is full: {pushed} rows were queued, {left} wait for the next"
             " commit; {overflows} sweeps did not fit so far; a larger queue size avoids it",
             size=lane.ring.capacity,
@@ -341,7 +350,7 @@ class Outbox:
 
     def _note_dropped(self, dropped: tuple[Dropped, ...]) -> None:
         for why, session_ids in by_reason(dropped):
-            _log.error(
+            self._dropped_lines.error(
                 "not saved to {store}: player {players}: {why}",
                 store=self._store.describe(),
                 players=named(session_ids),

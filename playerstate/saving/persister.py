@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,7 @@ class Persister:
         self._hold = self._held = 0
         self._reopen: Callable[[], object] | None = None
         self._awaits_outcome = False
+        self._calls: deque[Callable[[], object]] = deque()
         self._attempts = 0
         self._died = False
         self._maintenance_seconds = 0.0
@@ -118,6 +120,15 @@ class Persister:
         call kills the thread, the next thread makes it again.
         """
         self._reopen, self._awaits_outcome = go_over, True
+        self._wake.set()
+
+    def between_writes(self, call: Callable[[], object]) -> None:
+        """Have the thread make this call once, before the next write.  Reactor thread.
+
+        While the persister is held or the store replaced, the call waits; an abandoned persister
+        does not make it.  If the call kills the thread, the next thread makes it again.
+        """
+        self._calls.append(call)
         self._wake.set()
 
     def put_off(self) -> None:
@@ -196,15 +207,20 @@ class Persister:
     def step(self) -> float | None:
         """Take the rows in the ring, or the batch still held, and try to commit them once.
 
-        While the persister is held or the store was replaced, make the switch that `reopen`
-        requested, if any, and write nothing.
+        A call of `between_writes` comes first, and is a step of its own.  While the persister is
+        held or the store was replaced, make the switch that `reopen` requested, if any, and write
+        nothing.
 
         Returns:
-            Seconds to wait before the next step: 0 after a commit, more after a failure; None
-            where there was nothing to do.
+            Seconds to wait before the next step: 0 after a commit or a call, more after a failure;
+            None where there was nothing to do.
         """
         if self._replaced or self._hold:
             return self._stand_still()
+        if self._calls:
+            self._calls[0]()
+            self._calls.popleft()
+            return 0.0
         try:
             if not self._in_hand.save(self._maintenance_seconds):
                 return None

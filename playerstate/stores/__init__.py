@@ -12,11 +12,19 @@ from twisted.plugin import IPlugin, getPlugins
 from twisted.python.reflect import namedAny
 from zope.interface import implementer
 
-from playerstate.interfaces import IStateStore, IStoreBrowser, IStoreFactory, StoreUnusable
+from playerstate.interfaces import (
+    IOperatedFactory,
+    IStateStore,
+    IStoreBrowser,
+    IStoreFactory,
+    IStoreOperations,
+    NotOffered,
+    StoreUnusable,
+)
 from playerstate.state.schema import StateSchema
 
 
-@implementer(IPlugin, IStoreFactory)
+@implementer(IPlugin, IOperatedFactory)
 @attrs.frozen
 class StoreFactory:
     """A factory that names its module as a string, so that finding the factory does not import it.
@@ -24,7 +32,7 @@ class StoreFactory:
     Args:
         scheme: of the store's URLs.
         module: defines ``open_url(url, schema)`` and ``browse_url(url)``, which `open` and `browse`
-            call.
+            call; and ``operate_url(url)``, if its stores can be operated on.
     """
 
     scheme: str
@@ -39,6 +47,14 @@ class StoreFactory:
         """See `IStoreFactory.browse`."""
         browser: IStoreBrowser = namedAny(self.module).browse_url(url)
         return browser
+
+    def operate(self, url: str) -> IStoreOperations:
+        """See `IOperatedFactory.operate`."""
+        operate_url = getattr(namedAny(self.module), "operate_url", None)
+        if operate_url is None:
+            raise _not_offered(url)
+        operations: IStoreOperations = operate_url(url)
+        return operations
 
 
 def open_store(url: str, state: type | StateSchema) -> IStateStore:
@@ -64,6 +80,27 @@ def browse_store(url: str) -> IStoreBrowser:
         TypeError: the URL is not a str; a `pathlib.Path` is not accepted.
     """
     return _find_factory(url).browse(url)
+
+
+def operate_store(url: str) -> IStoreOperations:
+    """What an operator can do with the store that a URL names; it need not exist yet.
+
+    Raises:
+        StoreUnusable: no store has that scheme, or the store cannot parse the URL.
+        NotOffered: these stores cannot be operated on.
+        TypeError: the URL is not a str; a `pathlib.Path` is not accepted.
+    """
+    factory = IOperatedFactory(_find_factory(url), None)
+    if factory is None:
+        raise _not_offered(url)
+    operations: IStoreOperations = factory.operate(url)
+    return operations
+
+
+def _not_offered(url: str) -> NotOffered:
+    return NotOffered(
+        f"{url}: this store offers no such command; use the tools that come with the store"
+    )
 
 
 def _find_factory(url: str) -> IStoreFactory:

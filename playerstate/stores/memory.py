@@ -13,8 +13,9 @@ from zope.interface import implementer
 
 from playerstate.interfaces import (
     MOST_LANES,
+    Erased,
+    IErasableStore,
     IStateReader,
-    IStateStore,
     IStateWriter,
     IStoreBrowser,
     LeftOut,
@@ -45,7 +46,7 @@ def browse_url(url: str) -> IStoreBrowser:
     raise StoreUnusable(f"{url!r}: a memory store exists only in its server's process")
 
 
-@implementer(IStateStore, IStateReader, IStateWriter)
+@implementer(IErasableStore, IStateReader, IStateWriter)
 class MemoryStore:
     """The store, its reader and its writer, over one dict.
 
@@ -112,6 +113,10 @@ class MemoryStore:
 
     def quarantine(self, records: Records, reasons: Sequence[str]) -> None:
         """See `IStateWriter.quarantine`; the rows are only logged: there is no file for them."""
+
+    def erase(self, session_id: int) -> Erased:
+        """See `IErasableStore.erase`."""
+        return Erased(int(self.players.pop(session_id, None) is not None), 0)
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`; no call runs for long."""

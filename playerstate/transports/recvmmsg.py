@@ -24,6 +24,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 
 from playerstate.log import PrintableLogger
+from playerstate.sparing import SparingLogger
 
 DATAGRAMS = 128
 """The most read in one turn of the reactor: processing them takes half a millisecond."""
@@ -205,6 +206,7 @@ class BatchReader:
         self._lengths = counts[:, _Message.received.offset // 4]
         self._view = memoryview(self._data)
         self._addresses: dict[bytes, Address] = {}
+        self._lines = SparingLogger(_log)
 
     def read(self) -> OSError | None:
         """Read the waiting datagrams and pass them to the protocol; log what that raises.
@@ -236,7 +238,7 @@ class BatchReader:
         try:
             self._received(datagrams, addresses)
         except Exception:  # as in Twisted's own reading, a bug must not stop the reading
-            _log.failure("received datagrams could not be handled")
+            self._lines.failure("received datagrams could not be handled")
         return None
 
     def _address(self, name: bytes) -> Address:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from playerstate.log import PrintableLogger
 from playerstate.players.service import PlayerStateService
+from playerstate.sparing import SparingLogger
 from playerstate.transports.recvmmsg import BatchProtocol, read_many
 
 RECEIVE_BUFFER = 4 * 2**20
@@ -28,6 +29,9 @@ LOOK_EVERY = 1.0
 LISTEN_AGAIN_FIRST, LISTEN_AGAIN_LONGEST = 0.1, 5.0
 """Seconds of backoff before a lost port is bound again, doubled each time up to the longest; reset
 once a port has been open for that long."""
+
+LOST_LINES = 10
+"""Log lines of a kind a minute about a port that was lost; it is tried more often than that."""
 
 _SO_RCVBUFFORCE = 33
 """From Linux's ``asm-generic/socket.h``; Python has no name for it."""
@@ -76,6 +80,7 @@ class UDPPort:
         self._is_closing = False
         self._delay = LISTEN_AGAIN_FIRST
         self._retry: IDelayedCall | None = None
+        self._lines = SparingLogger(_log, self._clock.seconds, lines=LOST_LINES)
         self._listen()
         protocol.lost = self._lost
         self._looks = [
@@ -152,15 +157,15 @@ class UDPPort:
         else:
             self._log("listening again; datagrams are received")
 
-    def _log(self, what: str, **values: object) -> None:
+    def _log(self, what: str, error: object = "") -> None:
         """Log what happened to the port."""
-        _log.critical(
+        self._lines.critical(
             "udp {host}:{port}, {name}: " + what,
             host=self.host,
             port=self.number,
             name=self._name,
             delay=self._delay,
-            **values,
+            error=error,
         )
 
     def _look(self) -> None:

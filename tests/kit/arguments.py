@@ -57,6 +57,8 @@ _GOOD = {
     "protocol_id": "1",
     "public": "192.0.2.1:40000",
     "out": "token",
+    "fields": "x=1",
+    "idle_days": "1",
 }
 
 

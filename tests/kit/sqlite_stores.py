@@ -82,6 +82,23 @@ class StoreTestCase(DirectoryTestCase):
         other.execute("SELECT count(*) FROM player_state").fetchall()
         return other
 
+    def amid_checkpoint(self, act: Callable[[], object]) -> None:
+        """Do this while another program's checkpoint of the log has begun and not ended."""
+        done: list[object] = []
+
+        def act_once(tries: int) -> bool:
+            done.append(act())
+            return False
+
+        with closing(self.by_hand()) as writing, closing(self.by_hand()) as copying:
+            copying.execute("SELECT count(*) FROM player_state").fetchall()  # finds the log
+            copying.set_busy_handler(act_once)
+            writing.execute("BEGIN IMMEDIATE")
+            # It has begun when it waits for the one who writes.
+            with self.assertRaises(apsw.BusyError):
+                copying.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+            self.assertEqual(len(done), 1)
+
     def log_bytes(self) -> int:
         """The size of the write-ahead log; 0 where there is none."""
         log = self.path + "-wal"

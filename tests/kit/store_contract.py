@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
 from playerstate.interfaces import (
+    Erased,
+    IErasableStore,
     IStateReader,
     IStateStore,
     IStateWriter,
     LeftOut,
     Stored,
+    erasable_store,
     file_store,
 )
 from playerstate.state.layout import RowLayout
@@ -73,6 +76,20 @@ class StoreContract:
         self.assertTrue(verifyObject(IStateStore, self.store))
         self.assertTrue(verifyObject(IStateReader, self.reader))
         self.assertTrue(verifyObject(IStateWriter, self.writer))
+
+    def test_erase(self) -> None:
+        """An erased player is as one who never was, the others stay; a second time finds none."""
+        self.start()
+        self.write((7, 1.0, 2.0, 5), (8, 3.0, 4.0, 6))
+        store = erasable_store(self.store)
+        if store is None:
+            self.skipTest("this store cannot erase")
+        self.assertTrue(verifyObject(IErasableStore, store))
+        self.assertEqual(store.erase(7), Erased(stored=1, quarantined=0))
+        self.assertEqual(store.erase(7), Erased(stored=0, quarantined=0))
+        self.assertIsNone(self.reader.load(7))
+        self.assertEqual(self.reader.load(8), Stored((3.0, 4.0), 6))
+        self.assertEqual(self.write((7, 5.0, 6.0, 1)), [])
 
     def test_schema(self) -> None:
         """A store knows the schema of its players."""

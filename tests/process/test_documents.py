@@ -19,12 +19,12 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.state.default import PlayerState
-from playerstate.stores import open_store
+from playerstate.stores import open_store, operate_store
 from tests.kit.databases import DirectoryTestCase, records, take
 from tests.kit.pages import PAGES, blocks
 from tests.kit.support import PATIENCE
 
-SHOWN = {"text", "sql", "json", "ini", "dockerfile"}
+SHOWN = {"text", "sql", "json", "ini", "dockerfile", "toml"}
 """Kinds of blocks that nobody types."""
 
 SAVED = (
@@ -53,6 +53,7 @@ _INDEX = "needs a package index; tox installs the built wheel"
 _LONG = "takes minutes; the benchmark has tests of its own"
 _ROOT = "changes the machine, as root"
 _DOCKER = "needs docker and an image from the network"
+_WEB = "asks the web endpoint of a server; test_by_web has one"
 NOT_RUN = {
     "python3 -m venv .venv": "an environment is what the tests run in",
     ".venv/bin/pip install .": _INDEX,
@@ -68,8 +69,19 @@ NOT_RUN = {
     " -p 127.0.0.1:7777:7777/udp mygame-players": _DOCKER,
     "echo net.core.rmem_max=4194304 > /etc/sysctl.d/90-playerstate.conf": _ROOT,
     "sysctl --system": _ROOT,
+    "playerstate top": _WEB,
+    "playerstate set --web http://127.0.0.1:7780 --token-file token 42 x=120.5 y=80": _WEB,
+    "playerstate kick --web http://127.0.0.1:7780 --token-file token 42": _WEB,
+    "playerstate erase --web http://127.0.0.1:7780 --token-file token 42": _WEB,
+    "playerstate flush --token-file token": _WEB,
 }
-TYPED = ("README.md", "docs/netcode.md", "docs/sqlite.md")
+TYPED = (
+    "README.md",
+    "docs/commands.md",
+    "docs/configuration.md",
+    "docs/netcode.md",
+    "docs/sqlite.md",
+)
 """Pages whose commands are typed here; `test_migrations` has those of migrations."""
 
 
@@ -291,6 +303,17 @@ class PageTests(TypedTestCase):
         os.rename(f"{self.directory}/players.db", f"{self.directory}/before.db")
         self.serve("twistd -ny server.py")
 
+    def test_configuration(self) -> None:
+        """The file of the page, shown and served; each of its keys is shown as given by it."""
+        page = "docs/configuration.md"
+        [file] = [block.text for block in blocks(page) if block.kind == "toml"]
+        Path(self.directory, "playerstate.toml").write_text(self.here(file))
+        show, *others = commands(page)
+        given = re.findall(r"^(\S+) .* playerstate\.toml$", self.type_in(show), re.M)
+        self.assertEqual(given, sorted(re.findall(r"^([\w-]+) =", file, re.M)))
+        for command in others:
+            self.type_in(command)
+
     def test_testing(self) -> None:
         """The tests that a game is to begin with pass, by either runner."""
         self.save("docs/testing.md")
@@ -298,14 +321,26 @@ class PageTests(TypedTestCase):
         self.assertIn("Ran 2 tests", self.type_in("python -m twisted.trial test_mygame"))
         self.run_program("wire.py")
 
+    def test_commands(self) -> None:
+        """Each command on a store, in the order of the page, without a server."""
+        self.save_player()
+        self.type_page("docs/commands.md")
+        with closing(operate_store(self.url).hold()) as held:
+            self.assertEqual(held.count(), 1)
+
+    def save_player(self) -> None:
+        """A database of player 42, and of one who changed just now."""
+        with closing(open_store(self.url, PlayerState)) as store:
+            take(store)
+            with closing(store.open_writer()) as writer:
+                now = (43, 1.0, 2.0, time.time_ns() // 1000)
+                writer.write(records(store.schema, (42, 1.0, 2.0, 5), now))
+
     def test_sqlite(self) -> None:
         """Looking in and backups, beside a server; each copy is whole."""
         if shutil.which("sqlite3") is None:
             self.skipTest("there is no sqlite3 shell")
-        with closing(open_store(self.url, PlayerState)) as store:
-            take(store)
-            with closing(store.open_writer()) as writer:
-                writer.write(records(store.schema, (42, 1.0, 2.0, 5)))
+        self.save_player()
         self.serve("twistd -n playerstate")
         self.type_page("docs/sqlite.md")
         self.stop()

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proof.interleaving import RATES, Run, Schedule, Troupe, sampled, systematic
 
-SAMPLED = int(os.environ.get("PLAYERSTATE_SCHEDULES", "2000"))
-REPLAYED = os.environ.get("PLAYERSTATE_REPLAY")
+SAMPLED = int(os.environ.get("PROOF_SCHEDULES", "2000"))
+REPLAYED = os.environ.get("PROOF_REPLAY")
 
 _log = Logger()
 
@@ -55,7 +55,7 @@ def explore(
         began = time.perf_counter()
         count, faulty = first_fault(those)
         if faulty is not None:
-            case.fail(f"{faulty.scenario(names)}\nPLAYERSTATE_REPLAY={faulty.schedule}")
+            case.fail(f"{faulty.scenario(names)}\nPROOF_REPLAY={faulty.schedule}")
         seconds = time.perf_counter() - began
         _log.info(
             "{test}: {count} schedules {which} in {seconds:.1f} s, {rate:.0f}/s",

@@ -11,9 +11,9 @@ listener. A run is good when
   store, and with cursors below which that is so (invariant 3);
 - each cursor was written by one thread (invariant 1).
 
-Every schedule with up to two preemptions runs, and ``PLAYERSTATE_SCHEDULES`` others, 2,000 unless
+Every schedule with up to two preemptions runs, and ``PROOF_SCHEDULES`` others, 2,000 unless
 set, drawn from those with three or more.  A schedule that fails is told with its steps;
-``PLAYERSTATE_REPLAY=0,17:1,23:0`` runs that one alone in whatever test is chosen.
+``PROOF_REPLAY=0,17:1,23:0`` runs that one alone in whatever test is chosen.
 
 Copies of the ring and the persister with known faults, one a rule of theirs, show that each rule
 matters and that a fault is found.

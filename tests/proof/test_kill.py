@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from playerstate.live.names import RECOVERING
 from tests.kit.crash_load import Crowd, Process
 
-KILLS = int(os.environ.get("PLAYERSTATE_KILLS", "3"))
+KILLS = int(os.environ.get("PROOF_KILLS", "3"))
 """Times in a row that a server is killed."""
-SEED = int(os.environ.get("PLAYERSTATE_SEED", "20240229"))
+SEED = int(os.environ.get("PROOF_SEED", "20240229"))
 PLAYERS = 60
 
 

@@ -16,7 +16,7 @@ store.  No time passes but where a script says so.  A run is good when
   the script lets it;
 - the books balance, and of the beats there is one at a time with the reactor, which takes each.
 
-Schedules are drawn, a part of ``PLAYERSTATE_SCHEDULES``; where that is large, every one with up to
+Schedules are drawn, a part of ``PROOF_SCHEDULES``; where that is large, every one with up to
 one preemption runs first.  See `tests.proof.test_interleaving` for what is told of one that fails,
 and how to run it again.
 """

@@ -32,9 +32,9 @@ from playerstate.wire.messages import LEAVE, Codec, Receipt, encode_numbered
 from tests.kit.crash_live import LiveService
 from tests.proof.crash_disk import SECTOR, Recorder
 
-COPIES = int(os.environ.get("PLAYERSTATE_POWER_CUTS", "20"))
+COPIES = int(os.environ.get("PROOF_POWER_CUTS", "20"))
 """Power cuts, for each of the two settings of ``synchronous``."""
-SEED = int(os.environ.get("PLAYERSTATE_SEED", "20240229"))
+SEED = int(os.environ.get("PROOF_SEED", "20240229"))
 PLAYERS = 24
 SAVE_WITHIN = 0.25
 SLACK = 1.0

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.proof.simulation.simulation import run_seed
 
 FEW = 60
-MORE = int(os.environ.get("PLAYERSTATE_SEEDS", "0"))
+MORE = int(os.environ.get("PROOF_SEEDS", "0"))
 """How many seeds to run beside the few; CI asks for thousands."""
 FIRST_OF_MORE = 1_000_000
 
@@ -29,7 +29,7 @@ class SimulationTests(SynchronousTestCase):
         self.run_seeds(0, FEW)
 
     def test_more_seeds(self) -> None:
-        """As many as PLAYERSTATE_SEEDS says."""
+        """As many as PROOF_SEEDS says."""
         self.run_seeds(FIRST_OF_MORE, MORE)
 
     def test_same_seed_same_story(self) -> None:

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proof.soak import LOG_BYTES, MEMORY_SLACK, WARM_UP, Look, growth, soak
 
-MINUTES = float(os.environ.get("PLAYERSTATE_SOAK_MINUTES", "0.1"))
+MINUTES = float(os.environ.get("PROOF_SOAK_MINUTES", "0.1"))
 """How long it runs; CI asks for more."""
 
 _log = Logger()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.ledger import Counters, Gauges, Judged, Ledger, Outcome, Snapshot, count
+from playerstate.ledger import SUMMARY, Counters, Gauges, Judged, Ledger, Outcome, Snapshot, count
 
 
 class LedgerTests(SynchronousTestCase):
@@ -194,7 +194,7 @@ class SummaryTests(SynchronousTestCase):
             queue_size=64,
         )
         self.assertEqual(
-            now.summary(before),
+            SUMMARY.format(**now.since(before)),
             "12 players online;"
             " 50 updates applied, 3 stale, 2 (short 2) malformed,"
             " 12 (stopping 5, not_online 7) rejected;"
@@ -205,6 +205,6 @@ class SummaryTests(SynchronousTestCase):
 
     def test_nothing_happened(self) -> None:
         """Without commits there is no mean to tell, and no division by zero."""
-        summary = Snapshot().summary(Snapshot())
+        summary = SUMMARY.format(**Snapshot().since(Snapshot()))
         self.assertIn("0 rows saved in 0 commits (mean 0.0 ms", summary)
         self.assertIn("0 malformed, 0 rejected;", summary)

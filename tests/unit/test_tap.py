@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IServiceMaker, MultiService
@@ -20,6 +21,8 @@ from playerstate.tokens import create_key, read_key
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
 from playerstate.transports.plain import PlainService
+from playerstate.web.access import read_tokens
+from playerstate.web.service import WebService
 from tests.kit.support import Everything
 
 GAME = """
@@ -352,6 +355,37 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(os.listdir(directory), [])
 
 
+class WebOptionsTests(OptionsTestCase):
+    """What is asked of a server with a web endpoint."""
+
+    def test_none(self) -> None:
+        """Without the option there is no endpoint, and no option for one."""
+        options = self.parse("--store", "memory:")
+        self.assertIsNone(options["web"])
+        self.assertNotIn(WebService, [type(service) for service in makeService(options)])
+        for name in ("web-host", "web-token-file", "audit-log"):
+            self.assertIn(f"--{name} is for the web endpoint", self.line(f"--{name}", "x"))
+
+    def test_where(self) -> None:
+        """A port of loopback, unless an interface is named."""
+        self.assertEqual(self.parse("--web", "tcp:7780")["web"], Listen("tcp", 7780, "127.0.0.1"))
+        web = self.parse("--web", r"tcp:7780:interface=\:\:1")["web"]
+        self.assertEqual(web, Listen("tcp", 7780, "::1"))
+        for bad in ("udp:7780", "tcp:", "tcp:70000", "7780", "tcp:1:interface=localhost"):
+            self.assertIn(f"--web {bad}: ", self.line("--web", bad))
+        self.assertIn("must be tcp:PORT:interface=ADDRESS", self.line("--web", "udp:7780"))
+
+    def test_beyond_loopback(self) -> None:
+        """Another interface needs tokens: there, nothing is told without one."""
+        line = self.line("--web", "tcp:7780:interface=0.0.0.0")
+        self.assertIn("beyond loopback each request needs a token", line)
+
+    def test_stopped_last(self) -> None:
+        """The endpoint is the first child, which is stopped last, so that a stop can be watched."""
+        made = list(makeService(self.parse("--store", "memory:", "--web", "tcp:0")))
+        self.assertEqual(list(map(type, made)), [WebService, PlayerStateService, PlainService])
+
+
 class ReachTests(OptionsTestCase):
     """Every option reaches what it is for."""
 
@@ -361,6 +395,9 @@ class ReachTests(OptionsTestCase):
         for key in self.keys:
             create_key(key)
         self.netcode = {"listen": "netcode:1", "key-file": self.keys[0], "protocol-id": "1"}
+        self.tokens = os.path.abspath(self.mktemp())
+        with open(os.open(self.tokens, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(f"ops write {'w' * 20}\n")
 
     def made(self, given: dict[str, str | None]) -> list[Any]:
         """The services made of options; a flag has None."""
@@ -393,12 +430,22 @@ class ReachTests(OptionsTestCase):
                 2.5,
                 lambda made: made[1]._gateway.idle_timeout,
             ),
+            "config": (
+                {"config": "settings.toml"},
+                7.5,
+                lambda made: made[0].options.save_within,
+            ),
             "max-speed": (
                 {"max-speed": "x,y:8:3"},
                 ["SpeedLimit('x', 'y', per_second=8.0, slack=3.0)"],
                 lambda made: [repr(judge) for judge in made[1]._gateway._judges],
             ),
             "listen": ({"listen": "udp:5"}, (5, "127.0.0.1"), _place),
+            "log-json": (
+                {"log-json": None},
+                True,
+                lambda made: made[0].parent._logs_json,
+            ),
             "insecure": (wide, (5, "0.0.0.0"), _place),
             "key-file": (
                 {**self.netcode, "key-file": self.keys[1]},
@@ -421,10 +468,31 @@ class ReachTests(OptionsTestCase):
                 lambda made: _settings(made).addresses,
             ),
         }
+        web = {"web": "tcp:6"}
+        cases |= {
+            "web": (web, (6, "127.0.0.1"), lambda made: (made[0]._number, made[0]._interface)),
+            "web-host": (
+                {**web, "web-host": "Game.Example."},
+                ["game.example"],
+                lambda made: made[0]._resource._access.hosts,
+            ),
+            "web-token-file": (
+                {**web, "web-token-file": self.tokens},
+                read_tokens(self.tokens),
+                lambda made: made[0]._resource._access.tokens,
+            ),
+            "audit-log": (
+                {**web, "audit-log": "changes"},
+                os.path.abspath("changes"),
+                lambda made: getattr(made[0]._resource._audit, "_path", None),
+            ),
+        }
         self.assertEqual(set(cases), set(option_names()))
+        Path("settings.toml").write_text("save-within = 7.5")
         for name, (given, expected, found) in cases.items():
             with self.subTest(option=name):
                 before = self.netcode if given.keys() & {"key-file"} else {}
+                before = {"web": "tcp:5"} if given.keys() & {"web"} else before
                 self.assertEqual(found(self.made(given)), expected)
                 if name != "insecure":
                     self.assertNotEqual(found(self.made(dict(before))), expected)
@@ -436,17 +504,22 @@ class ReachTests(OptionsTestCase):
         files = ("dir", "/dev/null", "/dev/full", long, deep, "a\udcff", "")
         numbers = ("nan", "inf", "-1", "1e400", "9" * 30)
         # What is a file's name, or is found to be no live file when the server starts.
-        names = {"live-file": {*numbers, "dir", "/dev/null", "/dev/full"}}
+        names = {
+            "live-file": {*numbers, "dir", "/dev/null", "/dev/full"},
+            "audit-log": {*numbers, "dir", "/dev/null", "/dev/full"},
+            "web-host": {*numbers, "dir"},
+            "config": {"/dev/null"},
+        }
         os.makedirs("dir", exist_ok=True)
         before = os.listdir()
         for name in option_names():
-            if name == "insecure":
+            if name in ("insecure", "log-json"):
                 continue
             for value in (*files, *numbers):
                 if value in names.get(name, ()):
                     continue
                 with self.subTest(option=name, value=value):
-                    typed = {**self.netcode, name: value}
+                    typed = {**self.netcode, "web": "tcp:1", name: value}
                     line = self.line(*(f"--{each}={text}" for each, text in typed.items()))
                     self.assertTrue(line.isprintable())
                     self.assertIn(f"--{name}", line)

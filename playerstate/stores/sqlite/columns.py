@@ -86,3 +86,17 @@ def raw(name: str, declared: str) -> str:
     """The expression that selects a column of this type, even if its bytes are not UTF-8."""
     column = _BY_DECLARED.get(declared)
     return (column.raw if column else "{name}").format(name=quoted(name))
+
+
+def restored_from(declared: str) -> Callable[[Any], Any] | None:
+    """What makes a plain value of one that was selected as `raw`; None if it is one already."""
+    column = _BY_DECLARED.get(declared)
+    if column is None:
+        return None
+    if column is _TYPES[Column.TEXT]:
+        return _readable
+    return column.restored
+
+
+def _readable(text: bytes) -> str:
+    return text.decode(errors="backslashreplace")

@@ -122,19 +122,36 @@ def _create(connection: apsw.Connection, schema: StateSchema) -> None:
 
 
 def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
-    added, renamed = [], []
-    for field, before in _missing(connection, path, schema):
+    missing = _missing(connection, path, schema)
+    for field, before in missing:
         if before is None:
             connection.execute(f"ALTER TABLE player_state ADD COLUMN {definition(field)}")
-            added.append(field.name)
         else:
             connection.execute(
                 f"ALTER TABLE player_state RENAME COLUMN {quoted(before)} TO {quoted(field.name)}"
             )
-            renamed.append(f"{before} to {field.name}")
+    return _in_words(missing, "added", "renamed")
+
+
+def plan_migration(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
+    """What `migrate_database` would change in a database of players, in words; empty if nothing.
+
+    Raises:
+        StoreUnusable: as `migrate_database`.
+    """
+    plan = _in_words(_missing(connection, path, schema), "add", "rename")
+    tables = ("player_store", "player_mark")
+    return plan + [
+        f"add table {name}" for name in tables if not connection.table_exists("main", name)
+    ]
+
+
+def _in_words(missing: list[tuple[Field, str | None]], add: str, rename: str) -> list[str]:
+    added = [field.name for field, before in missing if before is None]
+    renamed = [f"{before} to {field.name}" for field, before in missing if before is not None]
     return [
-        f"{what} columns {', '.join(names)}"
-        for what, names in (("added", added), ("renamed", renamed))
+        f"{verb} columns {', '.join(names)}"
+        for verb, names in ((add, added), (rename, renamed))
         if names
     ]
 

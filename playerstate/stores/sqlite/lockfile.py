@@ -6,7 +6,7 @@ import fcntl
 import os
 import weakref
 
-from playerstate.interfaces import StoreUnusable
+from playerstate.interfaces import StoreInUse, StoreUnusable
 
 _held_here: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
@@ -32,8 +32,8 @@ class LockFile:
         """Take the lock and write our process id into it.
 
         Raises:
-            StoreUnusable: another process holds it (the message names the process), or the file
-                cannot be created.
+            StoreInUse: another process holds it.
+            StoreUnusable: the file cannot be created.
         """
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -61,9 +61,10 @@ class LockFile:
             os.write(fd, b"%d\n" % os.getpid())
         except BlockingIOError:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
-            raise StoreUnusable(
+            raise StoreInUse(
                 f"{self._database} is in use by process {holder}; stop that server first, or name"
-                " another database"
+                " another database",
+                f"process {holder}",
             ) from None
         except OSError as error:
             raise StoreUnusable(

@@ -21,7 +21,56 @@ _BEGINS = '{"session_id": '
 _log = PrintableLogger()
 
 
-class RefusedFile:
+class RefusedLines:
+    """The lines of the file of quarantined rows, without the state class.
+
+    Args:
+        database: path of the database.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._path = f"{database}.refused.jsonl"
+
+    def count(self) -> int:
+        """How many players' rows are in the file."""
+        return sum(_whose(line) is not None for line in self._lines())
+
+    def remove(self, session_id: int) -> int:
+        """Remove every entry of this player.  Persist thread, or any where no store is open.
+
+        Returns:
+            How many entries there were.
+
+        Raises:
+            OSError: the file cannot be written; it is unchanged.
+        """
+        before = self._lines()
+        others = [kept for kept in before if _whose(kept) != session_id]
+        if len(others) < len(before):
+            self._replace(others)
+        return len(before) - len(others)
+
+    def _replace(self, lines: list[str]) -> None:
+        """Replace the file atomically, so that a crash leaves the old or the new one."""
+        with open(f"{self._path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{self._path}.new", self._path)
+
+    def _lines(self) -> list[str]:
+        try:
+            with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = list(file)
+        except FileNotFoundError:
+            return []
+        last = lines[-1] if lines else ""
+        if last.startswith(_BEGINS) and last[-1] != "\n" and _whose(last) is None:
+            del lines[-1]  # truncated by a kill before the row was dropped: it is added again
+        return [line.rstrip("\n") + "\n" for line in lines]
+
+
+class RefusedFile(RefusedLines):
     """``<database>.refused.jsonl``: one JSON object per line, one line per player.
 
     Each has ``session_id``, the fields by name, ``updated_at`` in microseconds since the Unix
@@ -34,7 +83,7 @@ class RefusedFile:
     """
 
     def __init__(self, database: str, schema: StateSchema) -> None:
-        self._path = f"{database}.refused.jsonl"
+        super().__init__(database)
         self._schema = schema
         # Session ids with an entry; None until the file is first read.
         self._known: set[int | None] | None = None
@@ -65,6 +114,21 @@ class RefusedFile:
             self._append("".join(fitting.values()))
             self._known.update(fitting)
 
+    def remove(self, session_id: int) -> int:
+        """Remove every entry of this player.  Persist thread, or any where no store is open.
+
+        Returns:
+            How many entries there were.
+
+        Raises:
+            OSError: the file cannot be written; it is unchanged.
+        """
+        before = self._lines()
+        others = [kept for kept in before if _whose(kept) != session_id]
+        if len(others) < len(before):
+            self._replace(others)
+        return len(before) - len(others)
+
     def _line(self, record: tuple[Any, ...], reason: str) -> str:
         session_id, *packed, updated_at = record
         names = (field.name for field in self._schema.stored)
@@ -85,20 +149,13 @@ class RefusedFile:
                 taken += len(line)
                 fitting[session_id] = line
             else:
+                # Each of them: it is the only copy of the row.
                 _log.error(
                     "{path} is full; this row is not in it: {line}",
                     path=self._path,
                     line=line.strip(),
                 )
         return fitting
-
-    def _replace(self, lines: list[str]) -> None:
-        """Replace the file atomically, so that a crash leaves the old or the new one."""
-        with open(f"{self._path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{self._path}.new", self._path)
 
     def _append(self, lines: str) -> None:
         """Append all lines or none, even if the file was edited meanwhile."""
@@ -120,17 +177,6 @@ class RefusedFile:
             return os.stat(self._path).st_size
         except FileNotFoundError:
             return 0
-
-    def _lines(self) -> list[str]:
-        try:
-            with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
-                lines = list(file)
-        except FileNotFoundError:
-            return []
-        last = lines[-1] if lines else ""
-        if last.startswith(_BEGINS) and last[-1] != "\n" and _whose(last) is None:
-            del lines[-1]  # truncated by a kill before the row was dropped: it is added again
-        return [line.rstrip("\n") + "\n" for line in lines]
 
 
 def _whose(line: str) -> int | None:

@@ -22,6 +22,8 @@ from zope.interface import implementer
 
 from playerstate.filenames import check_name
 from playerstate.interfaces import (
+    Erased,
+    IErasableStore,
     IFileStore,
     IStateReader,
     IStateWriter,
@@ -31,12 +33,14 @@ from playerstate.interfaces import (
 from playerstate.log import PrintableLogger
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.browser import SQLiteBrowser
+from playerstate.stores.sqlite.erasing import erase_player
 from playerstate.stores.sqlite.files import (
     COMPANIONS,
     LIVE,
     STARTUP_BUSY_MS,
     check_sqlite,
     connect,
+    connect_existing,
     damaged,
     explained,
     file_number,
@@ -46,8 +50,10 @@ from playerstate.stores.sqlite.files import (
 from playerstate.stores.sqlite.format import migrate_database, read_identity
 from playerstate.stores.sqlite.lockfile import LockFile
 from playerstate.stores.sqlite.newest import Newest, missed, read_newest
+from playerstate.stores.sqlite.operations import SQLiteOperations
 from playerstate.stores.sqlite.overwritten import Overwritten
 from playerstate.stores.sqlite.reader import SQLiteReader
+from playerstate.stores.sqlite.refused import RefusedFile
 from playerstate.stores.sqlite.watch import Watch
 from playerstate.stores.sqlite.writer import SQLiteWriter
 
@@ -67,6 +73,12 @@ def browse_url(url: str) -> SQLiteBrowser:
     return SQLiteBrowser(path)
 
 
+def operate_url(url: str) -> SQLiteOperations:
+    """See `playerstate.interfaces.IOperatedFactory.operate`."""
+    path, _ = _parse(url)
+    return SQLiteOperations(path)
+
+
 def _parse(url: str) -> tuple[str, str]:
     path, _, query = url.partition(":")[2].partition("?")
     if not path or path == ":memory:":
@@ -84,7 +96,7 @@ def _parse(url: str) -> tuple[str, str]:
     return os.path.realpath(path), synchronous
 
 
-@implementer(IFileStore)
+@implementer(IFileStore, IErasableStore)
 class SQLiteStore:
     """Players in one SQLite database.
 
@@ -286,6 +298,15 @@ class SQLiteStore:
             )
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreBusy(str(error)) from error
+
+    def erase(self, session_id: int) -> Erased:
+        """See `IErasableStore.erase`; the connection is one of its own, as another program's is."""
+        with (
+            explained(self.path),
+            contextlib.closing(connect_existing(self.path)) as connection,
+        ):
+            stored = erase_player(connection, session_id)
+        return Erased(stored, RefusedFile(self.path, self.schema).remove(session_id))
 
     def describe(self) -> str:
         """See `IStateStore.describe`."""

@@ -20,11 +20,11 @@ from playerstate.interfaces import (
 )
 from playerstate.log import PrintableLogger
 from playerstate.printable import printable
+from playerstate.sparing import SparingLogger
 from playerstate.state.schema import StateSchema
+from playerstate.stores.sqlite.batches import REFUSED, Batches
 from playerstate.stores.sqlite.files import connect_existing, file_number
-from playerstate.stores.sqlite.newest import find, read_newest
 from playerstate.stores.sqlite.refused import RefusedFile
-from playerstate.stores.sqlite.upsert import Upsert
 from playerstate.stores.sqlite.watch import Watch
 
 CHECKPOINT_BYTES = 16 * 2**20
@@ -34,7 +34,6 @@ LOG_BYTES = 64 * 2**20
 """A larger log is truncated to this size at its next reset, and a reader that prevents the reset is
 logged."""
 FRAME_HEADER_BYTES = 24
-_REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 PINNED_LOGGED_EVERY = 60.0
 
 _log = PrintableLogger()
@@ -53,10 +52,8 @@ class SQLiteWriter:
         watch: Watch | None = None,
     ) -> None:
         self._path = path
-        self._monotonic = monotonic
-        self._pinned_logged_at = -PINNED_LOGGED_EVERY
+        self._pinned_lines = SparingLogger(_log, monotonic, PINNED_LOGGED_EVERY)
         self._log_pages = 0
-        self._interrupted = False
         # No busy timeout: the persister waits between attempts instead, where a stop can end it.
         # Check the file's number: the database may have been replaced while no writer was open.
         self._watch = watch or Watch(path)
@@ -80,22 +77,22 @@ class SQLiteWriter:
         except BaseException:
             self._connection.close()
             raise
-        self._sql = Upsert(schema)
+        self._batches = Batches(self._connection, schema)
 
     def write(self, records: Records) -> LeftOut:
         """See `IStateWriter.write`; raises `RowRefused` if rows are refused only in combination."""
-        self._interrupted = False
+        self._batches.interrupted = False
         with self._naming_errors():
             self._look()
             try:
                 return LeftOut(self._commit(records))
-            except (RowRefused, *_REFUSED) as error:
-                if not (refused := self._find_refused(records)):
+            except (RowRefused, *REFUSED) as error:
+                if not (refused := self._batches.find_refused(records)):
                     raise RowRefused(printable(str(error))) from error
             good = np.delete(np.arange(len(records)), list(refused))
             try:
                 return LeftOut(good[self._commit(records[good])], refused=refused)
-            except _REFUSED as error:
+            except REFUSED as error:
                 raise RowRefused(printable(str(error))) from error
 
     def _commit(self, records: Records) -> list[int]:
@@ -104,7 +101,7 @@ class SQLiteWriter:
             return []
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            left_out = self._upsert(records)
+            left_out = self._batches.upsert(records)
             self._watch.marks.put(self._connection)
             self._connection.execute("COMMIT")
         except BaseException:
@@ -125,56 +122,6 @@ class SQLiteWriter:
             self._watch.replaced = True
             raise StoreReplaced(f"{self._path} is damaged: {error}") from error
 
-    def _find_refused(self, records: Records) -> dict[int, str]:
-        """Find the refused records: their reasons, by position.  Nothing is saved.
-
-        It bisects the batch within one transaction, which costs no commit and no sync, with at most
-        two statements per record.
-        """
-        reasons: dict[int, str] = {}
-        parts = [(0, len(records))]
-        try:
-            while parts:
-                start, end = parts.pop()
-                if not self._connection.in_transaction:  # a trigger may have rolled it back
-                    self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    self._upsert(records[start:end])
-                except (RowRefused, *_REFUSED) as error:
-                    middle = (start + end) // 2
-                    if middle == start:
-                        reasons[start] = printable(str(error))
-                    else:
-                        parts += [(middle, end), (start, middle)]
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-        return reasons
-
-    def _upsert(self, records: Records) -> list[int]:
-        connection, left_out = self._connection, []
-        for start in range(0, len(records), self._sql.most):
-            chunk = records[start : start + self._sql.most]
-            connection.execute(*self._sql.save(chunk))
-            if self._interrupted:  # SQLite ignores an interrupt between statements
-                raise apsw.InterruptError("interrupted")
-            if connection.changes() < len(chunk):
-                left_out += [start + index for index in self._find_newer(chunk)]
-        return left_out
-
-    def _find_newer(self, chunk: Records) -> list[int]:
-        """Positions of the records that the guard left out.
-
-        Raises:
-            RowRefused: a record was left out although the store has no newer one.
-        """
-        there = read_newest(self._connection, chunk["session_id"].tolist())
-        is_there, stored_at = find(chunk["session_id"], there)
-        if not is_there.all() or (stored_at < chunk["updated_at"]).any():
-            raise RowRefused("a trigger skipped it")
-        newer: list[int] = np.flatnonzero(stored_at > chunk["updated_at"]).tolist()
-        return newer
-
     def maintain(self) -> None:
         """Checkpoint the write-ahead log once it has grown to `CHECKPOINT_BYTES`.
 
@@ -187,16 +134,16 @@ class SQLiteWriter:
         self._look()
         if self._log_pages * self._frame_bytes < CHECKPOINT_BYTES:
             return
-        pages, copied = self._checkpoint()
+        try:
+            pages, copied = self._checkpoint()
+        except apsw.BusyError:
+            return  # another program's checkpoint is running, and does the same
         size = self._log_pages * self._frame_bytes
-        now = self._monotonic()
-        is_due = now - self._pinned_logged_at >= PINNED_LOGGED_EVERY
-        if copied < pages and size > LOG_BYTES and is_due:
-            self._pinned_logged_at = now
-            _log.warn(
+        if copied < pages and size > LOG_BYTES:
+            self._pinned_lines.warn(
                 "{path}-wal has grown to {size} MiB and cannot be reset ({copied} of {pages}"
                 " pages copied): another program keeps a read transaction open on the database;"
-                " end it",
+                " end it, or if it is Litestream, which then lags behind, raise --save-within",
                 path=self._path,
                 size=size >> 20,
                 copied=copied,
@@ -229,14 +176,18 @@ class SQLiteWriter:
             StoreReplaced: as `maintain`; a log that is not ours is never checkpointed.
         """
         self._look()
-        pages, copied = self._checkpoint()
-        if copied < pages:
+        try:
+            pages, copied = self._checkpoint()
+            is_complete = copied == pages
+        except apsw.BusyError:
+            is_complete = False  # another program's checkpoint is running
+        if not is_complete:
             # A reader still needs older pages; the rest of the commits is only in the log.
             self._watch.sync_log(self._log_path)
 
     def interrupt(self) -> None:
         """See `IStateWriter.interrupt`."""
-        self._interrupted = True
+        self._batches.interrupted = True
         # The persist thread may just have closed it.
         with contextlib.suppress(apsw.ConnectionClosedError):
             self._connection.interrupt()

@@ -18,12 +18,13 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from playerstate.conversations.gateway import Gateway
 from playerstate.log import PrintableLogger
+from playerstate.sparing import SparingLogger
 from playerstate.transports.admission import Admission
 from playerstate.transports.netcode.connections import Connection, Source
 from playerstate.transports.netcode.events import Connected, Event, Replaced
 from playerstate.transports.netcode.protocol import NetcodeProtocol
 from playerstate.transports.netcode.server import Server
-from playerstate.transports.netcode.tally import Tally
+from playerstate.transports.netcode.tally import SUMMARY, Tally
 from playerstate.transports.recvmmsg import DATAGRAMS
 from playerstate.transports.udp import UDPPort
 from playerstate.wire.messages import GoneReason
@@ -86,6 +87,7 @@ class Run:
         self._reactor = reactor
         clock = gateway.service.clock
         self._seconds = clock.seconds
+        self._lines = SparingLogger(_log, clock.seconds)
         self._idle_look_at = self._seconds() + IDLE_LOOK_EVERY
         self._admission = Admission(
             clock, self._let_in, REQUESTS_A_TURN, REQUESTS_A_LOADED_TURN, self._has_room
@@ -146,7 +148,7 @@ class Run:
             try:
                 self._carry_out_one(event)
             except Exception:  # a bug with one client must not stop the events of the others
-                _log.failure(
+                self._lines.failure(
                     "player {id}: a netcode event could not be handled",
                     id=event.connection.client_id,
                 )
@@ -171,7 +173,9 @@ class Run:
             self._on_connect(connection.client_id, connection.user_data)
         except Exception:
             # The program's own hook: an error in it must cost one client, not the port.
-            _log.failure("on_connect failed; player {id} is disconnected", id=connection.client_id)
+            self._lines.failure(
+                "on_connect failed; player {id} is disconnected", id=connection.client_id
+            )
             self.server.disconnect(connection, self._seconds())
 
     def receive(self, datagrams: list[bytes], sources: list[Source], now: float) -> None:
@@ -196,7 +200,7 @@ class Run:
         try:
             events = self.server.receive(datagram, source, now)
         except Exception:  # a bug with one datagram must not stop the next
-            _log.failure("a netcode datagram could not be handled")
+            self._lines.failure("a netcode datagram could not be handled")
             return
         if events:
             self._carry_out(events)
@@ -238,11 +242,11 @@ class Run:
 
     def _log_tally(self) -> None:
         tally = self.server.tally
-        if summary := tally.summary(self._logged):
+        if fields := tally.since(self._logged):
             _log.info(
-                "netcode: {clients} connected now, {half_open} half-open; {summary}",
+                "netcode: {clients} connected now, {half_open} half-open; " + SUMMARY,
                 clients=len(self.server.connections),
                 half_open=self.server.half_open,
-                summary=summary,
+                **fields,
             )
         self._logged = tally.copy()

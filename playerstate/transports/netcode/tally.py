@@ -6,51 +6,58 @@ from collections import Counter
 
 import attrs
 
+from playerstate.figures import counter, described
 
-@attrs.define
+SUMMARY = (
+    "{connected} connected, {disconnected} disconnected, {timed_out} timed out,"
+    " {ended} ended by the server, {replaced} of them replaced, {moved} moved to another port;"
+    " {challenged} challenged, {denied} denied without a free slot;"
+    " {ignored} datagrams ignored{ignored_reasons}"
+)
+"""The format of the log line that sums up a while; `Tally.since` gives its fields."""
+
+_NUMBERS = (
+    *("connected", "disconnected", "timed_out", "ended", "replaced", "moved", "challenged"),
+    "denied",
+)
+
+
+@described
+@attrs.define(slots=False)
 class Tally:
-    """The counters of one server; each number only increases.
+    """The counters of one server; each number only increases."""
 
-    Attributes:
-        connected: clients that connected.
-        disconnected: clients that disconnected.
-        timed_out: clients that timed out.
-        ended: clients that the server disconnected.
-        replaced: those of them that connected on another connection.
-        moved: connections that moved to another port of their client's address.
-        challenged: requests answered by a challenge.
-        denied: requests and responses answered by a denial, since no slot was free.
-        ignored: datagrams ignored, by reason.
-    """
-
-    connected: int = 0
-    disconnected: int = 0
-    timed_out: int = 0
-    ended: int = 0
-    replaced: int = 0
-    moved: int = 0
-    challenged: int = 0
-    denied: int = 0
-    ignored: Counter[str] = attrs.field(factory=Counter)
+    connected: int = counter("clients that connected", "netcode_connected")
+    disconnected: int = counter("clients that disconnected", "netcode_disconnected")
+    timed_out: int = counter("clients that timed out", "netcode_timed_out")
+    ended: int = counter("clients that the server disconnected", "netcode_ended")
+    replaced: int = counter(
+        "those of them that connected on another connection", "netcode_replaced"
+    )
+    moved: int = counter(
+        "connections that moved to another port of their client's address", "netcode_moved"
+    )
+    challenged: int = counter("requests answered by a challenge", "netcode_challenged")
+    denied: int = counter(
+        "requests and responses answered by a denial, since no slot was free", "netcode_denied"
+    )
+    ignored: Counter[str] = counter(
+        "datagrams ignored, by reason", "netcode_ignored", label="reason", default=Counter
+    )
 
     def copy(self) -> Tally:
         """A copy of the present numbers."""
         return attrs.evolve(self, ignored=self.ignored.copy())
 
-    def summary(self, before: Tally) -> str:
-        """The differences to `before`, for the log; empty if there are none."""
+    def since(self, before: Tally) -> dict[str, int | str]:
+        """What happened since `before`, the fields of `SUMMARY`; empty if nothing did."""
         if self == before:
-            return ""
+            return {}
+        fields: dict[str, int | str] = {
+            name: getattr(self, name) - getattr(before, name) for name in _NUMBERS
+        }
         ignored = self.ignored - before.ignored
         reasons = ", ".join(f"{reason} {number}" for reason, number in ignored.most_common())
-        return (
-            f"{self.connected - before.connected} connected,"
-            f" {self.disconnected - before.disconnected} disconnected,"
-            f" {self.timed_out - before.timed_out} timed out,"
-            f" {self.ended - before.ended} ended by the server,"
-            f" {self.replaced - before.replaced} of them replaced,"
-            f" {self.moved - before.moved} moved to another port;"
-            f" {self.challenged - before.challenged} challenged,"
-            f" {self.denied - before.denied} denied without a free slot;"
-            f" {ignored.total()} datagrams ignored" + (f" ({reasons})" if reasons else "")
-        )
+        fields["ignored"] = ignored.total()
+        fields["ignored_reasons"] = f" ({reasons})" if reasons else ""
+        return fields

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.cli import LAST_ID
+from playerstate.cli.parameters import LAST_ID
 from tests.kit.arguments import commands, given, prepare, refusal, run
 
 

@@ -15,7 +15,10 @@ from playerstate.client import (
     Progress,
     SentAway,
 )
+from playerstate.client import player as module
 from playerstate.interfaces import StoreBusy
+from playerstate.log import PrintableLogger
+from playerstate.sparing import SparingLogger
 from playerstate.wire.messages import DELTA, Gone, GoneReason, RefusedReason
 from tests.kit.players import run_of
 from tests.kit.playing import (
@@ -307,6 +310,7 @@ class Trouble:
 
     def test_sent_away_is_logged(self) -> None:
         """Without `on_end` the end is logged."""
+        self.patch(module, "_lines", SparingLogger(PrintableLogger()))
         game = self.game()
         self.joined(game, self.make)
         with capturedLogs() as logs:

@@ -406,10 +406,10 @@ class CrowdTests(GatewayTestCase):
         self.assertEqual(self.books.applied, len(CROWD) - 2)
 
     def test_bug(self) -> None:
-        """One message's bug keeps nobody from taking in the others."""
+        """One message's bug keeps nobody from taking in the others; it is logged once a minute."""
         self.patch(run_of(self.gateway).intake._codec, "decode_move", lambda data, where: 1 / 0)
         self.send(*((i, move(1, 1.0)) for i in CROWD), (1, move(2, 2.0)), (2, numbered(4, 1)))
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.books.applied, len(CROWD) - 1)
         self.advance(0.2)
         self.assertEqual(self.clients[2].receipts(), [(0, 0)])

@@ -49,6 +49,7 @@ class RenewedTests(SalvageTestCase):
         """It is noticed and made anew; a move after that is found by the next start as well."""
         stepped.service.run.salvage.check()
         (line,) = self.log.having("it was made anew with the 2 players")
+        self.assertEqual(stepped.service.ledger.live_file_losses, 1)
         self.assertIn(f"was {why} while it was in use", line)
         self.assertEqual(stepped.service._memory.lost(), "")
         stepped.service.update(2, PlayerState(22.0, 0.0))
@@ -112,6 +113,7 @@ class RenewedTests(SalvageTestCase):
         for _ in range(3):
             stepped.service.run.salvage.check()
         (line,) = self.log.having("cannot be made anew")
+        self.assertEqual(stepped.service.ledger.live_file_losses, 1)
         self.assertIn("No such file or directory", line)
         os.mkdir(self.directory)
         self.check_renewed(stepped, "removed or renamed")

@@ -10,7 +10,13 @@ from twisted.logger import LogLevel
 from playerstate import NotSaved, PlayerState, PlayerStateService
 from playerstate.clock import SteadyClock
 from playerstate.interfaces import RowRefused, StoreBusy
-from playerstate.saving.health import BUSY_LOGGED_EVERY, ERROR_LOGGED_EVERY, StoreHealth, Trouble
+from playerstate.saving.health import (
+    BUSY_LOGGED_EVERY,
+    ERROR_LOGGED_EVERY,
+    StoreHealth,
+    StoreLines,
+    Trouble,
+)
 from playerstate.stores.memory import MemoryStore
 from playerstate.testing import FaultyStore
 from tests.kit.players import SCHEMA, FragileStore, ServiceTestCase, at, move, stop_within
@@ -30,9 +36,10 @@ class HealthTests(ServiceTestCase):
         """Make their health."""
         super().setUp()
         self.reactor = Clock()
-        clock, logged_at = SteadyClock(self.reactor, self.reactor.seconds), dict[str, float]()
+        clock = SteadyClock(self.reactor, self.reactor.seconds)
+        lines = StoreLines(clock)
         self.one, self.other = (
-            StoreHealth(MemoryStore(SCHEMA), clock, 5.0, logged_at) for _ in range(2)
+            StoreHealth(MemoryStore(SCHEMA), clock, 5.0, lines) for _ in range(2)
         )
         self.persister: Any = Still()
 

@@ -164,6 +164,40 @@ class BackOffTests(PersisterTestCase):
         self.assertEqual([self.persister.step() for _ in range(3)], [0.05, 0.1, 0.2])
 
 
+class CallTests(PersisterTestCase):
+    """Calls that the persist thread makes between two writes."""
+
+    def test_before_the_next_write(self) -> None:
+        """Calls come in their order, each once, before rows that wait, which are written then."""
+        made: list[object] = []
+        self.push((1, 1))
+        for number in range(2):
+            self.persister.between_writes(lambda n=number: made.append((n, self.store.written[:])))
+        self.assertEqual([self.persister.step() for _ in range(4)], [0.0, 0.0, 0.0, None])
+        self.assertEqual(made, [(0, []), (1, [])])
+        self.assertEqual(self.store.written, [[(1, 1)]])
+
+    def test_held(self) -> None:
+        """While the persister is held a call waits."""
+        made: list[int] = []
+        self.persister.hold(1)
+        self.persister.between_writes(lambda: made.append(1))
+        self.persister.step()
+        self.assertEqual(made, [])
+        self.persister.resume()
+        self.persister.step()
+        self.assertEqual(made, [1])
+
+    def test_fatal(self) -> None:
+        """A call that kills the thread is made again by the next."""
+        calls: list[int] = []
+        die = raising(Killed())
+        self.persister.between_writes(lambda: (calls.append(1), die()))
+        self.assertRaises(Killed, self.persister.step)
+        self.persister.step()
+        self.assertEqual((calls, self.persister.step()), ([1, 1], None))
+
+
 class HoldTests(PersisterTestCase):
     """A persister that is held."""
 

@@ -9,20 +9,23 @@ from typing import Any
 import attrs
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
+from playerstate import stores
 from playerstate.interfaces import (
     IStateReader,
     IStateStore,
     IStateWriter,
     IStoreBrowser,
     IStoreFactory,
+    NotOffered,
     Stored,
     StoreUnusable,
 )
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema, text
-from playerstate.stores import StoreFactory, browse_store, open_store
+from playerstate.stores import StoreFactory, browse_store, open_store, operate_store
 from playerstate.stores.memory import MemoryStore
 from playerstate.stores.sqlite.browser import SQLiteBrowser
 from playerstate.stores.sqlite.reader import SQLiteReader
@@ -120,3 +123,16 @@ class UrlTests(SynchronousTestCase):
         for ask in (partial(open_store, state=PlayerState), browse_store):
             with self.assertRaisesRegex(TypeError, "as in 'sqlite:players.db'"):
                 ask(Path("a.db"))
+
+    def test_not_operated(self) -> None:
+        """A factory of the first interface alone has stores that no command operates on."""
+        factory = StoreFactory("odd", "playerstate.stores.memory")
+        self.patch(stores, "_find_factory", lambda url: OldFactory())
+        for operate in (operate_store, factory.operate):
+            error = self.assertRaises(NotOffered, operate, "odd:x")
+            self.assertIn("odd:x: this store offers no such command", str(error))
+
+
+@implementer(IStoreFactory)
+class OldFactory:
+    """Opens stores, and does no more."""

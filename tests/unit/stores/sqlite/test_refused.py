@@ -70,6 +70,20 @@ class RefusedFileTests(DirectoryTestCase):
             ],
         )
 
+    def test_remove(self) -> None:
+        """A player's entry can be removed; the others stay, and lines that are no entries."""
+        self.assertEqual(self.file.remove(1), 0)
+        self.assertEqual(os.listdir(self.directory), [])
+        self.add(1)
+        self.add(2)
+        with open(self.refused_path, "a") as file:
+            file.write("a remark\n")
+        self.assertEqual(RefusedFile(self.path, PLAIN).remove(1), 1)
+        self.assertEqual(json.loads(self.lines()[0])["session_id"], 2)
+        self.assertEqual(self.lines()[1:], ["a remark"])
+        self.add(1)
+        self.assertEqual(self.file.remove(1), 1)
+
     def test_every_kind(self) -> None:
         """Fields of each kind are kept as what they are."""
         file = RefusedFile(self.path, StateSchema.of(Everything))

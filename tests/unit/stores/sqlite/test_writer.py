@@ -199,7 +199,7 @@ class NamedTests(StoreTestCase):
                 "CREATE TRIGGER curse BEFORE INSERT ON player_state WHEN NEW.x < 0"
                 " BEGIN SELECT RAISE(ABORT, 'cursed'); END"
             )
-            self.patch(writer, "_find_refused", lambda records: {})
+            self.patch(writer._batches, "find_refused", lambda records: {})
             batch = records(PLAIN, (1, -1.0, 0.0, 5), (2, 1.0, 0.0, 5))
             error = self.assertRaises(RowRefused, writer.write, batch)
             self.assertEqual(str(error), "cursed")
@@ -423,6 +423,20 @@ class CheckpointTests(StoreTestCase):
                 writer.maintain()
         self.assertEqual(len([event for event in logs if "copied" in event]), 3)
 
+    def test_amid_another_checkpoint(self) -> None:
+        """While another program's checkpoint runs, maintenance leaves the log to it."""
+        self.filled()
+        with self.timed_writer() as writer, capturedLogs() as logs:
+            self.grow(writer, 2 * sqlite_writer.CHECKPOINT_BYTES)
+            before = digest(self.path)
+
+            def maintain() -> None:
+                writer.maintain()
+                self.assertEqual(digest(self.path), before)
+
+            self.amid_checkpoint(maintain)
+        self.assertEqual([event for event in logs if event["log_level"] >= LogLevel.warn], [])
+
     def test_large_batch_is_not_a_pin(self) -> None:
         """A log that one large batch has filled, and no reader pins, causes no warning."""
         self.filled()
@@ -523,6 +537,13 @@ class SyncTests(StoreTestCase):
                 writer.sync()
                 self.assertEqual(self.synced, [log])
                 self.assertEqual(self.in_the_database(), 600)
+
+    def test_amid_another_checkpoint(self) -> None:
+        """While another program's checkpoint runs, the log is synced."""
+        with self.writer(self.prepare()) as (writer, _):
+            writer.write(spawned(PLAIN, [1]))
+            self.amid_checkpoint(writer.sync)
+        self.assertEqual(self.synced, [self.path + "-wal"])
 
     def test_failure(self) -> None:
         """Syncing a log fails if the disk fails, or if the log is gone."""
