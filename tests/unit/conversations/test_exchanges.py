@@ -8,13 +8,15 @@ import struct
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate import server_owned, within
+from playerstate import server_owned, text, within
 from playerstate.conversations.gateway import Gateway
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
 from playerstate.transports.plain import PlainService
+from playerstate.wire.messages import Codec
 from tests.kit.pages import blocks, read
 from tests.kit.players import ServiceTestCase
+from tests.kit.support import field, made
 
 PAGE = "docs/wire.md"
 PLAYER, ADDRESS, NONCE, SECRET = 42, ("192.0.2.1", 1001), 0x0BADCAFE, 0x0123456789ABCDEF
@@ -45,8 +47,8 @@ class Stepper:
 
 def exchange(containing: str) -> list[str]:
     """The lines of the one exchange of the page that contains this."""
-    (text,) = (b.text for b in blocks(PAGE) if b.kind == "text" and containing in b.text)
-    return text.splitlines()
+    (lines,) = (b.text for b in blocks(PAGE) if b.kind == "text" and containing in b.text)
+    return lines.splitlines()
 
 
 def datagram(line: str) -> tuple[str, bytes]:
@@ -139,3 +141,23 @@ class FigureTests(SynchronousTestCase):
             _, join = datagram(exchange(containing)[0])
             self.assertEqual(join[14:18], StateSchema.of(state).fingerprint.to_bytes(4, "little"))
         self.assertIn(f"`{StateSchema.of(Fighter).canonical}`", read(PAGE))
+
+    def test_lengths(self) -> None:
+        """The least bytes of a JOIN, the STATEs that it pays for, and a PING that pays for one."""
+        rows = re.findall(
+            r"^\| (\d[\d,]*)(?: to ([\d,]+))?(?: bytes)? \| (\d) \| (.+) \|$", read(PAGE), re.M
+        )
+        self.assertEqual(len(rows), 4)
+        for *bounds, states, least in rows:
+            for size in (int(bound.replace(",", "")) for bound in bounds):
+                codec = Codec(StateSchema.of(made(t=field(str, "", text(size)))))
+                found = re.fullmatch(r"(\d+) \+ (?:(\d) . )?fields", least)
+                assert found is not None
+                constant, factor = found.groups()
+                self.assertEqual(codec.join_size, int(constant) + int(factor or 1) * size)
+                self.assertEqual(codec.states_paid_by(codec.join_size), int(states))
+                # A sum of floats may make it one byte more than the least.
+                self.assertIn(10 + 9 * (22 + size) // 7 - codec.ping_size, (0, 1))
+        self.assertRegex(
+            read(PAGE), r"a PING of 10 \+ 9 . \(22 \+ fields\) / 7 bytes, rounded down"
+        )
