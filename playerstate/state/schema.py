@@ -85,7 +85,8 @@ def text(size: int) -> Mapping[str, Any]:
 def server_owned() -> Mapping[str, Any]:
     """Metadata of a field that the server owns: the program around the service, or an operator.
 
-    A client sees it in its WELCOME, and cannot change it: a move does not carry it.
+    A client sees it when it joins and whenever the program changes the player, and cannot change
+    it: a move does not carry it.
     """
     return {_SERVER_KEY: True}
 
