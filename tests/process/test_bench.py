@@ -385,7 +385,7 @@ class ProgramTests(SynchronousTestCase):
         from playerstate.transports.plain import PlainService
 
         self.stepped = stepped = SteppedService(self.ours.Hero)
-        gateway = Gateway(stepped.service, jitter=lambda: 0.5)
+        gateway = Gateway(stepped.service, idle_timeout=3600.0, jitter=lambda: 0.5)
         PlainService(gateway, 7777, reactor=stepped.reactor).startService()
         self.port = stepped.reactor.ports[7777]
         self.addCleanup(self.port.stopListening)
