@@ -35,16 +35,20 @@ class Program:
         self._order: list[int] = []
         self._a_turn = SHARE_A_SECOND * TURN * players
         self._turn = 0
-        self._turns = LoopingCall.withCount(self.turn)
-        self._turns.clock = reactor
+        self._reactor = reactor
+        self._turns: LoopingCall | None = None
         self.changes = 0
 
     def start(self) -> None:
         """Begin to change players."""
+        # A new one each time: one that is started again counts the turns in between as missed.
+        self._turns = LoopingCall.withCount(self.turn)
+        self._turns.clock = self._reactor
         self._turns.start(TURN, now=False)
 
     def stop(self) -> None:
-        """Change no more."""
+        """Change no more, until the next start."""
+        assert self._turns is not None
         self._turns.stop()
 
     def turn(self, count: int) -> None:

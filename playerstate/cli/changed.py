@@ -45,15 +45,16 @@ class Changed:
         before, self.here = self.here, here
         if here == before:
             return ""
-        for at in reversed(range(self.noticed, len(self.targets))):
+        # A client whose SEEN was lost is set to the same target again by the STATE of a later heal.
+        for at in reversed(range(max(0, self.noticed - 1), len(self.targets))):
             if self.targets[at] == here:
                 self.noticed = at + 1
                 return ""
         if not before:
             return ""
-        return (
-            "back to an older target" if here in self.targets else "where the program never set it"
-        )
+        if here in self.targets:
+            return "back to where it was teleported before"
+        return "where it was never teleported"
 
     def moved(self, to: bytes) -> None:
         """Its client has sent a move; it counts if the client knew all targets."""

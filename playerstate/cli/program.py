@@ -114,19 +114,20 @@ class Changes(Program):
                 continue  # its client has not noticed yet, and will join again
 
     def _teleport(self, session_id: int) -> None:
-        self._set(session_id, self._moved_fields)
-        self._bots[session_id].teleported(self._moved_of(self._at_server(session_id)))
+        values = self._set(session_id, self._moved_fields)
+        self._bots[session_id].teleported(self._schema.moved.struct.pack(*values))
         self.teleports += 1
 
     def _heal(self, session_id: int) -> None:
-        self._set(session_id, self._owned_fields)
-        self._bots[session_id].owned = self._owned_of(self._at_server(session_id))
+        values = self._set(session_id, self._owned_fields)
+        self._bots[session_id].owned = _named(self._owned_fields, values)
         self.heals += 1
 
-    def _set(self, session_id: int, fields: Sequence[Field]) -> None:
-        """Set these fields to drawn values."""
-        values = {field.name: field.kind.decode(self._draw[field.name]()) for field in fields}
-        self._service.change(session_id, **values)
+    def _set(self, session_id: int, fields: Sequence[Field]) -> list[Any]:
+        """Set these fields to drawn values; return them, packed."""
+        values = [self._draw[field.name]() for field in fields]
+        self._service.change(session_id, **_named(fields, values))
+        return values
 
     def look(self, session_id: int) -> None:
         """Compare a bot, as its client and as its server have it, with what it was set to."""

@@ -62,7 +62,8 @@ def simulate_changes(
         schema: of the state class.
         session_ids: the bots'.
         changed: how many of them are changed, the first ones.
-        moves_a_second, seconds: as for `simulate`.
+        moves_a_second: of each bot.
+        seconds: how long they walk.
     """
     programs: list[Changes] = []
 

@@ -420,6 +420,16 @@ class ProgramTests(SynchronousTestCase):
         self.assertApproximates(hurt, 100, 3)
         self.assertApproximates(moved, 100, 3)
 
+    def test_rest(self) -> None:
+        """What falls into a rest is not made up for."""
+        for _ in range(2):
+            self.program.start()
+            for _ in range(20):
+                self.stepped.reactor.advance(0.05)
+            self.program.stop()
+            self.stepped.reactor.advance(100.0)
+        self.assertEqual(self.program.changes, 4)
+
     def test_told(self) -> None:
         """A player who was moved goes on from there once the STATE is answered."""
         service = self.stepped.service
