@@ -106,7 +106,7 @@ class Answers:
                 *("player", session_id, "was not told of joining elsewhere"),
             )
             slot = self._table.slots[session_id]
-            self._model.enter(player, asked.sequence, slot)
+            self._model.enter(player, asked.sequence, slot, self._table)
             player.came_by = "join"
             talk = self._talks.current[session_id] = Conversation(
                 address,
@@ -118,7 +118,7 @@ class Answers:
                 asked.replaced,
             )
             talk.pay_for(asked.size, self._codec)
-            if player.is_overridden:
+            if player.unseen:
                 talk.change(player.updated_at, True)
             self._talks.joining.pop(session_id, None)
             self._talks.departed.pop(session_id, None)

@@ -104,6 +104,8 @@ class Clients:
         if client is None:
             return  # it went to where a device was
         if isinstance(message, Welcome) and message.nonce == client.nonce:
+            if not client.welcomed:
+                client.knows = max(client.knows, message.updated_at)
             client.welcomed = True
             client.secret = message.secret
         elif isinstance(message, (Refused, Gone)) and message.nonce == client.nonce:
@@ -169,9 +171,13 @@ class Clients:
         self._world.note("client", client.session_id, "moves", sequence)
         client.moves[sequence] = values = self._model.some_values(client.session_id)
         client.used = max(client.used, sequence)
-        intent = Intent(self._model.intents.moved(values), client.knows)
+        intent = Intent(self._model.intents.moved(values), self._knew(client))
         self._model.intents.sent(client.session_id, client.nonce, sequence, intent)
         self._send(client, self._codec.encode_move(sequence, values))
+
+    def _knew(self, client: Client) -> float:
+        """What a client knows that moves; before its WELCOME it must not, and knows nothing."""
+        return client.knows if client.welcomed else math.inf
 
     def step(self) -> None:
         """Move by a DELTA, from a base that mostly is the newest."""
@@ -186,7 +192,7 @@ class Clients:
             client.sequence = sequence
             client.used = max(client.used, sequence)
             # Its base may be one of an earlier conversation.
-            intent = Intent(None, client.knows)
+            intent = Intent(None, self._knew(client))
             self._model.intents.sent(client.session_id, client.nonce, sequence, intent)
             self._world.note("client", client.session_id, "steps", sequence, "from", base)
             self._send(client, message)

@@ -167,6 +167,8 @@ class Device:
         values, client = welcome.values, self.client
         # A server that has lost states tells lower numbers.
         self._owes = self._number = 0
+        if welcome.is_override:
+            self._newest = welcome.updated_at
         if client.sequence == client._first:
             self._knows = self._knew = max(self._knows, welcome.updated_at)
         else:

@@ -373,7 +373,9 @@ class Judge:
 
     def _welcome(self, player: Player, nonce: int, secret: int) -> Welcome:
         restored = player.updated_at != 0
-        return Welcome(restored, nonce, player.updated_at, player.values, secret)
+        return Welcome(
+            restored, nonce, player.updated_at, player.values, secret, player.is_overridden
+        )
 
 
 def _receipts_for(size: int) -> float:

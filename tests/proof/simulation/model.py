@@ -6,10 +6,12 @@ follows.  What only the store can know it takes from the store itself: which row
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from playerstate.interfaces import Stored
 from playerstate.live.table import LiveTable
+from playerstate.players.run import LEFT_KEPT
 from playerstate.players.service import Joined
 from tests.proof.simulation.intents import Intents
 from tests.proof.simulation.plan import Plan, values_of
@@ -33,6 +35,10 @@ class Model:
         recoverable: how many players the live file may hold that a process before left.
         recovering: whether what a process before left is still being saved.
         lost_allowed: whether the service has said that it gave up.
+        left: by session id, the ``updated_at`` that the live file of an earlier process may show
+            for a player who was in its table.
+        perhaps_left: the players whom it may not show at all.
+        left_until: when the running process forgets them.
     """
 
     def __init__(self, world: World, plan: Plan, store: Storm) -> None:
@@ -46,6 +52,9 @@ class Model:
         self.recovering = False
         self.recoverable = 0
         self._entering: set[int] = set()
+        self.left: dict[int, set[int]] = {}
+        self.perhaps_left: set[int] = set()
+        self.left_until = math.inf
         self.lost_allowed = False
         self._stamp = 0
         store.keeper = self
@@ -97,6 +106,7 @@ class Model:
         player.updated_at = self._due_date(player, is_odd)
         if came_by == "override":
             player.overrides.append(player.updated_at)
+            player.unseen = True
         player.values = player.history[player.updated_at] = values
         player.applied_at.append((player.updated_at, self._world.now))
         player.sequence = sequence
@@ -113,7 +123,7 @@ class Model:
 
     def seen(self, player: Player, sequence: int) -> None:
         """The client has seen an override: what it sent up to this sequence is stale."""
-        player.came_by = "join"
+        player.came_by, player.unseen = "join", False
         player.sequence, player.saved = max(player.sequence, sequence), 0
         player.numbers = {player.sequence: player.updated_at}
 
@@ -135,6 +145,7 @@ class Model:
             if stored > player.updated_at:
                 self._take_newest(player)
             player.leaving = player.never_joined = True
+            player.unseen = False
             player.sequence = player.saved = 0
             player.numbers = {0: player.updated_at}
         elif not packed:
@@ -146,7 +157,7 @@ class Model:
         if player.slot is not None:
             player.leaving = True
 
-    def enter(self, player: Player, sequence: int | None, slot: int) -> None:
+    def enter(self, player: Player, sequence: int | None, slot: int, table: LiveTable) -> None:
         """A player has joined, or joined anew; None for a program that gives no number."""
         check, stored = self._world.check, self.stored_at(player)
         if player.slot is None and stored > player.updated_at:
@@ -157,11 +168,28 @@ class Model:
             sequence = 0 if player.slot is None else player.sequence
         if player.slot is None or sequence != player.sequence:
             player.came_by = "join"
+        if player.slot is None:
+            self.admitted(player, bool(table.unseen[slot]))
         player.slot, player.leaving, player.never_joined = slot, False, False
         player.sequence, player.saved = sequence, 0
         player.numbers = {sequence: player.updated_at}
         self.counts.joins += 1
         self.counts.restored += player.updated_at != 0
+
+    def admitted(self, player: Player, unseen: bool) -> None:
+        """A player came into the table; whether an override is to be told that no client has seen.
+
+        Only an earlier process that died with the player in its table may have left one.
+        """
+        left = self.left.pop(player.session_id, set())
+        may = player.is_overridden and player.updated_at in left
+        is_open = player.session_id in self.perhaps_left or self._world.now > self.left_until - 1
+        self._world.check(
+            unseen == may or (may and is_open),
+            *("player", player.session_id, "of", player.updated_at, "is admitted with the override"),
+            *("untold" if unseen else "told", "though it was left at", left),
+        )
+        player.unseen = unseen
 
     def check_joined(self, player: Player, values: object, restored: bool, at: int) -> None:
         """A join must find the newest state."""
@@ -171,9 +199,11 @@ class Model:
             *("instead of", player.values, player.updated_at),
         )
 
-    def joined(self, player: Player, joined: Joined, sequence: int | None, slot: int) -> None:
+    def joined(
+        self, player: Player, joined: Joined, sequence: int | None, table: LiveTable
+    ) -> None:
         """The embedding program's join was answered."""
-        self.enter(player, sequence, slot)
+        self.enter(player, sequence, table.slots[player.session_id], table)
         values = self._schema.values(joined.state)
         self.check_joined(player, values, joined.restored, joined.updated_at)
 
@@ -200,7 +230,7 @@ class Model:
             *(*name, "was let go of at", player.updated_at),
             *("while the store has", self._store.players.get(player.session_id)),
         )
-        player.slot, player.leaving = None, False
+        player.slot, player.leaving, player.unseen = None, False, False
         if self.stored_at(player) != player.updated_at:
             self._take_newest(player)
 
@@ -255,6 +285,7 @@ class Model:
         if not self.recovering:
             players = [p.session_id for p in self.players.values() if p.slot is not None]
             self.recoverable = len({*players, *self._entering})
+            self._leave_behind(live_file)
         self._entering.clear()
         for player in self.players.values():
             if not live_file:
@@ -263,8 +294,17 @@ class Model:
             elif player.slot is not None:
                 # It is given to the store once more.
                 player.given_up = 0
-            player.slot, player.leaving = None, False
+            player.slot, player.leaving, player.unseen = None, False, False
         self.recovering = live_file
+
+    def _leave_behind(self, live_file: bool) -> None:
+        """The live file, if there is one, shows who was in the table."""
+        self.left.clear()
+        self.perhaps_left = set(self._entering)
+        for player in self.players.values() if live_file else ():
+            if player.slot is not None or player.session_id in self._entering:
+                dates = {player.updated_at} | ({player.torn.updated_at} if player.torn else set())
+                self.left[player.session_id] = dates
 
     def new_process(self) -> None:
         """A process has started."""
@@ -273,6 +313,7 @@ class Model:
     def begin(self) -> None:
         """The service starts, in a process that may go on."""
         self.lost_allowed = False
+        self.left_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
             player.applied_at.clear()
             player.numbers.clear()
@@ -280,6 +321,7 @@ class Model:
     def recovered(self) -> None:
         """What a process before left is said to be saved: nothing applied may be missing."""
         self.recovering = False
+        self.left_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
             allowed, stored = [player.newest], self.stored(player)
             if player.torn is not None:
@@ -320,6 +362,8 @@ class Model:
             return
         # One whose disk did not answer is not called clean, and looked into by the next.
         self.recoverable = sum(p.slot is not None for p in self.players.values())
+        self._leave_behind(live_file)
+        self.perhaps_left.update(self.left)
         for player in self.players.values():
-            player.slot, player.leaving = None, False
+            player.slot, player.leaving, player.unseen = None, False, False
             self._settle_for_stored(player)
