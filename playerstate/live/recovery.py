@@ -93,15 +93,10 @@ def as_rows(
 
 
 def what_is_left(leftover: Leftover | None, schema: StateSchema) -> Left:
-    """The players of the leftover of whom the store does not keep all that is to be known.
-
-    They have transient fields, or were overridden.
-    """
-    if leftover is None:
+    """The players of the leftover, if the store does not keep all of their fields."""
+    if leftover is None or len(schema.stored) == len(schema.fields):
         return {}
     rows, _ = as_rows(leftover, schema)
-    if len(schema.stored) == len(schema.fields):
-        rows = rows[(rows["updated_at"] > 0) & (rows["updated_at"] & 1 == 1)]
     dates = zip(rows["session_id"].tolist(), rows["updated_at"].tolist(), strict=True)
     values = map(schema.struct.unpack, rows["fields"].tolist())
     return {who: (date, packed) for (who, date), packed in zip(dates, values, strict=True)}

@@ -52,6 +52,9 @@ class Joins:
         guard: called before the table's rows are touched.
         max_players: the most players at a time.
         left: of players who were online when the last process died.
+
+    Moves that were sent to an earlier process may be in transit until `forget_left`.  So an
+    override counts as unseen until then, though it may be old.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Joins:
         self._max_players = max_players
         self._loads = Loads()
         self._left = left
+        self._is_new = True
         self._refusal: Exception | None = None
 
     def __len__(self) -> int:
@@ -81,8 +85,12 @@ class Joins:
         return len(self._loads)
 
     def forget_left(self) -> None:
-        """From now on, every player who is loaded begins with the default of transient fields."""
+        """From now on, every player who is loaded begins with the default of transient fields.
+
+        An override that the store holds counts as seen: the WELCOME tells of it.
+        """
         self._left.clear()
+        self._is_new = False
 
     def refuse_all(self, why: Exception) -> None:
         """Refuse every join and edit from now on; those that wait fail with `why`."""
@@ -160,20 +168,20 @@ class Joins:
         """
         if len(self._table) >= self._max_players:
             raise self._full()
-        values, updated_at, was_online = self._schema.spawn, 0, False
+        values, updated_at = self._schema.spawn, 0
         if stored is not None:
             values, updated_at = self._stored(session_id, stored)
             # 0 means never stored; an imported row may carry that date, and its player was stored.
             updated_at = max(updated_at, 1)
-            date, packed = self._left.pop(session_id, (0, values))
-            was_online = date == updated_at
-            if was_online:
+            date, packed = self._left.get(session_id, (0, values))
+            if date == updated_at:
                 values = self._schema.with_transients(values, packed)
         try:
             slot = self._table.admit(session_id, values, updated_at)
         except LiveFileUnusable as error:
             raise StoreBusy(str(error)) from error
-        self._table.unseen[slot] = was_online and self._table.is_overridden(slot)
+        self._left.pop(session_id, None)
+        self._table.unseen[slot] = self._is_new and self._table.is_overridden(slot)
         return slot
 
     def _stored(self, session_id: int, stored: Stored) -> tuple[tuple[Any, ...], int]:

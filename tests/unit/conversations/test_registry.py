@@ -32,7 +32,8 @@ def make() -> Registry:
         *(service.schema, codec.state_costs, service.table, service.ledger, seconds, lambda: 0.0)
     )
     states = States(codec, service.table, receipts, service.ledger, seconds)
-    return Registry(receipts, states, Silence(service.table, seconds, 30.0), MOST_DEPARTED)
+    silence = Silence(service.table, seconds, 30.0)
+    return Registry(service.table, receipts, states, silence, MOST_DEPARTED)
 
 
 class RegistryTests(SynchronousTestCase):
@@ -70,9 +71,9 @@ class RegistryTests(SynchronousTestCase):
         registry.depart(talk, b"saved", 5.0)
         self.assertIs(talk.phase, Phase.DEPARTED)
         self.assertEqual((registry.current, registry.at_slot), ({}, {}))
-        registry.forget_departed(4.9)
+        registry.forget(4.9)
         self.assertEqual(registry.departed, {42: talk})
-        registry.forget_departed(5.0)
+        registry.forget(5.0)
         self.assertEqual((registry.departed, talk.phase), ({}, Phase.OVER))
         self.assertEqual(self.wire.told, [])
 
