@@ -108,6 +108,7 @@ class Answers:
             slot = self._table.slots[session_id]
             self._model.enter(player, asked.sequence, slot, self._table)
             player.came_by = "join"
+            player.unseen |= asked.again and player.is_overridden
             talk = self._talks.current[session_id] = Conversation(
                 address,
                 asked.nonce,
@@ -197,6 +198,7 @@ class Answers:
             *(*name, "having", talk),
         )
         assert talk is not None
+        self._talks.end(player, talk)
         if message.reason == GoneReason.IDLE:
             silent = world.now - talk.heard
             world.check(silent >= self._gateway.idle_timeout - 1e-6, *name, "after", silent)

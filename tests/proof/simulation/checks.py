@@ -150,6 +150,7 @@ class Checks:
             "conversations": (len(registry.current), places),
             "conversations by slot": (len(registry.at_slot), places),
             "departed": (len(registry.departed), places),
+            "ended": (len(registry.ended), places),
             "joining": (len(registry.joining), places),
             "leavers": (len(service.run.leaves.by_slot), places),
             "dropped": (len(service.run.leaves._dropped), places),

@@ -353,7 +353,12 @@ class Judge:
         if is_over or any(each == nonce for each, _ in replaced):
             return counts.outdate()
         self._talks.joining.pop(session_id, None)
-        self._talks.asked = Asked(address, nonce, sequence, size, replaced=replaced)
+        before = self._talks.began_before(session_id, nonce)
+        if before is not None:
+            sequence = max(sequence, before.sequence)
+        again = before is not None
+        asked = Asked(address, nonce, sequence, size, replaced=replaced, again=again)
+        self._talks.asked = asked
         return None
 
     def _fresh_join(self, session_id: int, asked: Asked) -> list[object] | None:

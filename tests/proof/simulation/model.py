@@ -35,10 +35,7 @@ class Model:
         recoverable: how many players the live file may hold that a process before left.
         recovering: whether what a process before left is still being saved.
         lost_allowed: whether the service has said that it gave up.
-        left: by session id, the ``updated_at`` that the live file of an earlier process may show
-            for a player who was in its table.
-        perhaps_left: the players whom it may not show at all.
-        left_until: when the running process forgets them.
+        new_until: until when what was sent to an earlier process may still come.
     """
 
     def __init__(self, world: World, plan: Plan, store: Storm) -> None:
@@ -52,9 +49,7 @@ class Model:
         self.recovering = False
         self.recoverable = 0
         self._entering: set[int] = set()
-        self.left: dict[int, set[int]] = {}
-        self.perhaps_left: set[int] = set()
-        self.left_until = math.inf
+        self.new_until = math.inf
         self.lost_allowed = False
         self._stamp = 0
         store.keeper = self
@@ -177,17 +172,14 @@ class Model:
         self.counts.restored += player.updated_at != 0
 
     def admitted(self, player: Player, unseen: bool) -> None:
-        """A player came into the table; whether an override is to be told that no client has seen.
+        """A player came into the table; whether an override counts as one that no client has seen.
 
-        Only an earlier process that died with the player in its table may have left one.
+        It does where what was sent to an earlier process may still come.
         """
-        left = self.left.pop(player.session_id, set())
-        may = player.is_overridden and player.updated_at in left
-        is_open = player.session_id in self.perhaps_left or self._world.now > self.left_until - 1
+        is_late = self._world.now > self.new_until - 1.0
         self._world.check(
-            unseen == may or (may and is_open),
-            *("player", player.session_id, "of", player.updated_at, "is admitted with the override"),
-            *("untold" if unseen else "told", "though it was left at", left),
+            unseen == player.is_overridden or (is_late and not unseen),
+            *("player", player.session_id, "of", player.updated_at, "is in, to be told:", unseen),
         )
         player.unseen = unseen
 
@@ -285,7 +277,6 @@ class Model:
         if not self.recovering:
             players = [p.session_id for p in self.players.values() if p.slot is not None]
             self.recoverable = len({*players, *self._entering})
-            self._leave_behind(live_file)
         self._entering.clear()
         for player in self.players.values():
             if not live_file:
@@ -297,15 +288,6 @@ class Model:
             player.slot, player.leaving, player.unseen = None, False, False
         self.recovering = live_file
 
-    def _leave_behind(self, live_file: bool) -> None:
-        """The live file, if there is one, shows who was in the table."""
-        self.left.clear()
-        self.perhaps_left = set(self._entering)
-        for player in self.players.values() if live_file else ():
-            if player.slot is not None or player.session_id in self._entering:
-                dates = {player.updated_at} | ({player.torn.updated_at} if player.torn else set())
-                self.left[player.session_id] = dates
-
     def new_process(self) -> None:
         """A process has started."""
         self.counts = Counts()
@@ -313,7 +295,7 @@ class Model:
     def begin(self) -> None:
         """The service starts, in a process that may go on."""
         self.lost_allowed = False
-        self.left_until = self._world.now + LEFT_KEPT
+        self.new_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
             player.applied_at.clear()
             player.numbers.clear()
@@ -321,7 +303,7 @@ class Model:
     def recovered(self) -> None:
         """What a process before left is said to be saved: nothing applied may be missing."""
         self.recovering = False
-        self.left_until = self._world.now + LEFT_KEPT
+        self.new_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
             allowed, stored = [player.newest], self.stored(player)
             if player.torn is not None:
@@ -362,8 +344,6 @@ class Model:
             return
         # One whose disk did not answer is not called clean, and looked into by the next.
         self.recoverable = sum(p.slot is not None for p in self.players.values())
-        self._leave_behind(live_file)
-        self.perhaps_left.update(self.left)
         for player in self.players.values():
             player.slot, player.leaving, player.unseen = None, False, False
             self._settle_for_stored(player)
