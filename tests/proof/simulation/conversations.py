@@ -59,8 +59,8 @@ class Conversation:
     the newest change that the client has not, 0 for none; `numbers` those of the STATEs sent.
     `bytes_left` is how many bytes more came from where the player is than were sent there.
     `states_paid` is how many STATEs are paid for beside RECEIPTs, `state_at` when the last was
-    sent, `gap` how long after it at least the same may be sent again.  `is_renumbered` is whether the program has had
-    its sequences begin again below what the client had used.
+    sent, `gap` how long after it at least the same may be sent again.  `is_renumbered` is whether
+    the program has had its sequences begin again below what the client had used.
     """
 
     address: Address

@@ -43,6 +43,7 @@ from tests.proof.simulation.conversations import (
     Conversations,
 )
 from tests.proof.simulation.model import Model
+from tests.proof.simulation.move_judge import verdict
 from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
 
@@ -61,10 +62,17 @@ class Judge:
         world, model, talks: of the run.
         gateway: the real one.
         loads: what became of loads since this was last cleared, from the store.
+        judged: see `tests.proof.simulation.move_judge.verdict`.
     """
 
     def __init__(
-        self, world: World, model: Model, talks: Conversations, gateway: Gateway, loads: list[str]
+        self,
+        world: World,
+        model: Model,
+        talks: Conversations,
+        gateway: Gateway,
+        loads: list[str],
+        judged: int,
     ) -> None:
         self._world = world
         self._model = model
@@ -74,6 +82,7 @@ class Judge:
         self._schema = gateway.service.schema
         self._codec = Codec(self._schema)
         self._loads = loads
+        self._judged = judged
 
     def is_unanswered(self, datagram: bytes) -> bool:
         """Whether it is a MOVE, a DELTA or a SEEN, which may be delivered with others."""
@@ -87,9 +96,7 @@ class Judge:
         for datagram, address in zip(datagrams, addresses, strict=True):
             self._judge(datagram, address)
         receive(datagrams, addresses)
-        self._world.check(
-            not self._talks.answers, "answered", self._talks.answers, "to", datagrams
-        )
+        self._world.check(not self._talks.answers, "answered", self._talks.answers, "to", datagrams)
 
     def _prepare(self) -> None:
         self._model.look(self._table)
@@ -252,6 +259,11 @@ class Judge:
         self._check_there(player, talk)
         if sequence <= player.sequence:
             counts.outdate()
+        elif reason := verdict(values[0], self._judged):
+            counts.refuse(reason)
+            if not talk.leaving:
+                self._model.put_back(player)
+                self._talks.changed(player, True)
         else:
             if not talk.is_renumbered:
                 self._model.intents.check(player, talk.nonce, sequence, values)

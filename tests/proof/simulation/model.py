@@ -116,6 +116,10 @@ class Model:
         self.apply(player, player.sequence, changed(player.values, packed), came_by)
         return is_override
 
+    def put_back(self, player: Player) -> None:
+        """A judge rejects a move: the player stays, and the client is to be told so."""
+        self.apply(player, player.sequence, player.values, "override")
+
     def seen(self, player: Player, sequence: int) -> None:
         """The client has seen an override: what it sent up to this sequence is stale."""
         player.came_by, player.unseen = "join", False

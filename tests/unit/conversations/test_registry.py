@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.receipts import Receipts
-from playerstate.conversations.registry import Registry
+from playerstate.conversations.registry import ENDED_FOR, Registry
 from playerstate.conversations.silence import Silence
 from playerstate.conversations.states import States
 from playerstate.testing import SteppedService
@@ -106,6 +106,16 @@ class RegistryTests(SynchronousTestCase):
             self.registry.depart(talk, b"saved", 5.0)
         self.assertEqual(list(self.registry.departed), [3, 4])
         self.assertEqual([talk.phase for talk in talks[:2]], [Phase.OVER] * 2)
+
+    def test_ended_are_bounded(self) -> None:
+        """Invariant 11: of ended conversations too, and for a while."""
+        for session_id in range(1, 5):
+            self.registry.end(self.playing(session_id, session_id))
+        self.assertEqual(list(self.registry.ended), [3, 4])
+        self.playing(3, 0)
+        self.assertEqual(list(self.registry.ended), [4])
+        self.registry.forget(self.registry.silence.now + ENDED_FOR)
+        self.assertEqual(self.registry.ended, {})
 
 
 class Phases(RuleBasedStateMachine):
