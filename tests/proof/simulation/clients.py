@@ -124,11 +124,16 @@ class Clients:
         if client.answers == "badly":
             number += self._random.choice((0, 0, 0, -2, 2))
             sequence += self._random.choice((0, 0, -2, 3))
-            client.knows = math.inf
+            self._misbehaves(client)
         elif state.is_override:
             client.knows = max(client.knows, number)
             client.bases.clear()
         self._see(client, number, sequence)
+
+    def _misbehaves(self, client: Client) -> None:
+        """A client may say less than it has sent: what becomes of its moves is its own fault."""
+        client.knows = math.inf
+        self._model.intents.forgive(client.session_id, client.nonce)
 
     def _see(self, client: Client, number: int, sequence: int) -> None:
         sequence = min(max(sequence, 0), MAX_SEQUENCE)
@@ -142,7 +147,7 @@ class Clients:
         client = self._one()
         player = self._model.players[client.session_id]
         past = [*player.overrides, 0, 1, player.updated_at, player.updated_at + 1, 2**63, 2**64 - 1]
-        client.knows = math.inf
+        self._misbehaves(client)
         self._see(client, self._random.choice(past), client.used + self._random.choice((0, 0, -1)))
 
     def _send(self, client: Client, message: bytes) -> None:

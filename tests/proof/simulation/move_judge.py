@@ -66,7 +66,9 @@ class MoveJudge:
         """It is asked about players who are there, once each, and of rows as they are."""
         check, table = self._world.check, self._table()
         check(len(set(slots.tolist())) == len(slots) > 0, "moves of", slots, "are judged together")
-        check(not any(each.flags.writeable for each in (slots, before, after, seconds)), "writeable")
+        check(
+            not any(each.flags.writeable for each in (slots, before, after, seconds)), "writeable"
+        )
         check(bool((np.isfinite(seconds) & (seconds >= 0)).all()), "judged after", seconds)
         for slot, row, new in zip(slots.tolist(), before, after, strict=True):
             name = ("player", table.session_id(slot), "at", slot, "is judged as")
