@@ -22,6 +22,7 @@ from playerstate.wire.messages import (
     Join,
     Malformed,
     RefusedReason,
+    encode_gone,
     encode_refused,
 )
 
@@ -100,9 +101,13 @@ class Joins:
             return Outcome.NOT_JOINED
         replaced = self._replaced(session_id, join.nonce)
         departed = self._registry.departed.get(session_id)
-        is_over = departed is not None and departed.nonce == join.nonce
-        if is_over or any(nonce == join.nonce for nonce, _ in replaced):
+        if departed is not None and departed.nonce == join.nonce:
             # A duplicate from the network: that conversation is over.
+            return Outcome.STALE
+        if any(nonce == join.nonce for nonce, _ in replaced):
+            # Another; or the client was not told, and would repeat its JOIN in vain.
+            gone = encode_gone(join.nonce, GoneReason.JOINED_ELSEWHERE)
+            transport.send(session_id, peer, join.nonce, gone)
             return Outcome.STALE
         if joining is not None:
             self._registry.end(joining)

@@ -190,7 +190,11 @@ class Answers:
             talk.bases = [*talk.bases, (applied, player.values)][-2:]
 
     def _wrote_gone(self, player: Player, message: Gone, address: Address) -> None:
-        session_id, world = player.session_id, self._world
+        session_id, world, asked = player.session_id, self._world, self._talks.asked
+        if asked is not None and not asked.fresh:
+            here = (asked.nonce, asked.address) == (message.nonce, address)
+            world.check(here, "player", session_id, "at", address, "gets", message, "to", asked)
+            return
         talk = self._talks.current.pop(session_id, None)
         name = ("player", session_id, "at", address, "gets", message)
         world.check(

@@ -170,6 +170,12 @@ class Conversations:
                 return talk
         return None
 
+    def has_moved(self, session_id: int, nonce: int, since: int) -> bool:
+        """Whether a move of the conversation with this nonce came after a state of this date."""
+        talk, player = self.current.get(session_id), self._model.players[session_id]
+        is_move = player.came_by in ("move", "delta") and player.updated_at > since
+        return is_move and talk is not None and talk.nonce == nonce
+
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""
         return session_id in self.joining or self.api_loads.get(session_id, 0) > 0

@@ -221,6 +221,13 @@ class Devices:
     def _one(self) -> Device:
         return self._random.choice(self.all)
 
+    def one_each(self) -> list[Device]:
+        """Wake one device of each player; the others sleep from now on."""
+        last = {device.session_id: device for device in self.all}
+        for device in self.all:
+            device.awake = device is last[device.session_id]
+        return list(last.values())
+
     def next_due(self) -> float:
         """When one of them does something next by itself."""
         return min((device.wake_at for device in self.all), default=math.inf)

@@ -28,6 +28,7 @@ from playerstate.wire.messages import (
     VERSION,
     Codec,
     Gone,
+    GoneReason,
     Receipt,
     Refused,
     RefusedReason,
@@ -362,8 +363,12 @@ class Judge:
         replaced = self._talks.replaced(session_id, nonce)
         departed = self._registry.departed.get(session_id)
         is_over = departed is not None and self._talks.departed[session_id].nonce == nonce
-        if is_over or any(each == nonce for each, _ in replaced):
+        if is_over:
             return counts.outdate()
+        if any(each == nonce for each, _ in replaced):
+            counts.outdate()
+            self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
+            return [Gone(nonce, GoneReason.JOINED_ELSEWHERE)]
         self._talks.joining.pop(session_id, None)
         before = self._talks.began_before(session_id, nonce)
         if before is not None:

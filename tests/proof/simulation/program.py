@@ -115,9 +115,9 @@ class Program:
         player = self._player()
         self._change(player, self._some_values(player))
 
-    def teleport(self) -> None:
+    def teleport(self, player: Player | None = None) -> None:
         """Set the client's fields: to new values, to where the player was, or to the spawn."""
-        player = self._player_online()
+        player = player or self._player_online()
         self._change(player, self._part(player, is_server_owned=False))
 
     def heal(self) -> None:
