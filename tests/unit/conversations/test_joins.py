@@ -192,7 +192,7 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(self.service.state(42), at(1))
 
     def test_late_join(self) -> None:
-        """A late duplicate of a replaced JOIN takes the player from no newer device."""
+        """A replaced JOIN takes the player from no newer device, and is answered so."""
         self.open()
         old, new = self.joined(host=1), self.client(host=2)
         for nonce in range(2, 6):
@@ -201,13 +201,14 @@ class JoinTests(GatewayTestCase):
         new.heard()
         for nonce in range(1, 5):
             old.join(nonce)
-        self.assertEqual((old.heard(), new.heard()), ([], []))
+        gone = [(GONE, nonce, ELSEWHERE) for nonce in range(1, 5)]
+        self.assertEqual((old.heard(), new.heard()), (gone, []))
         self.assertEqual(self.books.stale, 4)
         new.leave(0)
         self.advance(0.1)
         new.heard()
         old.join(1)
-        self.assertEqual(old.heard(), [])
+        self.assertEqual(old.heard(), gone[:1])
 
     def test_late_join_of_one_who_left(self) -> None:
         """A late JOIN of a player who has left takes the player from no newer device."""
@@ -219,7 +220,7 @@ class JoinTests(GatewayTestCase):
         old.heard()
         new.heard()
         old.join(1)
-        self.assertEqual((old.heard(), new.heard()), ([], []))
+        self.assertEqual((old.heard(), new.heard()), ([(GONE, 1, ELSEWHERE)], []))
         self.assertEqual(self.books.stale, 1)
 
     def test_late_join_long_after_the_leave(self) -> None:
@@ -230,7 +231,7 @@ class JoinTests(GatewayTestCase):
         self.advance(LINGER + 0.1)
         client.heard()
         client.join(1)
-        self.assertEqual((client.heard(), self.books.stale), ([], 1))
+        self.assertEqual((client.heard(), self.books.stale), ([(GONE, 1, ELSEWHERE)], 1))
         self.stepped.reactor.advance(ENDED_FOR)
         client.join(1)
         self.assertEqual(client.heard(), [SPAWNED])
@@ -258,7 +259,7 @@ class JoinTests(GatewayTestCase):
         self.advance(0.5)
         client.heard()
         client.join(1)
-        self.assertEqual((client.heard(), self.books.stale), ([], 1))
+        self.assertEqual((client.heard(), self.books.stale), ([(GONE, 1, ELSEWHERE)], 1))
 
     def test_replaced_are_forgotten(self) -> None:
         """Few are remembered, and not for long."""
