@@ -75,7 +75,9 @@ class Answers:
         else:
             self._wrote_gone(player, message, address)
         self._world.check(getattr(message, "nonce", nonce) == nonce, "a nonce of another:", message)
-        if (talk := talk or self._talks.named(session_id, nonce)) is not None:
+        talk = talk or self._talks.named(session_id, nonce)
+        # A REFUSED is paid for by the JOIN that it answers, whatever conversation there is.
+        if talk is not None and not isinstance(message, Refused):
             talk.bytes_left -= len(packet)
             left = talk.bytes_left
             self._world.check(left >= 0, "player", session_id, "gets", -left, "bytes too many")
