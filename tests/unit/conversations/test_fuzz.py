@@ -69,7 +69,7 @@ class FuzzTests(SynchronousTestCase):
     def test_the_program_is_in_them(self) -> None:
         """In a scenario a player is moved by the program, sees it, and is put back by the judge."""
         server = self.server()
-        join, wait = bytes((3, 1, 0, 0, 1, 1, 1, 0)), bytes((0, 2)) * 2
+        join, wait = bytes((3, 1, 0, 0, 1, 1, 1, 0)), bytes((0, 3))
         change, seen = bytes((8, 0, 0, 9)), bytes((7, 1, 1, 0, 5, 0))
         left = bytes((4, 6, *struct.pack("<dd", -1.0, 0.0), 1, 1, 0))
         leave, save = bytes((5, 0, 9, 1, 1, 0)), bytes((0, 0x81)) * 3
