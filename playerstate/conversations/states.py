@@ -6,8 +6,10 @@ client used before is stale.  A change of server-owned fields alone is told too,
 movement.
 
 If the conversation ends before its SEEN comes, the next one begins with the same STATE, under the
-same number, also if the process died in between.  A player who left meanwhile, or was offline, is
-told by the WELCOME alone: no move that was on its way can reach the new conversation.
+same number.  A player who left meanwhile, or was offline, is told by the WELCOME alone: no move
+that was on its way can reach the new conversation.  It could where the new conversation has the
+nonce of one that ended, or of one of a process that died: so there the STATE comes too, if the
+player's newest state is an override.
 
 A STATE is repeated until its SEEN comes, with growing gaps.  Like a RECEIPT it must be paid for by
 bytes from the player's address: the JOIN and each SEEN pay for some in advance.  Reactor thread

@@ -53,6 +53,7 @@ class LiveTable(SweptRows):
         last_non_base: by slot, the last sequence whose state is not that of a move: an override
             came after it, or a join or a SEEN gave the sequence.
         unseen: by slot, 1 from an override until a SEEN; an override sets fields of the client's.
+            Also 1 after a join, where moves sent before the override may still be in transit.
         high_water: the first slot of those that were never used.
         room: slots in the three arrays above; it grows up to `capacity`, and the arrays are
             replaced each time.

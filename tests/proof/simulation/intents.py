@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from playerstate.state.schema import StateSchema
@@ -46,6 +48,12 @@ class Intents:
     def sent(self, session_id: int, nonce: int, sequence: int, intent: Intent) -> None:
         """A client sends a move."""
         self._sent.setdefault((session_id, nonce, sequence), []).append(intent)
+
+    def forgive(self, session_id: int, nonce: int) -> None:
+        """The moves that a client has sent in this conversation may undo overrides."""
+        for (who, talk, _), intents in self._sent.items():
+            if (who, talk) == (session_id, nonce):
+                intents[:] = [attrs.evolve(intent, knew=math.inf) for intent in intents]
 
     def check(self, player: Player, nonce: int, sequence: int, moved: Values) -> None:
         """A move is to be applied: it is one that was meant, and knows what it changes."""

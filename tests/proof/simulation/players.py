@@ -33,6 +33,7 @@ class Player:
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
         overrides: the numbers of the program's changes to the client's fields.
+        unseen: whether no client has seen the newest of them; False where a process cannot know.
         came_by: ``move``, ``delta`` or ``override``: how the newest state of the client's fields
             came; ``join`` where a join or a SEEN gave it its number.
         before: what was the newest state before this one.
@@ -54,6 +55,7 @@ class Player:
     given_up_at: float = -math.inf
     elsewhere: int = 0
     overrides: list[int] = attrs.field(factory=list)
+    unseen: bool = False
     came_by: str = ""
     torn: Stored | None = None
     before: Stored | None = None
