@@ -108,9 +108,8 @@ class Answers:
                 *("player", session_id, "was not told of joining elsewhere"),
             )
             slot = self._table.slots[session_id]
-            self._model.enter(player, asked.sequence, slot, self._table)
+            self._model.enter(player, asked.sequence, slot, self._table, asked.again)
             player.came_by = "join"
-            player.unseen |= asked.again and player.is_overridden
             talk = self._talks.current[session_id] = Conversation(
                 address,
                 asked.nonce,

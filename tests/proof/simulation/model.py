@@ -156,8 +156,23 @@ class Model:
         if player.slot is not None:
             player.leaving = True
 
-    def enter(self, player: Player, sequence: int | None, slot: int, table: LiveTable) -> None:
-        """A player has joined, or joined anew; None for a program that gives no number."""
+    def enter(
+        self,
+        player: Player,
+        sequence: int | None,
+        slot: int,
+        table: LiveTable,
+        again: bool = False,
+    ) -> None:
+        """A player has joined, or joined anew; None for a program that gives no number.
+
+        Args:
+            player: who.
+            sequence: of the join.
+            slot: where in the live table.
+            table: the live table.
+            again: whether a conversation with the same nonce ended before.
+        """
         check, stored = self._world.check, self.stored_at(player)
         if player.slot is None and stored > player.updated_at:
             self._take_newest(player)
@@ -168,24 +183,30 @@ class Model:
         if player.slot is None or sequence != player.sequence:
             player.came_by = "join"
         if player.slot is None:
-            self.admitted(player, bool(table.unseen[slot]))
+            self.admitted(player, bool(table.unseen[slot]), again)
+        elif again:
+            player.unseen |= player.is_overridden
         player.slot, player.leaving, player.never_joined = slot, False, False
         player.sequence, player.saved = sequence, 0
         player.numbers = {sequence: player.updated_at}
         self.counts.joins += 1
         self.counts.restored += player.updated_at != 0
 
-    def admitted(self, player: Player, unseen: bool) -> None:
+    def admitted(self, player: Player, unseen: bool, again: bool = False) -> None:
         """A player came into the table; whether an override counts as one that no client has seen.
 
-        It does where what was sent to an earlier process may still come.
+        It does where what was sent to a process that died may still come, or to a conversation with
+        the same nonce.
         """
         is_late = self._world.now > self.new_until - 1.0
+        due = player.is_overridden and (again or player.was_online is not False)
+        was_online = player.was_online is True and player.left_at == player.updated_at
+        is_sure = again or (was_online and not is_late)
         self._world.check(
-            unseen == player.is_overridden or (is_late and not unseen),
+            unseen == due or not (unseen or is_sure),
             *("player", player.session_id, "of", player.updated_at, "is in, to be told:", unseen),
         )
-        player.unseen = unseen
+        player.unseen, player.was_online = unseen, False
 
     def check_joined(self, player: Player, values: object, restored: bool, at: int) -> None:
         """A join must find the newest state."""
@@ -281,7 +302,6 @@ class Model:
         if not self.recovering:
             players = [p.session_id for p in self.players.values() if p.slot is not None]
             self.recoverable = len({*players, *self._entering})
-        self._entering.clear()
         for player in self.players.values():
             if not live_file:
                 player.torn = None
@@ -289,7 +309,16 @@ class Model:
             elif player.slot is not None:
                 # It is given to the store once more.
                 player.given_up = 0
+            if not live_file:
+                player.was_online = False
+            elif not self.recovering:
+                player.left_at = player.updated_at
+                is_entering = player.session_id in self._entering
+                player.was_online = (
+                    True if player.slot is not None else None if is_entering else False
+                )
             player.slot, player.leaving, player.unseen = None, False, False
+        self._entering.clear()
         self.recovering = live_file
 
     def new_process(self) -> None:
@@ -349,5 +378,6 @@ class Model:
         # One whose disk did not answer is not called clean, and looked into by the next.
         self.recoverable = sum(p.slot is not None for p in self.players.values())
         for player in self.players.values():
+            player.was_online = None if player.slot is not None else False
             player.slot, player.leaving, player.unseen = None, False, False
             self._settle_for_stored(player)
