@@ -49,10 +49,10 @@ class Intents:
         """A client sends a move."""
         self._sent.setdefault((session_id, nonce, sequence), []).append(intent)
 
-    def forgive(self, session_id: int, nonce: int) -> None:
-        """The moves that a client has sent in this conversation may undo overrides."""
+    def forgive(self, session_id: int, nonce: int | None = None) -> None:
+        """The moves that clients have sent, in one conversation or in all, may undo overrides."""
         for (who, talk, _), intents in self._sent.items():
-            if (who, talk) == (session_id, nonce):
+            if who == session_id and nonce in (talk, None):
                 intents[:] = [attrs.evolve(intent, knew=math.inf) for intent in intents]
 
     def check(self, player: Player, nonce: int, sequence: int, moved: Values) -> None:
