@@ -13,6 +13,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.testing import Address
 from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import (
+    JOIN,
     LEAVE,
     PING,
     SEEN,
@@ -151,6 +152,8 @@ class Clients:
         self._see(client, self._random.choice(past), client.used + self._random.choice((0, 0, -1)))
 
     def _send(self, client: Client, message: bytes) -> None:
+        if message[0] == JOIN:
+            self._model.intents.joins(client.session_id, client.nonce)
         self._network.send(_HEAD.pack(client.session_id, client.nonce) + message, client.address)
 
     def _one(self) -> Client:

@@ -12,6 +12,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.testing import Address
 from playerstate.wire.messages import (
     DELTA,
+    JOIN,
     MOVE,
     SEEN,
     Codec,
@@ -121,7 +122,9 @@ class Device:
 
     def _send(self, message: bytes) -> None:
         client = self.client
-        if message[0] in (MOVE, DELTA):
+        if message[0] == JOIN:
+            self._intents.joins(self.session_id, client.nonce)
+        elif message[0] in (MOVE, DELTA):
             intent = Intent(self._intents.moved(client.values), self._knew)
             self._intents.sent(self.session_id, client.nonce, client.sequence, intent)
         elif message[0] == SEEN:

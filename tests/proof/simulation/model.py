@@ -331,8 +331,7 @@ class Model:
         self.new_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
             if player.was_online is not True:
-                # A JOIN that the network repeats by now begins its conversation once more.
-                self.intents.forgive(player.session_id)
+                self.intents.forget(player.session_id)
             player.applied_at.clear()
             player.numbers.clear()
 
