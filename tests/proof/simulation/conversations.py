@@ -176,6 +176,11 @@ class Conversations:
         is_move = player.came_by in ("move", "delta") and player.updated_at > since
         return is_move and talk is not None and talk.nonce == nonce
 
+    def is_renumbered(self, session_id: int) -> bool:
+        """Whether the program has renumbered a conversation that a client is in."""
+        talk = self.current.get(session_id)
+        return talk is not None and talk.is_renumbered
+
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""
         return session_id in self.joining or self.api_loads.get(session_id, 0) > 0
