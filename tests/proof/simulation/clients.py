@@ -152,7 +152,7 @@ class Clients:
         self._see(client, self._random.choice(past), client.used + self._random.choice((0, 0, -1)))
 
     def _send(self, client: Client, message: bytes) -> None:
-        if message[0] == JOIN:
+        if message[:1] == bytes([JOIN]):
             self._model.intents.joins(client.session_id, client.nonce)
         self._network.send(_HEAD.pack(client.session_id, client.nonce) + message, client.address)
 
