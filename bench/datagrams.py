@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ours import SCHEMA
+from bench.ours import HERO_SCHEMA, SCHEMA
 from playerstate.wire.messages import MOVE, Codec
 
 AT_ONCE = 256
@@ -35,7 +35,8 @@ MOVES = np.dtype(
         ("y", "<f8"),
     ]
 )
-"""A MOVE of the default state behind the session id and the nonce, which are one number here."""
+"""A MOVE of the default state, or of `bench.ours.Hero`, behind the session id and the nonce, which
+are one number here."""
 
 
 class Datagrams:
@@ -94,7 +95,8 @@ class Datagrams:
 
 def moves(players: int) -> np.ndarray[Any, Any]:
     """A MOVE of each player from 1 up, numbered 0."""
-    assert Codec(SCHEMA).move_size + 12 == MOVES.itemsize
+    for schema in (SCHEMA, HERO_SCHEMA):
+        assert Codec(schema).move_size + 12 == MOVES.itemsize
     found = np.zeros(players, MOVES)
     found["id"] = np.arange(1, players + 1)
     found["nonce"] = found["id"]

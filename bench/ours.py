@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from playerstate import PlayerState
+from playerstate import PlayerState, server_owned, within
 from playerstate.interfaces import IStateWriter
 from playerstate.live.table import LiveTable
 from playerstate.saving.commit import Commit
@@ -19,7 +19,18 @@ from playerstate.state.layout import RowLayout
 from playerstate.state.schema import StateSchema
 from playerstate.stores.sqlite.store import SQLiteStore
 
+
+@attrs.frozen
+class Hero:
+    """A player like the default one, with health that the server owns."""
+
+    x: float = 350.0
+    y: float = 200.0
+    hp: int = attrs.field(default=100, metadata=within(0, 100) | server_owned())
+
+
 SCHEMA = StateSchema.of(PlayerState)
+HERO_SCHEMA = StateSchema.of(Hero)
 LAYOUT = RowLayout(SCHEMA.fields)
 QUEUE_SIZE = 131_072
 START = 1_700_000_000_000_000

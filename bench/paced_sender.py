@@ -21,7 +21,7 @@ from bench.children import hold, say
 from bench.datagrams import Datagrams, moves
 from bench.netcode_clients import NetcodeClients
 from bench.udp_sender import join_all
-from bench.udp_server import NETCODE, OURS
+from bench.udp_server import NETCODE, OURS, SCHEMAS
 
 HERTZ = 20
 SLICES = 50
@@ -47,7 +47,7 @@ NextPeriod = Callable[[], Datagrams]
 def _plain(server: tuple[str, int], players: int) -> tuple[socket.socket, NextPeriod]:
     through = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     through.connect(server)
-    join_all(through, players)
+    join_all(through, players, SCHEMAS[OURS])
     through.setblocking(False)
     data = moves(players)
     load = Datagrams(data, [data.itemsize] * players)

@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 import numpy as np
@@ -22,12 +23,16 @@ from bench.children import hold, say
 from bench.counter import Counter
 from bench.datagrams import AT_ONCE, Datagrams, metrics, moves
 from bench.netcode_clients import NetcodeClients
-from bench.ours import SCHEMA
-from bench.udp_server import CARBON, NETCODE, NO_OP, OURS
-from playerstate.wire.messages import Codec
+from bench.udp_server import CARBON, CHANGED, NETCODE, NO_OP, OURS, OWNED, SCHEMAS
+from playerstate.state.schema import StateSchema
+from playerstate.wire.messages import STATE, Codec, State
 
+_HEAD = struct.Struct("<QI")
+"""Of a plain datagram: the session id and the nonce."""
 JOINS_AT_ONCE = 200
 REST = 0.0002
+LISTEN_EVERY = 0.01
+"""Seconds between two looks for answers while there is no turn."""
 DRAIN_WITHIN = 2.0
 ANSWER_WITHIN = 10.0
 MOST_SEALED = 200_000
@@ -45,8 +50,12 @@ def main() -> None:
         sender = _Sender(through, Counter(path, new=False), window)
         say({"joined": players})
         while True:
-            seconds = float(turns.get())
-            say(sender.send(load_for(seconds), seconds))
+            try:
+                seconds = float(turns.get(timeout=LISTEN_EVERY))
+            except queue.Empty:
+                sender.take_answers()
+            else:
+                say(sender.send(load_for(seconds), seconds))
 
 
 @attrs.frozen
@@ -56,25 +65,32 @@ class Load:
     Attributes:
         datagrams: one for each player, or some.
         next_round: called when all are sent: changes them, or returns false if there are no more.
+        answer: called with each datagram that came back, and how many of the round are sent;
+            returns what to send in answer, or nothing.
     """
 
     datagrams: Datagrams
     next_round: Callable[[], bool]
+    answer: Callable[[bytes, int], bytes] = lambda datagram, sent: b""
 
 
 LoadFor = Callable[[float], Load]
 """Makes the load of a turn of so many seconds."""
 
 
-def _plain(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
-    through = _connected(server)
-    join_all(through, players)
+def _plain(
+    server: tuple[str, int], players: int, kind: str = OURS
+) -> tuple[socket.socket, LoadFor]:
+    through, schema = _connected(server), SCHEMAS[kind]
+    join_all(through, players, schema)
     through.setblocking(False)
-    return through, _moves(players)
+    load = Walkers(players, schema).load()
+    return through, lambda seconds: load
 
 
 def _no_op(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
-    return _connected(server), _moves(players)
+    load = Walkers(players, SCHEMAS[OURS]).load()
+    return _connected(server), lambda seconds: load
 
 
 def _carbon(server: tuple[str, int], players: int) -> tuple[socket.socket, LoadFor]:
@@ -95,7 +111,14 @@ def _netcode(server: tuple[str, int], players: int) -> tuple[socket.socket, Load
     return clients.socket, load_for
 
 
-_LOADS = {OURS: _plain, NO_OP: _no_op, CARBON: _carbon, NETCODE: _netcode}
+_LOADS = {
+    OURS: _plain,
+    OWNED: partial(_plain, kind=OWNED),
+    CHANGED: partial(_plain, kind=CHANGED),
+    NO_OP: _no_op,
+    CARBON: _carbon,
+    NETCODE: _netcode,
+}
 
 
 def _connected(server: tuple[str, int]) -> socket.socket:
@@ -105,30 +128,52 @@ def _connected(server: tuple[str, int]) -> socket.socket:
     return through
 
 
-def join_all(server: socket.socket, players: int) -> None:
+def join_all(server: socket.socket, players: int, schema: StateSchema) -> None:
     """Have every player welcomed, from 1 up."""
-    codec = Codec(SCHEMA)
+    codec = Codec(schema)
     server.settimeout(ANSWER_WITHIN)
     for first in range(1, players + 1, JOINS_AT_ONCE):
         some = range(first, min(first + JOINS_AT_ONCE, players + 1))
         for session_id in some:
-            server.send(
-                struct.pack("<QI", session_id, session_id) + codec.encode_join(session_id, 0)
-            )
+            server.send(_HEAD.pack(session_id, session_id) + codec.encode_join(session_id, 0))
         for _ in some:
             server.recv(2048)
 
 
-def _moves(players: int) -> LoadFor:
-    data = moves(players)
+class Walkers:
+    """Players from 1 up, each with a MOVE a round, who go on from where a STATE sets them.
 
-    def next_round() -> bool:
-        data["sequence"] += 1
+    Attributes:
+        data: the MOVEs of this round, of the type `bench.datagrams.MOVES`.
+    """
+
+    def __init__(self, players: int, schema: StateSchema) -> None:
+        self._codec = Codec(schema)
+        self.data = moves(players)
+        self.next_round()
+
+    def load(self) -> Load:
+        """What they send."""
+        sizes = [self.data.itemsize] * len(self.data)
+        return Load(Datagrams(self.data, sizes), self.next_round, self.answer)
+
+    def next_round(self) -> bool:
+        """All move once more."""
+        self.data["sequence"] += 1
         return True
 
-    next_round()
-    load = Load(Datagrams(data, [data.itemsize] * players), next_round)
-    return lambda seconds: load
+    def answer(self, datagram: bytes, sent: int) -> bytes:
+        """The SEEN that answers a STATE, with the highest sequence sent; nothing to others."""
+        if datagram[_HEAD.size] != STATE:
+            return b""
+        session_id, nonce = _HEAD.unpack_from(datagram)
+        state = self._codec.decode_server(datagram[_HEAD.size :])
+        assert isinstance(state, State)
+        move = self.data[session_id - 1]
+        if state.is_override:
+            move["x"], move["y"] = state.values[:2]
+        sequence = int(move["sequence"]) - (session_id > sent)
+        return _HEAD.pack(session_id, nonce) + self._codec.encode_seen(state.number, sequence)
 
 
 class _Sender:
@@ -181,11 +226,13 @@ class _Sender:
             self.take_answers()
 
     def take_answers(self) -> None:
-        """Take what came back; receipts."""
+        """Take what came back, receipts and STATEs, and answer the latter."""
         try:
             while True:
-                self._server.recv(2048)
+                datagram = self._server.recv(2048)
                 self.answers += 1
+                if self._load is not None and (seen := self._load.answer(datagram, self._next)):
+                    self._server.send(seen)
         except BlockingIOError:
             return
 

@@ -1,6 +1,8 @@
 """A server in a process of its own: ``python -m bench.udp_server KIND PLAYERS DIRECTORY``.
 
-It says its port and how many datagrams its socket can hold, and keeps a `Counter` up to date.
+It says its port and how many datagrams its socket can hold, and keeps a `Counter` up to date.  One
+whose program changes players does so from a line `CHANGE` to a line `REST`, and answers the latter
+with what came of it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import socket
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
@@ -17,7 +20,8 @@ from twisted.internet.protocol import DatagramProtocol
 from bench.children import hold, say
 from bench.counter import Counter
 from bench.netcode_clients import KEY, LIFETIME, PROTOCOL_ID
-from bench.ours import SCHEMA
+from bench.ours import HERO_SCHEMA, SCHEMA
+from bench.program import Program
 from bench.upsert import SYNCHRONOUS
 from playerstate.conversations.gateway import Gateway
 from playerstate.players.service import PlayerStateService
@@ -27,6 +31,10 @@ from playerstate.transports.netcode.settings import NetcodeSettings
 from playerstate.transports.plain import PlainService
 
 OURS, NO_OP, CARBON, NETCODE = "playerstate", "no-op", "carbon", "netcode"
+OWNED, CHANGED = "owned", "changed"
+"""Ours, with a field that the server owns; and with a program that changes players besides."""
+SCHEMAS = {OURS: SCHEMA, NETCODE: SCHEMA, OWNED: HERO_SCHEMA, CHANGED: HERO_SCHEMA}
+CHANGE, REST = "change", "rest"
 RECEIVE_BUFFER = 4 * 2**20
 DATAGRAM_BYTES = 1_280
 """The system counts some 768 bytes for a small datagram; this leaves room."""
@@ -39,11 +47,14 @@ Count = Callable[[], int]
 def main() -> None:
     """Serve until the parent ends."""
     kind, players, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    hold()
+    lines: dict[str, Callable[[], None]] = {}
+    hold(lambda line: reactor.callFromThread(lines[line]))
     from twisted.internet import reactor
 
     serve = {
         OURS: _serve_ours,
+        OWNED: partial(_serve_ours, kind=OWNED),
+        CHANGED: partial(_serve_changed, lines=lines),
         NETCODE: _serve_netcode,
         NO_OP: _serve_nothing,
         CARBON: _serve_carbon,
@@ -55,12 +66,44 @@ def main() -> None:
     reactor.run(installSignalHandlers=False)
 
 
-def _serve_ours(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
+def _serve_ours(reactor: Any, players: int, directory: str, kind: str = OURS) -> tuple[int, Count]:
     """What ``twistd playerstate`` runs: gateway, live file, SQLite and the persist thread."""
-    gateway = _gateway(players, directory, OURS)
+    gateway = _gateway(players, directory, kind)
     plain = PlainService(gateway, 0, reactor=reactor)
     plain.startService()
     return plain.port, lambda: gateway.service.ledger.applied
+
+
+def _serve_changed(
+    reactor: Any, players: int, directory: str, lines: dict[str, Callable[[], None]]
+) -> tuple[int, Count]:
+    """The same with a program that changes players; its count is that of moves, refused or not."""
+    gateway = _gateway(players, directory, CHANGED)
+    plain = PlainService(gateway, 0, reactor=reactor)
+    plain.startService()
+    ledger = gateway.service.ledger
+    program = Program(reactor, gateway.service, players)
+
+    def figures() -> dict[str, int]:
+        return {
+            "applied": ledger.applied - program.changes,
+            "rejected": sum(ledger.rejected.values()) + ledger.stale,
+            "changes": program.changes,
+            "states": ledger.states,
+        }
+
+    before = figures()
+
+    def change() -> None:
+        before.update(figures())
+        program.start()
+
+    def rest() -> None:
+        program.stop()
+        say({name: value - before[name] for name, value in figures().items()})
+
+    lines.update({CHANGE: change, REST: rest})
+    return plain.port, lambda: ledger.received - program.changes
 
 
 def _serve_netcode(reactor: Any, players: int, directory: str) -> tuple[int, Count]:
@@ -78,7 +121,7 @@ def _serve_netcode(reactor: Any, players: int, directory: str) -> tuple[int, Cou
 def _gateway(players: int, directory: str, kind: str) -> Gateway:
     database = os.path.join(directory, f"{kind}-{players}.db")
     service = PlayerStateService(
-        SQLiteStore(database, SCHEMA, SYNCHRONOUS),
+        SQLiteStore(database, SCHEMAS[kind], SYNCHRONOUS),
         queue_size=1 << players.bit_length(),
         max_players=players,
         live_file=f"{database}.live",

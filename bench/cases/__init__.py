@@ -28,6 +28,9 @@ CASES = {
     "busy": Case("bench.cases.busy", "the same while the reactor is busy", 25.0, 1.0),
     "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 34.0, 1.0),
     "udp": Case("bench.cases.udp", "take moves off UDP", 28.0, 2.5),
+    "changed": Case(
+        "bench.cases.changed", "take moves off UDP while the program changes players", 40.0, 8.0
+    ),
     "judged": Case("bench.cases.judged", "take moves in under a speed limit", 12.0, 3.0),
     "netcode": Case("bench.cases.netcode", "take moves off netcode", 62.0, 7.0),
     "join": Case("bench.cases.join", "load a player on join", 10.0, 1.0),

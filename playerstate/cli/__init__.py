@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from playerstate.cli import player_commands, store_commands
 from playerstate.cli.parameters import (
@@ -109,6 +110,13 @@ def main() -> None:
     show_default="2^62, far from any real player's",
     help="The first bot's session id; the others follow it.",
 )
+@click.option(
+    "--teleport",
+    "teleported",
+    metavar="NUMBER",
+    type=Whole(1, 1_000_000),
+    help="Start a server in this process, whose program teleports and heals so many of the bots.",
+)
 def simulate(
     server: Address,
     schema: Any,
@@ -116,6 +124,7 @@ def simulate(
     rate: float,
     seconds: float,
     first_id: int,
+    teleported: int | None,
     netcode: bool,
     key: bytes | None,
     protocol_id: int | None,
@@ -126,17 +135,48 @@ def simulate(
     They join, walk, leave, and join again; then each must have exactly the state with which it
     left, to the last bit. The exit status is 1 if a bot has another state, or could not play to the
     end. Two runs at a time need different session ids.
+
+    With --teleport the bots play on a server of their own, on a free port of the loopback interface
+    and with a temporary store; no other server is contacted. Its program teleports and heals the
+    first bots four times a second while they walk. Each must learn of every change and go on from
+    there, no earlier move may undo a teleport, and the store must end with the last state. The
+    state class is then by default one with x and y, which the client owns, and hp, which the server
+    owns; with --state, a teleport sets all fields of the client's, and healing all of the server's.
     """
     from playerstate.cli.outcome import tell
-    from playerstate.cli.simulate import simulate
+    from playerstate.cli.simulate import simulate, simulate_changes
 
     login = login_of(netcode, key, protocol_id)
     if first_id + players - 1 > LAST_ID:
         raise click.UsageError(f"--first-id {first_id}: only {LAST_ID - first_id + 1} ids follow")
     ids = range(first_id, first_id + players)
-    outcome = simulate(server, login, schema, ids, rate, seconds)
+    if teleported is None:
+        outcome = simulate(server, login, schema, ids, rate, seconds)
+    else:
+        schema = _check_own_server(schema, teleported, players)
+        outcome = simulate_changes(schema, ids, teleported, rate, seconds)
     tell(outcome, as_json)
     raise SystemExit(outcome.status)
+
+
+def _check_own_server(schema: Any, teleported: int, players: int) -> Any:
+    """Check the options beside --teleport; return the schema of the state class to use.
+
+    Raises:
+        click.UsageError: one of them is of no use, or there are too few bots.
+    """
+    from playerstate.cli.program import Hero
+    from playerstate.state.schema import StateSchema
+
+    given = click.get_current_context().get_parameter_source
+    for name, option in (("server", "--to"), ("netcode", "--netcode")):
+        if given(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--teleport starts a server of its own: {option} is of no use with it"
+            )
+    if teleported > players:
+        raise click.UsageError(f"--teleport {teleported}: there are only {players} bots")
+    return StateSchema.of(Hero) if given("schema") is ParameterSource.DEFAULT else schema
 
 
 @main.command()

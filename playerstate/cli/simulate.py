@@ -11,7 +11,9 @@ import attrs
 
 from playerstate.cli.crowd import Crowd, Turns, run, troubles
 from playerstate.cli.outcome import ENOUGH, Outcome, spread_ms
+from playerstate.cli.own_server import OwnServer
 from playerstate.cli.parameters import Address, Login
+from playerstate.cli.program import NO_PROGRAM, Changes, Program
 from playerstate.client import Phase
 from playerstate.state.kind import Kind
 from playerstate.state.kinds import Bool, Float, Int, Text
@@ -43,14 +45,49 @@ def simulate(
         moves_a_second: of each bot.
         seconds: how long they walk.
     """
-    step = stepper(schema, random.Random())
-    walk = partial(walk_for, seconds=seconds, moves_a_second=moves_a_second, step=step)
+    walk = walker(schema, moves_a_second, seconds)
     return run(server, login, session_ids, schema, partial(visit_twice, schema=schema, walk=walk))
 
 
-async def visit_twice(
-    crowd: Crowd, schema: StateSchema, walk: Callable[[Crowd], Coroutine[Any, Any, Walked]]
+def simulate_changes(
+    schema: StateSchema,
+    session_ids: range,
+    changed: int,
+    moves_a_second: float,
+    seconds: float,
 ) -> Outcome:
+    """Send bots to a server of their own, whose program teleports and heals some of them.
+
+    Args:
+        schema: of the state class.
+        session_ids: the bots'.
+        changed: how many of them are changed, the first ones.
+        moves_a_second: of each bot.
+        seconds: how long they walk.
+    """
+    programs: list[Changes] = []
+
+    async def visit(crowd: Crowd) -> Outcome:
+        program = Changes(crowd, server.service, session_ids[:changed], random.Random())
+        programs.append(program)
+        walk = partial(walker(schema, moves_a_second, seconds), program=program)
+        try:
+            return await visit_twice(crowd, schema, walk)
+        finally:
+            await server.stop()
+
+    with OwnServer.started(schema, len(session_ids)) as server:
+        outcome = run(server.address, None, session_ids, schema, visit)
+        return programs[0].checked(outcome, server.stored)
+
+
+def walker(schema: StateSchema, moves_a_second: float, seconds: float) -> Walk:
+    """Return what has all bots walk at random, so fast and so long."""
+    step = stepper(schema, random.Random())
+    return partial(walk_for, seconds=seconds, moves_a_second=moves_a_second, step=step)
+
+
+async def visit_twice(crowd: Crowd, schema: StateSchema, walk: Walk) -> Outcome:
     """Have all bots join, walk and leave; then join again, compare states, and leave."""
     clients = crowd.clients
     await crowd.join(clients)
@@ -124,14 +161,25 @@ class Walked:
         )
 
 
+Walk = Callable[..., Coroutine[Any, Any, Walked]]
+"""Has a crowd's bots walk, as `walk_for` does."""
+
+
 async def walk_for(
     crowd: Crowd,
     seconds: float,
     moves_a_second: float,
     step: Step,
+    program: Program = NO_PROGRAM,
 ) -> Walked:
     """Have all players online walk, until the time is over or none is left."""
     clients, links = crowd.clients, crowd.links
+
+    def move(session_id: int, now: float) -> None:
+        program.look(session_id)
+        links[session_id].move(step(clients[session_id].values), now)
+        program.moved(session_id)
+
     walkers = crowd.online()
     now = start = crowd.seconds()
     turns = Turns(walkers, 1 / moves_a_second, start)
@@ -139,12 +187,14 @@ async def walk_for(
         if all(clients[i].phase is Phase.GONE for i in walkers):
             break
         now = await crowd.pause()
+        program.turn(now)
         for session_id in turns.due(now):
-            client = clients[session_id]
-            if client.phase is Phase.ONLINE:
-                links[session_id].move(step(client.values), now)
+            if clients[session_id].phase is Phase.ONLINE:
+                move(session_id, now)
         crowd.show("walking", now - start, seconds)
-    return Walked(now - start, turns.came, turns.taken)
+    walked = Walked(now - start, turns.came, turns.taken)
+    await program.settle(move)
+    return walked
 
 
 def stepper(schema: StateSchema, rng: random.Random) -> Step:

@@ -28,6 +28,8 @@ from playerstate.wire.messages import (
     Receipt,
     Refused,
     RefusedReason,
+    Seen,
+    State,
     Welcome,
 )
 
@@ -57,6 +59,8 @@ __all__ = [
     "Refused",
     "RefusedReason",
     "Route",
+    "Seen",
     "SentAway",
+    "State",
     "Welcome",
 ]

@@ -159,6 +159,8 @@ class PlayerClient:
     def move(self, state: Any) -> None:
         """Send the player's present state.  Any rate is allowed; 20 calls a second are usual.
 
+        Fields that the server owns are not sent, and stay as they are.
+
         Raises:
             InvalidState: the server would reject it; nothing was sent.
             NotPlaying: the player is not in the game.

@@ -44,6 +44,24 @@ Replaced = tuple[tuple[int, float], ...]
 """Nonces of one player that a newer JOIN replaced, the newest first, each with the time."""
 
 
+@attrs.frozen
+class Ended:
+    """What is remembered of a player's last conversation, since its messages may still come.
+
+    Attributes:
+        at: when it ended.
+        replaced: nonces with which no conversation begins: those it replaced, and its own if the
+            player left.
+        nonce: its own otherwise: another JOIN may begin anew with it, if its end was not heard.
+        sequence: the highest sequence applied; moves up to it are stale then, too.
+    """
+
+    at: float
+    replaced: Replaced
+    nonce: int | None = None
+    sequence: int = 0
+
+
 @attrs.define(eq=False)
 class Conversation:
     """One player's conversation; `playerstate.conversations.registry.Registry` sets its phase.
@@ -55,6 +73,7 @@ class Conversation:
         nonce: of the JOIN that began it.
         join_sequence: the sequence of the JOIN; every move has a higher one.
         replaced: the nonces that this conversation replaced recently, and when.
+        is_again: whether a conversation with the same nonce ended recently.
         phase: see `Phase`.
         slot: the player's slot in the live table, while PLAYING and LEAVING.
         secret: the WELCOME's; a repeated JOIN that carries it moves the conversation to its peer.
@@ -75,6 +94,7 @@ class Conversation:
     nonce: int
     join_sequence: int
     replaced: Replaced = ()
+    is_again: bool = False
     phase: Phase = Phase.JOINING
     slot: int = -1
     secret: int = 0

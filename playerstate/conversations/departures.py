@@ -149,6 +149,7 @@ class Departures:
         """See `Gateway.kick`."""
         conversation = self._registry.current.get(session_id)
         if conversation is not None:
+            self._service.guard()
             self._registry.end(conversation, GoneReason.KICKED)
         return self._service.leave(session_id)
 
@@ -169,6 +170,7 @@ class Departures:
     def _end_and_leave(self, conversation: Conversation, reason: GoneReason | None) -> None:
         """End a conversation, and take its player offline if it was PLAYING."""
         was_playing = conversation.phase is Phase.PLAYING
+        self._service.guard()
         self._registry.end(conversation, reason)
         if was_playing:
             # The service logs what is not saved; no player is left to notify.

@@ -219,7 +219,7 @@ class Run:
         self.silence = Silence(table, clock.seconds, idle_timeout)
         last_moves = LastMoves(table, clock.seconds, players.wall_clock) if judges else None
         self.registry = registry = Registry(
-            receipts, states, self.silence, service.max_players, last_moves
+            table, receipts, states, self.silence, service.max_players, last_moves
         )
         # Where the server owns every field, a move can change nothing.
         self._updates = _UPDATES if service.schema.moved.fields else ()
@@ -337,7 +337,7 @@ class Run:
         """Send what is due, and forget players who left long enough ago."""
         now, registry = self._seconds(), self.registry
         self.silence.tick(now)
-        registry.forget_departed(now)
+        registry.forget(now)
         self._players.guard()
         players = len(registry.current)
         for slot, number, fields in self._states.due(now, players):

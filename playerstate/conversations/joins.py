@@ -22,6 +22,7 @@ from playerstate.wire.messages import (
     Join,
     Malformed,
     RefusedReason,
+    encode_gone,
     encode_refused,
 )
 
@@ -98,18 +99,26 @@ class Joins:
         if join.secret:
             # It is meant to move a conversation that is over, not to begin one.
             return Outcome.NOT_JOINED
-        replaced = self._replaced(session_id)
+        replaced = self._replaced(session_id, join.nonce)
         departed = self._registry.departed.get(session_id)
-        is_over = departed is not None and departed.nonce == join.nonce
-        if is_over or any(nonce == join.nonce for nonce, _ in replaced):
+        if departed is not None and departed.nonce == join.nonce:
             # A duplicate from the network: that conversation is over.
+            return Outcome.STALE
+        if any(nonce == join.nonce for nonce, _ in replaced):
+            # Another; or the client was not told, and would repeat its JOIN in vain.
+            gone = encode_gone(join.nonce, GoneReason.JOINED_ELSEWHERE)
+            transport.send(session_id, peer, join.nonce, gone)
             return Outcome.STALE
         if joining is not None:
             self._registry.end(joining)
+        sequence, is_again = join.sequence, False
+        ended = self._registry.ended.get(session_id)
+        if ended is not None and ended.nonce == join.nonce:
+            sequence, is_again = max(sequence, ended.sequence), True
         states_paid = self._codec.states_paid_by(join.size)
         self._ask(
             Conversation(
-                *(session_id, transport, peer, join.nonce, join.sequence, replaced),
+                *(session_id, transport, peer, join.nonce, sequence, replaced, is_again),
                 states_paid=states_paid,
             )
         )
@@ -144,10 +153,14 @@ class Joins:
         self._welcome(current)
         return None
 
-    def _replaced(self, session_id: int) -> Replaced:
-        """The nonces that a new JOIN replaces now, and those replaced before."""
+    def _replaced(self, session_id: int, nonce: int) -> Replaced:
+        """The nonces that a new JOIN with this nonce replaces now, and those replaced before."""
         now, registry = self._seconds(), self._registry
         replaced: Replaced = ()
+        if (ended := registry.ended.get(session_id)) is not None:
+            replaced = ended.replaced
+            if ended.nonce not in (None, nonce):
+                replaced = ((ended.nonce, now), *replaced)
         if (departed := registry.departed.get(session_id)) is not None:
             replaced = ((departed.nonce, now), *departed.replaced)
         for conversations in (registry.current, registry.joining):
@@ -176,6 +189,9 @@ class Joins:
             self._registry.end(before, GoneReason.JOINED_ELSEWHERE if elsewhere else None)
         slot = self._table.slots[conversation.session_id]
         self._table.last_non_base[slot] = conversation.join_sequence
+        if conversation.is_again and self._table.is_overridden(slot):
+            # Moves with this nonce may be in transit that were sent before the override.
+            self._table.unseen[slot] = 1
         self._registry.begin(conversation, slot, self._draw_secret())
         self._welcome(conversation)
 

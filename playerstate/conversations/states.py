@@ -6,8 +6,10 @@ client used before is stale.  A change of server-owned fields alone is told too,
 movement.
 
 If the conversation ends before its SEEN comes, the next one begins with the same STATE, under the
-same number, also if the process died in between.  A player who left meanwhile, or was offline, is
-told by the WELCOME alone: no move that was on its way can reach the new conversation.
+same number.  A player who left meanwhile, or was offline, is told by the WELCOME alone: no move
+that was on its way can reach the new conversation.  It could where the new conversation has the
+nonce of one that ended, or of one of a process that died: so there the STATE comes too, if the
+player's newest state is an override.
 
 A STATE is repeated until its SEEN comes, with growing gaps.  Like a RECEIPT it must be paid for by
 bytes from the player's address: the JOIN and each SEEN pay for some in advance.  Reactor thread
@@ -66,7 +68,8 @@ class States:
         self._gap = np.zeros(0)
         # How many STATEs each slot's conversation has paid for in advance.
         self._prepaid = array("d")
-        self._waiting = 0
+        # The slots with such a number: few, mostly, so that a tick need not look at all.
+        self._waiting: set[int] = set()
 
     def _fit(self) -> None:
         """Grow the arrays to the table's room."""
@@ -102,14 +105,14 @@ class States:
             conversation.takes_moves = False
         if conversation.phase is not Phase.PLAYING:
             return
-        self._waiting += not self._number[slot]
+        self._waiting.add(slot)
         self._number[slot] = number
         self._gap[slot] = 0.0
 
     def end(self, slot: int) -> None:
         """Nothing more is told to this slot's player."""
-        if slot < len(self._number) and self._number[slot]:
-            self._waiting -= 1
+        if slot in self._waiting:
+            self._waiting.remove(slot)
             self._number[slot] = 0
 
     def seen(self, conversation: Conversation, seen: Seen) -> None:
@@ -140,13 +143,13 @@ class States:
         """
         if not self._waiting:
             return iter(())
-        high = self._table.high_water
-        waiting = self._number[:high] != 0
-        waiting &= self._sent_at[:high] + np.maximum(self._gap[:high], period(players)) <= now
-        waiting &= (np.frombuffer(self._prepaid, np.float64)[:high] >= 1.0) | (
-            self._receipts.paid_at[:high] >= self._cost
+        slots = np.fromiter(self._waiting, np.intp, len(self._waiting))
+        slots.sort()
+        is_due = self._sent_at[slots] + np.maximum(self._gap[slots], period(players)) <= now
+        is_due &= (np.frombuffer(self._prepaid, np.float64)[slots] >= 1.0) | (
+            self._receipts.paid_at[slots] >= self._cost
         )
-        due = self._turns.take(np.flatnonzero(waiting), players)
+        due = self._turns.take(slots[is_due], players)
         fields = self._table.fields(due)
         return zip(due.tolist(), self._number[due].tolist(), fields, strict=True)
 

@@ -53,6 +53,7 @@ class LiveTable(SweptRows):
         last_non_base: by slot, the last sequence whose state is not that of a move: an override
             came after it, or a join or a SEEN gave the sequence.
         unseen: by slot, 1 from an override until a SEEN; an override sets fields of the client's.
+            Also 1 after a join, where moves sent before the override may still be in transit.
         high_water: the first slot of those that were never used.
         room: slots in the three arrays above; it grows up to `capacity`, and the arrays are
             replaced each time.
@@ -262,7 +263,11 @@ class LiveTable(SweptRows):
         now: int,
     ) -> npt.NDArray[np.void]:
         rows = self._blocks.take(places).view(self._halves.dtype)
-        rows["updated_at"] = np.maximum(np.minimum(rows["updated_at"] | 1, _LATEST - 1) + 1, now)
+        dates = rows["updated_at"]
+        if _newest(dates) < now:  # always, but where the wall clock has stepped back
+            dates.fill(now)
+        else:
+            dates[:] = np.maximum(np.minimum(dates | 1, _LATEST - 1) + 1, now)
         rows["sequence"] = sequences
         if self._moved:
             named = rows.view(self._layout.named)
@@ -276,7 +281,9 @@ class LiveTable(SweptRows):
         self, slots: Slots, places: npt.NDArray[np.int64], rows: npt.NDArray[np.void]
     ) -> int:
         self._write_many(slots, places, rows)
-        self.saved_at[slots[rows["updated_at"] == _LATEST]] = 0
+        dates = rows["updated_at"]
+        if _newest(dates) == _LATEST:
+            self.saved_at[slots[dates == _LATEST]] = 0
         clean = slots[~self._dirty_flags[slots]]
         self._raise_flags(clean)
         return len(slots) - len(clean)
@@ -387,3 +394,8 @@ class LiveTable(SweptRows):
         self._write(slot, session_id, generation, updated_at, sequence, values)
         self.last_non_base[slot] = sequence
         self._lower_flag(slot)
+
+
+def _newest(dates: npt.NDArray[np.int64]) -> int:
+    """The newest of some dates; 0 if there are none."""
+    return int(np.maximum.reduce(dates)) if len(dates) else 0

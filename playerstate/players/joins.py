@@ -52,7 +52,9 @@ class Joins:
         load: reads a player from the store, as `IStateReader.load`.
         guard: called before the table's rows are touched.
         max_players: the most players at a time.
-        left: of players who were online when the last process died.
+        left: of players who were online when the last process died.  Moves that were sent to that
+            process may be in transit until `forget_left`: so its overrides count as unseen until
+            then, though they may have been seen.
     """
 
     def __init__(
@@ -83,7 +85,10 @@ class Joins:
         return len(self._loads)
 
     def forget_left(self) -> None:
-        """From now on, every player who is loaded begins with the default of transient fields."""
+        """From now on, every player who is loaded begins with the default of transient fields.
+
+        An override of the last process counts as seen: the WELCOME tells of it.
+        """
         self._left.clear()
 
     def refuse_all(self, why: Exception) -> None:
@@ -187,7 +192,7 @@ class Joins:
             values, updated_at = self._stored(session_id, stored)
             # 0 means never stored; an imported row may carry that date, and its player was stored.
             updated_at = max(updated_at, 1)
-            date, packed = self._left.pop(session_id, (0, values))
+            date, packed = self._left.get(session_id, (0, values))
             was_online = date == updated_at
             if was_online:
                 values = self._schema.with_left(values, packed)
@@ -195,6 +200,7 @@ class Joins:
             slot = self._table.admit(session_id, values, updated_at)
         except LiveFileUnusable as error:
             raise StoreBusy(str(error)) from error
+        self._left.pop(session_id, None)
         self._table.unseen[slot] = was_online and self._table.is_overridden(slot)
         return slot
 

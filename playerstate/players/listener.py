@@ -26,6 +26,8 @@ class PlayersListener(Protocol):
     def on_change(self, session_id: int, is_override: bool) -> None:
         """The program changed a player who is online or leaving; the row has changed already.
 
+        So too where a judge rejected a move of an online player, who is put back.
+
         Args:
             session_id: the player's.
             is_override: whether fields of the client's were set.

@@ -49,7 +49,7 @@ TROUBLE_EVERY = 1.0
 """Seconds between two checks of whether to log that the service is degraded, or no longer."""
 LEFT_KEPT = 60.0
 """Seconds, from when players may join after a crash, in which a player who joins again gets the
-transient fields back, and is told again of an override."""
+transient fields back, and an override counts as unseen.  No datagram is in transit for longer."""
 CHECK_EVERY = 1.0
 """Seconds between two checks of the live file."""
 

@@ -297,6 +297,9 @@ class PlayerStateService(Service):
     def update(self, session_id: int, state: Any) -> None:
         """Apply a player's whole state.  Never blocks.
 
+        The player's client is told.  Until it has seen that, its moves are rejected, unless the
+        server owns every field; then it goes on from this state.
+
         Raises:
             InvalidState: a value lies outside its field; nothing has changed.
             NotOnline: the player has not joined, or has left.
@@ -316,8 +319,9 @@ class PlayerStateService(Service):
         Never blocks.  Without a field it changes nothing.  Only the named fields are checked: the
         others may hold what was saved under wider bounds.
 
-        The player's client is not notified, and its next MOVE sets the client's fields again: only
-        a change of server-owned fields lasts.
+        The player's client is told.  If a field of the client's is named, its moves are rejected
+        until it has seen that, and none that it sent before is ever applied; then it goes on from
+        the changed state.  A change of server-owned fields alone interrupts no movement.
 
         Args:
             session_id: the player's.
@@ -347,8 +351,8 @@ class PlayerStateService(Service):
 
         Without a field it changes nothing, and waits for the player's present state to be saved.
 
-        As with `change`, an online player's client is not notified, and its next MOVE sets the
-        client's fields again.  Cancelling the Deferred stops the waiting, not the edit.
+        As with `change`, an online player's client is told.  Cancelling the Deferred stops the
+        waiting, not the edit.
 
         Args:
             session_id: the player's.

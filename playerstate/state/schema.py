@@ -24,7 +24,7 @@ import operator
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import attrs
@@ -63,7 +63,7 @@ def folded(name: str) -> str:
 
 def within(
     low: float | None = None, high: float | None = None, *, resolution: float | None = None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Metadata of a number field: the inclusive bounds of an update, and its grid on the wire.
 
     Args:
@@ -77,20 +77,21 @@ def within(
     return {_BOUNDS_KEY: Bounds(low, high, resolution)}
 
 
-def text(size: int) -> Mapping[str, Any]:
+def text(size: int) -> dict[str, Any]:
     """Metadata of a ``str`` field: the most bytes of UTF-8 that it may hold."""
     return {_TEXT_KEY: size}
 
 
-def server_owned() -> Mapping[str, Any]:
+def server_owned() -> dict[str, Any]:
     """Metadata of a field that the server owns: the program around the service, or an operator.
 
-    A client sees it in its WELCOME, and cannot change it: a move does not carry it.
+    A client sees it when it joins and whenever the program changes the player, and cannot change
+    it: a move does not carry it.
     """
     return {_SERVER_KEY: True}
 
 
-def transient() -> Mapping[str, Any]:
+def transient() -> dict[str, Any]:
     """Metadata of a field that is not stored: it has no column.
 
     It is in the live table, on the wire and in the live file like any other.  A player who is
@@ -100,7 +101,7 @@ def transient() -> Mapping[str, Any]:
     return {_TRANSIENT_KEY: True}
 
 
-def was(*names: str) -> Mapping[str, Any]:
+def was(*names: str) -> dict[str, Any]:
     """Metadata of a renamed field: the names that it had before, the latest first.
 
     A store renames the column with the first of these names that it has, unless it has a column

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from playerstate import PlayerState, StateSchema, text, within
 from playerstate.cli.crowd import SLICE, Crowd
 from playerstate.cli.outcome import Outcome
+from playerstate.cli.program import Changes
 from playerstate.cli.simulate import stepper, visit_twice, walk_for
 from playerstate.client import Client, Link, PlainLink, PlainPort
 from playerstate.conversations.gateway import Gateway
@@ -120,6 +121,27 @@ class World:
         walk = partial(walk_for, seconds=seconds, moves_a_second=rate, step=step)
         found: Outcome = self.run(visit_twice(self.crowd, self.schema, walk))
         return found
+
+    def visit_changed(
+        self, changed: int, seconds: float = 2.0, stored: Callable[[int], Any] | None = None
+    ) -> Outcome:
+        """Run the course of ``playerstate simulate --teleport``, with a store read like this."""
+        service, clients = self.stepped.service, self.crowd.clients
+        program = Changes(self.crowd, service, list(clients)[:changed], random.Random(2))
+        step = stepper(self.schema, random.Random(1))
+        walk = partial(walk_for, seconds=seconds, moves_a_second=20, step=step, program=program)
+        found = self.run(visit_twice(self.crowd, self.schema, walk))
+        self.stepped.service.flush()
+        self.stepped.settle()
+        return program.checked(found, stored or self.stored)
+
+    def stored(self, session_id: int) -> dict[str, Any] | None:
+        """What the store holds of a player."""
+        found = self.stepped.store.load(session_id)
+        if found is None:
+            return None
+        names = [field.name for field in self.schema.stored]
+        return dict(zip(names, found.values, strict=True))
 
 
 class WorldTestCase(SynchronousTestCase):

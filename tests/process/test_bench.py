@@ -372,3 +372,89 @@ class RowTests(SynchronousTestCase):
             port = clients.socket.getsockname()[1]
             self.assertEqual(server.recvfrom(10), (b"one", ("127.1.0.1", port)))
             self.assertEqual(server.recvfrom(10), (b"two", ("127.1.0.2", port)))
+
+
+class ProgramTests(SynchronousTestCase):
+    """The program that changes players, and the players who are told of it."""
+
+    def setUp(self) -> None:
+        """A server with a program, and players who have joined it."""
+        self.ours, self.sender = bench("ours"), bench("udp_sender")
+        from playerstate import Gateway
+        from playerstate.testing import SteppedService
+        from playerstate.transports.plain import PlainService
+
+        self.stepped = stepped = SteppedService(self.ours.Hero)
+        gateway = Gateway(stepped.service, idle_timeout=3600.0, jitter=lambda: 0.5)
+        PlainService(gateway, 7777, reactor=stepped.reactor).startService()
+        self.port = stepped.reactor.ports[7777]
+        self.addCleanup(self.port.stopListening)
+        self.program = bench("program").Program(stepped.reactor, stepped.service, 200)
+        self.walkers = self.sender.Walkers(200, self.ours.HERO_SCHEMA)
+        codec = self.walkers._codec
+        for player in range(1, 201):
+            self.receive(self.sender._HEAD.pack(player, player) + codec.encode_join(player, 0))
+
+    def receive(self, datagram: bytes) -> None:
+        """A datagram arrives at the server."""
+        self.port.receive(datagram, ("127.0.0.1", 5000))
+
+    def send(self) -> None:
+        """Every player moves."""
+        for move in self.walkers.data:
+            self.receive(move.tobytes())
+
+    def test_share(self) -> None:
+        """So many are changed a second, half of them moved, and all again before one twice."""
+        self.program.start()
+        for _ in range(20):
+            self.stepped.reactor.advance(0.05)
+        self.assertEqual(self.program.changes, 2)
+        for _ in range(100 * 20):
+            self.stepped.reactor.advance(0.05)
+        self.program.stop()
+        self.assertEqual(self.program.changes, 202)
+        service = self.stepped.service
+        hurt = sum(service.state(player).hp != 100 for player in range(1, 201))
+        moved = sum(service.state(player).x != 350.0 for player in range(1, 201))
+        self.assertApproximates(hurt, 100, 3)
+        self.assertApproximates(moved, 100, 3)
+
+    def test_rest(self) -> None:
+        """What falls into a rest is not made up for."""
+        for _ in range(2):
+            self.program.start()
+            for _ in range(20):
+                self.stepped.reactor.advance(0.05)
+            self.program.stop()
+            self.stepped.reactor.advance(100.0)
+        self.assertEqual(self.program.changes, 4)
+
+    def test_told(self) -> None:
+        """A player who was moved goes on from there once the STATE is answered."""
+        service = self.stepped.service
+        self.send()
+        service.change(7, x=1.0, y=2.0)
+        self.walkers.next_round()
+        self.send()
+        self.assertEqual(service.ledger.rejected, {"not_seen": 1})
+        self.stepped.reactor.advance(0.1)
+        answers = [self.walkers.answer(datagram, 200) for datagram, _ in self.port.take()]
+        [seen] = [answer for answer in answers if answer]
+        self.receive(seen)
+        self.walkers.next_round()
+        self.send()
+        self.assertEqual(service.state(7), self.ours.Hero(1.0, 2.0, 100))
+        self.assertEqual((service.progress(7).applied, service.ledger.stale), (3, 0))
+
+    def test_not_sent_yet(self) -> None:
+        """Who has not sent the move of this round answers with the last round's."""
+        self.send()
+        self.stepped.service.change(7, hp=50)
+        self.walkers.next_round()
+        self.stepped.reactor.advance(0.1)
+        states = [datagram for datagram, _ in self.port.take() if datagram[12] == 0x85]
+        [of_six, of_seven] = [self.walkers.answer(states[0], sent) for sent in (6, 7)]
+        codec = self.walkers._codec
+        self.assertEqual(codec.decode_seen(of_six, 12).sequence, 1)
+        self.assertEqual(codec.decode_seen(of_seven, 12).sequence, 2)

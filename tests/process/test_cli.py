@@ -93,6 +93,38 @@ class ProcessTests(SynchronousTestCase):
         self.assertTrue(found["ok"])
         self.assertEqual((found["joined"], found["lost_moves"], found["mismatches"]), (20, 0, 0))
 
+    def test_simulate_teleports(self) -> None:
+        """Bots on a server of their own are teleported and healed; nothing of it is left."""
+        for state in ((), ("--state", "playerstate:PlayerState")):
+            status, stdout, stderr = self.command(
+                "simulate", "--teleport", "5", "--players", "10", "--seconds", "1", "--json", *state
+            )
+            self.assertEqual((status, stderr), (0, ""))
+            found = json.loads(stdout)
+            self.assertTrue(found["ok"])
+            self.assertGreater(found["teleports"], 5)
+            self.assertEqual(found["heals"] > 5, not state)
+            self.assertEqual(found["changes_told"], found["teleports"] + found["heals"])
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_simulate_undone_teleport(self) -> None:
+        """Where the server lets moves undo teleports, the bot is named, and the status is 1."""
+        code = (
+            "from playerstate.cli import main\n"
+            "from playerstate.conversations.states import States\n"
+            "changed = States.changed\n"
+            "States.changed = lambda *a: changed(*a[:2], False, a[3])\n"
+            "main(['simulate', '--teleport', '1', '--players', '2', '--seconds', '1'])\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(
+            done.stderr,
+            rf"^player {FIRST_ID} was teleported to x=.*, and an earlier move undid that",
+        )
+
     def test_replay_netcode(self) -> None:
         """So can tracks be played."""
         Path(self.directory, "tracks").write_text("t,session_id,x,y\n0,1,1,1\n0.5,2,2,2\n")

@@ -36,7 +36,10 @@ SAVED = (
     ("docs/embedding.md", "asyncioreactor", "loop.py"),
     ("docs/embedding.md", "service = PlayerStateService(store, ", "live_file.py"),
     ("docs/embedding.md", "class Avatar", "mygame.py"),
-    ("docs/embedding.md", "Application(", "server.py"),
+    ("docs/embedding.md", "from mygame import Avatar", "server.py"),
+    ("docs/embedding.md", "class Hero", "hero.py"),
+    ("docs/embedding.md", "TimerService(", "game.py"),
+    ("docs/embedding.md", "woke_up", "burnt.py"),
     ("docs/embedding.md", "class Fence", "judged.py"),
     ("docs/embedding.md", "for _ in range(40)", "walk.py"),
     ("docs/embedding.md", "def frame(", "frame.py"),
@@ -279,6 +282,9 @@ class PageTests(TypedTestCase):
         Path(self.directory, "players.db").unlink(missing_ok=True)
         self.serve("PYTHONPATH=. twistd -ny server.py")
         self.type_in("PYTHONPATH=. playerstate simulate --state mygame:Avatar")
+        self.serve("PYTHONPATH=. twistd -ny game.py")
+        self.assertRegex(self.run_program("burnt.py"), "hp is [2468]0\n")
+        self.assertEqual(len(promised(program("docs/embedding.md", "woke_up"))), 1)
         self.serve("twistd -n playerstate --store memory:")
         self.assertIn("saved at PlayerState(x=390.0", self.run_program("walk.py"))
 

@@ -1,8 +1,9 @@
 """Anything at all as datagrams: ``python -m tests.proof.fuzz`` lets atheris look for worse.
 
-`play` reads bytes as a scenario: datagrams from a few addresses, well formed or not, with time and
-the persist thread going on in between.  Whatever it says, nothing may be raised, nothing may grow,
-and the books must balance.  Hypothesis draws such scenarios in
+`play` reads bytes as a scenario: datagrams from a few addresses, well formed or not, with time, the
+persist thread and the program around the service going on in between, and a judge of moves.
+Whatever it says, nothing may be raised, nothing may grow, and the books must balance.  Hypothesis
+draws such scenarios in
 `tests.unit.conversations.test_fuzz`; atheris breeds them, led by the lines of the package that each
 one reaches.
 """
@@ -16,20 +17,27 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
+from zope.interface import implementer
 
 from playerstate import PlayerState, StateSchema
 from playerstate.conversations.gateway import Gateway
+from playerstate.interfaces import IMoveJudge
+from playerstate.players.service import NotOnline, ServerFull, UnknownPlayer
 from playerstate.testing import Address, SteppedService
 from playerstate.transports.plain import PlainService
-from playerstate.wire.messages import JOIN, LEAVE, MOVE, PING, Codec, encode_numbered
+from playerstate.wire.messages import JOIN, LEAVE, MOVE, PING, SEEN, Codec, encode_numbered
 from tests.kit.players import run_of
 
 MAX_PLAYERS = 3
 SESSION_IDS = (0, 1, 2, 3, 4, 2**63 - 1, 2**63, 2**64 - 1)
 ADDRESSES: tuple[Address, ...] = tuple((f"192.0.2.{n}", 1000 + n) for n in range(4))
 PAUSES = (0.0, 0.02, 0.1, 0.5, 3.0, 40.0)
-JOIN_BYTES = Codec(StateSchema.of(PlayerState)).join_size
+CODEC = Codec(StateSchema.of(PlayerState))
+JOIN_BYTES, SEEN_BYTES = CODEC.join_size, CODEC.seen_size
 MAX_STORY = 4096
 
 
@@ -76,13 +84,33 @@ def play(data: bytes) -> None:
     assert not failures, failures[0]["log_failure"].getTraceback()
 
 
+@implementer(IMoveJudge)
+class LeftJudge:
+    """A judge that lets no player move to the left of 0."""
+
+    reason = "left"
+
+    def passing(
+        self,
+        slots: npt.NDArray[np.intp],
+        before: npt.NDArray[np.void],
+        after: npt.NDArray[np.void],
+        seconds: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.bool_]:
+        """See `IMoveJudge`."""
+        passes: npt.NDArray[np.bool_] = after["x"] >= 0
+        return passes
+
+
 class Server:
     """A server that lives through scenarios."""
 
     def __init__(self) -> None:
         self.stepped = SteppedService(max_players=MAX_PLAYERS, queue_size=2)
         self.service = self.stepped.service
-        self.gateway = Gateway(self.service, idle_timeout=30.0, jitter=lambda: 0.5)
+        self.gateway = Gateway(
+            self.service, idle_timeout=30.0, judges=[LeftJudge()], jitter=lambda: 0.5
+        )
         reactor = self.stepped.reactor
         self.transport = PlainService(self.gateway, 7777, reactor=reactor)
         self.transport.startService()
@@ -96,6 +124,8 @@ class Server:
             self.send_move,
             self.send_numbered,
             self.send_long,
+            self.send_seen,
+            self.change,
         )
 
     def live(self, scenario: Scenario) -> None:
@@ -138,19 +168,25 @@ class Server:
 
     def wait(self, scenario: Scenario) -> None:
         """Time passes, and the persist thread may get a turn in it."""
-        choice = scenario.number()
+        choice, known = scenario.number(), self._known()
+        self.port.take()
         self.stepped.reactor.advance(PAUSES[choice % len(PAUSES)])
         if choice & 0x80:
             self.stepped.step()
+        for message, to in self.port.take():
+            assert to in known | self._known(), (message, to)
+
+    def _known(self) -> set[Address]:
+        """Where the players of all conversations are."""
+        registry = run_of(self.gateway).registry
+        return {each.peer for each in (*registry.current.values(), *registry.departed.values())}
 
     def receive(self, datagram: bytes, whence: int) -> None:
         """A datagram arrives; no answer to it is longer than itself, unless the sender has joined.
 
         Each sender of a JOIN pays for its answer.
         """
-        before = self.service.ledger.snapshot()
-        registry = run_of(self.gateway).registry
-        known = {each.peer for each in (*registry.current.values(), *registry.departed.values())}
+        before, known = self.service.ledger.snapshot(), self._known()
         self.port.take()
         address = ADDRESSES[whence % len(ADDRESSES)]
         self.port.receive(datagram, address)
@@ -159,7 +195,9 @@ class Server:
         after = self.service.ledger.snapshot()
         joins = sum(after.joins_refused.values()) + after.joins
         joins -= sum(before.joins_refused.values()) + before.joins
-        assert after.received - before.received + joins <= 1
+        # A player who is put back is changed.
+        most = 1 + after.rejected.get("left", 0) - before.rejected.get("left", 0)
+        assert after.received - before.received + joins <= most
 
     def send_noise(self, scenario: Scenario) -> None:
         """Anything, from anywhere."""
@@ -191,6 +229,35 @@ class Server:
         """Something near the longest there is."""
         message = bytes((scenario.number() % 8,)) * (1190 + scenario.number() % 32)
         self.receive(self._id(scenario) + message, scenario.number())
+
+    def send_seen(self, scenario: Scenario) -> None:
+        """A SEEN, of the player's present number, or of one near it."""
+        head = self._id(scenario)
+        slot = self.service.table.slots.get(struct.unpack_from("<Q", head)[0])
+        number = 0 if slot is None else self.service.table.updated_at(slot)
+        number = max(0, number + (0, 0, 0, 1, -1, -2, 2**62, -(2**62))[scenario.number() % 8])
+        seen = struct.pack("<BQI", SEEN, number, scenario.number()).ljust(SEEN_BYTES, b"\0")
+        self.receive(head + seen, scenario.number())
+
+    def change(self, scenario: Scenario) -> None:
+        """The program changes a player, who may be offline or leave."""
+        session_id, choice = 1 + scenario.number() % 4, scenario.number()
+        service, value = self.service, float(scenario.number())
+        try:
+            if choice % 4 == 0:
+                service.change(session_id, x=value)
+            elif choice % 4 == 1:
+                service.update(session_id, PlayerState(value, value))
+            else:
+                call = service.edit(session_id, create=choice & 4 != 0, x=value)
+                self._expect(call if choice % 4 == 2 else service.leave(session_id), call)
+        except NotOnline:
+            pass
+
+    def _expect(self, *calls: Deferred[Any]) -> None:
+        """They may fail, but by nothing unforeseen."""
+        for call in calls:
+            call.addErrback(lambda failure: failure.trap(NotOnline, ServerFull, UnknownPlayer))
 
     def _id(self, scenario: Scenario) -> bytes:
         return struct.pack(

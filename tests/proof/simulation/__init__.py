@@ -10,7 +10,9 @@ compared, and whatever `docs` promise to hold always is looked at.
 - `world`: time, the reactor, the persist thread, what has happened.
 - `network`, `store`: datagrams on their way; a store that fails, stalls and half-finishes.
 - `players`, `model`, `promises`: what must be of players, and of those who wait for them.
-- `talks`, `judge`, `answers`: what must be of conversations, of what comes in, of what is sent.
+- `conversations`, `judge`, `answers`: what must be of conversations, of what comes in, of what is
+  sent.
+- `move_judge`: a judge of moves, which the gateway of some seeds has.
 - `checks`: what always holds.
 - `server`: one process's life, from start to stop or crash.
 - `clients`, `program`, `faults`: who does something next.

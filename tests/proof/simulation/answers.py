@@ -75,7 +75,9 @@ class Answers:
         else:
             self._wrote_gone(player, message, address)
         self._world.check(getattr(message, "nonce", nonce) == nonce, "a nonce of another:", message)
-        if (talk := talk or self._talks.named(session_id, nonce)) is not None:
+        talk = talk or self._talks.named(session_id, nonce)
+        # A REFUSED is paid for by the JOIN that it answers, whatever conversation there is.
+        if talk is not None and not isinstance(message, Refused):
             talk.bytes_left -= len(packet)
             left = talk.bytes_left
             self._world.check(left >= 0, "player", session_id, "gets", -left, "bytes too many")
@@ -106,7 +108,7 @@ class Answers:
                 *("player", session_id, "was not told of joining elsewhere"),
             )
             slot = self._table.slots[session_id]
-            self._model.enter(player, asked.sequence, slot)
+            self._model.enter(player, asked.sequence, slot, self._table, asked.again)
             player.came_by = "join"
             talk = self._talks.current[session_id] = Conversation(
                 address,
@@ -118,7 +120,7 @@ class Answers:
                 asked.replaced,
             )
             talk.pay_for(asked.size, self._codec)
-            if player.is_overridden:
+            if player.unseen:
                 talk.change(player.updated_at, True)
             self._talks.joining.pop(session_id, None)
             self._talks.departed.pop(session_id, None)
@@ -189,7 +191,11 @@ class Answers:
             talk.bases = [*talk.bases, (applied, player.values)][-2:]
 
     def _wrote_gone(self, player: Player, message: Gone, address: Address) -> None:
-        session_id, world = player.session_id, self._world
+        session_id, world, asked = player.session_id, self._world, self._talks.asked
+        if asked is not None and not asked.fresh:
+            here = (asked.nonce, asked.address) == (message.nonce, address)
+            world.check(here, "player", session_id, "at", address, "gets", message, "to", asked)
+            return
         talk = self._talks.current.pop(session_id, None)
         name = ("player", session_id, "at", address, "gets", message)
         world.check(
@@ -197,6 +203,7 @@ class Answers:
             *(*name, "having", talk),
         )
         assert talk is not None
+        self._talks.end(player, talk)
         if message.reason == GoneReason.IDLE:
             silent = world.now - talk.heard
             world.check(silent >= self._gateway.idle_timeout - 1e-6, *name, "after", silent)

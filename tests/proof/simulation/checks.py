@@ -82,6 +82,8 @@ class Checks:
         found = (table.sequence(slot), table.updated_at(slot), table.values(slot))
         must = (player.sequence, player.updated_at, player.values)
         check(found == must, *name, "stands at", found, "instead of", must)
+        unseen = bool(table.unseen[slot])
+        check(unseen == player.unseen, *name, "is to be told again:", unseen)
         if player.never_joined:
             # One who gives up has no word for those who never joined.
             if not service.gave_up:
@@ -148,6 +150,7 @@ class Checks:
             "conversations": (len(registry.current), places),
             "conversations by slot": (len(registry.at_slot), places),
             "departed": (len(registry.departed), places),
+            "ended": (len(registry.ended), places),
             "joining": (len(registry.joining), places),
             "leavers": (len(service.run.leaves.by_slot), places),
             "dropped": (len(service.run.leaves._dropped), places),

@@ -13,6 +13,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.testing import Address
 from playerstate.wire.deltas import DeltaCodec
 from playerstate.wire.messages import (
+    JOIN,
     LEAVE,
     PING,
     SEEN,
@@ -104,6 +105,8 @@ class Clients:
         if client is None:
             return  # it went to where a device was
         if isinstance(message, Welcome) and message.nonce == client.nonce:
+            if not client.welcomed:
+                client.knows = max(client.knows, message.updated_at)
             client.welcomed = True
             client.secret = message.secret
         elif isinstance(message, (Refused, Gone)) and message.nonce == client.nonce:
@@ -122,11 +125,16 @@ class Clients:
         if client.answers == "badly":
             number += self._random.choice((0, 0, 0, -2, 2))
             sequence += self._random.choice((0, 0, -2, 3))
-            client.knows = math.inf
+            self._misbehaves(client)
         elif state.is_override:
             client.knows = max(client.knows, number)
             client.bases.clear()
         self._see(client, number, sequence)
+
+    def _misbehaves(self, client: Client) -> None:
+        """A client may say less than it has sent: what becomes of its moves is its own fault."""
+        client.knows = math.inf
+        self._model.intents.forgive(client.session_id, client.nonce)
 
     def _see(self, client: Client, number: int, sequence: int) -> None:
         sequence = min(max(sequence, 0), MAX_SEQUENCE)
@@ -140,10 +148,12 @@ class Clients:
         client = self._one()
         player = self._model.players[client.session_id]
         past = [*player.overrides, 0, 1, player.updated_at, player.updated_at + 1, 2**63, 2**64 - 1]
-        client.knows = math.inf
+        self._misbehaves(client)
         self._see(client, self._random.choice(past), client.used + self._random.choice((0, 0, -1)))
 
     def _send(self, client: Client, message: bytes) -> None:
+        if message[:1] == bytes([JOIN]):
+            self._model.intents.joins(client.session_id, client.nonce)
         self._network.send(_HEAD.pack(client.session_id, client.nonce) + message, client.address)
 
     def _one(self) -> Client:
@@ -169,9 +179,13 @@ class Clients:
         self._world.note("client", client.session_id, "moves", sequence)
         client.moves[sequence] = values = self._model.some_values(client.session_id)
         client.used = max(client.used, sequence)
-        intent = Intent(self._model.intents.moved(values), client.knows)
+        intent = Intent(self._model.intents.moved(values), self._knew(client))
         self._model.intents.sent(client.session_id, client.nonce, sequence, intent)
         self._send(client, self._codec.encode_move(sequence, values))
+
+    def _knew(self, client: Client) -> float:
+        """What a client knows that moves; before its WELCOME it must not, and knows nothing."""
+        return client.knows if client.welcomed else math.inf
 
     def step(self) -> None:
         """Move by a DELTA, from a base that mostly is the newest."""
@@ -186,7 +200,7 @@ class Clients:
             client.sequence = sequence
             client.used = max(client.used, sequence)
             # Its base may be one of an earlier conversation.
-            intent = Intent(None, client.knows)
+            intent = Intent(None, self._knew(client))
             self._model.intents.sent(client.session_id, client.nonce, sequence, intent)
             self._world.note("client", client.session_id, "steps", sequence, "from", base)
             self._send(client, message)

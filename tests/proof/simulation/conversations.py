@@ -13,7 +13,7 @@ import math
 import attrs
 
 from playerstate.arguments import MAX_SEQUENCE
-from playerstate.conversations.conversation import TOLD_KEPT, Replaced
+from playerstate.conversations.conversation import TOLD_KEPT, Ended, Replaced
 from playerstate.conversations.gateway import Gateway
 from playerstate.conversations.joins import REPLACED_FOR, REPLACED_KEPT
 from playerstate.conversations.pace import SEND_EVERY
@@ -44,6 +44,7 @@ class Asked:
     size: int
     fresh: bool = True
     replaced: Replaced = ()
+    again: bool = False
 
 
 @attrs.define(eq=False)
@@ -58,8 +59,8 @@ class Conversation:
     the newest change that the client has not, 0 for none; `numbers` those of the STATEs sent.
     `bytes_left` is how many bytes more came from where the player is than were sent there.
     `states_paid` is how many STATEs are paid for beside RECEIPTs, `state_at` when the last was
-    sent, `gap` how long after it at least the same may be sent again.  `is_renumbered` is whether the program has had
-    its sequences begin again below what the client had used.
+    sent, `gap` how long after it at least the same may be sent again.  `is_renumbered` is whether
+    the program has had its sequences begin again below what the client had used.
     """
 
     address: Address
@@ -122,6 +123,7 @@ class Conversations:
         current: those there are, by session id, as the other dicts.
         joining: JOINs that wait for a load.
         departed: those that ended by a LEAVE, whether they are still answered or not.
+        ended: what is to be remembered of each player's last one, once it is forgotten.
         api_loads: how many joins of the embedding program wait for a load.
         last_receipt: what a player was told last: nonce, applied, saved.
         asked: the JOIN that is being delivered.
@@ -142,6 +144,7 @@ class Conversations:
         self.current: dict[int, Conversation] = {}
         self.joining: dict[int, Asked] = {}
         self.departed: dict[int, Conversation] = {}
+        self.ended: dict[int, Ended] = {}
         self.api_loads: dict[int, int] = {}
         self.last_receipt: dict[int, tuple[int, int, int]] = {}
         self.asked: Asked | None = None
@@ -167,6 +170,17 @@ class Conversations:
                 return talk
         return None
 
+    def has_moved(self, session_id: int, nonce: int, since: int) -> bool:
+        """Whether a move of the conversation with this nonce came after a state of this date."""
+        talk, player = self.current.get(session_id), self._model.players[session_id]
+        is_move = player.came_by in ("move", "delta") and player.updated_at > since
+        return is_move and talk is not None and talk.nonce == nonce
+
+    def is_renumbered(self, session_id: int) -> bool:
+        """Whether the program has renumbered a conversation that a client is in."""
+        talk = self.current.get(session_id)
+        return talk is not None and talk.is_renumbered
+
     def loading(self, session_id: int) -> bool:
         """Whether this player's load is under way."""
         return session_id in self.joining or self.api_loads.get(session_id, 0) > 0
@@ -188,11 +202,34 @@ class Conversations:
             check(talk.leaving, *name, "ended without leaving")
             check(self._model.reached(player, talk.target), *name, "ended before it was saved")
             self.departed[session_id] = self.current.pop(session_id)
+            self.end(player, talk)
+
+    def end(self, player: Player, talk: Conversation) -> None:
+        """A conversation ends: one that was left never begins again, another may."""
+        now = self._world.now
+        ended = Ended(now, ((talk.nonce, now), *talk.replaced))
+        if not talk.leaving:
+            ended = Ended(now, talk.replaced, talk.nonce, player.sequence)
+        self.ended[player.session_id] = ended
+
+    def began_before(self, session_id: int, nonce: int) -> Ended | None:
+        """The conversation with this nonce that ended of late, and that a JOIN begins again."""
+        ended = self.ended.get(session_id)
+        if session_id not in self._registry.ended or ended is None or ended.nonce != nonce:
+            return None
+        return ended
 
     def replaced(self, session_id: int, nonce: int) -> Replaced:
         """The nonces that a fresh JOIN replaces, or that were replaced of late."""
         now = self._service.clock.seconds()
         found: Replaced = ()
+        if (remembered := self._registry.ended.get(session_id)) is not None:
+            ended = self.ended[session_id]
+            found = ended.replaced
+            if ended.nonce is None:
+                found = ((found[0][0], remembered.at), *found[1:])
+            elif ended.nonce != nonce:
+                found = ((ended.nonce, now), *found)
         if session_id in self._registry.departed:
             departed = self.departed[session_id]
             found = ((departed.nonce, now), *departed.replaced)

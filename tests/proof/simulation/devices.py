@@ -12,6 +12,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.testing import Address
 from playerstate.wire.messages import (
     DELTA,
+    JOIN,
     MOVE,
     SEEN,
     Codec,
@@ -121,7 +122,9 @@ class Device:
 
     def _send(self, message: bytes) -> None:
         client = self.client
-        if message[0] in (MOVE, DELTA):
+        if message[0] == JOIN:
+            self._intents.joins(self.session_id, client.nonce)
+        elif message[0] in (MOVE, DELTA):
             intent = Intent(self._intents.moved(client.values), self._knew)
             self._intents.sent(self.session_id, client.nonce, client.sequence, intent)
         elif message[0] == SEEN:
@@ -167,6 +170,8 @@ class Device:
         values, client = welcome.values, self.client
         # A server that has lost states tells lower numbers.
         self._owes = self._number = 0
+        if welcome.is_override:
+            self._newest = welcome.updated_at
         if client.sequence == client._first:
             self._knows = self._knew = max(self._knows, welcome.updated_at)
         else:
@@ -218,6 +223,13 @@ class Devices:
 
     def _one(self) -> Device:
         return self._random.choice(self.all)
+
+    def one_each(self) -> list[Device]:
+        """Wake one device of each player; the others sleep from now on."""
+        last = {device.session_id: device for device in self.all}
+        for device in self.all:
+            device.awake = device is last[device.session_id]
+        return list(last.values())
 
     def next_due(self) -> float:
         """When one of them does something next by itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from playerstate.state.schema import StateSchema
@@ -34,6 +36,8 @@ class Intents:
         self._world = world
         self._owned = [field.is_server_owned for field in schema.fields]
         self._sent: dict[tuple[int, int, int], list[Intent]] = {}
+        self._joined: dict[int, set[int]] = {}
+        self._doubtful: set[tuple[int, int]] = set()
 
     def moved(self, values: Values) -> Values:
         """The client's part of a state."""
@@ -47,13 +51,31 @@ class Intents:
         """A client sends a move."""
         self._sent.setdefault((session_id, nonce, sequence), []).append(intent)
 
+    def joins(self, session_id: int, nonce: int) -> None:
+        """A client sends a JOIN."""
+        self._joined.setdefault(session_id, set()).add(nonce)
+
+    def forgive(self, session_id: int, nonce: int) -> None:
+        """The moves that a client has sent in this conversation may undo overrides."""
+        for (who, talk, _), intents in self._sent.items():
+            if (who, talk) == (session_id, nonce):
+                intents[:] = [attrs.evolve(intent, knew=math.inf) for intent in intents]
+
+    def forget(self, session_id: int) -> None:
+        """Another process runs, which knows nothing of this player's conversations so far.
+
+        A JOIN that the network repeats may begin one of them again, after an override, and the
+        client may get an older WELCOME.
+        """
+        self._doubtful.update((session_id, nonce) for nonce in self._joined.get(session_id, ()))
+
     def check(self, player: Player, nonce: int, sequence: int, moved: Values) -> None:
         """A move is to be applied: it is one that was meant, and knows what it changes."""
         intents = self._sent.get((player.session_id, nonce, sequence), [])
         override = player.override if player.is_overridden else 0
         right = [each for each in intents if each.moved in (None, moved) and each.knew >= override]
         self._world.check(
-            not intents or bool(right),
+            not intents or bool(right) or (player.session_id, nonce) in self._doubtful,
             *("player", player.session_id, "moves", nonce, sequence, "to", moved, "of", intents),
             *("over the override", override),
         )

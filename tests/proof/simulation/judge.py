@@ -28,6 +28,7 @@ from playerstate.wire.messages import (
     VERSION,
     Codec,
     Gone,
+    GoneReason,
     Receipt,
     Refused,
     RefusedReason,
@@ -43,6 +44,7 @@ from tests.proof.simulation.conversations import (
     Conversations,
 )
 from tests.proof.simulation.model import Model
+from tests.proof.simulation.move_judge import verdict
 from tests.proof.simulation.players import Player, Values
 from tests.proof.simulation.world import World
 
@@ -61,10 +63,17 @@ class Judge:
         world, model, talks: of the run.
         gateway: the real one.
         loads: what became of loads since this was last cleared, from the store.
+        judged: see `tests.proof.simulation.move_judge.verdict`.
     """
 
     def __init__(
-        self, world: World, model: Model, talks: Conversations, gateway: Gateway, loads: list[str]
+        self,
+        world: World,
+        model: Model,
+        talks: Conversations,
+        gateway: Gateway,
+        loads: list[str],
+        judged: int,
     ) -> None:
         self._world = world
         self._model = model
@@ -74,6 +83,7 @@ class Judge:
         self._schema = gateway.service.schema
         self._codec = Codec(self._schema)
         self._loads = loads
+        self._judged = judged
 
     def is_unanswered(self, datagram: bytes) -> bool:
         """Whether it is a MOVE, a DELTA or a SEEN, which may be delivered with others."""
@@ -87,9 +97,7 @@ class Judge:
         for datagram, address in zip(datagrams, addresses, strict=True):
             self._judge(datagram, address)
         receive(datagrams, addresses)
-        self._world.check(
-            not self._talks.answers, "answered", self._talks.answers, "to", datagrams
-        )
+        self._world.check(not self._talks.answers, "answered", self._talks.answers, "to", datagrams)
 
     def _prepare(self) -> None:
         self._model.look(self._table)
@@ -252,6 +260,11 @@ class Judge:
         self._check_there(player, talk)
         if sequence <= player.sequence:
             counts.outdate()
+        elif reason := verdict(values[0], self._judged):
+            counts.refuse(reason)
+            if not talk.leaving:
+                self._model.put_back(player)
+                self._talks.changed(player, True)
         else:
             if not talk.is_renumbered:
                 self._model.intents.check(player, talk.nonce, sequence, values)
@@ -350,10 +363,19 @@ class Judge:
         replaced = self._talks.replaced(session_id, nonce)
         departed = self._registry.departed.get(session_id)
         is_over = departed is not None and self._talks.departed[session_id].nonce == nonce
-        if is_over or any(each == nonce for each, _ in replaced):
+        if is_over:
             return counts.outdate()
+        if any(each == nonce for each, _ in replaced):
+            counts.outdate()
+            self._talks.asked = Asked(address, nonce, sequence, size, fresh=False)
+            return [Gone(nonce, GoneReason.JOINED_ELSEWHERE)]
         self._talks.joining.pop(session_id, None)
-        self._talks.asked = Asked(address, nonce, sequence, size, replaced=replaced)
+        before = self._talks.began_before(session_id, nonce)
+        if before is not None:
+            sequence = max(sequence, before.sequence)
+        again = before is not None
+        asked = Asked(address, nonce, sequence, size, replaced=replaced, again=again)
+        self._talks.asked = asked
         return None
 
     def _fresh_join(self, session_id: int, asked: Asked) -> list[object] | None:
@@ -373,7 +395,9 @@ class Judge:
 
     def _welcome(self, player: Player, nonce: int, secret: int) -> Welcome:
         restored = player.updated_at != 0
-        return Welcome(restored, nonce, player.updated_at, player.values, secret)
+        return Welcome(
+            restored, nonce, player.updated_at, player.values, secret, player.is_overridden
+        )
 
 
 def _receipts_for(size: int) -> float:

@@ -6,10 +6,12 @@ follows.  What only the store can know it takes from the store itself: which row
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from playerstate.interfaces import Stored
 from playerstate.live.table import LiveTable
+from playerstate.players.run import LEFT_KEPT
 from playerstate.players.service import Joined
 from tests.proof.simulation.intents import Intents
 from tests.proof.simulation.plan import Plan, values_of
@@ -33,6 +35,7 @@ class Model:
         recoverable: how many players the live file may hold that a process before left.
         recovering: whether what a process before left is still being saved.
         lost_allowed: whether the service has said that it gave up.
+        new_until: until when what was sent to an earlier process may still come.
     """
 
     def __init__(self, world: World, plan: Plan, store: Storm) -> None:
@@ -46,6 +49,7 @@ class Model:
         self.recovering = False
         self.recoverable = 0
         self._entering: set[int] = set()
+        self.new_until = math.inf
         self.lost_allowed = False
         self._stamp = 0
         store.keeper = self
@@ -97,6 +101,7 @@ class Model:
         player.updated_at = self._due_date(player, is_odd)
         if came_by == "override":
             player.overrides.append(player.updated_at)
+            player.unseen = True
         player.values = player.history[player.updated_at] = values
         player.applied_at.append((player.updated_at, self._world.now))
         player.sequence = sequence
@@ -111,9 +116,13 @@ class Model:
         self.apply(player, player.sequence, changed(player.values, packed), came_by)
         return is_override
 
+    def put_back(self, player: Player) -> None:
+        """A judge rejects a move: the player stays, and the client is to be told so."""
+        self.apply(player, player.sequence, player.values, "override")
+
     def seen(self, player: Player, sequence: int) -> None:
         """The client has seen an override: what it sent up to this sequence is stale."""
-        player.came_by = "join"
+        player.came_by, player.unseen = "join", False
         player.sequence, player.saved = max(player.sequence, sequence), 0
         player.numbers = {player.sequence: player.updated_at}
 
@@ -135,6 +144,7 @@ class Model:
             if stored > player.updated_at:
                 self._take_newest(player)
             player.leaving = player.never_joined = True
+            player.unseen = False
             player.sequence = player.saved = 0
             player.numbers = {0: player.updated_at}
         elif not packed:
@@ -146,8 +156,23 @@ class Model:
         if player.slot is not None:
             player.leaving = True
 
-    def enter(self, player: Player, sequence: int | None, slot: int) -> None:
-        """A player has joined, or joined anew; None for a program that gives no number."""
+    def enter(
+        self,
+        player: Player,
+        sequence: int | None,
+        slot: int,
+        table: LiveTable,
+        again: bool = False,
+    ) -> None:
+        """A player has joined, or joined anew; None for a program that gives no number.
+
+        Args:
+            player: who.
+            sequence: of the join.
+            slot: where in the live table.
+            table: the live table.
+            again: whether a conversation with the same nonce ended before.
+        """
         check, stored = self._world.check, self.stored_at(player)
         if player.slot is None and stored > player.updated_at:
             self._take_newest(player)
@@ -157,11 +182,31 @@ class Model:
             sequence = 0 if player.slot is None else player.sequence
         if player.slot is None or sequence != player.sequence:
             player.came_by = "join"
+        if player.slot is None:
+            self.admitted(player, bool(table.unseen[slot]), again)
+        elif again:
+            player.unseen |= player.is_overridden
         player.slot, player.leaving, player.never_joined = slot, False, False
         player.sequence, player.saved = sequence, 0
         player.numbers = {sequence: player.updated_at}
         self.counts.joins += 1
         self.counts.restored += player.updated_at != 0
+
+    def admitted(self, player: Player, unseen: bool, again: bool = False) -> None:
+        """A player came into the table; whether an override counts as one that no client has seen.
+
+        It does where what was sent to a process that died may still come, or to a conversation with
+        the same nonce.
+        """
+        is_late = self._world.now > self.new_until - 1.0
+        due = player.is_overridden and (again or player.was_online is not False)
+        was_online = player.was_online is True and player.left_at == player.updated_at
+        is_sure = again or (was_online and not is_late)
+        self._world.check(
+            unseen == due or not (unseen or is_sure),
+            *("player", player.session_id, "of", player.updated_at, "is in, to be told:", unseen),
+        )
+        player.unseen, player.was_online = unseen, False
 
     def check_joined(self, player: Player, values: object, restored: bool, at: int) -> None:
         """A join must find the newest state."""
@@ -171,9 +216,11 @@ class Model:
             *("instead of", player.values, player.updated_at),
         )
 
-    def joined(self, player: Player, joined: Joined, sequence: int | None, slot: int) -> None:
+    def joined(
+        self, player: Player, joined: Joined, sequence: int | None, table: LiveTable
+    ) -> None:
         """The embedding program's join was answered."""
-        self.enter(player, sequence, slot)
+        self.enter(player, sequence, table.slots[player.session_id], table)
         values = self._schema.values(joined.state)
         self.check_joined(player, values, joined.restored, joined.updated_at)
 
@@ -200,7 +247,7 @@ class Model:
             *(*name, "was let go of at", player.updated_at),
             *("while the store has", self._store.players.get(player.session_id)),
         )
-        player.slot, player.leaving = None, False
+        player.slot, player.leaving, player.unseen = None, False, False
         if self.stored_at(player) != player.updated_at:
             self._take_newest(player)
 
@@ -255,7 +302,6 @@ class Model:
         if not self.recovering:
             players = [p.session_id for p in self.players.values() if p.slot is not None]
             self.recoverable = len({*players, *self._entering})
-        self._entering.clear()
         for player in self.players.values():
             if not live_file:
                 player.torn = None
@@ -263,7 +309,16 @@ class Model:
             elif player.slot is not None:
                 # It is given to the store once more.
                 player.given_up = 0
-            player.slot, player.leaving = None, False
+            if not live_file:
+                player.was_online = False
+            elif not self.recovering:
+                player.left_at = player.updated_at
+                is_entering = player.session_id in self._entering
+                player.was_online = (
+                    True if player.slot is not None else None if is_entering else False
+                )
+            player.slot, player.leaving, player.unseen = None, False, False
+        self._entering.clear()
         self.recovering = live_file
 
     def new_process(self) -> None:
@@ -273,13 +328,17 @@ class Model:
     def begin(self) -> None:
         """The service starts, in a process that may go on."""
         self.lost_allowed = False
+        self.new_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
+            if player.was_online is not True:
+                self.intents.forget(player.session_id)
             player.applied_at.clear()
             player.numbers.clear()
 
     def recovered(self) -> None:
         """What a process before left is said to be saved: nothing applied may be missing."""
         self.recovering = False
+        self.new_until = self._world.now + LEFT_KEPT
         for player in self.players.values():
             allowed, stored = [player.newest], self.stored(player)
             if player.torn is not None:
@@ -321,5 +380,6 @@ class Model:
         # One whose disk did not answer is not called clean, and looked into by the next.
         self.recoverable = sum(p.slot is not None for p in self.players.values())
         for player in self.players.values():
-            player.slot, player.leaving = None, False
+            player.was_online = None if player.slot is not None else False
+            player.slot, player.leaving, player.unseen = None, False, False
             self._settle_for_stored(player)

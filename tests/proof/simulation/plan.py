@@ -80,6 +80,8 @@ class Plan:
         queue_size, save_within, stop_within, idle_timeout: of the service.
         lanes: of the store.
         many: updates that are worth being taken in at once, where they arrive together.
+        judged: how many states have one among them that the judge of moves rejects, and one of
+            which it fails; 0 for no judge.
         live file: whether it has one.
         steps: how many things happen.
         loss, copies, jams: chances that a datagram is lost, comes twice, or takes long.
@@ -104,6 +106,7 @@ class Plan:
     stop_within: float
     idle_timeout: float
     many: int
+    judged: int
     live_file: bool
     steps: int
     loss: float
@@ -133,9 +136,7 @@ def draw(source: random.Random) -> Plan:
         return value * source.random() if source.random() < chance else 0.0
 
     players = tuple(source.sample(range(1, 50), source.randint(1, 6)))
-    devices = tuple(
-        player for player in players for _ in range(source.choice((0, 0, 1, 1, 1, 2)))
-    )
+    devices = tuple(player for player in players for _ in range(source.choice((0, 0, 1, 1, 1, 2))))
     clients = tuple(i for i in players if i not in devices or source.random() < 0.1)
     troubled = source.random() < 0.85
     refused = source.sample(players, source.randint(1, len(players)))
@@ -151,6 +152,7 @@ def draw(source: random.Random) -> Plan:
         stop_within=source.choice((0.0, 0.5, 3.0, 10.0, 30.0)),
         idle_timeout=source.choice((0.5, 2.0, 10.0, 30.0)),
         many=source.choice((1, 2, 3, 400)),
+        judged=source.choice((0, 0, 0, 3, 7)),
         live_file=source.random() < 0.6,
         steps=source.randint(20, 180),
         loss=sometimes(0.3),

@@ -33,6 +33,10 @@ class Player:
             when that was.
         elsewhere: the newest ``updated_at`` that another program wrote.
         overrides: the numbers of the program's changes to the client's fields.
+        unseen: whether no client has seen the newest of them; False where a process cannot know.
+        was_online: whether the live file of the process before holds the player; None for perhaps.
+            False once the player came in again.
+        left_at: the newest ``updated_at`` when that process died.
         came_by: ``move``, ``delta`` or ``override``: how the newest state of the client's fields
             came; ``join`` where a join or a SEEN gave it its number.
         before: what was the newest state before this one.
@@ -54,6 +58,9 @@ class Player:
     given_up_at: float = -math.inf
     elsewhere: int = 0
     overrides: list[int] = attrs.field(factory=list)
+    unseen: bool = False
+    was_online: bool | None = False
+    left_at: int = 0
     came_by: str = ""
     torn: Stored | None = None
     before: Stored | None = None

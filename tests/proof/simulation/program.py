@@ -115,9 +115,9 @@ class Program:
         player = self._player()
         self._change(player, self._some_values(player))
 
-    def teleport(self) -> None:
+    def teleport(self, player: Player | None = None) -> None:
         """Set the client's fields: to new values, to where the player was, or to the spawn."""
-        player = self._player_online()
+        player = player or self._player_online()
         self._change(player, self._part(player, is_server_owned=False))
 
     def heal(self) -> None:
@@ -228,6 +228,7 @@ class Program:
         def entered(session_id: int, *args: Any) -> int | None:
             edit = self._to_be_entered[session_id].popleft()
             player, edit.entered = edit.player, True
+            was_out = player.slot is None
             if edit.waits:
                 self._server.talks.api_loads[session_id] -= 1
                 self._edits.append(edit.edited)
@@ -242,6 +243,8 @@ class Program:
                 raise
             self._world.check(can_be, "player", session_id, "is known")
             if slot is not None:
+                if was_out and not is_override:
+                    self._model.admitted(player, bool(self._server.table.unseen[slot]))
                 self._world.check(player.slot in (None, slot), "player", session_id, "has moved")
                 player.slot = slot
                 self._promises.edit(player, edit.answer)
@@ -268,7 +271,7 @@ class Program:
 
         def joined(result: Joined) -> None:
             talks.renumbered(session_id, sequence)
-            self._model.joined(player, result, sequence, service.table.slots[session_id])
+            self._model.joined(player, result, sequence, service.table)
 
         def failed(failure: Failure) -> None:
             # A load that waits may still fail, be cancelled, or be cut short by the stop.

@@ -26,6 +26,7 @@ from tests.proof.simulation.answers import Answers
 from tests.proof.simulation.conversations import Conversations
 from tests.proof.simulation.judge import Judge
 from tests.proof.simulation.model import Model
+from tests.proof.simulation.move_judge import MoveJudge
 from tests.proof.simulation.plan import Plan
 from tests.proof.simulation.store import Storm
 from tests.proof.simulation.world import Crash, Reactor, Thread, World
@@ -100,6 +101,7 @@ class Server:
         self.gateway = Gateway(
             self.service,
             idle_timeout=plan.idle_timeout,
+            judges=self._judges(),
             jitter=world.random.random,
             draw_secret=lambda: world.random.randrange(1, 2**64),
         )
@@ -108,6 +110,11 @@ class Server:
         self.service.setServiceParent(self._root)
         PlainService(self.gateway, PORT, reactor=self.reactor).setServiceParent(self._root)
         self.start_again()
+
+    def _judges(self) -> list[MoveJudge]:
+        every = self._plan.judged
+        judge = MoveJudge(self._world, self._store.schema, every, lambda: self.table)
+        return [judge] if every else []
 
     def start_again(self) -> None:
         """Start what has stopped, in the same process."""
@@ -124,7 +131,8 @@ class Server:
         world, model, gateway = self._world, self._model, self.gateway
         self.registry = run_of(gateway).registry
         self.talks = Conversations(world, model, gateway)
-        self._judge = Judge(world, model, self.talks, gateway, self._store.loads)
+        loads, judged = self._store.loads, self._plan.judged
+        self._judge = Judge(world, model, self.talks, gateway, loads, judged)
         answers = Answers(world, model, self.talks, gateway, self._sent)
         self.port: MemoryPort = self.reactor.ports[PORT]
         self.port.sent = _Outgoing(answers.wrote)

@@ -15,7 +15,7 @@ from playerstate.interfaces import RowRefused
 from playerstate.state.schema import StateSchema
 from tests.proof.simulation.checks import Checks
 from tests.proof.simulation.clients import Clients
-from tests.proof.simulation.devices import Devices
+from tests.proof.simulation.devices import Device, Devices
 from tests.proof.simulation.faults import Faults
 from tests.proof.simulation.model import Model
 from tests.proof.simulation.network import Network
@@ -33,6 +33,10 @@ SLICES = 6
 """A pause passes in so many slices at most, beside the moments when something is due."""
 HEALED_WITHIN = 30.0
 """Seconds within which a healed store must have everything, beyond `save_within`."""
+UNSTUCK_WITHIN = 20.0
+"""Seconds within which a device on a healed network has a move applied, whatever was before: twice
+the longest pause between two JOINs, and the time after which a client joins again."""
+PLAYED_EVERY = 0.3
 EXPECTED = (Busy, Broken, RowRefused, ThreadKilled)
 
 
@@ -89,6 +93,9 @@ class Simulation:
             self._survive(self._step)
         while not self._survive(self._heal):
             self.world.note("and is healed anew")
+        for teleport in (False, True):
+            while not self._survive(lambda teleport=teleport: self._play_on(teleport)):
+                self.world.note("and is played anew")
         self._survive(self._stop_for_good)
         self.world.check(self.server.stopped, "the server did not stop in order")
 
@@ -243,13 +250,17 @@ class Simulation:
         """The weather clears: everything must come into the store, and clients be told."""
         self.world.note("the store is healed")
         self.store.healed, self.store.outage = True, False
-        stubborn = self.plan.refused_to_the_end and self.plan.refused
         until = self.world.now + self.plan.save_within + HEALED_WITHIN
-        while not self._is_quiet() and not stubborn:
+        while not self._is_quiet() and not self._is_stubborn:
             self._pass_time(0.25)
             if self.store.waiting:
                 self.store.answer_load()
             self.world.check(self.world.now < until, "not everything is saved:", self._unquiet())
+
+    @property
+    def _is_stubborn(self) -> bool:
+        """Whether the store refuses some players' rows to the end, who then may not leave."""
+        return bool(self.plan.refused_to_the_end and self.plan.refused)
 
     def _unquiet(self) -> dict[str, object]:
         snapshot = self.server.service.ledger.snapshot()
@@ -268,6 +279,43 @@ class Simulation:
 
     def _is_quiet(self) -> bool:
         return not any(self._unquiet().values())
+
+    def _play_on(self, teleport: bool) -> None:
+        """No player is stuck: moves of each device that has a place are applied again, soon.
+
+        Args:
+            teleport: whether the program moves the players first.
+        """
+        self.world.note("the network is healed")
+        self._to_server.healed = self._to_clients.healed = True
+        playing = {}
+        for device in [] if self._is_stubborn else self.devices.one_each():
+            player = self.model.players[device.session_id]
+            if teleport:
+                self.program.teleport(player)
+            playing[device] = player.updated_at
+        until = self.world.now + UNSTUCK_WITHIN
+        while playing:
+            for device in playing:
+                device.play(self.model.next_values())
+            self._pass_time(PLAYED_EVERY)
+            if self.server.stopping_since is not None:
+                until = self.world.now + UNSTUCK_WITHIN
+            while self.store.waiting:
+                self.store.answer_load()
+            playing = {
+                device: since
+                for device, since in playing.items()
+                if not (device.is_turned_away or self._is_done(device, since))
+            }
+            stuck = [device.session_id for device in playing]
+            self.world.check(self.world.now < until, "players are stuck:", stuck)
+
+    def _is_done(self, device: Device, since: int) -> bool:
+        # A client whose sequences the program lowers may not change its address any more.
+        if self.server.talks.is_renumbered(device.session_id):
+            return True
+        return self.server.talks.has_moved(device.session_id, device.client.nonce, since)
 
     def _stop_for_good(self) -> None:
         self.server.stop()

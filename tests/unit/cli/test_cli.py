@@ -11,7 +11,10 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.cli.parameters import LAST_ID
+from playerstate.tokens import create_key
 from tests.kit.arguments import commands, given, prepare, refusal, run
+
+NETCODE = ("--key-file", "key", "--protocol-id", "7")
 
 
 class OptionTests(SynchronousTestCase):
@@ -60,9 +63,14 @@ class OptionTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """What a command cannot use is refused in one line that says why."""
+        create_key("key")
         Path("other-tracks").write_text("t,session_id,z\n0,1,2\n")
         cases = [
             (("simulate", "--first-id", str(LAST_ID), "--players", "2"), "only 1 ids follow"),
+            (("simulate", "--teleport", "11", "--players", "10"), "there are only 10 bots"),
+            (("simulate", "--teleport", "1", "--to", "127.0.0.1:7777"), "--to is of no use with"),
+            (("simulate", "--teleport", "1", "--netcode", *NETCODE), "--netcode is of no use with"),
+            (("simulate", "--teleport", "1", *NETCODE), "are of no use without --netcode"),
             (("replay", "other-tracks"), "PlayerState has no 'z'"),
             (("dance",), "Error: No such command 'dance'."),
             (("simulate", "--dance"), "No such option"),

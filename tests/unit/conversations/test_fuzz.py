@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,6 +28,8 @@ acts = st.one_of(
     ),
     st.tuples(st.just(5), byte, byte, st.integers(0, 7), byte).map(bytes),
     st.tuples(st.just(6), byte, byte, st.integers(0, 7), byte).map(bytes),
+    st.tuples(st.just(7), *(st.integers(0, 7),) * 2, st.integers(0, 7), byte, byte).map(bytes),
+    st.tuples(st.just(8), byte, byte, byte).map(bytes),
 )
 scenarios = st.lists(acts, max_size=60).map(b"".join)
 
@@ -61,6 +65,18 @@ class FuzzTests(SynchronousTestCase):
         books = server.service.ledger.snapshot()
         self.assertEqual((books.joins, books.applied, books.leaves), (1, 1, 1))
         self.assertGreater(MAX_PLAYERS, 1)
+
+    def test_the_program_is_in_them(self) -> None:
+        """In a scenario a player is moved by the program, sees it, and is put back by the judge."""
+        server = self.server()
+        join, wait = bytes((3, 1, 0, 0, 1, 1, 1, 0)), bytes((0, 3))
+        change, seen = bytes((8, 0, 0, 9)), bytes((7, 1, 1, 0, 5, 0))
+        left = bytes((4, 6, *struct.pack("<dd", -1.0, 0.0), 1, 1, 0))
+        leave, save = bytes((5, 0, 9, 1, 1, 0)), bytes((0, 0x81)) * 3
+        server.live(Scenario(join + wait + change + wait + seen + left + wait + leave + save))
+        books = server.service.ledger.snapshot()
+        self.assertEqual((books.applied, books.states, books.leaves), (2, 2, 1))
+        self.assertEqual(books.rejected, {"left": 1})
 
     def test_it_bites(self) -> None:
         """A server that counts a message twice, or raises, is found."""

@@ -8,7 +8,9 @@ from unittest import mock
 from twisted.internet.defer import CancelledError
 
 from playerstate import StoreBusy
+from playerstate.conversations.departures import LINGER
 from playerstate.conversations.joins import REPLACED_FOR, REPLACED_KEPT
+from playerstate.conversations.registry import ENDED_FOR
 from playerstate.interfaces import Stored
 from playerstate.testing import EPOCH
 from tests.kit.players import (
@@ -190,7 +192,7 @@ class JoinTests(GatewayTestCase):
         self.assertEqual(self.service.state(42), at(1))
 
     def test_late_join(self) -> None:
-        """A late duplicate of a replaced JOIN takes the player from no newer device."""
+        """A replaced JOIN takes the player from no newer device, and is answered so."""
         self.open()
         old, new = self.joined(host=1), self.client(host=2)
         for nonce in range(2, 6):
@@ -199,13 +201,14 @@ class JoinTests(GatewayTestCase):
         new.heard()
         for nonce in range(1, 5):
             old.join(nonce)
-        self.assertEqual((old.heard(), new.heard()), ([], []))
+        gone = [(GONE, nonce, ELSEWHERE) for nonce in range(1, 5)]
+        self.assertEqual((old.heard(), new.heard()), (gone, []))
         self.assertEqual(self.books.stale, 4)
         new.leave(0)
         self.advance(0.1)
         new.heard()
         old.join(1)
-        self.assertEqual(old.heard(), [])
+        self.assertEqual(old.heard(), gone[:1])
 
     def test_late_join_of_one_who_left(self) -> None:
         """A late JOIN of a player who has left takes the player from no newer device."""
@@ -217,8 +220,46 @@ class JoinTests(GatewayTestCase):
         old.heard()
         new.heard()
         old.join(1)
-        self.assertEqual((old.heard(), new.heard()), ([], []))
+        self.assertEqual((old.heard(), new.heard()), ([(GONE, 1, ELSEWHERE)], []))
         self.assertEqual(self.books.stale, 1)
+
+    def test_late_join_long_after_the_leave(self) -> None:
+        """When the LEAVE is no longer answered it begins nothing either, for a while."""
+        self.open()
+        client = self.joined()
+        client.leave(0)
+        self.advance(LINGER + 0.1)
+        client.heard()
+        client.join(1)
+        self.assertEqual((client.heard(), self.books.stale), ([(GONE, 1, ELSEWHERE)], 1))
+        self.stepped.reactor.advance(ENDED_FOR)
+        client.join(1)
+        self.assertEqual(client.heard(), [SPAWNED])
+
+    def test_same_nonce_again(self) -> None:
+        """A player who was sent away comes back with the same JOIN; old moves stay stale."""
+        self.open(idle_timeout=1.0)
+        client = self.joined()
+        client.move(5, 5.0)
+        self.advance(2.1)
+        self.assertEqual(client.heard()[-1], (GONE, 1, IDLE))
+        client.join(1)
+        self.assertEqual([answer[0] for answer in client.heard()], [WELCOME])
+        client.move(4, 4.0)
+        self.assertEqual((self.books.stale, self.service.state(42)), (1, at(5)))
+        client.move(6, 6.0)
+        self.assertEqual(self.service.state(42), at(6))
+
+    def test_replaced_by_one_that_ended(self) -> None:
+        """A JOIN that was replaced is late also once the one that replaced it has ended."""
+        self.open()
+        client = self.joined()
+        client.join(2)
+        self.gateway.kick(42)
+        self.advance(0.5)
+        client.heard()
+        client.join(1)
+        self.assertEqual((client.heard(), self.books.stale), ([(GONE, 1, ELSEWHERE)], 1))
 
     def test_replaced_are_forgotten(self) -> None:
         """Few are remembered, and not for long."""
@@ -449,7 +490,7 @@ class PendingJoinTests(GatewayTestCase):
         self.assertEqual(new.heard(), [(WELCOME, 1, 2, 98, 7.0, 8.0)])
         self.assertEqual(self.books.joins, 1)
         old.join(1)
-        self.assertEqual((old.heard(), new.heard()), ([], []))
+        self.assertEqual((old.heard(), new.heard()), ([(GONE, 1, ELSEWHERE)], []))
         old.join(3)
         self.release()
         self.assertEqual(new.heard(), [(GONE, 2, ELSEWHERE)])

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from playerstate.conversations.conversation import Conversation, Phase
 from playerstate.conversations.receipts import Receipts
-from playerstate.conversations.registry import Registry
+from playerstate.conversations.registry import ENDED_FOR, Registry
 from playerstate.conversations.silence import Silence
 from playerstate.conversations.states import States
 from playerstate.testing import SteppedService
@@ -32,7 +32,8 @@ def make() -> Registry:
         *(service.schema, codec.state_costs, service.table, service.ledger, seconds, lambda: 0.0)
     )
     states = States(codec, service.table, receipts, service.ledger, seconds)
-    return Registry(receipts, states, Silence(service.table, seconds, 30.0), MOST_DEPARTED)
+    silence = Silence(service.table, seconds, 30.0)
+    return Registry(service.table, receipts, states, silence, MOST_DEPARTED)
 
 
 class RegistryTests(SynchronousTestCase):
@@ -70,9 +71,9 @@ class RegistryTests(SynchronousTestCase):
         registry.depart(talk, b"saved", 5.0)
         self.assertIs(talk.phase, Phase.DEPARTED)
         self.assertEqual((registry.current, registry.at_slot), ({}, {}))
-        registry.forget_departed(4.9)
+        registry.forget(4.9)
         self.assertEqual(registry.departed, {42: talk})
-        registry.forget_departed(5.0)
+        registry.forget(5.0)
         self.assertEqual((registry.departed, talk.phase), ({}, Phase.OVER))
         self.assertEqual(self.wire.told, [])
 
@@ -105,6 +106,16 @@ class RegistryTests(SynchronousTestCase):
             self.registry.depart(talk, b"saved", 5.0)
         self.assertEqual(list(self.registry.departed), [3, 4])
         self.assertEqual([talk.phase for talk in talks[:2]], [Phase.OVER] * 2)
+
+    def test_ended_are_bounded(self) -> None:
+        """Invariant 11: of ended conversations too, and for a while."""
+        for session_id in range(1, 5):
+            self.registry.end(self.playing(session_id, session_id))
+        self.assertEqual(list(self.registry.ended), [3, 4])
+        self.playing(3, 0)
+        self.assertEqual(list(self.registry.ended), [4])
+        self.registry.forget(self.registry.silence.now + ENDED_FOR)
+        self.assertEqual(self.registry.ended, {})
 
 
 class Phases(RuleBasedStateMachine):

@@ -11,6 +11,7 @@ from playerstate import server_owned
 from playerstate.conversations.conversation import TOLD_KEPT
 from playerstate.conversations.states import LONGEST_GAP
 from playerstate.interfaces import Stored
+from playerstate.players.run import LEFT_KEPT
 from tests.kit.players import RECEIPT, Client, GatewayTestCase, at
 
 OVERRIDE, OTHER = 1, 0
@@ -30,9 +31,10 @@ class Fighter:
 class StatesTestCase(GatewayTestCase):
     """A player who has moved to 1.0, by the move with number 1."""
 
-    def begin(self, **options: object) -> Client:
-        """Start the server, join, move."""
+    def begin(self, age: float = 0.0, **options: object) -> Client:
+        """Start the server, wait for so many seconds, join, move."""
         self.open(save_within=1.0, **options)
+        self.stepped.reactor.advance(age)
         client = self.joined()
         client.move(1, 1.0)
         self.advance(0.2)
@@ -430,7 +432,7 @@ class NextConversationTests(StatesTestCase):
 
     def test_left(self) -> None:
         """After a leave, when the player is loaded from the store."""
-        client = self.begin()
+        client = self.begin(LEFT_KEPT)
         self.service.change(42, x=9.0)
         client.leave(1)
         self.advance(0.5)
@@ -441,11 +443,42 @@ class NextConversationTests(StatesTestCase):
     def test_edited_offline(self) -> None:
         """A player who was offline when the program set the field."""
         self.open()
+        self.stepped.reactor.advance(LEFT_KEPT)
         self.stepped.store.players[42] = Stored((1.0, 0.0), 5_000_000)
         edited = self.service.edit(42, x=9.0)
         self.advance(0.2)
         self.successResultOf(edited)
         self.welcomed(self.client())
+
+    def test_date_of_another_program(self) -> None:
+        """A date may look like that of an override: the player moves at once all the same."""
+        for date in (0, 1, 5_000_001, 2**63 - 1):
+            self.open()
+            self.stepped.store.players[42] = Stored((9.0, 0.0), date)
+            client = self.joined()
+            client.move(1, 5.0)
+            self.assertEqual(self.service.state(42), at(5.0))
+            self.advance(0.5)
+            self.assertEqual(client.states(), [])
+
+    def test_same_nonce(self) -> None:
+        """A late JOIN may begin again what ended: a late move after it undoes no override."""
+        client = self.begin(LEFT_KEPT)
+        self.gateway.kick(42)
+        self.advance(0.5)
+        edited = self.service.edit(42, x=9.0)
+        self.advance(0.2)
+        self.successResultOf(edited)
+        client.heard()
+        client.join(1, 0)
+        client.move(2, 5.0)
+        self.assertEqual(self.books.rejected, {"not_seen": 1})
+        client.heard()
+        self.advance(0.03)
+        ((_, number, *_),) = client.states()
+        client.seen(number, 2)
+        client.move(3, 3.0)
+        self.assertEqual(self.service.state(42), at(3.0))
 
     def test_seen_and_not_moved(self) -> None:
         """Once the SEEN came, the next WELCOME says it until a move is applied."""
@@ -497,6 +530,7 @@ class NextConversationTests(StatesTestCase):
     def test_never_overridden(self) -> None:
         """A player who spawns, or comes from the store, is told nothing."""
         self.open()
+        self.stepped.reactor.advance(LEFT_KEPT)
         self.stepped.store.players[7] = Stored((1.0, 0.0), 5_000_000)
         self.stepped.store.players[8] = Stored((1.0, 0.0), 5_000_001)  # by another program
         for session_id in (42, 7, 8):

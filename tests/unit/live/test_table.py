@@ -274,6 +274,7 @@ class ManyTests(TableTestCase):
         """The rows are those that one update after the other makes."""
         slots = self.admit(1, 2, 3, 4)
         self.table.release(slots[1])
+        self.table.apply(slots[0], None, SPAWN, 151)  # newer than the first of the moves below
         others = TableMemory(SCHEMA, 8)
         others.buffer[:] = self.memory.buffer
         other = LiveTable(SCHEMA, 8, lambda: self.time, others.buffer)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from typing import Any
+from unittest import mock
 
 import attrs
 
-from playerstate import StateSchema, open_store, transient
+from playerstate import StateSchema, StoreBusy, open_store, transient
+from playerstate.interfaces import LiveFileUnusable
 from playerstate.players.run import LEFT_KEPT
 from playerstate.stores import browse_store
 from playerstate.testing import FaultyStore, SteppedService
@@ -106,6 +108,14 @@ class DeathTests(TransientTestCase):
             again = self.kill(saved)
             again.reactor.advance(LEFT_KEPT)
             self.assertEqual(again.join(42).state, Walker(0.5, 2.0, 7, False), saved)
+
+    def test_kept_while_there_is_no_room(self) -> None:
+        """A JOIN that is refused, since the live file has no room, forgets nothing."""
+        again = self.kill(saved=True)
+        table = again.service.table
+        with mock.patch.object(table, "admit", side_effect=LiveFileUnusable("full")):
+            self.failureResultOf(again.service.join(42), StoreBusy)
+        self.assertEqual(again.join(42).state, MOVED)
 
     def test_newer_in_the_store(self) -> None:
         """A player whom another program has changed in the store since begins anew."""
