@@ -154,7 +154,8 @@ class Changes:
         try:
             result = await change().addTimeout(SAVED_WITHIN, clock)
         except TimeoutError:
-            failure = Refused(504, f"not saved within {SAVED_WITHIN:g} s; it goes on")
+            error = f"not saved within {SAVED_WITHIN:g} s; the server goes on trying"
+            failure = Refused(504, error)
         except Exception as error:  # recorded, then raised
             failure = error
         finally:
