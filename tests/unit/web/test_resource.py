@@ -301,7 +301,7 @@ class ChangeTests(WebTestCase):
         self.assertEqual(connection.answer().status, 200)
 
     def test_offline(self) -> None:
-        """A player who is not in the game is changed in the store, and gets that at the next join."""
+        """A player not in the game is changed in the store, and has that at the next join."""
         self.service.update(42, at(350, 200))
         self.assertEqual(self.change("POST", "/players/42/kick").status, 200)
         answer = self.change("PATCH", "/players/42", {"y": -4.5})
@@ -416,7 +416,7 @@ class ChangeTests(WebTestCase):
         self.assertEqual(self.change("PATCH", "/players/164", {"x": 1}).status, 200)
 
     def test_stopped(self) -> None:
-        """A server that has stopped changes nothing, and says that it is no matter of the request."""
+        """A server that has stopped changes nothing, and says that the request is not at fault."""
         self.successResultOf(self.stepped.stop())
         for method, path, body in CHANGES:
             self.refused(self.change(method, path, body), 503)
