@@ -165,7 +165,7 @@ class AlertTests(SynchronousTestCase):
             for name in SUMMED
         }
         server.server.signal(signal.SIGTERM)
-        self.assertEqual(server.server.ended(), 0)
+        self.assertEqual(server.server.ended(), -signal.SIGTERM)
         lines = [json.loads(line) for line in server.server.output.splitlines()]
         sums = [line["fields"] for line in lines if "superseded" in line["fields"]]
         self.assertEqual({n: sum(fields[n] for fields in sums) for n in SUMMED}, scraped)
