@@ -154,8 +154,8 @@ class Changes:
         try:
             result = await change().addTimeout(SAVED_WITHIN, clock)
         except TimeoutError:
-            error = f"not saved within {SAVED_WITHIN:g} s; the server goes on trying"
-            failure = Refused(504, error)
+            late = f"not saved within {SAVED_WITHIN:g} s; the server goes on trying"
+            failure = Refused(504, late)
         except Exception as error:  # recorded, then raised
             failure = error
         finally:
