@@ -255,7 +255,10 @@ class Options(LayeredOptions):
         if self["web"] is None:
             for name in ("web-host", "web-token-file", "audit-log"):
                 if self[name]:
-                    end(f"--{name} is for the web endpoint, and there is none; add --web tcp:PORT")
+                    end(
+                        f"{self.said(name)} is for the web endpoint, and there is none; add --web"
+                        " tcp:PORT"
+                    )
             return
         self._convert("web", lambda text: Listen.parse(text, WEB_SCHEMES))
         if self["audit-log"] is not None:
@@ -264,8 +267,8 @@ class Options(LayeredOptions):
             self._convert("web-token-file", read_tokens)
         elif not self["web"].is_loopback:
             end(
-                f"--web {self['web']}: beyond loopback each request needs a token; name a file of"
-                " them by --web-token-file"
+                f"{self.said('web', self['web'])}: beyond loopback each request needs a token; name"
+                " a file of them by --web-token-file"
             )
 
     def _check_netcode(self, listens: Sequence[Listen]) -> None:

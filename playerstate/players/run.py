@@ -27,7 +27,6 @@ from playerstate.players.edits import Edits
 from playerstate.players.erasures import Erasures
 from playerstate.players.errors import NotOnline, NotRunning
 from playerstate.players.joins import Joined, Joins
-from playerstate.players.lateness import Lateness
 from playerstate.players.leaves import Leaves, Progress
 from playerstate.players.listener import Listeners
 from playerstate.players.options import Options
@@ -206,7 +205,6 @@ class Run:
         """
         self.outbox.start()
         self.ledger.recovered += self._recovered_rows
-        Lateness(self.clock, self.ledger.histograms.reactor_lateness)
         self.clock.every(SUMMARY_EVERY, self._summarise)
         self.clock.every(TROUBLE_EVERY, self._log_trouble)
         self.clock.every(CHECK_EVERY, self.salvage.check)

@@ -20,7 +20,14 @@ from playerstate.live.sweeping import Sweep
 from playerstate.live.table import LiveTable
 from playerstate.log import PrintableLogger
 from playerstate.runtime import Runtime
-from playerstate.saving.commit import Commit, Dropped, NotSaved, by_reason, named
+from playerstate.saving.commit import (
+    NAMED_AT_MOST,
+    Commit,
+    Dropped,
+    NotSaved,
+    by_reason,
+    named,
+)
 from playerstate.saving.flushes import Flushes
 from playerstate.saving.health import StoreHealth, StoreLines, Trouble
 from playerstate.saving.heartbeat import Heartbeat
@@ -38,8 +45,9 @@ ROWS_A_TURN = 16_384
 """Most rows handed over in one turn of the reactor, which takes a fraction of a millisecond."""
 OVERFLOW_LOGGED_EVERY = 10.0
 """Seconds between two log lines about a full queue."""
-DROPPED_LINES = 20
-"""Log lines a minute about rows that are never saved: each names a reason and its players."""
+DROPPED_LINES = NAMED_AT_MOST + 1
+"""Log lines a minute about rows that are never saved, each a reason and its players: all of the
+first commit's."""
 THREAD_NAME = "playerstate-persist"
 """The name of the persist thread; with several lanes, a lane number from 1 up follows it."""
 

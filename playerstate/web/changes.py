@@ -154,7 +154,8 @@ class Changes:
         try:
             result = await change().addTimeout(SAVED_WITHIN, clock)
         except TimeoutError:
-            failure = Refused(504, f"not saved within {SAVED_WITHIN:g} s; it goes on")
+            late = f"not saved within {SAVED_WITHIN:g} s; the server goes on trying"
+            failure = Refused(504, late)
         except Exception as error:  # recorded, then raised
             failure = error
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -28,6 +29,7 @@ from playerstate.interfaces import file_store
 from playerstate.ledger import Counters, Gauges, Histograms, Outcome
 from playerstate.players.errors import NotRunning
 from playerstate.players.service import PlayerStateService
+from playerstate.web.lateness import Lateness
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 """The media type of `Metrics.text`."""
@@ -58,12 +60,23 @@ class Metrics:
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collected(service, sources))
+        self._lateness = Lateness(service)
         self._seconds = seconds
         self._text = b""
         self._made_at = float("-inf")
 
+    def follow(self) -> None:
+        """Measure from now on what is measured only where it can be asked for.
+
+        Raises:
+            NotRunning: the service does not run.
+        """
+        self._lateness.follow()
+
     def text(self) -> bytes:
         """The figures, at most `KEPT` seconds old."""
+        with suppress(NotRunning):
+            self.follow()
         now = self._seconds()
         if now - self._made_at >= KEPT:
             self._text = generate_latest(self._registry)

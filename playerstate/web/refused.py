@@ -27,6 +27,9 @@ class Refused(Exception):
     allowed: str = ""
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
+    def __str__(self) -> str:
+        return self.error
+
     @property
     def body(self) -> dict[str, Any]:
         """The body of the answer."""

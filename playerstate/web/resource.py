@@ -18,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from playerstate.log import PrintableLogger
 from playerstate.players.service import PlayerStateService
+from playerstate.sparing import SparingLogger
 from playerstate.web.access import Access, Right
 from playerstate.web.audit import Audit, LoggedAudit
 from playerstate.web.changes import Author, Changes, Kicks, refused_by_service
@@ -145,13 +146,15 @@ class WebResource(Resource):
     ) -> None:
         super().__init__()
         self._service = service
+        seconds = seconds or time.monotonic
+        self._lines = SparingLogger(_log, seconds)
         self._access = access or Access()
         self._audit = audit or LoggedAudit()
         self._players = players = Players(service)
         self._history = History(service)
         self._feeds = Feeds(service, players, self._history)
         self._changes = Changes(service, kicks or _Leaves(service), players, self._audit)
-        self._metrics = Metrics(service, sources, seconds or time.monotonic)
+        self._metrics = Metrics(service, sources, seconds)
         listing: dict[str, Parser] = {
             "near": point,
             "online": one_of("1"),
@@ -173,7 +176,7 @@ class WebResource(Resource):
         )
 
     def start(self) -> None:
-        """Begin to keep the last ten minutes, where pages are to find them from the start.
+        """Begin to keep the last ten minutes and to measure, before anything asks for them.
 
         Raises:
             AuditUnusable: changes cannot be recorded.
@@ -181,6 +184,7 @@ class WebResource(Resource):
         """
         self._audit.check()
         self._history.follow()
+        self._metrics.follow()
 
     def close(self, why: str) -> None:
         """End every feed with the reason, and record no change any more."""
@@ -214,7 +218,7 @@ class WebResource(Resource):
 
     def _broken(self, request: Any, failure: Any) -> None:
         """A request was not answered because of a bug or a failing store."""
-        _log.failure("a request could not be answered: {path}", failure, path=request.path)
+        self._lines.failure("a request could not be answered: {path}", failure, path=request.path)
         if not (request.finished or request._disconnected):
             _write(request, Answer.of({"error": "the server failed; its log says why"}, 500))
 

@@ -145,6 +145,19 @@ class DockerfileTests(SynchronousTestCase):
         [command] = self.of("ENTRYPOINT")
         self.assertEqual(json.loads(command), ["twistd", "-n", "--pidfile=", "playerstate"])
 
+    def test_options(self) -> None:
+        """The options that it sets are options, with values that the server takes."""
+        os.makedirs("data", exist_ok=True)
+        options = Options()
+        options.environ = {
+            name: value.replace("/data/", "data/") for name, value in self.environment().items()
+        }
+        options.parseOptions([])
+        self.assertEqual(
+            {setting.source for setting in options.in_force()} - {"default"}, set(options.environ)
+        )
+        self.assertIn(f"127.0.0.1:{options['web'].port}/health", self.of("HEALTHCHECK")[0])
+
     def environment(self) -> dict[str, str]:
         """The options that it sets."""
         pairs = (word.split("=", 1) for line in self.of("ENV") for word in line.split())

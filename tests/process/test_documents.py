@@ -24,7 +24,7 @@ from tests.kit.databases import DirectoryTestCase, records, take
 from tests.kit.pages import PAGES, blocks
 from tests.kit.support import PATIENCE
 
-SHOWN = {"text", "sql", "json", "ini", "dockerfile", "toml"}
+SHOWN = {"text", "sql", "json", "ini", "dockerfile", "toml", "yaml"}
 """Kinds of blocks that nobody types."""
 
 SAVED = (

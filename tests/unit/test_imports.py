@@ -94,6 +94,7 @@ FOLDERS: dict[str, set[str]] = {
         "players",
         "printable",
         "saving",
+        "sparing",
         "state",
     },
     "hangup": {"log"},

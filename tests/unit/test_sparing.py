@@ -123,6 +123,7 @@ SELDOM = {
     "live/file.py": "once a live file that is set aside at a start",
     "live/names.py": "once a start",
     "live/recovery.py": "once a start",
+    "players/erasures.py": "once an erasure that an operator asked for",
     "players/run.py": "a start, a stop, a minute, each trouble of seconds and its end",
     "players/reopening.py": "once a store that was replaced",
     "players/starting.py": "once a start",
@@ -135,6 +136,8 @@ SELDOM = {
     "transports/netcode/run.py": "once a minute",
     "transports/netcode/service.py": "once a start",
     "transports/udp.py": "once a port that is bound",
+    "web/audit.py": "once a change that an operator made",
+    "web/service.py": "once a start",
 }
 """The modules that log without a `SparingLogger`, and how often they do."""
 

@@ -93,7 +93,7 @@ class ThreadDeathTests(ServiceTestCase):
             self.stepped.reactor.deliver()
             self.stepped.reactor.advance(3.75)
         self.assertEqual(self.service.ledger.thread_deaths, 2000)
-        self.assertEqual(len(self.stepped.service.clock.getDelayedCalls()), 5)
+        self.assertEqual(len(self.stepped.service.clock.getDelayedCalls()), 4)
 
     def test_told_at_most_each_minute(self) -> None:
         """Deaths are logged with their trace, those of one kind once a minute."""

@@ -7,7 +7,7 @@ import os
 import attrs
 from prometheus_client.parser import text_string_to_metric_families
 
-from playerstate import NotRunning, PlayerState
+from playerstate import NotOnline, NotRunning, PlayerState
 from playerstate.ledger import Outcome, count
 from playerstate.stores import open_store
 from playerstate.transports.netcode.tally import Tally
@@ -75,7 +75,7 @@ class MetricsTests(MetricsTestCase, DirectoryTestCase):
         self.stepped.join(42)
         for x in range(10):
             self.service.update(42, at(x))
-        self.assertRaises(Exception, self.service.update, 43, at(0.0))
+        self.assertRaises(NotOnline, self.service.update, 43, at(0.0))
         count(self.service.ledger.store_errors, "StoreBusy", 3)
         found, books = self.scraped(), self.service.ledger.snapshot()
         for name, value in (
@@ -103,6 +103,7 @@ class MetricsTests(MetricsTestCase, DirectoryTestCase):
     def test_histograms(self) -> None:
         """Commits are observed as they are reported: how long, how many rows, how old."""
         self.begin()
+        self.metrics.follow()
         for session_id in range(1, 4):
             self.stepped.join(session_id)
             self.service.update(session_id, at(1.0))

@@ -103,6 +103,11 @@ class BodyTests(SynchronousTestCase):
             (b"application/json", b"[" * 60_000, 400, "body"),
             (b"application/json", b'{"x": ' + b"9" * 50_000 + b"}", 400, "body"),
             (b"application/json", b'{"x": 1, "x": 2}', 400, "x"),
+            (b"application/json", b'{"y": 1, "x": 1e999}', 400, "x"),
+            (b"application/json", b'{"y": "a", "x": -1e999}', 400, "x"),
+            (b"application/json", b'{"y": true, "x": null}', 400, "x"),
+            (b"application/json", b'{"y": 1.5, "x": [1e999]}', 400, "x"),
+            (b"application/json", b'{"x": {"y": 1}}', 400, "x"),
         ]
         for content_type, body, status, field in cases:
             with self.subTest(body=body[:20]):

@@ -17,6 +17,10 @@ class RefusedTests(SynchronousTestCase):
             bad("limit", "1").body, {"error": "limit must be 1", "field": "limit", "allowed": "1"}
         )
 
+    def test_text(self) -> None:
+        """As a text it is its error alone, as the audit log gives the reason."""
+        self.assertEqual(str(Refused(504, "not saved", "x", "1")), "not saved")
+
     def test_not_now(self) -> None:
         """What may be asked again says when."""
         refused = not_now("busy")
