@@ -195,7 +195,7 @@ class Joins:
             date, packed = self._left.get(session_id, (0, values))
             was_online = date == updated_at
             if was_online:
-                values = self._schema.with_left(values, packed)
+                values = self._schema.with_transients(values, packed)
         try:
             slot = self._table.admit(session_id, values, updated_at)
         except LiveFileUnusable as error:
