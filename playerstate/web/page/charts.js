@@ -5,6 +5,8 @@ import { clock, latency, rate, short } from "./format.js";
 import { colours, onTheme } from "./theme.js";
 
 const SPAN = 600;
+/** The least seconds that are shown, while the server is young. */
+const LEAST = 60;
 const CHARTS = [
   { name: "latency", column: "commit_seconds", scale: 1000, show: latency, tick: latency },
   { name: "rows", column: "commit_rows", scale: 1, show: rate, tick: short },
@@ -127,7 +129,8 @@ export class Charts {
 
   #range() {
     const last = this.rows.at(-1)?.[this.columns.at] ?? Date.now() / 1000;
-    return [last - SPAN, last];
+    const first = this.rows[0]?.[this.columns.at] ?? last;
+    return [Math.max(last - SPAN, Math.min(first, last - LEAST)), last];
   }
 }
 

@@ -120,7 +120,7 @@ export class Crowd {
 
   /**
    * The box that holds the players, as {left, right, low, high}; null without players.  Of many, one
-   * in a hundred on each side may lie outside, so that a stray does not make all others tiny.
+   * in a hundred on each side may lie outside if far off, so that none makes all others tiny.
    */
   bounds() {
     if (!this.n || !this.x) return null;
@@ -131,6 +131,8 @@ export class Crowd {
 }
 
 const FEW = 100;
+/** How far beyond the others, in parts of their spread, a player still counts. */
+const STRAY = 0.4;
 
 function spread(values) {
   if (values.length <= FEW) {
@@ -146,6 +148,6 @@ function spread(values) {
   const out = Math.floor(values.length / FEW);
   const low = sorted[out];
   const high = sorted[sorted.length - 1 - out];
-  const margin = (high - low) * 0.05;
+  const margin = (high - low) * STRAY;
   return [Math.max(sorted[0], low - margin), Math.min(sorted[sorted.length - 1], high + margin)];
 }

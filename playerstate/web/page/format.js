@@ -20,6 +20,7 @@ export function rate(number) {
 
 /** A span in seconds: 0.4 s, 12 s, 2 min 5 s, 1 h 2 min. */
 export function span(seconds) {
+  if (!seconds) return "0 s";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
@@ -33,6 +34,7 @@ export function chosen(seconds) {
 
 /** Milliseconds of a commit: 0.8 ms, 31 ms, 1.2 s. */
 export function latency(milliseconds) {
+  if (!milliseconds) return "0 ms";
   if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} s`;
   return `${milliseconds < 10 ? milliseconds.toFixed(1) : whole.format(milliseconds)} ms`;
 }

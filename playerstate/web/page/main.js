@@ -30,6 +30,7 @@ const table = new PlayerTable(get("table"), api, (id) => pick(id));
 const panel = new Panel(get("panel"), api, {
   closed: () => select(null),
   centred: (isOn) => map.centre(isOn),
+  token: () => token.ask(),
 });
 const feed = new Feed(() => token.value, {
   changed(state) {
@@ -69,8 +70,9 @@ function started(start) {
   if (described !== fields) table.start(start.fields);
   fields = described;
   get("version").textContent = start.version;
-  get("token").querySelector(".word").textContent = start.may_write ? "May edit" : "Read only";
-  get("token").dataset.right = start.may_write ? "write" : "read";
+  const right = start.may_write ? "May edit" : "Read only";
+  get("token").querySelector(".word").textContent = right;
+  get("token").setAttribute("aria-label", `${right}: the token`);
   showAxes(start);
   showView(hasAxes ? view : "table");
 }

@@ -10,7 +10,9 @@ import { gridStep, View } from "./view.js";
 /** Pixels around a player at which a click still means the player. */
 const NEAR = 14;
 const SLIDE = 350;
-const NAMES = ["map", "grid", "ink", "muted", "saved", "unsaved", "surface", "line"];
+const NAMES = ["map", "grid", "ink", "muted", "saved", "unsaved", "trail", "surface", "line"];
+/** Pixels of a map on which marks have their full size. */
+const ROOMY = 600000;
 /** Up to how many players the end of each trail is drawn anew in each frame. */
 const FEW = 1500;
 
@@ -184,7 +186,7 @@ export class PlayerMap {
 
   #recolour() {
     this.colours = colours(...NAMES);
-    this.trails.recolour(this.colours.saved);
+    this.trails.recolour(this.colours.trail);
     this.marks = null;
     this.isDirty = true;
   }
@@ -299,7 +301,8 @@ export class PlayerMap {
   /** A disc for saved, an open diamond for unsaved, a cross for leaving; smaller where many are. */
   #makeMarks() {
     const n = this.crowd.n;
-    const radius = n <= 60 ? 5.5 : n <= 500 ? 4.5 : n <= 2500 ? 3.4 : 2.6;
+    const room = Math.min(1, Math.max(0.7, Math.sqrt((this.view.width * this.view.height) / ROOMY)));
+    const radius = room * (n <= 60 ? 5.5 : n <= 500 ? 4.5 : n <= 2500 ? 3.4 : 2.6);
     if (this.marks?.radius === radius) return;
     this.marks = [SAVED_KIND, UNSAVED_KIND, LEAVING_KIND].map((kind) =>
       mark(kind, radius, this.ratio, this.colours),
@@ -340,8 +343,8 @@ export class PlayerMap {
   }
 }
 
-/** A mark as a small canvas; `legend` draws the same. */
-export function mark(kind, radius, ratio, { map, saved, unsaved, muted }) {
+/** A mark as a small canvas; the legend has the same. */
+function mark(kind, radius, ratio, { map, saved, unsaved, muted }) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 2 * Math.ceil((radius * 1.35 + 2) * ratio);
   const context = canvas.getContext("2d");

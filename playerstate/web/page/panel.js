@@ -7,7 +7,7 @@ const EVERY = 1000;
 const EVERY_OFFLINE = 5000;
 
 export class Panel {
-  /** `on` is told: closed(), centred(isOn), announced(text). */
+  /** `on` is told: closed(), centred(isOn), token(). */
   constructor(root, api, on) {
     this.root = root;
     this.api = api;
@@ -19,7 +19,8 @@ export class Panel {
     this.parts = Object.fromEntries(
       [...root.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]),
     );
-    const { close, centre, save, undo, kick, form } = this.parts;
+    const { close, centre, undo, kick, form, token } = this.parts;
+    token.addEventListener("click", () => this.on.token());
     close.addEventListener("click", () => this.close());
     root.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
     centre.addEventListener("click", () => {
@@ -33,7 +34,6 @@ export class Panel {
     undo.addEventListener("click", () => this.#undo());
     kick.addEventListener("click", () => this.#kick());
     kick.addEventListener("blur", () => this.#disarm());
-    this.save = save;
   }
 
   /** The fields of the state class, and whether they may be changed here. */
@@ -53,7 +53,7 @@ export class Panel {
     this.player = null;
     this.root.hidden = false;
     document.body.dataset.panel = "open";
-    this.parts.name.textContent = `Player ${id}`;
+    this.parts.name.replaceChildren(make("small", { textContent: "Player" }), String(id));
     this.parts.marks.replaceChildren();
     this.parts.updated.textContent = "";
     this.#press(false);

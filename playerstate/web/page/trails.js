@@ -5,7 +5,7 @@
  */
 
 /** What a picture leaves of the strength of those before. */
-const KEPT = 0.86;
+const KEPT = 0.82;
 const STRENGTH = 0.55;
 /** Milliseconds that the view must rest. */
 const REST = 120;
