@@ -52,7 +52,7 @@ export class Charts {
         },
         scales: { x: { time: true, range: () => this.#range() }, y: { range: fromZero } },
         axes: [
-          { ...axis, grid, ticks: none, size: 24, gap: 4, space: 64, values: hours },
+          { ...axis, grid, ticks: none, size: 24, gap: 4, space: 76, values: hours },
           {
             ...axis,
             grid,
@@ -139,5 +139,6 @@ function fromZero(_, __, most) {
 }
 
 function hours(_, splits) {
-  return splits.map((at) => clock(at).slice(0, 5));
+  const isFine = splits.length > 1 && splits[1] - splits[0] < 60;
+  return splits.map((at) => clock(at).slice(0, isFine ? 8 : 5));
 }

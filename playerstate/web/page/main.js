@@ -133,6 +133,8 @@ function pick(id) {
   if (id === null) return panel.close();
   select(id);
   panel.open(id);
+  // On a phone the panel covers the lower half: bring the map above it.
+  if (getComputedStyle(get("panel")).position === "fixed") get("players").scrollIntoView();
 }
 
 function select(id) {
@@ -157,7 +159,7 @@ function find(event) {
   get("find-error").textContent = isId ? "" : "A session id is a whole number from 1 on.";
   if (!isId) return input.focus();
   pick(BigInt(text));
-  get("panel").focus();
+  get("panel").focus({ preventScroll: true });
 }
 
 themeButton(get("theme"));

@@ -1,8 +1,8 @@
 /** The map: players, their trails and a grid, drawn on one canvas. */
 
 import { coordinate } from "./format.js";
-import { LEAVING_KIND, SAVED_KIND, UNSAVED_KIND } from "./crowd.js";
 import { gestures } from "./gestures.js";
+import { Marks } from "./marks.js";
 import { Trails } from "./trails.js";
 import { colours, onTheme } from "./theme.js";
 import { gridStep, View } from "./view.js";
@@ -11,8 +11,6 @@ import { gridStep, View } from "./view.js";
 const NEAR = 14;
 const SLIDE = 350;
 const NAMES = ["map", "grid", "ink", "muted", "saved", "unsaved", "trail", "surface", "line"];
-/** Pixels of a map on which marks have their full size. */
-const ROOMY = 600000;
 /** Up to how many players the end of each trail is drawn anew in each frame. */
 const FEW = 1500;
 
@@ -36,6 +34,7 @@ export class PlayerMap {
     this.drawn = 0;
     this.outside = 0;
     this.trails = new Trails();
+    this.marks = new Marks();
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     new ResizeObserver(() => this.#resize()).observe(canvas);
     onTheme(() => this.#recolour());
@@ -179,7 +178,7 @@ export class PlayerMap {
       const box = this.crowd.bounds();
       if (box) this.view = this.view.fitted(box);
     }
-    this.marks = null;
+    this.marks.resize(this.canvas.width, this.canvas.height, ratio);
     this.isDirty = true;
     this.#draw(performance.now());
   }
@@ -187,7 +186,7 @@ export class PlayerMap {
   #recolour() {
     this.colours = colours(...NAMES);
     this.trails.recolour(this.colours.trail);
-    this.marks = null;
+    this.marks.recolour(this.colours);
     this.isDirty = true;
   }
 
@@ -214,7 +213,8 @@ export class PlayerMap {
     this.#drawGrid();
     this.trails.draw(context, this.view);
     if (this.crowd.n <= FEW) this.trails.drawNewest(context, this.crowd, this.view, part);
-    this.#drawPlayers(part);
+    this.outside = this.crowd.n - this.marks.stamp(this.crowd, this.view, part);
+    context.drawImage(this.marks.canvas, 0, 0, this.view.width, this.view.height);
     if (this.hovered !== null && this.hovered !== this.selected) this.#drawLabel(this.hovered, part);
     if (this.selected !== null) this.#drawLabel(this.selected, part, true);
   }
@@ -269,47 +269,6 @@ export class PlayerMap {
     }
   }
 
-  #drawPlayers(part) {
-    const { context, crowd, view } = this;
-    this.#makeMarks();
-    const { x, y, fromX, fromY, kinds } = crowd;
-    const ratio = this.ratio;
-    const [scaleX, scaleY] = [view.scaleX * ratio, view.scaleY * ratio];
-    const middleX = (view.width * ratio) / 2 - view.x * scaleX;
-    const middleY = (view.height * ratio) / 2 + view.y * scaleY;
-    let inside = 0;
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    for (const kind of [LEAVING_KIND, SAVED_KIND, UNSAVED_KIND]) {
-      if (!crowd.counts[kind]) continue;
-      const mark = this.marks[kind];
-      const half = mark.width / 2;
-      const right = this.canvas.width + half;
-      const bottom = this.canvas.height + half;
-      for (let i = 0; i < crowd.n; i++) {
-        if (kinds[i] !== kind) continue;
-        const left = middleX + (fromX[i] + (x[i] - fromX[i]) * part) * scaleX;
-        const top = middleY - (fromY[i] + (y[i] - fromY[i]) * part) * scaleY;
-        if (left < -half || top < -half || left > right || top > bottom) continue;
-        inside++;
-        context.drawImage(mark, (left - half + 0.5) | 0, (top - half + 0.5) | 0);
-      }
-    }
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.outside = crowd.n - inside;
-  }
-
-  /** A disc for saved, an open diamond for unsaved, a cross for leaving; smaller where many are. */
-  #makeMarks() {
-    const n = this.crowd.n;
-    const room = Math.min(1, Math.max(0.7, Math.sqrt((this.view.width * this.view.height) / ROOMY)));
-    const radius = room * (n <= 60 ? 5.5 : n <= 500 ? 4.5 : n <= 2500 ? 3.4 : 2.6);
-    if (this.marks?.radius === radius) return;
-    this.marks = [SAVED_KIND, UNSAVED_KIND, LEAVING_KIND].map((kind) =>
-      mark(kind, radius, this.ratio, this.colours),
-    );
-    this.marks.radius = radius;
-  }
-
   #drawLabel(id, part, isSelected = false) {
     const at = this.crowd.find(id);
     if (at < 0) return;
@@ -341,41 +300,4 @@ export class PlayerMap {
     context.textBaseline = "middle";
     context.fillText(text, boxLeft + 7, boxTop + 11.5);
   }
-}
-
-/** A mark as a small canvas; the legend has the same. */
-function mark(kind, radius, ratio, { map, saved, unsaved, muted }) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 2 * Math.ceil((radius * 1.35 + 2) * ratio);
-  const context = canvas.getContext("2d");
-  context.translate(canvas.width / 2, canvas.height / 2);
-  context.scale(ratio, ratio);
-  context.beginPath();
-  if (kind === SAVED_KIND) {
-    context.arc(0, 0, radius, 0, 2 * Math.PI);
-    context.fillStyle = saved;
-    context.fill();
-  } else if (kind === UNSAVED_KIND) {
-    const reach = radius * 1.3;
-    context.moveTo(0, -reach);
-    context.lineTo(reach, 0);
-    context.lineTo(0, reach);
-    context.lineTo(-reach, 0);
-    context.closePath();
-    context.fillStyle = map;
-    context.fill();
-    context.strokeStyle = unsaved;
-    context.lineWidth = Math.max(1.25, radius * 0.38);
-    context.stroke();
-  } else {
-    const reach = radius * 0.85;
-    context.moveTo(-reach, -reach);
-    context.lineTo(reach, reach);
-    context.moveTo(reach, -reach);
-    context.lineTo(-reach, reach);
-    context.strokeStyle = muted;
-    context.lineWidth = Math.max(1.25, radius * 0.38);
-    context.stroke();
-  }
-  return canvas;
 }
