@@ -50,11 +50,15 @@ export class Feed {
 
   async #run(signal) {
     let pause = FIRST_PAUSE;
+    let why = "";
     this.listener.changed({ name: "connecting", why: "" });
     while (!signal.aborted) {
-      let why;
       try {
-        why = await this.#read(signal, () => (pause = FIRST_PAUSE));
+        const ended = await this.#read(signal, () => {
+          pause = FIRST_PAUSE;
+          why = "";
+        });
+        why = ended || why;
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof Refused && error.status === 401) {
@@ -65,7 +69,7 @@ export class Feed {
           this.controller = null;
           return this.listener.changed({ name: "outdated", why: error.message });
         }
-        why = error instanceof Refused ? error.message : "";
+        if (error instanceof Refused) why = error.message;
       }
       if (signal.aborted) return;
       const wait = pause * (1 + Math.random() / 4);
@@ -78,9 +82,9 @@ export class Feed {
   /** Read one feed to its end; why the server ended it, or empty where it did not say. */
   async #read(signal, onFrame) {
     const broken = new AbortController();
-    const give_up = () => broken.abort();
-    signal.addEventListener("abort", give_up);
-    let silence = setTimeout(give_up, SILENCE);
+    const giveUp = () => broken.abort();
+    signal.addEventListener("abort", giveUp);
+    let silence = setTimeout(giveUp, SILENCE);
     try {
       const answer = await fetch(`feed?${new URLSearchParams(this.query)}`, {
         headers: authorization(this.token()),
@@ -97,7 +101,7 @@ export class Feed {
         const { done, value } = await reader.read();
         if (signal.aborted || done) return "";
         clearTimeout(silence);
-        silence = setTimeout(give_up, SILENCE);
+        silence = setTimeout(giveUp, SILENCE);
         for (const { kind, body } of frames.take(value)) {
           if (kind === "E") return readJson(body).why;
           if (kind === "S") start = this.#start(readJson(body));
@@ -108,7 +112,7 @@ export class Feed {
       }
     } finally {
       clearTimeout(silence);
-      signal.removeEventListener("abort", give_up);
+      signal.removeEventListener("abort", giveUp);
       broken.abort();
     }
   }

@@ -8,7 +8,7 @@ export function count(number) {
   return whole.format(number);
 }
 
-/** A count for an axis: 5K. */
+/** A count where there is little room: 5K. */
 export function short(number) {
   return compact.format(number);
 }

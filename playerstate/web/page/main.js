@@ -21,6 +21,7 @@ const tiles = new Tiles(get("figures"));
 const charts = new Charts(get("charts"));
 const status = new Status({ pill: get("state"), notice: get("notice"), announce: get("announce") });
 const token = new Token(get("token-dialog"), () => feed.open());
+let isDeclined = false;
 const api = new Api(
   () => token.value,
   (why) => unauthorized(why),
@@ -61,6 +62,7 @@ let axes = "";
 function started(start) {
   const described = JSON.stringify(start.fields);
   hasAxes = start.axes !== null;
+  document.body.toggleAttribute("data-axes", hasAxes);
   crowd.clear();
   if (JSON.stringify([described, start.axes]) !== axes) map.cleared();
   axes = JSON.stringify([described, start.axes]);
@@ -80,6 +82,7 @@ function started(start) {
 function unauthorized(why) {
   const had = token.value !== "";
   if (had) token.refused();
+  else if (isDeclined) return;
   token.ask(had ? `The server says: ${why}.` : "");
 }
 
@@ -164,6 +167,11 @@ function find(event) {
 
 themeButton(get("theme"));
 get("token").addEventListener("click", () => token.ask());
+get("token-dialog").addEventListener("close", () => {
+  isDeclined = token.value === "";
+  // Where reading needs no token, the page goes on without one that is not known.
+  if (isDeclined && status.state.name === "token") feed.open();
+});
 get("notice").querySelector("button").addEventListener("click", () => {
   if (status.state.name === "token") token.ask();
   else if (status.state.name === "outdated") location.reload();

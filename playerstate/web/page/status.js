@@ -59,7 +59,7 @@ export class Status {
       return `The server is gone${why ? `: ${why}` : ""}. Last heard of ${silent} ago. ${next}`;
     }
     if (name === "unwell") return `The server is not ready: ${this.ready.why}.`;
-    if (name === "token") return "This server shows its players only to who has a token.";
+    if (name === "token") return "This server shows nothing without a token that it knows.";
     if (name === "outdated") return why;
     return "";
   }

@@ -1,6 +1,6 @@
 /** The four figures that say whether all is well. */
 
-import { chosen, count, rate, span } from "./format.js";
+import { chosen, count, rate, short, span } from "./format.js";
 
 /** Milliseconds over which moves a second are counted. */
 const OVER = 1000;
@@ -28,7 +28,7 @@ export class Tiles {
     const leaving = players_leaving ? `, ${count(players_leaving)} leaving` : "";
     this.#set("online", count(players_online), `of at most ${count(this.most)}${leaving}`);
     this.#meter("online", players_online, this.most);
-    this.#set("moves", rate(this.#moves(gauges)), `${count(gauges.applied)} since the start`);
+    this.#set("moves", rate(this.#moves(gauges)), `${(gauges.applied < 1e6 ? count : short)(gauges.applied)} since the start`);
     const oldest = gauges.oldest_unsaved_seconds;
     this.#set("oldest", span(oldest), `${chosen(this.promise)} promised`);
     this.#meter("oldest", oldest, this.promise);
