@@ -138,6 +138,8 @@ def test_can_be_heard_and_reached(browser: Browser, serve: Serve) -> None:
     site.player(7)
     with visiting(browser, site.url) as visit:
         visit.go()
+        for region in ("Figures", "Players", "The last ten minutes"):
+            assert visit.page.get_by_role("region", name=region, exact=True).count() == 1, region
         visit.page.click("#token")
         assert names_missing(visit) == []
         visit.page.fill("#token-input", WRITE)
@@ -149,8 +151,6 @@ def test_can_be_heard_and_reached(browser: Browser, serve: Serve) -> None:
         assert names_missing(visit) == []
         for role in ("banner", "main", "search", "complementary"):
             assert visit.page.get_by_role(role).count() == 1, role
-        for region in ("Figures", "Players", "The last ten minutes"):
-            assert visit.page.get_by_role("region", name=region, exact=True).count() == 1, region
         visit.page.evaluate("document.activeElement.blur()")
         reached = set()
         for _ in range(30):

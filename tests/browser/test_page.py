@@ -27,7 +27,7 @@ def stored(directory: Path, column: str) -> object:
     """What the database has of the player."""
     with sqlite3.connect(directory / "players.db") as database:
         (found,) = database.execute(
-            f"SELECT {column} FROM players WHERE session_id = ?", (PLAYER,)
+            f"SELECT {column} FROM player_state WHERE session_id = ?", (PLAYER,)
         ).fetchone()
     database.close()
     return found
@@ -37,6 +37,18 @@ def use_token(visit: Visit, token: str) -> None:
     """Enter a token into the dialog that is open."""
     visit.page.fill("#token-input", token)
     visit.page.get_by_role("button", name="Use token").click()
+
+
+def wait_drawn(visit: Visit, mark: str) -> None:
+    """Wait until the map draws the player by this mark, in its colour and no other's."""
+    colours = {name: visit.colour(name) for name in ("saved", "unsaved")}
+
+    def is_drawn() -> bool:
+        shown = visit.wait_shown(PLAYER, mark=mark)
+        seen = visit.colours_at(shown["left"], shown["top"])
+        return {name for name, colour in colours.items() if colour in seen} == {mark}
+
+    wait_until(is_drawn)
 
 
 def find_player(visit: Visit) -> None:
@@ -57,13 +69,11 @@ def test_map_shows_where_udp_put_a_player(browser: Browser, serve: Serve) -> Non
         visit.go()
         visit.wait_shown(PLAYER, x=412.5, y=187.25)
         wait_until(lambda: visit.page.text_content('[data-tile="online"] .value') == "2")
-        shown = visit.wait_shown(PLAYER, mark="saved")
-        other = visit.wait_shown(8, mark="saved")
+        wait_drawn(visit, "saved")
+        shown, other = visit.wait_shown(PLAYER), visit.wait_shown(8)
         assert shown["left"] < other["left"]
         assert shown["top"] > other["top"]
-        wait_until(lambda: visit.colour("saved") in visit.colours_at(shown["left"], shown["top"]))
-        beside = visit.colours_at(shown["left"] + 60, shown["top"])
-        assert visit.colour("saved") not in beside
+        assert visit.colour("saved") not in visit.colours_at(shown["left"] + 60, shown["top"])
         visit.page.click("#map", position={"x": shown["left"], "y": shown["top"]})
         assert visit.page.inner_text("#panel-name").split() == ["Player", str(PLAYER)]
         wait_until(lambda: visit.page.text_content("#field-x") == "412.5")
@@ -72,7 +82,7 @@ def test_map_shows_where_udp_put_a_player(browser: Browser, serve: Serve) -> Non
 
 
 def test_unsaved_mark_goes_after_the_commit(browser: Browser, serve: Serve) -> None:
-    """A player who moved has the mark of the unsaved, in shape and colour, until it is committed."""
+    """A player who moved has the mark of the unsaved until that is committed."""
     site = serve("--save-within", "10")
     player = site.player(PLAYER)
     player.move(400.0, 200.0)
@@ -82,21 +92,10 @@ def test_unsaved_mark_goes_after_the_commit(browser: Browser, serve: Serve) -> N
         player.wait_saved()
         visit.wait_shown(PLAYER, mark="saved")
         player.move(410.0, 200.0)
-        shown = visit.wait_shown(PLAYER, mark="unsaved", x=410.0)
-        saved, unsaved = visit.colour("saved"), visit.colour("unsaved")
-        seen = wait_until(
-            lambda: (
-                colours
-                if unsaved in (colours := visit.colours_at(shown["left"], shown["top"]))
-                else None
-            )
-        )
-        assert saved not in seen
+        wait_drawn(visit, "unsaved")
         assert visit.page.text_content('#legend [data-kind="1"] b') == "1"
         player.wait_saved()
-        shown = visit.wait_shown(PLAYER, mark="saved")
-        wait_until(lambda: saved in visit.colours_at(shown["left"], shown["top"]))
-        assert unsaved not in visit.colours_at(shown["left"], shown["top"])
+        wait_drawn(visit, "saved")
         assert visit.page.text_content('#legend [data-kind="1"] b') == "0"
         visit.mind_manners()
 
@@ -128,9 +127,9 @@ def test_edit_reaches_store_and_client(browser: Browser, serve: Serve, tmp_path:
         with urlopen(f"{site.url}players/{PLAYER}") as answer:
             state = json.load(answer)["state"]
         assert (state["hp"], state["alive"]) == (41, False)
-        # The client learns it at its next JOIN.  Where the server tells clients of edits at once, it
-        # is to be waited for here, without the JOIN.
-        assert player.join().state[3:] == (41, False)
+        # The client learns it at its next JOIN.  Where the server tells clients of edits at once,
+        # that is to be waited for here, without the JOIN.
+        assert player.join().values[3:] == (41, False)
         visit.mind_manners(LOADED + ": the server responded with a status of 400")
 
 
@@ -138,6 +137,8 @@ def test_kick(browser: Browser, serve: Serve) -> None:
     """A kick needs a second press; then the client is told to go, and the map is empty."""
     site = serve("--save-within", "1")
     player = site.player(PLAYER)
+    player.move(400.0, 200.0)
+    player.wait_saved()
     with visiting(browser, site.url) as visit:
         visit.go()
         visit.page.click("#token")
@@ -148,6 +149,7 @@ def test_kick(browser: Browser, serve: Serve) -> None:
         visit.page.get_by_role("button", name="Kick now?").click()
         wait_until(lambda: isinstance(player.answer(), Gone))
         visit.page.get_by_text("No player is in the game.").wait_for()
+        visit.page.get_by_text("Offline").wait_for()
         assert visit.where_is(PLAYER) is None
         visit.mind_manners()
 
@@ -194,11 +196,11 @@ def test_token(browser: Browser, serve: Serve) -> None:
         visit.wait_state("live")
         visit.page.click("#token")
         visit.page.get_by_role("button", name="Forget token").click()
-        dialog.wait_for()
-        assert visit.page.evaluate(KEPT) == [None, None]
-        visit.page.get_by_role("button", name="Cancel").click()
         visit.wait_state("token")
+        assert visit.page.evaluate(KEPT) == [None, None]
         assert not dialog.is_visible()
+        visit.page.get_by_role("button", name="Enter a token").click()
+        dialog.wait_for()
         assert visit.page.url == site.url
         assert not [url for url in visit.requests if READ in url or "x" * 24 in url]
         visit.mind_manners(LOADED + ": the server responded with a status of 401")

@@ -127,7 +127,9 @@ class Visit:
                 const ratio = canvas.width / canvas.clientWidth;
                 const size = Math.round(24 * ratio);
                 const at = [left, top].map((place) => Math.round(place * ratio) - size / 2);
-                return [...canvas.getContext("2d").getImageData(...at, size, size).data];
+                const copy = new OffscreenCanvas(size, size).getContext("2d");
+                copy.drawImage(canvas, -at[0], -at[1]);
+                return [...copy.getImageData(0, 0, size, size).data];
             }""",
             [left, top],
         )
@@ -146,7 +148,7 @@ class Visit:
         hosts = {urlsplit(url).netloc for url in self.requests}
         assert hosts <= {urlsplit(self.url).netloc}, hosts
         unexpected = [text for text in self.errors if not text.startswith(expected or ("\0",))]
-        assert unexpected == []
+        assert unexpected == [], unexpected
 
 
 def wait_until(find: Callable[[], Any]) -> Any:
