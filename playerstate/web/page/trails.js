@@ -5,8 +5,8 @@
  */
 
 /** What a picture leaves of the strength of those before. */
-const KEPT = 0.82;
-const STRENGTH = 0.55;
+const KEPT = 0.87;
+const STRENGTH = 0.75;
 /** Milliseconds that the view must rest. */
 const REST = 120;
 
