@@ -6,13 +6,16 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
+from playerstate.web.feed import MOST_FEEDS
 from playerstate.wire.messages import Gone
 from tests.browser import states
 from tests.kit.browser import LOADED, PHONE, READ, WRITE, Site, Visit, visiting, wait_until
+from tests.kit.processes import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -121,7 +124,7 @@ def test_edit_reaches_store_and_client(browser: Browser, serve: Serve, tmp_path:
         hp.fill("41")
         visit.page.get_by_label("alive", exact=True).uncheck()
         visit.page.get_by_role("button", name="Save changes").click()
-        visit.page.get_by_text("Saved: hp, alive.").wait_for()
+        visit.page.locator("#panel").get_by_text("Saved: hp, alive.").wait_for()
         assert stored(tmp_path, "hp") == 41
         assert stored(tmp_path, "alive") == 0
         with urlopen(f"{site.url}players/{PLAYER}") as answer:
@@ -171,6 +174,26 @@ def test_server_goes_and_comes_back(browser: Browser, serve: Serve) -> None:
         assert not visit.page.is_visible("#notice")
         visit.wait_shown(PLAYER, x=1.0, y=2.0)
         visit.mind_manners(LOADED)
+
+
+def test_too_many_pages(browser: Browser, serve: Serve) -> None:
+    """A page that the server does not feed says why, and is fed once there is room."""
+    site = serve()
+    others = [HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE) for _ in range(MOST_FEEDS)]
+    for other in others:
+        other.request("GET", "/feed")
+        assert other.getresponse().status == 200
+    with visiting(browser, site.url) as visit:
+        visit.page.goto(site.url)
+        visit.wait_state("refused")
+        visit.page.get_by_text("8 pages are fed already").first.wait_for()
+        assert visit.page.title() == "Not fed: playerstate"
+        for other in others:
+            assert other.sock is not None
+            other.sock.close()
+            other.close()
+        visit.wait_state("live")
+        visit.mind_manners(LOADED + ": the server responded with a status of 503")
 
 
 def test_token(browser: Browser, serve: Serve) -> None:

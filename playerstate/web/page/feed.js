@@ -13,7 +13,8 @@ const HIDDEN = 30000;
 export class Feed {
   /**
    * `listener` has a method for each frame (start, gauges, players), and `changed(state)`, whose
-   * name is connecting, live, gone, token or outdated, with `why` in words and, of gone, `retryAt`.
+   * name is connecting, live, gone, refused, token or outdated, with `why` in words and, of gone and
+   * refused, `retryAt`.
    */
   constructor(token, listener) {
     this.token = token;
@@ -50,6 +51,7 @@ export class Feed {
 
   async #run(signal) {
     let pause = FIRST_PAUSE;
+    let name = "gone";
     let why = "";
     this.listener.changed({ name: "connecting", why: "" });
     while (!signal.aborted) {
@@ -58,6 +60,7 @@ export class Feed {
           pause = FIRST_PAUSE;
           why = "";
         });
+        name = "gone";
         why = ended || why;
       } catch (error) {
         if (signal.aborted) return;
@@ -69,11 +72,12 @@ export class Feed {
           this.controller = null;
           return this.listener.changed({ name: "outdated", why: error.message });
         }
-        if (error instanceof Refused) why = error.message;
+        name = error instanceof Refused ? "refused" : "gone";
+        if (name === "refused") why = error.message;
       }
       if (signal.aborted) return;
       const wait = pause * (1 + Math.random() / 4);
-      this.listener.changed({ name: "gone", why, retryAt: performance.now() + wait });
+      this.listener.changed({ name, why, retryAt: performance.now() + wait });
       await sleep(wait, signal);
       pause = Math.min(LONGEST_PAUSE, pause * 2);
     }
@@ -131,10 +135,12 @@ class Outdated extends Error {}
 
 function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => {
+    const end = () => {
       clearTimeout(timer);
+      signal.removeEventListener("abort", end);
       resolve();
-    });
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener("abort", end);
   });
 }

@@ -32,6 +32,7 @@ const panel = new Panel(get("panel"), api, {
   closed: () => select(null),
   centred: (isOn) => map.centre(isOn),
   token: () => token.ask(),
+  said: (text) => (get("announce").textContent = text),
 });
 const feed = new Feed(() => token.value, {
   changed(state) {

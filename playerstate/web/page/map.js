@@ -118,7 +118,7 @@ export class PlayerMap {
   /** Where a player is in the world and on the canvas, and what mark shows them; null if unseen. */
   whereIs(id) {
     const at = this.crowd.find(BigInt(id));
-    if (at < 0) return null;
+    if (at < 0 || !this.crowd.x) return null;
     const part = this.#part(performance.now());
     const { view, crowd } = this;
     return {

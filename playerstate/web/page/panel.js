@@ -7,7 +7,7 @@ const EVERY = 1000;
 const EVERY_OFFLINE = 5000;
 
 export class Panel {
-  /** `on` is told: closed(), centred(isOn), token(). */
+  /** `on` is told: closed(), centred(isOn), token(), said(text). */
   constructor(root, api, on) {
     this.root = root;
     this.api = api;
@@ -259,6 +259,7 @@ export class Panel {
   #say(text, isError = false) {
     this.parts.said.textContent = text;
     this.parts.said.classList.toggle("error", isError);
+    if (text) this.on.said(text);
   }
 
   #press(isOn) {

@@ -7,6 +7,7 @@ const WORDS = {
   live: "Live",
   unwell: "Not ready",
   gone: "Server is gone",
+  refused: "Not fed",
   token: "Token needed",
   outdated: "Load again",
 };
@@ -41,6 +42,7 @@ export class Status {
   #show() {
     const name = this.name;
     document.body.dataset.state = name;
+    document.title = name === "live" ? "playerstate" : `${WORDS[name]}: playerstate`;
     this.pill.querySelector(".word").textContent = WORDS[name];
     const text = this.#notice(name);
     this.notice.hidden = text === "";
@@ -52,12 +54,13 @@ export class Status {
 
   #notice(name) {
     const { why, retryAt } = this.state;
+    const again = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
+    const next = again > 0 ? `Trying again in ${again} s.` : "Trying again now.";
     if (name === "gone") {
       const silent = span((performance.now() - this.heardAt) / 1000);
-      const again = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
-      const next = again > 0 ? `Trying again in ${again} s.` : "Trying again now.";
       return `The server is gone${why ? `: ${why}` : ""}. Last heard of ${silent} ago. ${next}`;
     }
+    if (name === "refused") return `The server does not feed this page: ${why}. ${next}`;
     if (name === "unwell") return `The server is not ready: ${this.ready.why}.`;
     if (name === "token") return "This server shows nothing without a token that it knows.";
     if (name === "outdated") return why;
@@ -74,6 +77,7 @@ export class Status {
       live: from && from !== "connecting" ? "The server is back." : "Connected to the server.",
       unwell: `The server is not ready: ${this.ready.why}`,
       gone: "The server is gone. Trying again.",
+      refused: `The server does not feed this page: ${this.state.why}`,
       token: "A token is needed.",
       outdated: this.state.why,
     };

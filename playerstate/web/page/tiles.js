@@ -10,15 +10,10 @@ const HIGH = 0.8;
 export class Tiles {
   constructor(root) {
     this.root = root;
-    this.clear();
-  }
-
-  clear() {
     this.counted = []; // {at, applied}, oldest first
   }
 
   start({ save_within_seconds, max_players }) {
-    this.clear();
     this.promise = save_within_seconds;
     this.most = max_players;
   }
@@ -38,8 +33,8 @@ export class Tiles {
 
   /** Moves a second, from two counts that lie about a second apart. */
   #moves({ at, applied }) {
-    const { counted } = this;
-    if (counted.length && applied < counted.at(-1).applied) this.clear();
+    // Another server has counted less.
+    if (this.counted.length && applied < this.counted.at(-1).applied) this.counted = [];
     this.counted.push({ at, applied });
     while (this.counted.length > 2 && at - this.counted[1].at >= OVER / 1000) this.counted.shift();
     const first = this.counted[0];

@@ -6,6 +6,8 @@ const LEAST_SPAN = 60;
 /** Axes so unlike that one scale would make a line of the map get a scale each. */
 const UNLIKE = 8;
 const NEAREST = 1e4;
+/** Below that the whole range of the numbers that come would be less than a pixel. */
+const FARTHEST = 1e-38;
 
 export class View {
   constructor() {
@@ -40,7 +42,8 @@ export class View {
 
   /** Zoom by a factor, so that what is at this point stays there. */
   zoom(factor, left, top) {
-    const bounded = Math.min(factor, NEAREST / this.scaleX, NEAREST / this.scaleY);
+    const least = Math.max(FARTHEST / this.scaleX, FARTHEST / this.scaleY);
+    const bounded = Math.max(least, Math.min(factor, NEAREST / this.scaleX, NEAREST / this.scaleY));
     const x = this.worldX(left);
     const y = this.worldY(top);
     this.scaleX *= bounded;
