@@ -70,7 +70,8 @@ export class Charts {
             fill: () => this.colours.fill,
             width: 1.5,
             spanGaps: true,
-            points: none,
+            // A line needs two points: the first ones are shown by themselves.
+            points: { show: (plot) => known(plot.data[1]) < 3, size: 5 },
           },
         ],
         hooks: { setCursor: [(plot) => this.#pointed(chart, plot)] },
@@ -136,6 +137,10 @@ export class Charts {
 
 function fromZero(_, __, most) {
   return [0, most > 0 ? most * 1.15 : 1];
+}
+
+function known(values) {
+  return values.reduce((number, value) => number + Number(value !== null && value !== undefined), 0);
 }
 
 function hours(_, splits) {
