@@ -84,11 +84,12 @@ def _send(
             sent_at[number, first + 1 : end + 1] = time.monotonic()
             while first < end:
                 first += load.send(through, first, end - first)
-            _discard_answers(through)
+            discard_answers(through)
     return sent_at
 
 
-def _discard_answers(server: socket.socket) -> None:
+def discard_answers(server: socket.socket) -> None:
+    """Take what has come in, and forget it."""
     try:
         while True:
             server.recv(2048)

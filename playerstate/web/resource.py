@@ -45,6 +45,7 @@ from playerstate.web.reading import (
     whole,
 )
 from playerstate.web.refused import Refused, bad
+from playerstate.web.shell import PageFile, page_files
 
 JSON = "application/json"
 HEADERS = {
@@ -120,6 +121,11 @@ class Route:
     parsers: Mapping[str, Parser] = attrs.field(factory=dict)
 
 
+def _file_route(file: PageFile) -> Route:
+    answer = Answer(file.body, file.content_type)
+    return Route("GET", file.path, Right.NOTHING, lambda _: answer)
+
+
 class WebResource(Resource):
     """Figures, health, players, changes and the feed of one service.
 
@@ -173,6 +179,7 @@ class WebResource(Resource):
             Route("POST", ("players", _ID, "kick"), Right.WRITE, self._kick),
             Route("POST", ("players", _ID, "erase"), Right.WRITE, self._erase),
             Route("POST", ("flush",), Right.WRITE, self._flush),
+            *map(_file_route, page_files()),
         )
 
     def start(self) -> None:
@@ -225,10 +232,6 @@ class WebResource(Resource):
     def _route(self, request: Any) -> tuple[Route, int]:
         """The route of a request, and the player whom its path names."""
         self._access.check_host(request.requestHeaders.getRawHeaders(b"host", ()))
-        if request.requestHeaders.getRawHeaders(b"sec-fetch-site", (b"",))[0] == b"cross-site":
-            raise Refused(
-                403, "other sites may not ask this server", "Sec-Fetch-Site", "same-origin"
-            )
         path = [segment.decode("utf-8", "replace") for segment in request.postpath]
         method = request.method.decode("latin-1")
         method = "GET" if method == "HEAD" else method
@@ -239,6 +242,7 @@ class WebResource(Resource):
             raise Refused(404, "there is nothing at this path")
         for route, player in found:
             if route.method == method:
+                _check_site(request, route)
                 return route, player
         allowed = ", ".join(route.method for route, _ in found)
         raise Refused(405, f"the method must be {allowed}", "method", allowed, {"Allow": allowed})
@@ -316,6 +320,13 @@ class _Leaves:
     def kick(self, session_id: int) -> Deferred[Any]:
         """See `Kicks.kick`."""
         return self._service.leave(session_id)
+
+
+def _check_site(request: Any, route: Route) -> None:
+    """Let other sites link to the page, and nothing else."""
+    site = request.requestHeaders.getRawHeaders(b"sec-fetch-site", (b"",))[0]
+    if site == b"cross-site" and route.needs is not Right.NOTHING:
+        raise Refused(403, "other sites may not ask this server", "Sec-Fetch-Site", "same-origin")
 
 
 def _match(route: Route, path: Sequence[str]) -> int | None:
