@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHROMIUM = "/usr/bin/chromium"
 """Debian's Chromium; the one that Playwright would download is not used."""
 SCREENSHOTS = Path(
-    os.environ.get("PLAYERSTATE_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots"
+    os.environ.get("PROOF_SCREENSHOTS") or Path(__file__).parents[2] / "build" / "screenshots"
 )
 """Where screenshots are kept after the tests."""
 DESKTOP, PHONE = (1440, 900), (390, 844)
