@@ -293,6 +293,41 @@ def test_keys_move_the_map(browser: Browser, serve: Serve) -> None:
         visit.mind_manners()
 
 
+def test_find_and_keep_in_the_middle(browser: Browser, serve: Serve) -> None:
+    """A wrong id is refused at its field; a player who is found can be kept in the middle."""
+    site = serve()
+    site.player(8).move(900.0, 900.0)
+    player = site.player(PLAYER)
+    player.move(100.0, 100.0)
+    with visiting(browser, site.url) as visit:
+        visit.go()
+        visit.wait_shown(PLAYER, x=100.0)
+        for wrong in ("0", "-1", "x", str(2**63)):
+            visit.page.fill("#find-id", wrong)
+            visit.page.keyboard.press("Enter")
+            assert visit.page.inner_text("#find-error").startswith("A session id is"), wrong
+            assert not visit.page.is_visible("#panel")
+        find_player(visit)
+        assert visit.page.inner_text("#find-error") == ""
+        visit.page.get_by_role("button", name="Keep in the middle of the map").click()
+        box = visit.page.locator("#map").bounding_box()
+        assert box is not None
+        player.move(600.0, 300.0)
+
+        def is_in_the_middle() -> bool:
+            shown = visit.wait_shown(PLAYER, x=600.0)
+            beside = shown["left"] - box["width"] / 2, shown["top"] - box["height"] / 2
+            return max(map(abs, beside)) < 2
+
+        wait_until(is_in_the_middle)
+        visit.page.keyboard.press("Escape")
+        wait_until(lambda: not visit.page.is_visible("#panel"))
+        visit.page.fill("#find-id", "9")
+        visit.page.keyboard.press("Enter")
+        visit.page.locator("#panel").get_by_text("there is no player 9").wait_for()
+        visit.mind_manners(LOADED + ": the server responded with a status of 404")
+
+
 def test_pinch_zooms(browser: Browser, serve: Serve) -> None:
     """Two fingers that part on a phone bring the map nearer."""
     site = serve()

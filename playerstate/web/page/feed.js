@@ -51,16 +51,15 @@ export class Feed {
 
   async #run(signal) {
     let pause = FIRST_PAUSE;
-    let name = "gone";
     let why = "";
     this.listener.changed({ name: "connecting", why: "" });
     while (!signal.aborted) {
+      let name = "gone";
       try {
         const ended = await this.#read(signal, () => {
           pause = FIRST_PAUSE;
           why = "";
         });
-        name = "gone";
         why = ended || why;
       } catch (error) {
         if (signal.aborted) return;
@@ -72,8 +71,10 @@ export class Feed {
           this.controller = null;
           return this.listener.changed({ name: "outdated", why: error.message });
         }
-        name = error instanceof Refused ? "refused" : "gone";
-        if (name === "refused") why = error.message;
+        if (error instanceof Refused) {
+          name = "refused";
+          why = error.message;
+        }
       }
       if (signal.aborted) return;
       const wait = pause * (1 + Math.random() / 4);
