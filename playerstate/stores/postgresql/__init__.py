@@ -1,0 +1,1 @@
+"""Players in a PostgreSQL database, through psycopg 3."""
