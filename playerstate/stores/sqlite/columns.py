@@ -12,7 +12,6 @@ import attrs
 
 from playerstate.state.field import Field
 from playerstate.state.kind import Column
-from playerstate.state.kinds import KINDS
 
 
 @attrs.frozen
@@ -57,7 +56,7 @@ _TYPES: Mapping[Column, ColumnType] = {
     ),
 }
 _BY_DECLARED = {each.declared: each for each in _TYPES.values()}
-_HELD = {_TYPES[kind.column].declared: kind.name for kind in KINDS}
+_COLUMNS = {each.declared: column for column, each in _TYPES.items()}
 
 
 def quoted(name: str) -> str:
@@ -70,9 +69,9 @@ def type_of(field: Field) -> ColumnType:
     return _TYPES[field.kind.column]
 
 
-def held_in(declared: str) -> str:
-    """The name of the kind kept in a column of this type; the type itself if it is not ours."""
-    return _HELD.get(declared, declared)
+def column_of(declared: str) -> Column | None:
+    """The type of column that has this name in SQLite; None if it is none of ours."""
+    return _COLUMNS.get(declared)
 
 
 def definition(field: Field) -> str:

@@ -21,13 +21,14 @@ only, independent of the state class, so that a game can roll its class back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import apsw
 
 from playerstate.interfaces import StoreUnusable
-from playerstate.state.field import Field
-from playerstate.state.kind import Column
-from playerstate.state.schema import StateSchema, folded
-from playerstate.stores.sqlite.columns import definition, held_in, quoted, type_of
+from playerstate.state.schema import StateSchema
+from playerstate.stores.fitting import Change, Held, fit, in_words
+from playerstate.stores.sqlite.columns import column_of, definition, quoted
 from playerstate.stores.sqlite.mark import draw_mark
 
 APPLICATION_ID = 0x706C7374
@@ -60,7 +61,7 @@ def migrate_database(
         StoreUnusable: it is not ours, has a newer format, or its columns do not fit the schema.
         apsw.Error: SQLite could not write it.
     """
-    _missing(connection, path, schema)  # refuse it before the mode is changed
+    _fit(connection, path, schema)  # refuse it before the mode is changed
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":
         raise StoreUnusable(
@@ -122,15 +123,15 @@ def _create(connection: apsw.Connection, schema: StateSchema) -> None:
 
 
 def _migrate(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
-    missing = _missing(connection, path, schema)
-    for field, before in missing:
-        if before is None:
+    changes = _fit(connection, path, schema)
+    for change in changes:
+        field = change.field
+        if change.before is None:
             connection.execute(f"ALTER TABLE player_state ADD COLUMN {definition(field)}")
         else:
-            connection.execute(
-                f"ALTER TABLE player_state RENAME COLUMN {quoted(before)} TO {quoted(field.name)}"
-            )
-    return _in_words(missing, "added", "renamed")
+            before, after = quoted(change.before), quoted(field.name)
+            connection.execute(f"ALTER TABLE player_state RENAME COLUMN {before} TO {after}")
+    return in_words(changes, "added", "renamed")
 
 
 def plan_migration(connection: apsw.Connection, path: str, schema: StateSchema) -> list[str]:
@@ -139,59 +140,26 @@ def plan_migration(connection: apsw.Connection, path: str, schema: StateSchema) 
     Raises:
         StoreUnusable: as `migrate_database`.
     """
-    plan = _in_words(_missing(connection, path, schema), "add", "rename")
+    plan = in_words(_fit(connection, path, schema), "add", "rename")
     tables = ("player_store", "player_mark")
     return plan + [
         f"add table {name}" for name in tables if not connection.table_exists("main", name)
     ]
 
 
-def _in_words(missing: list[tuple[Field, str | None]], add: str, rename: str) -> list[str]:
-    added = [field.name for field, before in missing if before is None]
-    renamed = [f"{before} to {field.name}" for field, before in missing if before is not None]
-    return [
-        f"{verb} columns {', '.join(names)}"
-        for verb, names in ((add, added), (rename, renamed))
-        if names
-    ]
-
-
-def _missing(
-    connection: apsw.Connection, path: str, schema: StateSchema
-) -> list[tuple[Field, str | None]]:
-    """The fields that have no column yet, each with the name of its old one, if it has one.
+def _fit(connection: apsw.Connection, path: str, schema: StateSchema) -> list[Change]:
+    """What has to change until the table fits the schema.
 
     Raises:
         StoreUnusable: an existing column does not fit its field.
     """
-    columns = {folded(name): declared for name, declared in read_columns(connection).items()}
-    if not columns:
-        return []
-    missing = []
-    for field in schema.stored:
-        names = (field.name, *field.was)
-        name = next((name for name in names if folded(name) in columns), None)
-        if name != field.name:
-            missing.append((field, name))
-        if name is None:
-            continue
-        held = columns[folded(name)]
-        if held != type_of(field).declared:
-            raise StoreUnusable(
-                f"{path}: field {field.name} is {field.kind.name} now, but its column holds"
-                f" {held_in(held)}; it was left as it is: give the field a new name (the"
-                " old column stays), or convert the column first"
-            )
-        elif field.kind.column is Column.TEXT:  # SQLite does not bound its length
-            _check_text_fits(connection, path, field, name)
-    return missing
 
+    def longest(names: Sequence[str]) -> Sequence[int | None]:
+        sizes = ", ".join(f"max(octet_length({quoted(name)}))" for name in names)
+        found = connection.execute(f"SELECT {sizes} FROM player_state").fetchone()
+        assert found is not None
+        return found
 
-def _check_text_fits(connection: apsw.Connection, path: str, field: Field, name: str) -> None:
-    longest = connection.execute(f"SELECT max(octet_length({quoted(name)})) FROM player_state").get
-    if longest is not None and longest > field.kind.size:
-        raise StoreUnusable(
-            f"{path}: field {field.name} is {field.kind.canonical} now, but its column holds a text"
-            f" of {longest} bytes; it was left as it is: make the field text({longest}), or shorten"
-            " what is stored"
-        )
+    held = [Held(name, each, column_of(each)) for name, each in read_columns(connection).items()]
+    # SQLite takes names that differ in case for the same.
+    return fit(path, schema, held, longest, ignores_case=True)
