@@ -19,7 +19,7 @@ from playerstate.players.service import PlayerStateService
 from playerstate.server import Server, end
 from playerstate.state.default import DEFAULT_STATE, load_schema
 from playerstate.state.schema import SchemaError
-from playerstate.stores import open_store
+from playerstate.stores import open_store, without_password
 from playerstate.tokens import EXPIRES, KeyUnusable, read_key
 from playerstate.transports.netcode.addresses import Address
 from playerstate.transports.netcode.service import NetcodeService
@@ -89,7 +89,8 @@ class Options(usage.Options):
             "store",
             "s",
             "sqlite:players.db",
-            "Where to save: sqlite:PATH[?synchronous=normal], or memory:, which is lost at a stop.",
+            "Where to save: sqlite:PATH[?synchronous=normal], postgresql://USER@HOST/DATABASE, or"
+            " memory:, which is lost at a stop.",
         ],
         ["state", None, DEFAULT_STATE, "The state class, as MODULE:CLASS."],
         [
@@ -250,7 +251,7 @@ class Options(usage.Options):
         try:
             return parse(text)
         except (ValueError, SchemaError, StoreUnusable, KeyUnusable, TokensUnusable) as error:
-            end(f"--{name} {text}: {error}")
+            end(f"--{name} {without_password(text)}: {error}")
 
 
 def makeService(options: Options) -> IService:

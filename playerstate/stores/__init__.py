@@ -7,6 +7,9 @@ adds one.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import attrs
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python.reflect import namedAny
@@ -33,24 +36,37 @@ class StoreFactory:
         scheme: of the store's URLs.
         module: defines ``open_url(url, schema)`` and ``browse_url(url)``, which `open` and `browse`
             call; and ``operate_url(url)``, if its stores can be operated on.
+        extra: the extra of this package that brings what the module imports; empty for none.
     """
 
     scheme: str
     module: str
+    extra: str = ""
+
+    def _load(self) -> Any:
+        try:
+            return namedAny(self.module)
+        except ImportError as error:
+            if not self.extra:
+                raise
+            raise StoreUnusable(
+                f"{self.scheme}: needs what is not installed here ({error}); install"
+                f" 'playerstate[{self.extra}]'"
+            ) from error
 
     def open(self, url: str, schema: StateSchema) -> IStateStore:
         """See `IStoreFactory.open`."""
-        store: IStateStore = namedAny(self.module).open_url(url, schema)
+        store: IStateStore = self._load().open_url(url, schema)
         return store
 
     def browse(self, url: str) -> IStoreBrowser:
         """See `IStoreFactory.browse`."""
-        browser: IStoreBrowser = namedAny(self.module).browse_url(url)
+        browser: IStoreBrowser = self._load().browse_url(url)
         return browser
 
     def operate(self, url: str) -> IStoreOperations:
         """See `IOperatedFactory.operate`."""
-        operate_url = getattr(namedAny(self.module), "operate_url", None)
+        operate_url = getattr(self._load(), "operate_url", None)
         if operate_url is None:
             raise _not_offered(url)
         operations: IStoreOperations = operate_url(url)
@@ -97,9 +113,15 @@ def operate_store(url: str) -> IStoreOperations:
     return operations
 
 
+def without_password(url: str) -> str:
+    """A URL, for messages and logs, without any password that may be in it."""
+    url = re.sub(r"(?<=//)([^/?#@]*?):[^/?#]*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:ssl)?password=)[^&#]*", r"\1***", url)
+
+
 def _not_offered(url: str) -> NotOffered:
     return NotOffered(
-        f"{url}: this store offers no such command; use the tools that come with the store"
+        f"{without_password(url)}: this store offers no such command; use the tools that come with the store"
     )
 
 
@@ -116,5 +138,6 @@ def _find_factory(url: str) -> IStoreFactory:
     factories = {factory.scheme: factory for factory in getPlugins(IStoreFactory)}
     if not colon or scheme not in factories:
         found = ", ".join(f"{scheme}:" for scheme in sorted(factories))
-        raise StoreUnusable(f"no store is called {url!r}: a store is SCHEME:REST, with {found}")
+        shown = without_password(url)
+        raise StoreUnusable(f"no store is called {shown!r}: a store is SCHEME:REST, with {found}")
     return factories[scheme]

@@ -13,3 +13,6 @@ playerstate = ServiceMaker(
 
 sqlite_store = StoreFactory("sqlite", "playerstate.stores.sqlite.store")
 memory_store = StoreFactory("memory", "playerstate.stores.memory")
+postgresql_store = StoreFactory(
+    "postgresql", "playerstate.stores.postgresql.store", "postgresql"
+)

@@ -199,12 +199,16 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         """
         pgconn = self.pgconn
         with self.lock:
-            pgconn.enter_pipeline_mode()
-            for command in commands:
-                command.send(pgconn)
-            pgconn.pipeline_sync()
-            results = self.wait(self._fetch())
-            pgconn.exit_pipeline_mode()
+            try:
+                pgconn.enter_pipeline_mode()
+                for command in commands:
+                    command.send(pgconn)
+                pgconn.pipeline_sync()
+                results = self.wait(self._fetch())
+                pgconn.exit_pipeline_mode()
+            except BaseException:  # what else comes over the connection is not known
+                self.close()
+                raise
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise psycopg.errors.error_from_result(result)

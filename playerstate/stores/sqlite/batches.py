@@ -8,6 +8,7 @@ import numpy as np
 from playerstate.interfaces import Records, RowRefused
 from playerstate.printable import printable
 from playerstate.state.schema import StateSchema
+from playerstate.stores.halving import find_refused
 from playerstate.stores.sqlite.newest import find, read_newest
 from playerstate.stores.sqlite.upsert import Upsert
 
@@ -51,28 +52,23 @@ class Batches:
     def find_refused(self, records: Records) -> dict[int, str]:
         """Find the refused records: their reasons, by position.  Nothing is saved.
 
-        It bisects the batch within one transaction, which costs no commit and no sync, with at most
-        two statements per record.
+        All attempts are of one transaction, which costs no commit and no sync.
         """
-        reasons: dict[int, str] = {}
-        parts = [(0, len(records))]
+
+        def attempt(start: int, end: int) -> str | None:
+            if not self._connection.in_transaction:  # a trigger may have rolled it back
+                self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self.upsert(records[start:end])
+            except (RowRefused, *REFUSED) as error:
+                return printable(str(error))
+            return None
+
         try:
-            while parts:
-                start, end = parts.pop()
-                if not self._connection.in_transaction:  # a trigger may have rolled it back
-                    self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    self.upsert(records[start:end])
-                except (RowRefused, *REFUSED) as error:
-                    middle = (start + end) // 2
-                    if middle == start:
-                        reasons[start] = printable(str(error))
-                    else:
-                        parts += [(middle, end), (start, middle)]
+            return find_refused(len(records), attempt)
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        return reasons
 
     def _find_newer(self, chunk: Records) -> list[int]:
         """Positions of the records that the guard left out.
