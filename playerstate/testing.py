@@ -9,6 +9,8 @@ and steps its persist thread::
     flushed = stepped.service.flush()
     stepped.settle()
     assert flushed.called
+
+`StoreContract` is what a store of your own must do, as tests.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from playerstate.runtime import Runtime
 from playerstate.saving.persister import Persister
 from playerstate.state.default import PlayerState
 from playerstate.state.schema import StateSchema
+from playerstate.stores.contract.whole import StoreContract
 from playerstate.stores.memory import MemoryStore
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "MemoryReactor",
     "SteppedService",
     "SteppedThread",
+    "StoreContract",
 ]
 
 Address = tuple[str, int]
@@ -73,6 +77,17 @@ class MemoryReactor(Clock):
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
         """Queue a call for the next `deliver` or `advance`; any thread."""
         self._calls.append((callable, args, kwargs))
+
+    def callWhenRunning(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Make the call at once, since this reactor always runs."""
+        callable(*args, **kwargs)
+
+    def addSystemEventTrigger(self, *event: Any, **kwargs: Any) -> object:
+        """Note nothing: this reactor never stops."""
+        return object()
+
+    def removeSystemEventTrigger(self, trigger: object) -> None:
+        """Forget nothing."""
 
     def deliver(self) -> None:
         """Make the calls that came from threads."""

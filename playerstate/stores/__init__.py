@@ -121,7 +121,8 @@ def without_password(url: str) -> str:
 
 def _not_offered(url: str) -> NotOffered:
     return NotOffered(
-        f"{without_password(url)}: this store offers no such command; use the tools that come with the store"
+        f"{without_password(url)}: this store offers no such command; use the tools that come with"
+        " the store"
     )
 
 

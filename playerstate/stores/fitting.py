@@ -131,13 +131,12 @@ def in_words(changes: Sequence[Change], add: str, rename: str) -> list[str]:
 
     Args:
         changes: of `fit`.
-        add, rename: the verbs, such as ``added`` and ``renamed``.
+        add: the verb for new columns, such as ``added``.
+        rename: the verb for others, such as ``renamed``.
     """
     added = [change.field.name for change in changes if change.before is None]
     renamed = [
-        f"{change.before} to {change.field.name}"
-        for change in changes
-        if change.before is not None
+        f"{change.before} to {change.field.name}" for change in changes if change.before is not None
     ]
     return [
         f"{verb} columns {', '.join(names)}"

@@ -10,52 +10,31 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import apsw
-import attrs
-import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
-from playerstate.interfaces import IStateStore, Records
-from playerstate.state.default import PlayerState
-from playerstate.state.layout import RowLayout
-from playerstate.state.schema import StateSchema, text
-from tests.kit.support import Everything
+from playerstate.interfaces import IStateStore
+from playerstate.stores.contract.states import (
+    EVERYTHING,
+    IDENTITY,
+    PLAIN,
+    records,
+    spawned,
+    state_class,
+)
 
-PLAIN = StateSchema.of(PlayerState)
-EVERYTHING = StateSchema.of(Everything)
-IDENTITY = bytes(range(1, 17))
-"""What the tests' databases are given."""
-
-
-def state_class(**fields: Any) -> type:
-    """A state class of these fields, each given as its default; text fields hold 32 bytes."""
-    return attrs.make_class(
-        "Made",
-        {
-            field: attrs.field(
-                default=default,
-                type=type(default),
-                metadata=text(32) if isinstance(default, str) else {},
-            )
-            for field, default in fields.items()
-        },
-        frozen=True,
-    )
-
-
-def records(schema: StateSchema, *players: tuple[Any, ...]) -> Records:
-    """Records of players, each given as (session id, plain value of each field, updated_at)."""
-    made = np.zeros(len(players), RowLayout(schema.fields).record)
-    for index, (session_id, *plain, updated_at) in enumerate(players):
-        made[index] = (session_id, *schema.encode(tuple(plain)), updated_at)
-    return made
-
-
-def spawned(schema: StateSchema, ids: Any, updated_at: int = 1) -> Records:
-    """Records of many players at their spawn."""
-    made = np.zeros(len(ids), RowLayout(schema.fields).record)
-    made[:] = (0, *schema.spawn, updated_at)
-    made["session_id"] = ids
-    return made
+__all__ = [
+    "EVERYTHING",
+    "IDENTITY",
+    "PLAIN",
+    "DirectoryTestCase",
+    "connections",
+    "digest",
+    "environment",
+    "records",
+    "spawned",
+    "state_class",
+    "take",
+]
 
 
 def take(store: IStateStore, identity: bytes = IDENTITY) -> None:

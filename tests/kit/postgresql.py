@@ -17,8 +17,12 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from twisted.trial.unittest import SkipTest
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from playerstate.state.schema import StateSchema
+from playerstate.stores.postgresql.store import PostgreSQLStore
+from playerstate.stores.postgresql.url import parse_url
+from playerstate.testing import MemoryReactor
 from tests.kit.support import PATIENCE
 
 PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin"
@@ -107,8 +111,11 @@ class PostgreSQL:
         with open(f"{self.directory}/log", "ab") as log:
             self._process = subprocess.Popen(
                 # It is stopped when this process dies, however it dies.
-                ["setpriv", "--pdeathsig", "QUIT", f"{self._programs}/postgres", "-D", self.data]
-                + options,
+                [
+                    *("setpriv", "--pdeathsig", "QUIT"),
+                    *(f"{self._programs}/postgres", "-D", self.data),
+                    *options,
+                ],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -163,6 +170,10 @@ class PostgreSQL:
         self.sql("postgres", f"CREATE DATABASE {name} {options}")
         return name
 
+    def drop_database(self, name: str) -> None:
+        """Remove a database, and end the connections to it."""
+        self.sql("postgres", f"DROP DATABASE {name} WITH (FORCE)")
+
     def sql(self, database: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement by hand."""
         with psycopg.connect(self.conninfo(database), autocommit=True) as connection:
@@ -176,3 +187,57 @@ def shared() -> PostgreSQL:
     server = PostgreSQL()
     atexit.register(server.remove)
     return server
+
+
+class PostgreSQLTestCase(SynchronousTestCase):
+    """A test with an empty database of its own.
+
+    Attributes:
+        server: the server.
+        database: the name of the database.
+        reactor: that the stores of `make_store` answer to.
+    """
+
+    def setUp(self) -> None:
+        """Make the database."""
+        self.server = shared()
+        self.database = self.server.make_database()
+        self.addCleanup(self.server.drop_database, self.database)
+        self.reactor = MemoryReactor()
+
+    @property
+    def url(self) -> str:
+        """Of the database."""
+        return self.server.url(self.database)
+
+    def make_store(self, schema: StateSchema, url: str | None = None) -> PostgreSQLStore:
+        """A store on the database, or the one that a URL names."""
+        return PostgreSQLStore(parse_url(url or self.url), schema, self.reactor)
+
+    def turn(self) -> None:
+        """Let the reactor have its turn."""
+        self.reactor.deliver()
+        time.sleep(0.001)
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement on the database by hand."""
+        return self.server.sql(self.database, statement, *values)
+
+    def refuse(self, session_id: int) -> None:
+        """Have the database refuse each further row of a player, by a trigger."""
+        self.sql(
+            f"""
+            CREATE FUNCTION refuse_{session_id}() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE EXCEPTION 'not that one'; END$$;
+            CREATE TRIGGER refuse_{session_id} BEFORE INSERT OR UPDATE ON player_state FOR EACH ROW
+            WHEN (NEW.session_id = {session_id}) EXECUTE FUNCTION refuse_{session_id}()
+            """
+        )
+
+    def cut(self) -> None:
+        """End every connection to the database."""
+        self.server.sql(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            self.database,
+        )

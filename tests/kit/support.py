@@ -7,7 +7,9 @@ from typing import Any
 import attrs
 from hypothesis import settings
 
-from playerstate.state.schema import text
+from playerstate.stores.contract.states import Everything
+
+__all__ = ["LAW", "PATIENCE", "UNMEASURED", "Everything", "field", "made"]
 
 LAW = settings(deadline=None, derandomize=True, database=None)
 """Of each Hypothesis test: the same examples on every run, and no file left behind."""
@@ -18,17 +20,6 @@ PATIENCE = 20.0
 
 UNMEASURED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
 """Environment of a process in which coverage could not write what it measured."""
-
-
-@attrs.frozen
-class Everything:
-    """One field of each kind, in an order that no sorting gives."""
-
-    x: float = 1.5
-    hp: int = 100
-    alive: bool = True
-    zone: str = attrs.field(default="spawn", metadata=text(16))
-    angle: float = -0.25
 
 
 def made(**fields: Any) -> type:

@@ -34,9 +34,9 @@ from playerstate.testing import (
     SteppedService,
     SteppedThread,
 )
+from tests.kit import memory_contract
 from tests.kit.databases import PLAIN, records
 from tests.kit.players import SCHEMA, FragileStore, ServiceTestCase, at, die
-from tests.kit.store_contract import MemoryStoreContract
 from tests.kit.support import PATIENCE
 
 HERE = ("127.0.0.1", 9999)
@@ -71,8 +71,10 @@ class InterfaceTests(SynchronousTestCase):
             verifyObject(interface, FragileStore())
 
 
-class FaultyStoreContractTests(MemoryStoreContract, SynchronousTestCase):
+class FaultyStoreContractTests(memory_contract.MemoryStoreContract):
     """The store for tests keeps the contract while a test asks for no fault."""
+
+    many = 100_000
 
     factory = FaultyStore
 

@@ -13,6 +13,4 @@ playerstate = ServiceMaker(
 
 sqlite_store = StoreFactory("sqlite", "playerstate.stores.sqlite.store")
 memory_store = StoreFactory("memory", "playerstate.stores.memory")
-postgresql_store = StoreFactory(
-    "postgresql", "playerstate.stores.postgresql.store", "postgresql"
-)
+postgresql_store = StoreFactory("postgresql", "playerstate.stores.postgresql.store", "postgresql")

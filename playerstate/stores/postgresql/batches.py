@@ -55,6 +55,7 @@ _SAVEPOINT = Command(b"SAVEPOINT playerstate")
 _RELEASE = Command(b"RELEASE SAVEPOINT playerstate")
 _BACK = Command(b"ROLLBACK TO SAVEPOINT playerstate")
 
+
 class NotSaved(Exception):
     """The server did not commit, or not to its standby; the same rows are to be written again."""
 
@@ -204,7 +205,6 @@ class Batches:
             raise NotSaved(f"the server answered COMMIT by {committed.command_status!r}")
         if self._warnings:
             raise NotSaved(f"the commit may be on this server only: {'; '.join(self._warnings)}")
-
 
 
 def is_refusal(error: Exception) -> bool:

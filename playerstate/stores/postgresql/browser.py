@@ -7,9 +7,9 @@ from typing import Any
 
 from zope.interface import implementer
 
-from playerstate.interfaces import IStoreBrowser, StoreUnusable
+from playerstate.interfaces import IStoreBrowser
 from playerstate.stores.postgresql.columns import column_of, quoted
-from playerstate.stores.postgresql.format import check_ours, read_columns
+from playerstate.stores.postgresql.format import check_ours, no_players, read_columns
 from playerstate.stores.postgresql.session import Session
 from playerstate.stores.postgresql.url import Place
 
@@ -29,7 +29,7 @@ def open_to_look(place: Place) -> Session:
         session.patience = None
         session.execute("SET default_transaction_read_only = on")
         if not check_ours(session, place):
-            raise StoreUnusable(f"{place} holds no players: there is no table player_state")
+            raise no_players(place)
     except BaseException:
         session.close()
         raise

@@ -24,6 +24,7 @@ from playerstate.stores.postgresql.url import Place, one_line
 
 IDS_A_STATEMENT = 65_536
 
+_READ_ALL = "SELECT count(*) FROM player_state WHERE length(player_state::text) > 0"
 _DAMAGED = "XX"
 """The class of ``SQLSTATE`` that begins the codes of damaged data and of faults of the server."""
 
@@ -102,9 +103,7 @@ class PostgreSQLContent:
         """See `IStoreContent.check`; every row is read by the table and by its index."""
         with self.look() as session:
             try:
-                table = _number(
-                    session, "SELECT count(*) FROM player_state WHERE length(player_state::text) > 0"
-                )
+                table = _number(session, _READ_ALL)
                 session.execute("SET enable_seqscan = off")
                 session.execute("SET enable_bitmapscan = off")
                 index = _number(session, "SELECT count(*) FROM player_state WHERE session_id > 0")

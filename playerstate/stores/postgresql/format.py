@@ -89,6 +89,11 @@ def read_identity(session: Session, place: Place) -> bytes:
     return bytes(16) if found is None else bytes(found[0])
 
 
+def no_players(place: Place) -> StoreUnusable:
+    """The error where there should be players."""
+    return StoreUnusable(f"{place} holds no players: there is no table player_state")
+
+
 def check_ours(session: Session, place: Place) -> bool:
     """Whether there are tables of players; False if there are none yet.
 

@@ -24,7 +24,7 @@ from playerstate.state.schema import StateSchema
 from playerstate.stores.postgresql.batches import Batches, NotSaved, is_refusal
 from playerstate.stores.postgresql.content import PostgreSQLContent, not_offered
 from playerstate.stores.postgresql.erasing import delete_player
-from playerstate.stores.postgresql.format import check_ours, migrate_database
+from playerstate.stores.postgresql.format import check_ours, migrate_database, no_players
 from playerstate.stores.postgresql.locks import take
 from playerstate.stores.postgresql.reader import Select
 from playerstate.stores.postgresql.session import Session
@@ -62,7 +62,7 @@ class PostgreSQLHeld(PostgreSQLContent):
         """
         with self.place.explained():
             if not check_ours(self._session, self.place):
-                raise StoreUnusable(f"{self.place} holds no players: there is no table player_state")
+                raise no_players(self.place)
             yield self._session
 
     def migrate(self, schema: StateSchema) -> None:

@@ -87,11 +87,14 @@ class Presence:
                     return
                 session, self._session = self._session, None
             session = self._renewed(session)
-            with self._guard:
-                if not self._closed:
-                    self._session = session
-                    return
-            session.close()
+            if not self._keep(session):
+                session.close()
+
+    def _keep(self, session: Session) -> bool:
+        with self._guard:
+            if not self._closed:
+                self._session = session
+            return not self._closed
 
     def _renewed(self, session: Session | None) -> Session:
         if session is not None:

@@ -35,16 +35,23 @@ def connect(place: Place) -> Session:
     return place.connect()
 
 
-class _Connection(adbapi.Connection):  # type: ignore[misc]
+class _Connection(adbapi.Connection):
     """A thread's connection during one call.  Each statement is a transaction of its own."""
 
     @property
     def session(self) -> Session:
         """The connection, opened again if it was lost."""
-        if self._connection.is_lost:
+        if self.is_lost:
             self.reconnect()
-        session: Session = self._connection
+        session: Any = self._connection
+        assert isinstance(session, Session)
         return session
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection was found to be lost."""
+        session: Any = self._connection
+        return bool(session.is_lost)
 
     def commit(self) -> None:
         """There is nothing to commit."""
@@ -72,7 +79,7 @@ class _Call(Generic[T]):
         except psycopg.OperationalError as error:
             # The connection may have been lost since its last use.
             lost = self._again and not isinstance(error, Interrupted)
-            if not (lost and connection._connection.is_lost):
+            if not (lost and connection.is_lost):
                 raise
         return self._try(connection.session)
 
@@ -96,7 +103,7 @@ class _Call(Generic[T]):
                 self._session.interrupt()
 
 
-class Pool(adbapi.ConnectionPool):  # type: ignore[misc]
+class Pool(adbapi.ConnectionPool):
     """Threads with a connection each.  Reactor thread.
 
     Args:
@@ -119,7 +126,12 @@ class Pool(adbapi.ConnectionPool):  # type: ignore[misc]
         call = _Call(function, again)
         answer: Deferred[T] = Deferred(lambda _: call.cancel())
         work: Deferred[T] = self.runWithConnection(call.run)
-        work.addCallbacks(answer.callback, answer.errback)
+
+        def deliver(result: T | Failure) -> None:
+            if not answer.called:  # it was not cancelled
+                answer.callback(result)  # also a failure
+
+        work.addBoth(deliver)
         return answer
 
     def finalClose(self) -> None:  # noqa: N802 - Twisted calls it
@@ -133,6 +145,5 @@ class Pool(adbapi.ConnectionPool):  # type: ignore[misc]
 
 def translated(failure: Failure, explain: Callable[[psycopg.Error], Exception]) -> Failure:
     """The failure, with an error of PostgreSQL explained."""
-    if failure.check(psycopg.Error):
-        return Failure(explain(failure.value))
-    return failure
+    error = failure.value
+    return Failure(explain(error)) if isinstance(error, psycopg.Error) else failure

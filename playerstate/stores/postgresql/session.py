@@ -174,12 +174,9 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
                 f"the server has not answered within {self.patience:g} s"
             )
         events = found[socket]
-        ready = Ready.NONE
-        if events & ~select.POLLOUT:  # errors too: reading reports them
-            ready |= Ready.R
-        if events & select.POLLOUT:
-            ready |= Ready.W
-        return ready
+        if not events & select.POLLOUT:
+            return Ready.R  # after an error too: reading reports it
+        return Ready.W if events == select.POLLOUT else Ready.RW
 
     def _give_up(self) -> None:
         """Ask the server to end what it does for us, and close the connection."""

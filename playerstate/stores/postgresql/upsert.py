@@ -67,9 +67,7 @@ class Upsert:
 
     def save(self, records: Records) -> Prepared:
         """The statement that saves these records, at least one and at most `most`."""
-        return Prepared(
-            _NAME, [to_array(records[name], each) for name, each in self._kept.items()]
-        )
+        return Prepared(_NAME, [to_array(records[name], each) for name, each in self._kept.items()])
 
 
 _OWN = frozenset({"session_id", "updated_at"})

@@ -28,7 +28,7 @@ CONNECT_SECONDS = 5
 DEFAULTS: Mapping[str, str] = {
     "target_session_attrs": "read-write",  # of several hosts, the one that takes writes
     "connect_timeout": str(CONNECT_SECONDS),
-    # A host that is cut off is noticed within some 10 s: also by a COMMIT, which has no other limit.
+    # A host that is cut off is noticed within some 10 s, by a COMMIT too, which has no other limit.
     "keepalives_idle": "4",
     "keepalives_interval": "2",
     "keepalives_count": "3",

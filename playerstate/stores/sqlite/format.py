@@ -154,10 +154,10 @@ def _fit(connection: apsw.Connection, path: str, schema: StateSchema) -> list[Ch
         StoreUnusable: an existing column does not fit its field.
     """
 
-    def longest(names: Sequence[str]) -> Sequence[int | None]:
+    def longest(names: Sequence[str]) -> tuple[int | None, ...]:
         sizes = ", ".join(f"max(octet_length({quoted(name)}))" for name in names)
-        found = connection.execute(f"SELECT {sizes} FROM player_state").fetchone()
-        assert found is not None
+        found: tuple[int | None, ...]
+        (found,) = connection.execute(f"SELECT {sizes} FROM player_state")
         return found
 
     held = [Held(name, each, column_of(each)) for name, each in read_columns(connection).items()]

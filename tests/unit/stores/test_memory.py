@@ -12,29 +12,18 @@ from playerstate.interfaces import (
 from playerstate.state.default import PlayerState
 from playerstate.stores import browse_store, open_store
 from playerstate.stores.memory import MemoryStore
-from tests.kit.databases import PLAIN, records
-from tests.kit.store_contract import MemoryStoreContract
+from tests.kit import memory_contract
 
 
-class MemoryStoreTests(MemoryStoreContract, SynchronousTestCase):
+class MemoryStoreTests(memory_contract.MemoryStoreContract):
     """One lane."""
 
 
-class LanesStoreTests(MemoryStoreContract, SynchronousTestCase):
+class LanesStoreTests(memory_contract.MemoryStoreContract):
     """Four lanes, over whose writers the players are divided."""
 
+    many = 100_000
     factory = staticmethod(partial(MemoryStore, lanes=4))
-
-    def test_writers(self) -> None:
-        """What one writer saved the other guards, and the reader sees."""
-        self.start()
-        other = self.store.open_writer()
-        self.write((1, 1.0, 1.0, 5))
-        other.write(records(PLAIN, (2, 2.0, 2.0, 5)))
-        self.assertEqual(other.write(records(PLAIN, (1, 0.0, 0.0, 4))).newer.tolist(), [0])
-        other.close()
-        self.assertEqual(self.write((2, 0.0, 0.0, 4)), [0])
-        self.assertEqual([self.reader.load(player).values[0] for player in (1, 2)], [1.0, 2.0])
 
 
 class MemoryUrlTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
-from playerstate import stores
+from playerstate import stores, testing
 from playerstate.interfaces import (
     IStateReader,
     IStateStore,
@@ -34,12 +34,13 @@ from playerstate.stores.sqlite.writer import SQLiteWriter
 from playerstate.testing import FaultyStore
 from tests.kit.columnstore import ColumnStore, Table
 from tests.kit.databases import EVERYTHING, take
-from tests.kit.store_contract import StoreContract
 from tests.kit.support import field, made
 
 
-class ColumnStoreTests(StoreContract, SynchronousTestCase):
+class ColumnStoreTests(testing.StoreContract):
     """A store that another author wrote from the interfaces alone."""
+
+    many = 20_000
 
     def setUp(self) -> None:
         """The table is empty."""
@@ -67,7 +68,7 @@ class ColumnStoreTests(StoreContract, SynchronousTestCase):
         self.started(7, 2.0, 1, x=field(float, 1.0))
         more = made(x=field(float, 1.0), y=field(float, 3), alive=field(bool, np.True_))
         self.start(StateSchema.of(more))
-        self.assertEqual(self.reader.load(7), Stored((2.0, 3.0, True), 1))
+        self.assertEqual(self.load(7), Stored((2.0, 3.0, True), 1))
 
     def test_changed_field(self) -> None:
         """A field that wants another column now is refused, and so is a text that has shrunk."""

@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 import numpy as np
 
+from playerstate import testing
 from playerstate.interfaces import (
     IStateStore,
     StoreBusy,
@@ -39,11 +40,10 @@ from tests.kit.sqlite_stores import (
     InUseTestCase,
     StoreTestCase,
 )
-from tests.kit.store_contract import StoreContract
 from tests.kit.support import PATIENCE, Everything
 
 
-class SQLiteStoreTests(StoreContract, DirectoryTestCase):
+class SQLiteStoreTests(testing.StoreContract, DirectoryTestCase):
     """Players in a SQLite database."""
 
     options = ""
@@ -51,6 +51,15 @@ class SQLiteStoreTests(StoreContract, DirectoryTestCase):
     def open(self, schema: StateSchema) -> IStateStore:
         """A store over the same file each time."""
         return open_store(self.url + self.options, schema)
+
+    def refuse(self, session_id: int) -> None:
+        """See `StoreContract.refuse`; by a trigger."""
+        for event in ("INSERT", "UPDATE"):
+            self.sql(
+                f"CREATE TRIGGER refuse_{event}_{session_id} BEFORE {event} ON player_state"
+                f" WHEN NEW.session_id = {session_id}"
+                " BEGIN SELECT RAISE(ABORT, 'not that one'); END"
+            )
 
     def test_file(self) -> None:
         """The file is known before it is there."""
@@ -67,6 +76,7 @@ class SQLiteNormalTests(SQLiteStoreTests):
     """The same, with commits left to the system."""
 
     options = "?synchronous=normal"
+    many = 100_000
 
 
 class PrepareTests(FormatTestCase):
