@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 from twisted.plugin import IPlugin, getPlugins
@@ -116,7 +117,12 @@ def operate_store(url: str) -> IStoreOperations:
 def without_password(url: str) -> str:
     """A URL, for messages and logs, without any password that may be in it."""
     url = re.sub(r"(?<=//)([^/?#@]*?):[^/?#]*@", r"\1:***@", url)
-    return re.sub(r"(?i)((?:ssl)?password=)[^&#]*", r"\1***", url)
+    return re.sub(r"([?&])([^?&#=]*)=[^&#]*", _without_value, url)
+
+
+def _without_value(parameter: re.Match[str]) -> str:
+    is_secret = unquote(parameter[2]).lower().endswith("password")
+    return f"{parameter[1]}{parameter[2]}=***" if is_secret else parameter[0]
 
 
 def _not_offered(url: str) -> NotOffered:

@@ -31,6 +31,8 @@ Positions: TypeAlias = npt.NDArray[np.intp]
 REFUSED_CLASSES = ("22", "23", "44", "P0")
 """Classes of ``SQLSTATE`` about rows that the database can never take: data exceptions, integrity
 constraints, the condition of a view, and what a trigger raises."""
+STATEMENT_SECONDS = 0.8 * CALL_SECONDS
+"""After this time the server itself ends a statement, which leaves the connection in use."""
 _INVALID_BINARY = "22P03"
 """Of class 22, but about what we sent, and not about a row."""
 
@@ -41,7 +43,7 @@ _BEGIN = Command(b"BEGIN")
 _SETTINGS = Command(
     # A client that dies must not keep the rows locked.  Set in the transaction alone, for a pooler
     # may give the connection to another program after it.
-    f"SELECT set_config('statement_timeout', '{CALL_SECONDS * 1000:.0f}', true),"
+    f"SELECT set_config('statement_timeout', '{STATEMENT_SECONDS * 1000:.0f}', true),"
     f" set_config('idle_in_transaction_session_timeout', '{CALL_SECONDS * 1000:.0f}', true),"
     " set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit')"
     " IN ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true),"
@@ -196,11 +198,11 @@ class Batches:
             NotSaved: the server says that it has not committed, or only locally.
         """
         self._warnings.clear()
-        self._session.patience = None
+        before, self._session.patience = self._session.patience, None
         try:
             _, committed = self._session.run(_UNLIMITED, _COMMIT)
         finally:
-            self._session.patience = CALL_SECONDS
+            self._session.patience = before
         if committed.command_status != b"COMMIT":
             raise NotSaved(f"the server answered COMMIT by {committed.command_status!r}")
         if self._warnings:
