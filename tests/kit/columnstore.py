@@ -42,6 +42,7 @@ class Table:
 
     def __init__(self) -> None:
         self.columns: dict[str, str] = {}
+        self.defaults: dict[str, Any] = {}
         self.identity = bytes(16)
         self.rows: dict[int, dict[str, Any]] = {}
 
@@ -49,11 +50,23 @@ class Table:
         """Add a column; the rows there are have the default in it."""
         self._check(declared, default)
         self.columns[name] = declared
+        self.defaults[name] = default
         for row in self.rows.values():
             row[name] = default
 
+    def rename_column(self, before: str, name: str) -> None:
+        """Give a column another name."""
+        self.columns[name] = self.columns.pop(before)
+        self.defaults[name] = self.defaults.pop(before)
+        for row in self.rows.values():
+            row[name] = row.pop(before)
+
     def upsert(self, rows: dict[int, dict[str, Any]]) -> None:
-        """Put these rows in the place of those of the same key, or none of them."""
+        """Put these rows in the place of those of the same key, or none of them.
+
+        A column of which a row says nothing gets its default.
+        """
+        rows = {key: self.defaults | row for key, row in rows.items()}
         for row in rows.values():
             for name, declared in self.columns.items():
                 self._check(declared, row[name])
@@ -80,22 +93,28 @@ class ColumnStore:
 
     def migrate(self, identity: bytes) -> bytes:
         """See `IStateStore.migrate`."""
-        missing = []
+        missing, renamed = [], {}
         for field in self.schema.stored:
             wanted = TYPES[field.kind.column]
-            held = self._table.columns.get(field.name)
+            names = [name for name in (field.name, *field.was) if name in self._table.columns]
+            held = self._table.columns[names[0]] if names else None
+            if names and names[0] != field.name:
+                renamed[names[0]] = field.name
             if held is None:
                 missing.append(field)
             elif held != wanted:
                 raise StoreUnusable(f"{field.name} is {held}, and would have to be {wanted}")
             elif field.kind.column is Column.TEXT:
-                texts = [row[field.name] for row in self._table.rows.values()]
+                texts = [row[names[0]] for row in self._table.rows.values()]
                 if any(len(text.encode()) > field.kind.size for text in texts):
                     raise StoreUnusable(f"{field.name} holds more than {field.kind.size} bytes")
         for field in missing:
             self._table.add_column(field.name, TYPES[field.kind.column], field.default)
-        self._table.identity = identity
-        return identity
+        for before, name in renamed.items():
+            self._table.rename_column(before, name)
+        if not any(self._table.identity):
+            self._table.identity = identity
+        return self._table.identity
 
     def open_reader(self) -> IStateReader:
         """The store itself."""

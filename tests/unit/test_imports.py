@@ -247,4 +247,5 @@ class ImportTests(SynchronousTestCase):
             and folder(name) not in ANYTHING
         }
         listening = {"transports.plain", "transports.netcode.service", "web.service"}
-        self.assertEqual(users, {"players.service", "server", "hangup"} | listening)
+        started = {"players.service", "server", "hangup", "stores.postgresql.store"}
+        self.assertEqual(users, started | listening)

@@ -121,3 +121,12 @@ class StoreTestCase(SynchronousTestCase):
         self.assertEqual(len(left_out), len(left_out.newer))
         newer: list[int] = sorted(left_out.newer.tolist())
         return newer
+
+    def fitted(self, state: type, *players: tuple[Any, ...]) -> None:
+        """Start with this state class, save players, and close all again."""
+        if not self.migrates:
+            raise SkipTest("this store has no columns")
+        self.start(StateSchema.of(state))
+        if players:
+            self.write(*players)
+        self.ends.close()

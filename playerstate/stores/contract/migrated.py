@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any
 
 import attrs
-from twisted.trial.unittest import SkipTest
 
 from playerstate.interfaces import (
     Stored,
@@ -23,15 +22,6 @@ from playerstate.stores.contract.states import (
 
 class MigratedTests(StoreTestCase):
     """One state class after another on the same store."""
-
-    def fitted(self, state: type, *players: tuple[Any, ...]) -> None:
-        """Start with this state class, save players, and close all again."""
-        if not self.migrates:
-            raise SkipTest("this store has no columns")
-        self.start(StateSchema.of(state))
-        if players:
-            self.write(*players)
-        self.ends.close()
 
     def assert_refused(self, state: type) -> None:
         """This state class is refused, in one line."""

@@ -25,6 +25,7 @@ from playerstate.stores.halving import find_refused
 from playerstate.stores.postgresql.locks import SHARE_IN_TRANSACTION
 from playerstate.stores.postgresql.session import CALL_SECONDS, Command, Prepared, Session
 from playerstate.stores.postgresql.upsert import Upsert, find_newer, positions
+from playerstate.stores.postgresql.url import one_line
 
 Positions: TypeAlias = npt.NDArray[np.intp]
 
@@ -142,7 +143,7 @@ class Batches:
                 if not is_refusal(error):
                     raise
                 self._session.run(_BACK, _RELEASE)
-                return printable(str(error))
+                return reason_of(error)
             newer.extend(found)
             return None
 
@@ -207,6 +208,11 @@ class Batches:
             raise NotSaved(f"the server answered COMMIT by {committed.command_status!r}")
         if self._warnings:
             raise NotSaved(f"the commit may be on this server only: {'; '.join(self._warnings)}")
+
+
+def reason_of(error: RowRefused | psycopg.Error) -> str:
+    """Why a row is refused, on one line."""
+    return printable(one_line(error) if isinstance(error, psycopg.Error) else str(error))
 
 
 def is_refusal(error: Exception) -> bool:

@@ -19,9 +19,8 @@ from playerstate.interfaces import (
     Stored,
     StoreUnusable,
 )
-from playerstate.printable import printable
 from playerstate.state.schema import StateSchema
-from playerstate.stores.postgresql.batches import Batches, NotSaved, is_refusal
+from playerstate.stores.postgresql.batches import Batches, NotSaved, is_refusal, reason_of
 from playerstate.stores.postgresql.content import PostgreSQLContent, not_offered
 from playerstate.stores.postgresql.erasing import delete_player
 from playerstate.stores.postgresql.format import check_ours, migrate_database, no_players
@@ -89,7 +88,7 @@ class PostgreSQLHeld(PostgreSQLContent):
                 if refused := batches.name_refused(records):
                     return LeftOut(refused=refused)
                 raise StoreUnusable(
-                    f"{self.place} refuses these rows together: {printable(str(error))}; nothing"
+                    f"{self.place} refuses these rows together: {reason_of(error)}; nothing"
                     " was saved"
                 ) from None
             except NotSaved as error:

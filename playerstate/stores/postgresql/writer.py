@@ -16,9 +16,9 @@ from playerstate.interfaces import (
     StoreBusy,
     StoreInUse,
 )
-from playerstate.printable import printable, printable_json
+from playerstate.printable import printable_json
 from playerstate.state.schema import StateSchema
-from playerstate.stores.postgresql.batches import Batches, is_refusal
+from playerstate.stores.postgresql.batches import Batches, is_refusal, reason_of
 from playerstate.stores.postgresql.locks import Presence
 from playerstate.stores.postgresql.session import Command
 from playerstate.stores.postgresql.url import Place, one_line
@@ -90,7 +90,7 @@ class PostgreSQLWriter:
                 if state[:2] in BUSY_CLASSES or state == _CANCELLED:
                     raise StoreBusy(one_line(error)) from None
                 if is_refusal(error):
-                    raise RowRefused(printable(str(error))) from None
+                    raise RowRefused(reason_of(error)) from None
             raise
 
     def maintain(self) -> None:

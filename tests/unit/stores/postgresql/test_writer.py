@@ -45,6 +45,12 @@ class WriterTestCase(PostgreSQLTestCase):
         self.addCleanup(writer.close)
         return writer
 
+    def set_limit(self, usual: bytes, milliseconds: bytes) -> None:
+        """Give the server another limit of time, for every transaction from now on."""
+        sql = batches._SETTINGS.sql
+        self.assertIn(usual, sql)
+        self.patch(batches, "_SETTINGS", session.Command(sql.replace(usual, milliseconds)))
+
     def relay(self) -> Relay:
         """A relay before the server."""
         relay = Relay(self.server.port)
@@ -138,9 +144,10 @@ class CommitTests(WriterTestCase):
 
     def test_silent_server(self) -> None:
         """A server that does not answer the rows is given up after that time."""
-        self.patch(session, "CALL_SECONDS", 0.2)
+        self.set_limit(b"10000", b"300")  # of a transaction whose client is gone
         relay = self.relay()
         writer = self.open_writer(relay.port)
+        writer._session.patience = 0.2
         relay.watch = once(b"BEGIN", "silence")
         with self.assertRaisesRegex(psycopg.OperationalError, "not answered within 0.2 s"):
             writer.write(spawned(PLAIN, [1, 2], updated_at=5))
@@ -171,9 +178,7 @@ class CommitTests(WriterTestCase):
         self.assertEqual(self.dates(), [(1, 1), (2, 1)])
 
     def test_durability(self) -> None:
-        """A commit is on the server's disk, even where its users are spared that by default; and
-        where they ask for more than that, so do we.
-        """
+        """A commit is on the server's disk, even where the default is less; more is left so."""
         writer = self.open_writer()
         for given, expected in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
             self.sql(f"ALTER DATABASE {self.database} SET synchronous_commit = {given}")
@@ -207,16 +212,9 @@ class StandbyTests(WriterTestCase):
         self.server.sql("postgres", "SELECT pg_reload_conf()")
 
     def test_local_commit(self) -> None:
-        """A commit that only this server has is not taken for saved; nor is it given up, however
-        long the standby is away, until it is back.
-        """
+        """A commit that only this server has is not saved; one that waits is not given up."""
         self.patch(session, "CALL_SECONDS", 0.3)
-        self.patch(
-            batches,
-            "_SETTINGS",
-            session.Command(batches._SETTINGS.sql.replace(b"'8000'", b"'300'")),
-        )
-        self.assertIn(b"'300'", batches._SETTINGS.sql)
+        self.set_limit(b"8000", b"300")
         writer = self.open_writer()
         batch = spawned(PLAIN, [1, 2], updated_at=5)
         finish = self.run_aside(writer.write, batch)
@@ -321,11 +319,7 @@ class BusyTests(WriterTestCase):
 
     def test_lock(self) -> None:
         """Rows that another program has locked for too long are for later."""
-        self.patch(
-            batches,
-            "_SETTINGS",
-            session.Command(batches._SETTINGS.sql.replace(b"'8000'", b"'200'")),
-        )
+        self.set_limit(b"8000", b"200")
         writer = self.open_writer()
         writer.write(spawned(PLAIN, [1]))
         with psycopg.connect(self.server.conninfo(self.database)) as other:
