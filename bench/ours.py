@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from playerstate import PlayerState
-from playerstate.interfaces import IStateWriter
+from playerstate.interfaces import IStateStore, IStateWriter
 from playerstate.live.table import LiveTable
 from playerstate.saving.commit import Commit
 from playerstate.saving.persister import Persister
@@ -120,9 +120,10 @@ class Flusher:
     _writer: IStateWriter
 
     @classmethod
-    def over(cls, store: SQLiteStore, table: LiveTable, queue_size: int = QUEUE_SIZE) -> Flusher:
+    def over(cls, store: IStateStore, table: LiveTable, queue_size: int = QUEUE_SIZE) -> Flusher:
         """One that writes to this store, which is ready to be written."""
-        store.open_reader().close()
+        if isinstance(store, SQLiteStore):
+            store.open_reader().close()  # it begins to watch its files
         ring, listener, writer = warm_ring(queue_size), Listener(), store.open_writer()
         persister = Persister(ring, LAYOUT.record, lambda: writer, listener)
         return cls(table, ring, persister, listener, writer)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
+from twisted.internet.defer import Deferred, gatherResults
 
 from bench.cases.flush import lacking
 from bench.figures import OURS, Figure, Outcome, Target
@@ -18,6 +19,7 @@ from bench.ticks import Ticks
 from bench.upsert import SYNCHRONOUS
 from bench.writers import Writer, contenders
 from playerstate import PlayerState
+from playerstate.interfaces import IStateStore
 from playerstate.players.service import PlayerStateService
 from playerstate.runtime import Runtime
 from playerstate.stores.sqlite.store import SQLiteStore
@@ -31,7 +33,7 @@ MOST_SECONDS = 0.5
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 
-class _Source(Protocol):
+class Source(Protocol):
     """Work that runs while ticks are counted."""
 
     def prepare(self) -> None:
@@ -45,8 +47,8 @@ def run(stage: Stage) -> Outcome:
     """Let all contenders flush in turn, with idle turns between; count how late each tick is."""
     rows = Rows(20_000 if stage.quick else 100_000)
     with ExitStack() as stack:
-        sources: dict[str, _Source] = {
-            IDLE: _Idle(),
+        sources: dict[str, Source] = {
+            IDLE: Idle(),
             OURS: stack.enter_context(_ours(stage, rows, None)),
             LIVE_FILE: stack.enter_context(_ours(stage, rows, stage.path("players.live"))),
         }
@@ -55,7 +57,7 @@ def run(stage: Stage) -> Outcome:
             stack.callback(writer.close)
             if not (stage.quick and writer.by_row):
                 sources[name] = _Rival(writer, rows)
-        late = _watch(stage, sources)
+        late = watch(stage, sources, stage.seconds)
     setting = f"flushes of {len(rows):,} rows"
     figures = [
         Figure(name, f"{setting}, {mark}", "ms", [float(np.percentile(late[name], percent)) * 1e3])
@@ -67,16 +69,18 @@ def run(stage: Stage) -> Outcome:
     return Outcome(figures, _targets(late), lacking(), [f"ticks counted: {ticks}"])
 
 
-def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[Any, Any]]:
+def watch(
+    stage: Stage, sources: dict[str, Source], seconds: float
+) -> dict[str, np.ndarray[Any, Any]]:
     """How many seconds late every tick was while each source worked.
 
     Ours and the idle machine get three times the time of a rival: p99.9 asks for many ticks.
     """
     late: dict[str, list[float]] = {name: [] for name in sources}
-    ends = time.monotonic() + stage.seconds
+    ends = time.monotonic() + seconds
     ticks = stage.on_reactor(Ticks, stage.reactor)
     weights = {name: 3 if name in (IDLE, OURS, LIVE_FILE) else 1 for name in sources}
-    turn_seconds = stage.seconds / sum(weights.values()) / 4
+    turn_seconds = seconds / sum(weights.values()) / 4
     turn = 0
     while turn == 0 or time.monotonic() < ends:
         turn += 1
@@ -94,7 +98,7 @@ def _watch(stage: Stage, sources: dict[str, _Source]) -> dict[str, np.ndarray[An
     return {name: np.array(found) for name, found in late.items()}
 
 
-class _Idle:
+class Idle:
     def prepare(self) -> None:
         """Nothing."""
 
@@ -121,9 +125,16 @@ class _Rival:
         self._writer.flush(self._rows, MOST_SECONDS)
 
 
-@contextmanager
-def _ours(stage: Stage, rows: Rows, live_file: str | None) -> Iterator[_Service]:
+def _ours(stage: Stage, rows: Rows, live_file: str | None) -> AbstractContextManager[Service]:
     store = SQLiteStore(stage.path("service.db"), SCHEMA, SYNCHRONOUS)
+    return serving(stage, store, rows, live_file)
+
+
+@contextmanager
+def serving(
+    stage: Stage, store: IStateStore, rows: Rows, live_file: str | None
+) -> Iterator[Service]:
+    """The whole service over a store, with all players of these rows online."""
     service = PlayerStateService(
         store,
         # Only flushes that are asked for.
@@ -134,13 +145,14 @@ def _ours(stage: Stage, rows: Rows, live_file: str | None) -> Iterator[_Service]
         runtime=Runtime(stage.reactor),
     )
     stage.on_reactor(service.startService)
+    stage.on_reactor(service.started)
     try:
-        yield _Service(stage, service, rows)
+        yield Service(stage, service, rows)
     finally:
         stage.on_reactor(service.stopService)
 
 
-class _Service:
+class Service:
     """The whole service with its persist thread."""
 
     def __init__(self, stage: Stage, service: PlayerStateService, rows: Rows) -> None:
@@ -156,9 +168,8 @@ class _Service:
         for start in range(0, len(self._ids), MOVES_A_TURN):
             self._stage.on_reactor(function, self._ids[start : start + MOVES_A_TURN])
 
-    def _join(self, session_ids: list[int]) -> None:
-        for session_id in session_ids:
-            self._service.join(session_id)
+    def _join(self, session_ids: list[int]) -> Deferred[object]:
+        return gatherResults(map(self._service.join, session_ids))
 
     def _move(self, session_ids: list[int]) -> None:
         for session_id in session_ids:
