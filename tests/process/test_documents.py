@@ -45,6 +45,7 @@ SAVED = (
     ("docs/netcode.md", "Application(", "server.py"),
     ("docs/testing.md", "TestCase", "test_mygame.py"),
     ("docs/testing.md", "PlainService(", "wire.py"),
+    ("docs/testing.md", "StoreContract", "mystore.py"),
 )
 """Each block of Python: its page, what it alone contains there, and what it is saved as."""
 
@@ -298,6 +299,7 @@ class PageTests(TypedTestCase):
         self.assertIn("2 passed", self.type_in("python -m pytest -q -p no:cacheprovider"))
         self.assertIn("Ran 2 tests", self.type_in("python -m twisted.trial test_mygame"))
         self.run_program("wire.py")
+        self.assertIn("PASSED", self.type_in("python -m twisted.trial mystore"))
 
     def test_commands(self) -> None:
         """Each command on a store, in the order of the page, without a server."""
