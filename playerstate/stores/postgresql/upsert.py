@@ -18,10 +18,10 @@ from playerstate.stores.postgresql.columns import (
 )
 from playerstate.stores.postgresql.session import Command, Prepare, Prepared
 
-ROWS_A_STATEMENT = 65_536
-BYTES_A_STATEMENT = 16 * 2**20
-"""The most rows of one INSERT, and about the most bytes: of a larger batch the arrays would take
-much memory on both sides, and the statement longer than a call may."""
+ROWS_A_STATEMENT = 16_384
+BYTES_A_STATEMENT = 2 * 2**20
+"""The most rows of one INSERT, and about the most bytes.  While its arrays are made, and while
+libpq copies them, the reactor thread waits for the GIL: half a millisecond each at the most."""
 
 _NAME = b"playerstate_save"
 _FIND_NEWER = (
