@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,17 @@ class UrlTests(SynchronousTestCase):
         for operate in (operate_store, factory.operate):
             error = self.assertRaises(NotOffered, operate, "odd:x")
             self.assertIn("odd:x: this store offers no such command", str(error))
+
+    def test_missing_extra(self) -> None:
+        """A store whose library is not installed says which extra brings it."""
+        ours = [name for name in sys.modules if name.startswith("playerstate.stores.postgresql.")]
+        loaded = {name: sys.modules.pop(name) for name in (*ours, "psycopg") if name in sys.modules}
+        sys.modules["psycopg"] = None  # importing it fails
+        self.addCleanup(sys.modules.update, loaded)
+        self.addCleanup(sys.modules.pop, "psycopg")
+        for ask in (partial(open_store, state=PlayerState), browse_store, operate_store):
+            with self.assertRaisesRegex(StoreUnusable, r"install 'playerstate\[postgresql\]'"):
+                ask("postgresql://db/game")
 
 
 @implementer(IStoreFactory)

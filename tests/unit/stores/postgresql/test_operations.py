@@ -147,6 +147,13 @@ class CommandTests(PostgreSQLTestCase, StoreTestCase):
             self.assertEqual(held.load(EVERYTHING, [7, 8]), {8: Stored(BOB[1:-1], BOB[-1])})
         self.assertEqual(self.sql("SELECT * FROM player_refused"), [])
 
+    def test_set(self) -> None:
+        """A player's fields are set, and a player erased, by the commands."""
+        self.run_command("set", self.url, "7", "hp=9", "zone=gate", "--state", CLASS)
+        self.assertEqual(self.players()[0][:6], (7, 1.5, 9, False, "gate", -0.25))
+        self.run_command("erase", self.url, "7")
+        self.assertEqual(self.players(), [BOB])
+
     def test_no_backup(self) -> None:
         """Backups are left to PostgreSQL's own tools, and the commands say so."""
         for arguments, tool in (
