@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import psycopg
 
@@ -23,6 +24,9 @@ from playerstate.stores.postgresql.url import Place
 _CLASS = 0x706C7374  # "plst" in ASCII
 USE = f"{_CLASS}, hashtext(current_schema())"
 MIGRATION = f"{_CLASS + 1}, hashtext(current_schema())"
+
+ENDING_SECONDS = 0.5
+"""How long a lock is waited for: the server may not have noticed yet that its last holder ended."""
 
 SHARE_IN_TRANSACTION = f"pg_try_advisory_xact_lock_shared({USE})"
 """Whether the transaction may write: no command has the store for itself."""
@@ -48,10 +52,12 @@ def take(session: Session, place: Place, shared: bool) -> None:
         StoreInUse: it is held otherwise.
     """
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
-    (taken,) = session.execute(f"SELECT {function}({USE})").fetchone() or (False,)
-    if not taken:
-        holder = _holder(session)
-        raise StoreInUse(f"{place} is in use by {holder}; wait until that has ended", holder)
+    end = time.monotonic() + ENDING_SECONDS
+    while session.execute(f"SELECT {function}({USE})").fetchone() != (True,):
+        if time.monotonic() > end:
+            holder = _holder(session)
+            raise StoreInUse(f"{place} is in use by {holder}; wait until that has ended", holder)
+        time.sleep(0.02)
 
 
 def _holder(session: Session) -> str:

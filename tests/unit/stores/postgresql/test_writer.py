@@ -337,8 +337,10 @@ class BusyTests(WriterTestCase):
         with closing(PostgreSQLHeld(self.place)):
             self.assertRaises(StoreBusy, writer.write, spawned(PLAIN, [1]))
             self.presence = Presence(self.place)
+            self.addCleanup(self.presence.close)
             with self.assertRaisesRegex(StoreBusy, "in use by playerstate"):
                 self.open_writer()
+        self.presence.renew()  # once the server has noticed that the command has ended
         self.assertEqual(len(writer.write(spawned(PLAIN, [1]))), 0)
         self.assertEqual(self.dates(), [(1, 1)])
 
