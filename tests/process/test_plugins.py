@@ -239,7 +239,7 @@ class OpenStoreTests(DirectoryTestCase):
                     find(url)
                 line = self.assert_one_line(caught.exception)
                 self.assertIn(f"no store is called {url!r}", line)
-                self.assertIn("memory:, sqlite:", line)
+                self.assertIn("memory:, postgresql:, sqlite:", line)
 
     def test_no_scheme(self) -> None:
         """A path alone is no URL, not even where it begins as a scheme does."""
@@ -309,7 +309,7 @@ class PluginDirectoryTests(DirectoryTestCase):
         self.assertEqual(
             self.run_script(script),
             "no store is called 'redis:': a store is SCHEME:REST, with demo:, memory:, other:,"
-            " sqlite:\n",
+            " postgresql:, sqlite:\n",
         )
 
     def test_refusals_of_others(self) -> None:
