@@ -27,7 +27,9 @@ CASES = {
     "flush": Case("bench.cases.flush", "save the players who changed", 38.0, 1.0),
     "busy": Case("bench.cases.busy", "the same while the reactor is busy", 25.0, 1.0),
     "lateness": Case("bench.cases.lateness", "what a flush does to the reactor", 34.0, 1.0),
-    "postgresql": Case("bench.cases.postgresql", "save them to PostgreSQL", 60.0, 4.0),
+    "postgresql": Case(
+        "bench.cases.postgresql", "save the players who changed to PostgreSQL", 60.0, 4.0
+    ),
     "udp": Case("bench.cases.udp", "take moves off UDP", 28.0, 2.5),
     "netcode": Case("bench.cases.netcode", "take moves off netcode", 62.0, 7.0),
     "join": Case("bench.cases.join", "load a player on join", 10.0, 1.0),
