@@ -6,7 +6,8 @@ import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.python.failure import Failure
 
 from playerstate import NotRunning
 from playerstate.web.audit import AuditUnusable
@@ -82,6 +83,8 @@ class WebServiceTests(WebTestCase):
         for _ in range(3):
             self.stepped.reactor.advance(1.0)
         self.successResultOf(stopped)
+        for transport in self.reactor.readers | self.reactor.writers:
+            transport.connectionLost(Failure(ConnectionDone()))
 
     def knock(self) -> socket.socket:
         """A client that connects."""
